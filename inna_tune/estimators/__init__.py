@@ -1,0 +1,1 @@
+"""Table encoder, estimators, saving and loading."""

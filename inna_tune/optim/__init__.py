@@ -1,0 +1,1 @@
+"""INNA, its relatives, decay laws and closed-form dynamics. Knows torch only."""

@@ -1,0 +1,1 @@
+"""Search, storage, workers, resume."""
