@@ -1,0 +1,248 @@
+"""The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from scipy import sparse
+
+FINGERPRINT = "inna_tune:fingerprint"  # the study's user attributes
+ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
+
+_PACKAGES = ("inna-tune", "optuna", "torch", "scikit-learn")
+_NAMED = 5  # columns named in a message before it says "and n more"
+
+_logger = logging.getLogger("inna_tune.study")
+
+
+class MismatchError(ValueError):
+    """The stored study was made with other data, target, metric or folds; the message says which."""
+
+
+def fingerprint(
+    X: Any,
+    y: Any,
+    *,
+    task: str,
+    space: Mapping[str, Any] | None,
+    cv: Any,
+    metric: Any,
+    target: str | None = None,
+) -> dict[str, Any]:
+    """Describe the data and the question of a study, as JSON, the same in every process.
+
+    Parameters
+    ----------
+    X : DataFrame, array or sparse matrix of shape (n_rows, n_columns)
+        Its values are hashed in order, a DataFrame's column by column; the index doesn't count.
+    y : Series or array of shape (n_rows,) or (n_rows, n_outputs), or None
+    task : str
+        Such as ``"binary"``.
+    space : mapping of str to JSON, or None
+        `SearchSpace.to_json`.
+    cv, metric : object
+        A splitter, scorer, function, or text; described by name and parameters. Splits given as a list of
+        index pairs are hashed.
+    target : str or None
+        The target's name; None takes it from `y`.
+
+    Returns
+    -------
+    dict
+        To be given to `check` and `differences`.
+    """
+    if target is None and getattr(y, "name", None) is not None:
+        target = str(y.name)
+    return {
+        "columns": _columns(X),
+        "rows": int(X.shape[0]) if hasattr(X, "shape") else len(X),
+        "content": _content(X),
+        "target": target,
+        "target_content": None if y is None else _content(y),
+        "task": task,
+        "space": None if space is None else dict(space),
+        "cv": _describe(cv),
+        "metric": _describe(metric),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Name in readable sentences all that forbids `current` to go on with the study of `stored`.
+
+    Versions and a space that Optuna's distributions allow to change are no reason; see `notes`.
+    """
+    found = _column_differences(stored["columns"], current["columns"])
+    if stored["rows"] != current["rows"]:
+        found.append(f"the study has {stored['rows']} rows, the data have {current['rows']}")
+    elif not found and stored["content"] != current["content"]:
+        found.append("the values of the data differ")
+    if stored["target"] != current["target"]:
+        found.append(f"the study's target is {stored['target']!r}, now it is {current['target']!r}")
+    elif stored["target_content"] != current["target_content"] and stored["rows"] == current["rows"]:
+        found.append("the values of the target differ")
+    for key, words in (("task", "task"), ("metric", "metric"), ("cv", "cross-validation")):
+        if stored[key] != current[key]:
+            found.append(f"the study's {words} is {stored[key]}, now it is {current[key]}")
+    found += [sentence for sentence, allowed in _space_changes(stored, current) if not allowed]
+    return found
+
+
+def notes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """Name in readable sentences what changed and yet lets the study go on: versions and the space."""
+    found = [
+        f"the study was begun with {name} {before}, now it is {current['versions'].get(name)}"
+        for name, before in stored["versions"].items()
+        if before != current["versions"].get(name)
+    ]
+    return found + [sentence for sentence, allowed in _space_changes(stored, current) if allowed]
+
+
+def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bool = False) -> None:
+    """Write the fingerprint into a study that has none, or compare it with the one stored.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    current : mapping
+        From `fingerprint`.
+    allow_mismatch : bool
+        Go on in spite of differences; they are recorded in the study's user attributes, and the first
+        fingerprint stays.
+
+    Raises
+    ------
+    MismatchError
+        They differ; the message names each difference.
+    """
+    stored = study.user_attrs.get(FINGERPRINT)
+    if stored is None:
+        study.set_user_attr(FINGERPRINT, dict(current))
+        return
+    found = differences(stored, current)
+    if found and not allow_mismatch:
+        raise MismatchError(
+            f"study {study.study_name!r} was made for something else: {'; '.join(found)}. "
+            "Use another study name, or allow the mismatch (allow_mismatch=True, or --allow-mismatch)"
+        )
+    if found:
+        known = study.user_attrs.get(ALLOWED_MISMATCH, [])
+        study.set_user_attr(ALLOWED_MISMATCH, known + [each for each in found if each not in known])
+    for note in [*found, *notes(stored, current)]:
+        _logger.warning("study %s: %s", study.study_name, note)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ImportError:
+        return None
+
+
+def _digest(*parts: bytes) -> str:
+    state = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.hexdigest()
+
+
+def _columns(X: Any) -> list[list[str]] | str:
+    """Return name, dtype and content of each column of a DataFrame; what has no names, in one text."""
+    if isinstance(X, pd.DataFrame):
+        return [
+            [str(name), str(X.dtypes.iloc[i]), _content(X.iloc[:, i])] for i, name in enumerate(X.columns)
+        ]
+    X = X if sparse.issparse(X) else np.asarray(X)
+    return f"{X.shape[1] if X.ndim > 1 else 1} columns of {X.dtype}"
+
+
+def _content(values: Any) -> str:
+    if isinstance(values, pd.DataFrame):
+        return _digest(*(_content(values.iloc[:, i]).encode() for i in range(values.shape[1])))
+    if isinstance(values, pd.Series | pd.Index):
+        return _digest(pd.util.hash_pandas_object(pd.Series(values), index=False).to_numpy().tobytes())
+    if sparse.issparse(values):
+        matrix = sparse.csr_array(values, copy=True)
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+        parts = (matrix.data, matrix.indices.astype("<i8"), matrix.indptr.astype("<i8"))
+        return _digest(*(_bytes(part) for part in parts))
+    array = np.asarray(values)
+    return _digest(repr(array.shape).encode(), _bytes(array))
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> bytes:
+    if array.dtype.kind in "biufcmM":
+        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
+    return bytes(pd.util.hash_array(np.ravel(array).astype(object)).tobytes())
+
+
+def _describe(thing: Any) -> Any:
+    """Describe a splitter, a scorer or a function by its name and parameters, never by its address."""
+    if thing is None or isinstance(thing, str | int | float):
+        return thing
+    if isinstance(thing, Iterable) and not isinstance(thing, Mapping):
+        return f"given splits {_digest(*(_bytes(np.asarray(part)) for split in thing for part in split))}"
+    name = getattr(thing, "__qualname__", None)
+    if name is not None:
+        return f"{thing.__module__}.{name}"
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more
+
+
+def _column_differences(stored: Any, current: Any) -> list[str]:
+    if isinstance(stored, str) or isinstance(current, str):
+        if stored == current:
+            return []
+        kinds = [
+            each if isinstance(each, str) else f"{len(each)} named columns" for each in (stored, current)
+        ]
+        return [f"the study has {kinds[0]}, the data have {kinds[1]}"]
+    before, after = ({name: rest for name, *rest in each} for each in (stored, current))
+    found = []
+    if added := [name for name in after if name not in before]:
+        found.append(f"columns the study doesn't have: {_listed(added)}")
+    if missing := [name for name in before if name not in after]:
+        found.append(f"columns missing from the data: {_listed(missing)}")
+    shared = [name for name in before if name in after]
+    for name in shared:
+        if before[name][0] != after[name][0]:
+            found.append(f"column {name!r} was {before[name][0]}, now it is {after[name][0]}")
+    if not found and [row[0] for row in stored] != [row[0] for row in current]:
+        found.append("the columns come in another order")
+    changed = [
+        name for name in shared if before[name][0] == after[name][0] and before[name][1] != after[name][1]
+    ]
+    if not found and changed:
+        found.append(f"the values differ in columns {_listed(changed)}")
+    return found
+
+
+def _space_changes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    """Return each change of the space with whether the stored trials allow it."""
+    before, after = stored["space"] or {}, current["space"] or {}
+    found = [(f"the space no longer has {name!r}", True) for name in before if name not in after]
+    found += [(f"the space now has {name!r}", True) for name in after if name not in before]
+    for name in before:
+        if name in after and before[name] != after[name]:
+            # NOTE: Optuna lets a study's bounds and laws change, but never the choices of a categorical.
+            old, new = (
+                each.get("choices") if isinstance(each, Mapping) else None
+                for each in (before[name], after[name])
+            )
+            if old != new:
+                found.append((f"the choices of {name!r} were {old}, now they are {new}", False))
+            else:
+                found.append((f"the prior of {name!r} changed", True))
+    return found
