@@ -1,16 +1,29 @@
-"""Search, storage, workers, resume."""
+"""Search, storage, workers, resume. Knows ``estimators`` and ``space`` and below.
 
-from inna_tune.study.fingerprint import MismatchError
-from inna_tune.study.storage import NetworkFileSystemWarning, StorageError, create_study, open_storage
-from inna_tune.study.workers import Worker, ask, resume_summary
+Names are imported on first use: a process that only opens a storage needn't load torch and scikit-learn.
+"""
 
-__all__ = [
-    "MismatchError",
-    "NetworkFileSystemWarning",
-    "StorageError",
-    "Worker",
-    "ask",
-    "create_study",
-    "open_storage",
-    "resume_summary",
-]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inna_tune.study.fingerprint import MismatchError
+    from inna_tune.study.search import InnaSearchCV
+    from inna_tune.study.storage import StorageError, open_storage
+    from inna_tune.study.tables import TableError
+
+_HOMES = {
+    "InnaSearchCV": "inna_tune.study.search",
+    "MismatchError": "inna_tune.study.fingerprint",
+    "StorageError": "inna_tune.study.storage",
+    "TableError": "inna_tune.study.tables",
+    "open_storage": "inna_tune.study.storage",
+}
+
+__all__ = ["InnaSearchCV", "MismatchError", "StorageError", "TableError", "open_storage"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'inna_tune.study' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

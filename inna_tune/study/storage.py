@@ -7,7 +7,7 @@ import sqlite3
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedSto
 from optuna.storages._rdb import models
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from inna_tune.study.database import SUPPORTED, StudyDatabase
 
 BUSY_TIMEOUT = 60.0  # seconds a connection waits for another's write lock
 _OPENING = 0x696E6E61  # the key of the advisory lock held while a server's tables are made
@@ -193,6 +195,19 @@ def create_study(
     return study
 
 
+@contextmanager
+def gathered(study: optuna.Study) -> Iterator[None]:
+    """Write parameters, attributes and reports that this thread sets within the block in one transaction.
+
+    They are written at the block's end, or sooner where the thread reads trials or tells a result. What a
+    killed process had gathered is lost, so a block must not span a training.
+    """
+    storage = study._storage
+    backend = storage._backend if isinstance(storage, _CachedStorage) else None
+    with storage_errors(storage), backend.gathered() if isinstance(backend, StudyDatabase) else nullcontext():
+        yield
+
+
 def describe(storage: BaseStorage) -> str:
     """Return what a person calls this storage: its path, its URL without password, or its class."""
     path = sqlite_path(storage)
@@ -269,7 +284,7 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
 def _connect(path: Path, ready: bool) -> RDBStorage:
     # NOTE: Optuna fills URLs by str.format, so that braces in a path have to be doubled.
     url = URL.create("sqlite", database=str(path)).render_as_string().replace("{", "{{").replace("}", "}}")
-    return RDBStorage(
+    return StudyDatabase(
         url,
         engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT, "factory": _Connection}},
         skip_table_creation=ready,
@@ -362,7 +377,8 @@ def _open_server(url: URL) -> RDBStorage:
                 if engine.name == "postgresql":  # released when the connection closes
                     connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_lock(_OPENING)))
                 text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-                return RDBStorage(text, engine_kwargs={"pool_pre_ping": True})
+                kind = StudyDatabase if engine.name in SUPPORTED else RDBStorage
+                return kind(text, engine_kwargs={"pool_pre_ping": True})
         finally:
             engine.dispose()
     except NoSuchModuleError:

@@ -6,8 +6,7 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +17,11 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy import CursorResult, func, select, text, update
+from sqlalchemy import CursorResult, func, select, update
 from sqlalchemy.orm import Session
 
+from inna_tune.study.database import SYSTEM_ATTR, TRIAL, read_trials, transaction
 from inna_tune.study.storage import locks_folder, remove_lock, sqlite_path, storage_errors
 
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
@@ -144,11 +143,14 @@ def ask(study: optuna.Study, worker: Worker, n_trials: int) -> Trial | None:
 
 def _claim_in_database(storage: _CachedStorage, study_id: int, worker: Worker, n_trials: int) -> int | None:
     backend = storage._backend
-    with _exclusive_session(backend, study_id) as session:
-        trial = _next_trial(backend, session, study_id, worker, n_trials)
-        if trial is None:
+    with transaction(backend) as session:
+        # On a server this row is what every worker that creates or claims a trial of the study locks.
+        models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+        trial_id = _next_trial(backend, session, study_id, worker, n_trials)
+        if trial_id is None:
             return None
-        frozen = backend._build_frozen_trial_from_trial_model(trial)
+        session.flush()
+        [frozen] = read_trials(session, TRIAL.trial_id == trial_id)
     with storage._lock:
         if study_id not in storage._studies:
             storage._studies[study_id] = optuna.storages._cached_storage._StudyInfo()
@@ -156,56 +158,44 @@ def _claim_in_database(storage: _CachedStorage, study_id: int, worker: Worker, n
     return frozen._trial_id
 
 
-@contextmanager
-def _exclusive_session(backend: RDBStorage, study_id: int) -> Iterator[Session]:
-    """Open a transaction that no other one can create or claim trials of this study beside."""
-    with _create_scoped_session(backend.scoped_session) as session:
-        if backend.engine.name == "sqlite":
-            session.execute(text("BEGIN IMMEDIATE"))
-        models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-        yield session
-
-
 def _next_trial(
     backend: RDBStorage, session: Session, study_id: int, worker: Worker, n_trials: int
-) -> models.TrialModel | None:
-    trial, attribute = models.TrialModel, models.TrialSystemAttributeModel
-    ours = (attribute.trial_id == trial.trial_id) & (attribute.key == OWNER)
-    rows = session.execute(
-        select(trial.trial_id, trial.state, attribute.value_json)
-        .outerjoin(attribute, ours)
-        .where(trial.study_id == study_id, trial.state.in_((TrialState.RUNNING, TrialState.WAITING)))
-        .order_by(trial.trial_id)
+) -> int | None:
+    ours = (SYSTEM_ATTR.trial_id == TRIAL.trial_id) & (SYSTEM_ATTR.key == OWNER)
+    unfinished = session.execute(
+        select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json)
+        .outerjoin(SYSTEM_ATTR, ours)
+        .where(TRIAL.study_id == study_id, TRIAL.state.in_((TrialState.RUNNING, TrialState.WAITING)))
+        .order_by(TRIAL.trial_id)
     ).all()
 
-    def own(trial_id: int, previous: object) -> models.TrialModel:
+    def own(trial_id: int, previous: object) -> int:
         record = worker._record(previous)
-        backend._set_trial_attr_without_commit(session, attribute, trial_id, OWNER, record)
-        return models.TrialModel.find_or_raise_by_id(trial_id, session)
+        backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
+        return trial_id
 
-    for trial_id, state, value in rows:
+    for trial_id, state, value in unfinished:
         owner = None if value is None else json.loads(value)
         if state == TrialState.RUNNING and not worker.is_alive(owner):
             return own(trial_id, owner)
-
     started = session.execute(
-        select(func.count()).where(trial.study_id == study_id, trial.state != TrialState.WAITING)
+        select(func.count()).where(TRIAL.study_id == study_id, TRIAL.state != TrialState.WAITING)
     ).scalar_one()
     if started >= n_trials:
         return None
-    for trial_id, state, _ in rows:
+    for trial_id, state, _ in unfinished:
         if state == TrialState.WAITING and _start_waiting(session, trial_id):
             return own(trial_id, None)
     template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: worker._record(None)})
-    return backend._get_prepared_new_trial(study_id, template, session)
+    return cast(int, backend._get_prepared_new_trial(study_id, template, session).trial_id)
 
 
 def _start_waiting(session: Session, trial_id: int) -> bool:
     """Set a trial from WAITING to RUNNING, by compare-and-swap against workers that don't use our lock."""
     result = session.execute(
-        update(models.TrialModel)
-        .where(models.TrialModel.trial_id == trial_id, models.TrialModel.state == TrialState.WAITING)
-        .values(state=TrialState.RUNNING, _datetime_start_utc=datetime.now(UTC).replace(tzinfo=None))
+        update(TRIAL.__table__)
+        .where(TRIAL.trial_id == trial_id, TRIAL.state == TrialState.WAITING)
+        .values(state=TrialState.RUNNING, datetime_start=datetime.now(UTC).replace(tzinfo=None))
     )
     return bool(cast("CursorResult[Any]", result).rowcount == 1)
 

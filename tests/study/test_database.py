@@ -1,0 +1,34 @@
+"""Our database keeps Optuna's storage contract, and its own promises about transactions."""
+
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from inna_tune.study.storage import create_study, gathered, open_storage
+
+
+def close(storage: BaseStorage) -> None:
+    storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+class TestContract(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Iterator[BaseStorage]:
+        storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
+        yield storage
+        close(storage)
+
+
+class TestContractUncached(StorageTestCase):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> Iterator[BaseStorage]:
+        storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
+        yield storage._backend  # type: ignore[attr-defined]
+        close(storage)
