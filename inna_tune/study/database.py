@@ -30,7 +30,7 @@ from sqlalchemy.orm import Session
 TRIAL = models.TrialModel
 _PARAM = models.TrialParamModel
 _VALUE = models.TrialValueModel
-_REPORT = models.TrialIntermediateValueModel
+REPORT = models.TrialIntermediateValueModel
 _USER_ATTR = models.TrialUserAttributeModel
 SYSTEM_ATTR = models.TrialSystemAttributeModel
 
@@ -101,7 +101,7 @@ class StudyDatabase(RDBStorage):
                 self._write_rows(session, rows)
 
     def _write_rows(self, session: Session, rows: list[tuple[Any, dict[str, Any]]]) -> None:
-        for trial_id in {row["trial_id"] for _, row in rows}:
+        for trial_id in sorted({row["trial_id"] for _, row in rows}):  # one order, no deadlock
             self._check_running(session, trial_id)
         for model in dict.fromkeys(model for model, _ in rows):
             self._upsert(session, model, [row for each, row in rows if each is model])
@@ -132,7 +132,12 @@ class StudyDatabase(RDBStorage):
         if previous_distribution is None:
             previous_distribution = self._stored_distribution(trial_id, param_name)
         if previous_distribution is not None:
-            check_distribution_compatibility(previous_distribution, distribution)
+            try:
+                check_distribution_compatibility(previous_distribution, distribution)
+            except ValueError:
+                with transaction(self) as session:  # that the trial is finished would be the greater fault
+                    self._check_running(session, trial_id)
+                raise
         self._write(
             _PARAM,
             trial_id=trial_id,
@@ -155,9 +160,9 @@ class StudyDatabase(RDBStorage):
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `optuna.storages.BaseStorage`."""
-        value, kind = _REPORT.intermediate_value_to_stored_repr(intermediate_value)
+        value, kind = REPORT.intermediate_value_to_stored_repr(intermediate_value)
         self._write(
-            _REPORT, trial_id=trial_id, step=step, intermediate_value=value, intermediate_value_type=kind
+            REPORT, trial_id=trial_id, step=step, intermediate_value=value, intermediate_value_type=kind
         )
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -277,9 +282,9 @@ def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTr
         for trial, (key, value) in rows(model, model.key, model.value_json):
             getattr(trial, attribute)[key] = json.loads(value)
     for trial, (step, value, kind) in rows(
-        _REPORT, _REPORT.step, _REPORT.intermediate_value, _REPORT.intermediate_value_type
+        REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type
     ):
-        trial.intermediate_values[step] = _REPORT.stored_repr_to_intermediate_value(value, kind)
+        trial.intermediate_values[step] = REPORT.stored_repr_to_intermediate_value(value, kind)
     outcomes: dict[int, dict[int, float]] = {}
     for trial, (objective, value, kind) in rows(_VALUE, _VALUE.objective, _VALUE.value, _VALUE.value_type):
         outcomes.setdefault(trial._trial_id, {})[objective] = _VALUE.stored_repr_to_value(value, kind)

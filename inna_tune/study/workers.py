@@ -1,43 +1,51 @@
-"""Workers that share a study: who is alive, and which trial each one runs next."""
+"""Workers that share a study: who is alive, which trial each one runs, and what is left to do."""
 
-import json
+import getpass
+import logging
 import os
 import re
 import socket
+import tempfile
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
-from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
-from sqlalchemy import CursorResult, func, select, update
-from sqlalchemy.orm import Session
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from inna_tune.study.database import SYSTEM_ATTR, TRIAL, read_trials, transaction
-from inna_tune.study.storage import locks_folder, remove_lock, sqlite_path, storage_errors
+from inna_tune.study.claims import OWNER, beat, claim_in_database, claim_in_process
+from inna_tune.study.storage import (
+    StorageError,
+    locks_folder,
+    remove_lock,
+    sqlite_path,
+    storage_errors,
+    temporary_lock,
+)
 
-OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
+BEAT = 15.0  # seconds between the signs of life that other hosts see; a quarter of claims.LEASE
 
+_logger = logging.getLogger("inna_tune.study")
 _living: set[str] = set()  # the workers of this process
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_living.clear)
-_claiming = threading.Lock()  # for storages without transactions
 
 
 class Worker:
     """One runner of trials, alive from ``with`` to its end, or until its process dies.
 
-    Others see whether it lives by an OS lock on a file of its own, which the operating system releases
-    however the process ends: no heartbeat, no waiting. For an SQLite file the lock files lie in the folder
-    ``<file>.locks``.
+    Others on the same host see whether it lives by an OS lock on a file of its own, which the operating
+    system releases however the process ends: no waiting. For an SQLite file the lock files lie in the folder
+    ``<file>.locks``, for other storages in a folder of the user's on each host. On a database server the
+    worker also renews a lease on its trials, for the workers of other hosts to see.
 
     Parameters
     ----------
@@ -48,69 +56,92 @@ class Worker:
     ----------
     id : str
         32 hexadecimal digits, never used twice.
-    host, pid : str, int
-        Where it runs, for a person to read.
+    record : dict
+        What is stored in a trial to name its owner: `id`, and for a person to read, host and pid.
+    trials : set of int
+        Ids of the trials it was given.
     """
 
     def __init__(self, storage: BaseStorage) -> None:
         self.id = uuid.uuid4().hex
-        self.host = socket.gethostname()
-        self.pid = os.getpid()
-        database = sqlite_path(storage)
-        self._folder = None if database is None else locks_folder(database)
+        self.record: dict[str, Any] = {"id": self.id, "host": socket.gethostname(), "pid": os.getpid()}
+        self.trials: set[int] = set()
+        self._server: RDBStorage | None = None
+        self._folder: Path | None = None
         self._lock: FileLock | None = None
+        self._ended = threading.Event()
+        database = sqlite_path(storage)
+        if database is not None:
+            self._folder = locks_folder(database)
+        elif not isinstance(storage, InMemoryStorage):
+            self._folder = _host_folder()
+            self.record["place"] = _place(self._folder)
+            self._server = storage._backend if isinstance(storage, _CachedStorage) else None
 
     def __enter__(self) -> Self:
         if self._folder is not None:
             self._lock = FileLock(self._folder / self.id, thread_local=False)
             while not self._lock.is_locked:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                try:
+                # A worker that ends may remove the folder between the two lines.
+                with suppress(FileNotFoundError):
                     self._lock.acquire()
-                except FileNotFoundError:  # its last user removed the folder between the two lines
-                    continue
         _living.add(self.id)
+        if self._server is not None:
+            threading.Thread(target=self._renew, args=(self._server,), daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
         _living.discard(self.id)
         if self._lock is not None:
             remove_lock(self._lock)
 
-    def is_alive(self, owner: object) -> bool:
+    def is_alive(self, owner: object) -> bool | None:
         """Say whether the worker of the owner record `owner`, read from a trial, still lives.
 
         A record that is missing or isn't one of ours counts as dead; its text never names a file outside
-        the lock folder.
+        the lock folder. None: it runs on another host, where only its lease can tell.
         """
         name = owner.get("id") if isinstance(owner, dict) else None
-        if not isinstance(name, str) or not re.fullmatch("[0-9a-f]{32}", name):
+        if not isinstance(owner, dict) or not isinstance(name, str) or not re.fullmatch("[0-9a-f]{32}", name):
             return False
         if name in _living:
             return True
+        if owner.get("place") != self.record.get("place"):
+            return None
         return self._folder is not None and _is_held(self._folder / name)
 
-    def _record(self, previous: object) -> dict[str, Any]:
-        attempt = previous.get("attempt", 0) if isinstance(previous, dict) else 0
-        attempt = attempt if isinstance(attempt, int) else 0
-        return {"id": self.id, "host": self.host, "pid": self.pid, "attempt": attempt + 1}
+    def at_work(self) -> bool:
+        """Say whether this worker was entered, and not left, in this process."""
+        return self.id in _living
+
+    def _renew(self, server: RDBStorage) -> None:
+        while not self._ended.wait(BEAT):
+            try:
+                known = self.trials.copy()
+                self.trials -= known - beat(server, known)
+                if self._lock is not None:
+                    os.utime(self._lock.lock_file)  # folders of temporary files are cleaned of old ones
+            except Exception as error:  # the next beat may reach the server again
+                _logger.warning("worker %s can't renew its lease: %s", self.id, type(error).__name__)
 
 
 def ask(study: optuna.Study, worker: Worker, n_trials: int) -> Trial | None:
     """Return the next trial for `worker`, such that the study ends with exactly `n_trials`.
 
     First a trial left RUNNING by a dead worker is taken up again, under its own number and with the values
-    it has; then a waiting one is claimed; then a new one is made. Each is decided in one transaction of the
-    database, so that any number of workers share a study without a trial too many, too few or done twice.
-    Its sampler and pruner see what `optuna.Study.ask` would show them.
+    it has, its reports forgotten; then a waiting one is claimed; then a new one is made. Each is decided in
+    one transaction of the database, so that any number of workers share a study without a trial too many,
+    too few or done twice. Sampler and pruner see what `optuna.Study.ask` would show them.
 
     Parameters
     ----------
     study : optuna.Study
     worker : Worker
-        Entered (``with``).
+        Entered (``with``). It may hold several trials at once.
     n_trials : int
         The study's total over all workers and restarts. Complete, pruned, failed and running trials count;
         waiting ones don't, and remain waiting if there is no room for them.
@@ -126,99 +157,70 @@ def ask(study: optuna.Study, worker: Worker, n_trials: int) -> Trial | None:
     StorageError
         The database can't be read or written.
     """
-    if worker.id not in _living:
+    if not worker.at_work():
         raise ValueError("worker isn't at work: enter it first, `with Worker(storage) as worker:`")
     storage, study_id = study._storage, study._study_id
     with storage_errors(storage):
         if isinstance(storage, _CachedStorage):
-            trial_id = _claim_in_database(storage, study_id, worker, n_trials)
+            trial_id = claim_in_database(storage, study_id, worker, n_trials)
         else:
-            trial_id = _claim_in_process(storage, study_id, worker, n_trials)
+            trial_id = claim_in_process(storage, study_id, worker, n_trials)
         if trial_id is None:
             return None
+        worker.trials.add(trial_id)
         # NOTE: what Study.ask does, with its own way to find the trial replaced by ours.
         study._thread_local.cached_all_trials = None
         return Trial(study, trial_id)
 
 
-def _claim_in_database(storage: _CachedStorage, study_id: int, worker: Worker, n_trials: int) -> int | None:
-    backend = storage._backend
-    with transaction(backend) as session:
-        # On a server this row is what every worker that creates or claims a trial of the study locks.
-        models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
-        trial_id = _next_trial(backend, session, study_id, worker, n_trials)
-        if trial_id is None:
-            return None
-        session.flush()
-        [frozen] = read_trials(session, TRIAL.trial_id == trial_id)
-    with storage._lock:
-        if study_id not in storage._studies:
-            storage._studies[study_id] = optuna.storages._cached_storage._StudyInfo()
-        storage._add_trials_to_cache(study_id, [frozen])
-    return frozen._trial_id
+def tell(
+    study: optuna.Study,
+    worker: Worker,
+    trial: Trial,
+    values: float | Sequence[float] | None = None,
+    state: TrialState | None = None,
+) -> bool:
+    """Tell a result, unless another worker took the trial over in the meantime.
+
+    That happens only where this worker's lease ran out, on a database server it couldn't reach.
+
+    Returns
+    -------
+    bool
+        Whether the result was stored.
+    """
+    with storage_errors(study._storage):
+        owner = study._storage.get_trial_system_attrs(trial._trial_id).get(OWNER)
+        stored = isinstance(owner, dict) and owner.get("id") == worker.id
+        if stored:
+            try:
+                study.tell(trial, values, state)
+            except UpdateFinishedTrialError:
+                stored = False
+    worker.trials.discard(trial._trial_id)
+    if not stored:
+        _logger.warning("trial %d was taken over by another worker, its result isn't stored", trial.number)
+    return stored
 
 
-def _next_trial(
-    backend: RDBStorage, session: Session, study_id: int, worker: Worker, n_trials: int
-) -> int | None:
-    ours = (SYSTEM_ATTR.trial_id == TRIAL.trial_id) & (SYSTEM_ATTR.key == OWNER)
-    unfinished = session.execute(
-        select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json)
-        .outerjoin(SYSTEM_ATTR, ours)
-        .where(TRIAL.study_id == study_id, TRIAL.state.in_((TrialState.RUNNING, TrialState.WAITING)))
-        .order_by(TRIAL.trial_id)
-    ).all()
-
-    def own(trial_id: int, previous: object) -> int:
-        record = worker._record(previous)
-        backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
-        return trial_id
-
-    for trial_id, state, value in unfinished:
-        owner = None if value is None else json.loads(value)
-        if state == TrialState.RUNNING and not worker.is_alive(owner):
-            return own(trial_id, owner)
-    started = session.execute(
-        select(func.count()).where(TRIAL.study_id == study_id, TRIAL.state != TrialState.WAITING)
-    ).scalar_one()
-    if started >= n_trials:
-        return None
-    for trial_id, state, _ in unfinished:
-        if state == TrialState.WAITING and _start_waiting(session, trial_id):
-            return own(trial_id, None)
-    template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: worker._record(None)})
-    return cast(int, backend._get_prepared_new_trial(study_id, template, session).trial_id)
+def _host_folder() -> Path:
+    """Return this user's folder of lock files on this host, made if need be."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()) / f"inna-tune-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+        raise StorageError(f"{folder} belongs to somebody else; set XDG_RUNTIME_DIR to a folder of your own")
+    return folder
 
 
-def _start_waiting(session: Session, trial_id: int) -> bool:
-    """Set a trial from WAITING to RUNNING, by compare-and-swap against workers that don't use our lock."""
-    result = session.execute(
-        update(TRIAL.__table__)
-        .where(TRIAL.trial_id == trial_id, TRIAL.state == TrialState.WAITING)
-        .values(state=TrialState.RUNNING, datetime_start=datetime.now(UTC).replace(tzinfo=None))
-    )
-    return bool(cast("CursorResult[Any]", result).rowcount == 1)
-
-
-def _claim_in_process(storage: BaseStorage, study_id: int, worker: Worker, n_trials: int) -> int | None:
-    """Claim in a storage without transactions: exact among the threads of one process."""
-    with _claiming:
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-        for trial in trials:
-            owner = trial.system_attrs.get(OWNER)
-            if trial.state == TrialState.RUNNING and not worker.is_alive(owner):
-                storage.set_trial_system_attr(trial._trial_id, OWNER, worker._record(owner))
-                return trial._trial_id
-        if sum(trial.state != TrialState.WAITING for trial in trials) >= n_trials:
-            return None
-        for trial in trials:
-            if trial.state == TrialState.WAITING and storage.set_trial_state_values(
-                trial._trial_id, TrialState.RUNNING
-            ):
-                storage.set_trial_system_attr(trial._trial_id, OWNER, worker._record(None))
-                return trial._trial_id
-        template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: worker._record(None)})
-        return storage.create_new_trial(study_id, template)
+def _place(folder: Path) -> str:
+    """Return the random name of a lock folder: workers that read the same name share the folder."""
+    # NOTE: host names do for neither: containers share them, and one host's containers share no folder.
+    path = folder / "place"
+    with temporary_lock(folder / "opening"):
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex, encoding="ascii")
+        return path.read_text(encoding="ascii")
 
 
 def _is_held(path: Path) -> bool:
@@ -282,7 +284,7 @@ def resume_summary(study: optuna.Study, n_trials: int) -> ResumeSummary:
     failed = count(lambda trial: trial.state == TrialState.FAIL)
     pruned = count(lambda trial: trial.state == TrialState.PRUNED)
     running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    alive = sum(watcher.is_alive(trial.system_attrs.get(OWNER)) for trial in running)
+    alive = sum(watcher.is_alive(trial.system_attrs.get(OWNER)) is not False for trial in running)
     left_behind = len(running) - alive
     best = study.best_trial if complete else None
     return ResumeSummary(

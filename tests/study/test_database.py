@@ -26,9 +26,3 @@ class TestContract(StorageTestCase):
         close(storage)
 
 
-class TestContractUncached(StorageTestCase):
-    @pytest.fixture
-    def storage(self, tmp_path: Path) -> Iterator[BaseStorage]:
-        storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
-        yield storage._backend  # type: ignore[attr-defined]
-        close(storage)
