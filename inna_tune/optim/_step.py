@@ -1,0 +1,161 @@
+"""One INNA step on lists of tensors, by torch's fused SGD kernel, by foreach, or one tensor at a time.
+
+What is kept of the velocity u is a momentum buffer b and a number c, its scale, with u = -c b. The split is free,
+and choosing c well makes the step a Nesterov (γ < β) or heavy-ball (γ = β) step of SGD, for which torch has a kernel
+that passes over memory once. Every way of stepping below maps (θ, b, c) to the same (θ', b', c').
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer
+from torch.optim.sgd import sgd
+
+Number: TypeAlias = float | Tensor
+
+# Below these the kernel's coefficients would lose digits to cancellation; the other ways of stepping do not.
+_SMALLEST_MOMENTUM = 1 / 64
+_SMALLEST_GAP = 1e-6
+_SCALE_RANGE = (1e-12, 1e12)
+
+
+def kernel_scale(scale: float | None, lr: float, alpha: float, beta: float) -> float | None:
+    """Scale after a step of the fused kernel from ``scale``; None where the kernel cannot make that step.
+
+    ``scale=None`` stands for an empty buffer, whose scale is free: the fixed point m(β - γ) is chosen, m = 1 - αγ.
+    """
+    momentum, gap = 1.0 - alpha * lr, beta - lr
+    if momentum < _SMALLEST_MOMENTUM or gap < 0.0:
+        return None
+    if gap == 0.0:
+        return 1.0 if scale is None else scale
+    if gap < _SMALLEST_GAP * beta:
+        return None
+    fixed_point = momentum * gap
+    new_scale = fixed_point if scale is None or scale == fixed_point else math.sqrt(scale * fixed_point)
+    return new_scale if _SCALE_RANGE[0] < new_scale < _SCALE_RANGE[1] else None
+
+
+def fused_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    scale: float,
+    new_scale: float,
+    *,
+    lr: float,
+    alpha: float,
+    beta: float,
+    gradient_decay: float,
+    maximize: bool,
+    grad_scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+) -> None:
+    """θ, b ← one step of torch's fused SGD; ``new_scale`` must come from `kernel_scale`."""
+    momentum = 1.0 - alpha * lr
+    nesterov = lr < beta
+    ratio = new_scale / (scale * momentum) if nesterov else 1.0
+    sgd(
+        params,
+        grads,
+        momenta,  # type: ignore[arg-type]
+        weight_decay=gradient_decay,
+        momentum=momentum * (scale / new_scale),
+        lr=lr * new_scale / momentum * ratio,
+        dampening=1.0 - lr * (1.0 - alpha * beta) / new_scale,
+        nesterov=nesterov,
+        maximize=maximize,
+        has_sparse_grad=False,
+        foreach=False,
+        fused=True,
+        grad_scale=grad_scale,
+        found_inf=found_inf,
+    )
+
+
+def foreach_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    scale: float,
+    new_scale: float,
+    *,
+    lr: float,
+    alpha: float,
+    beta: float,
+    gradient_decay: float,
+    maximize: bool,
+) -> None:
+    """θ ← θ - γcb - γβg, b ← (mc/c')b + (γ(1-αβ)/c')g, over lists grouped by device and dtype."""
+    sign = -1.0 if maximize else 1.0
+    groups: Any = Optimizer._group_tensors_by_device_and_dtype([params, grads, momenta])  # type: ignore[list-item]
+    for (thetas, gradients, buffers), _ in groups.values():
+        if gradient_decay != 0.0:
+            gradients = torch._foreach_add(gradients, thetas, alpha=sign * gradient_decay)
+        torch._foreach_add_(thetas, buffers, alpha=-lr * scale)
+        torch._foreach_add_(thetas, gradients, alpha=-sign * lr * beta)
+        torch._foreach_mul_(buffers, (1.0 - alpha * lr) * (scale / new_scale))
+        torch._foreach_add_(buffers, gradients, alpha=sign * lr * (1.0 - alpha * beta) / new_scale)
+
+
+def single_step(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momenta: list[Tensor],
+    scale: float,
+    new_scale: float,
+    *,
+    lr: Number,
+    alpha: Number,
+    beta: Number,
+    gradient_decay: Number,
+    maximize: bool,
+) -> None:
+    """The same, one tensor at a time; the hyper-parameters may be tensors that broadcast against each parameter."""
+    sign = -1.0 if maximize else 1.0
+    # NOTE: products of the hyper-parameters are taken before they meet a parameter, so that a population of
+    # [P, 1] hyper-parameters costs as many passes over its [P, n] weights as a single net does.
+    from_buffer = -lr * scale
+    from_gradient = -sign * lr * beta
+    keep = (1.0 - alpha * lr) * (scale / new_scale)
+    gain = sign * lr * (1.0 - alpha * beta) / new_scale
+    for theta, gradient, buffer in zip(params, grads, momenta, strict=True):
+        if isinstance(gradient_decay, Tensor):
+            gradient = torch.addcmul(gradient, theta, match(sign * gradient_decay, theta))
+        elif gradient_decay != 0.0:
+            gradient = torch.add(gradient, theta, alpha=sign * gradient_decay)
+        add_scaled(theta, buffer, from_buffer)
+        add_scaled(theta, gradient, from_gradient)
+        add_scaled(multiply(buffer, keep), gradient, gain)
+
+
+def has_tensors(*numbers: Number) -> bool:
+    """Whether any of the hyper-parameters is a tensor."""
+    return any(isinstance(number, Tensor) for number in numbers)
+
+
+def match(factor: Tensor, target: Tensor) -> Tensor:
+    """A hyper-parameter in the dtype and on the device of what it meets, so that nothing is promoted."""
+    return factor.to(device=target.device, dtype=target.dtype)
+
+
+def add_scaled(target: Tensor, tensor: Tensor, factor: Number) -> Tensor:
+    """``target += factor * tensor`` in place, in one pass."""
+    if isinstance(factor, Tensor):
+        return target.addcmul_(tensor, match(factor, target))
+    return target.add_(tensor, alpha=factor)
+
+
+def shrink(targets: list[Tensor], factor: Number) -> None:
+    """``target *= factor`` in place, for each."""
+    for target in targets:
+        multiply(target, factor)
+
+
+def multiply(target: Tensor, factor: Number) -> Tensor:
+    """``target *= factor`` in place."""
+    return target.mul_(match(factor, target) if isinstance(factor, Tensor) else factor)
