@@ -1,1 +1,19 @@
-"""Batches, the training loop over a population, early stopping, histories."""
+"""Batches, the training loop over a population, early stopping, histories. Knows ``nets`` and ``optim``."""
+
+from inna_tune.engine.batches import TableTensors
+from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
+from inna_tune.engine.members import Member, MemberResult
+from inna_tune.engine.population import Population, outputs
+from inna_tune.engine.training import Training
+
+__all__ = [
+    "CrossEntropy",
+    "Loss",
+    "Member",
+    "MemberResult",
+    "Population",
+    "SquaredError",
+    "TableTensors",
+    "Training",
+    "outputs",
+]

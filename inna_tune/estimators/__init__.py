@@ -1,1 +1,18 @@
-"""Table encoder, estimators, saving and loading."""
+"""Table encoder, estimators, saving and loading. Knows ``engine`` and below."""
+
+from inna_tune.estimators.base import DivergenceError
+from inna_tune.estimators.classifier import InnaClassifier
+from inna_tune.estimators.encoder import DroppedColumnWarning, TableEncoder
+from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.estimators.saving import ModelFileError, load, save
+
+__all__ = [
+    "DivergenceError",
+    "DroppedColumnWarning",
+    "InnaClassifier",
+    "InnaRegressor",
+    "ModelFileError",
+    "TableEncoder",
+    "load",
+    "save",
+]

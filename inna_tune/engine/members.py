@@ -1,0 +1,82 @@
+"""What a member of a population is told, and what it brings back."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time"]
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One net to train: the rows, the seed and the hyper-parameters of one (trial, fold, seed).
+
+    Parameters
+    ----------
+    train_rows, validation_rows : ndarray of int64
+        Rows of the population's table. Without validation rows the member trains to the end and keeps its last weights.
+    seed : int
+        Root of the member's three streams: initial weights, order of the rows, dropout.
+    lr, alpha, beta : float or None
+        INNA's step size γ, viscous friction α and Newtonian damping β. None means: from the curvature of the
+        member's loss at its initial weights (see ``inna_tune.optim.calibrate``).
+    decay, decay_power : str, float or None
+        Law by which the step falls with the epoch, and its power (None: the law's own default).
+    weight_decay, dropout, label_smoothing : float
+        L2 penalty (as INNA's ``weight_decay``), probability of dropping a hidden unit, share of each label that
+        is spread over all classes.
+    used_features : int, optional
+        Number of leading columns of the table that are this member's; the others are padding.
+    """
+
+    train_rows: npt.NDArray[np.int64]
+    validation_rows: npt.NDArray[np.int64]
+    seed: int
+    lr: float | None = None
+    alpha: float | None = None
+    beta: float | None = None
+    decay: str = "constant"
+    decay_power: float | None = None
+    weight_decay: float = 0.0
+    dropout: float = 0.0
+    label_smoothing: float = 0.0
+    used_features: int | None = None
+
+
+@dataclass
+class MemberResult:
+    """What became of one member.
+
+    Attributes
+    ----------
+    weights : Tensor of shape [n_parameters] or None
+        The weights of the best epoch (of the last one without validation rows); None if no epoch ended finite.
+    best_epoch : int
+        Epochs trained when ``weights`` were reached; 0 means none.
+    best_loss : float
+        Validation loss there (training loss without validation rows).
+    epochs : int
+        Epochs trained in all.
+    stop_reason : str
+        Why training ended.
+    lr, alpha, beta : float
+        The settings used, calibrated ones included.
+    curvature : float or None
+        The measured curvature, where it was needed.
+    history : dict of str to list
+        Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``; one entry an epoch.
+    """
+
+    weights: Tensor | None
+    best_epoch: int
+    best_loss: float
+    epochs: int
+    stop_reason: StopReason
+    lr: float
+    alpha: float
+    beta: float
+    curvature: float | None
+    history: dict[str, list[float]] = field(default_factory=dict)

@@ -1,0 +1,333 @@
+"""A population: nets of one architecture, stacked and stepped together.
+
+All parameters of all members live in one tensor ``flat`` of shape ``[P, n]``; the layers see views of it. So a step of
+the optimizer is a handful of operations on one tensor, and keeping some members is one ``index_select``.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
+from inna_tune.engine.losses import Loss
+from inna_tune.engine.members import Member
+from inna_tune.nets import TabularNet
+from inna_tune.optim.curvature import calibrate
+from inna_tune.optim.inna import INNA
+from inna_tune.optim.schedules import decay_factor
+
+# Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
+_FORWARD_ELEMENTS = 2**22
+
+# Rows of the batch on which a member's curvature is measured.
+_CALIBRATION_ROWS = 1024
+
+
+def stacked_views(net: TabularNet, flat: Tensor) -> dict[str, Tensor]:
+    """Views of ``flat`` [P, n] under the names and shapes of the net's parameters, each [P, *shape]."""
+    views, start = {}, 0
+    for name, shape in net.parameter_shapes.items():
+        size = int(np.prod(shape))
+        views[name] = flat[:, start : start + size].view(len(flat), *shape)
+        start += size
+    return views
+
+
+@torch.no_grad()
+def outputs(net: TabularNet, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = None) -> Tensor:
+    """Outputs of stacked members, without dropout.
+
+    Parameters
+    ----------
+    net : TabularNet
+        The architecture.
+    flat : Tensor of shape [P, n]
+        The members' weights.
+    x : Tensor of shape [M, d]
+        Encoded table.
+    rows : sequence of P Tensors, optional
+        Rows for each member; None means all rows for every member.
+
+    Returns
+    -------
+    Tensor of shape [P, B, out], ``B`` the longest member's number of rows (what lies beyond a shorter member's rows
+    means nothing).
+    """
+    views = stacked_views(net, flat)
+    index = pad(rows)[0] if rows is not None else None
+    total = len(x) if index is None else index.shape[1]
+    widest = max(net.in_features, net.out_features, *net.hidden_layer_sizes, 1)
+    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * widest))
+    parts = []
+    for start in range(0, total, piece):
+        if index is None:
+            batch = x[start : start + piece].expand(len(flat), -1, -1)
+        else:
+            batch = take(x, index[:, start : start + piece])
+        parts.append(net(views, batch))
+    return torch.cat(parts, 1) if parts else x.new_zeros(len(flat), 0, net.out_features)
+
+
+class Population:
+    """The members that train at this moment: their weights, optimizer state and random streams.
+
+    Parameters
+    ----------
+    net : TabularNet
+        Architecture shared by all.
+    table : TableTensors
+        The encoded rows that all members draw from, on the device of training.
+    members : sequence of Member
+        At least one.
+    loss : Loss
+        Training loss.
+    batch_size : int
+        Shared by all.
+    horizon : int
+        Epochs over which the cosine law falls to zero.
+
+    Attributes
+    ----------
+    flat : Tensor of shape [P, n]
+        All parameters.
+    lr, alpha, beta, curvature : Tensor of shape [P, 1]
+        The members' settings (calibrated where a member left one open); curvature is NaN where it was not measured.
+    """
+
+    def __init__(
+        self,
+        net: TabularNet,
+        table: TableTensors,
+        members: Sequence[Member],
+        loss: Loss,
+        *,
+        batch_size: int,
+        horizon: int,
+    ) -> None:
+        self.net, self.table, self.loss = net, table, loss
+        self.members = list(members)
+        self.batch_size, self.horizon = batch_size, horizon
+        device, self.dtype = table.x.device, table.x.dtype
+        self.rows = [torch.from_numpy(m.train_rows).to(device) for m in members]
+        self.validation_rows = [torch.from_numpy(m.validation_rows).to(device) for m in members]
+        # Three streams a member, on the CPU so that they are the same on every device.
+        seeds = [np.random.SeedSequence(m.seed).generate_state(4, np.uint64) for m in members]
+        initial, self.order_streams, self.dropout_streams, calibration = (
+            [torch.Generator().manual_seed(int(s[i] >> np.uint64(1))) for s in seeds] for i in range(4)
+        )
+        self.flat = torch.stack(
+            [
+                torch.cat(
+                    [
+                        v.reshape(-1)
+                        for v in net.initialize(g, used_features=m.used_features, dtype=self.dtype).values()
+                    ]
+                )
+                for m, g in zip(members, initial, strict=True)
+            ]
+        ).to(device)
+        column = self._column
+        self.weight_decay = column([m.weight_decay for m in members])
+        self.dropout = column([m.dropout for m in members])
+        self.label_smoothing = column([m.label_smoothing for m in members])
+        self.mean_weight = None
+        if table.weight is not None:
+            self.mean_weight = torch.stack([take(table.weight, r[None]).mean() for r in self.rows])[:, None]
+        self.curvature = column([float("nan")] * len(members))
+        self.lr, self.alpha, self.beta = self._settings(calibration)
+        self.optimizer = self._new_optimizer()
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=self.dtype, device=self.table.x.device)[:, None]
+
+    # ------------------------------------------------------------------ settings
+
+    def _settings(self, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the members say of lr, alpha and beta, the open places filled from the curvature."""
+        said = {name: [getattr(m, name) for m in self.members] for name in ("lr", "alpha", "beta")}
+        open_ = [any(said[name][i] is None for name in said) for i in range(len(self))]
+        filled = {
+            name: self._column([0.0 if v is None else v for v in values]) for name, values in said.items()
+        }
+        if any(open_):
+            which = [i for i, is_open in enumerate(open_) if is_open]
+            found = self._calibrate(which, [streams[i] for i in which])
+            chosen = torch.tensor(which, device=self.flat.device)
+            self.curvature[chosen] = found["curvature"]
+            for name in said:
+                missing = torch.tensor([said[name][i] is None for i in which], device=self.flat.device)[
+                    :, None
+                ]
+                filled[name][chosen] = torch.where(missing, found[name], filled[name][chosen])
+        return filled["lr"], filled["alpha"], filled["beta"]
+
+    def _calibrate(self, which: list[int], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Curvature and the settings that follow from it, each [len(which), 1]."""
+        rows = []
+        for i, stream in zip(which, streams, strict=True):
+            order = torch.randperm(len(self.rows[i]), generator=stream)[:_CALIBRATION_ROWS]
+            rows.append(self.rows[i][order.to(self.rows[i].device)])
+        index = torch.tensor(which, device=self.flat.device)
+        mean_weight = None if self.mean_weight is None else self.mean_weight[index]
+        batch = next(iter(iterate_batches(self.table, rows, mean_weight, _CALIBRATION_ROWS)))
+        views = [
+            v.detach().clone().requires_grad_() for v in stacked_views(self.net, self.flat[index]).values()
+        ]
+        named = dict(zip(self.net.parameter_shapes, views, strict=True))
+
+        def loss_fn() -> Tensor:
+            return (self.loss.per_row(self.net(named, batch.x), batch.target) * batch.coefficient).sum()
+
+        found = calibrate(loss_fn, views, member_axis=True, seed=[self.members[i].seed for i in which])
+        return {
+            name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.flat.device).view(-1, 1)
+            for name in ("curvature", "lr", "alpha", "beta")
+        }
+
+    def _new_optimizer(self) -> INNA:
+        """An optimizer over ``flat`` as it is now, and the leaves of the forward pass."""
+        self._drops = any(m.dropout > 0 for m in self.members)
+        self._smooths = any(m.label_smoothing > 0 for m in self.members)
+        self.flat.requires_grad_(True)
+        self._leaves = [
+            v.detach().requires_grad_() for v in stacked_views(self.net, self.flat.detach()).values()
+        ]
+        self._views = dict(zip(self.net.parameter_shapes, self._leaves, strict=True))
+        # One member is a plain optimizer with plain numbers: the fused kernel serves it.
+        hyper = (lambda t: float(t)) if len(self) == 1 else (lambda t: t)
+        return INNA(
+            [self.flat],
+            lr=hyper(self.lr),
+            alpha=hyper(self.alpha),
+            beta=hyper(self.beta),
+            weight_decay=hyper(self.weight_decay) if bool((self.weight_decay != 0).any()) else 0.0,
+        )
+
+    # ------------------------------------------------------------------ training
+
+    def learning_rates(self, epoch: int) -> Tensor:
+        """Step sizes of one epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Epochs done.
+
+        Returns
+        -------
+        Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
+        """
+        own_steps = torch.tensor([-(-len(r) // self.batch_size) for r in self.rows])
+        step = torch.arange(int(own_steps.max()))[:, None]
+        position = epoch + step.double() / own_steps
+        factor = torch.ones_like(position)
+        for i, member in enumerate(self.members):
+            if member.decay != "constant":
+                law = decay_factor(
+                    member.decay, position[:, i], power=member.decay_power, horizon=self.horizon
+                )
+                factor[:, i] = torch.as_tensor(law)
+        factor = torch.where(step < own_steps, factor, 0.0)
+        return self.lr * factor[..., None].to(self.lr)
+
+    def train_epoch(self, epoch: int, *, deadline: float | None = None) -> tuple[Tensor, bool]:
+        """Let every member see each of its training rows once.
+
+        Parameters
+        ----------
+        epoch : int
+            Epochs done.
+        deadline : float, optional
+            Value of ``time.monotonic()`` past which no further batch is begun.
+
+        Returns
+        -------
+        loss : Tensor of shape [P]
+            Mean training loss of the rows as they were met.
+        completed : bool
+            False if the deadline cut the epoch short.
+        """
+        rows = []
+        for own, stream in zip(self.rows, self.order_streams, strict=True):
+            rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
+        rates = self.learning_rates(epoch)
+        numbers = rates.flatten().tolist() if len(self) == 1 else None
+        (group,) = self.optimizer.param_groups
+        total = self.flat.new_zeros(len(self))
+        seen = self.flat.new_zeros(len(self))
+        for step, batch in enumerate(iterate_batches(self.table, rows, self.mean_weight, self.batch_size)):
+            if deadline is not None and time.monotonic() > deadline:
+                return total / seen.clamp(min=1), False
+            group["lr"] = rates[step] if numbers is None else numbers[step]
+            total += self._step(batch) * batch.count
+            seen += batch.count
+        return total / seen, True
+
+    def _step(self, batch: Batch) -> Tensor:
+        """One step of every member on its batch; the batch losses, [P]."""
+        output = self.net(self._views, batch.x, self._dropout_mask(batch))
+        smoothing = self.label_smoothing if self._smooths else None
+        loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
+        gradients = torch.autograd.grad(loss.sum(), self._leaves)
+        self.flat.grad = torch.cat([g.reshape(len(self), -1) for g in gradients], 1)
+        self.optimizer.step()
+        return loss.detach()
+
+    def _dropout_mask(self, batch: Batch) -> Tensor | None:
+        """Factors of the hidden units, drawn from each member's own stream for its own rows only."""
+        if not self._drops or self.net.dropout_width == 0:
+            return None
+        mask = torch.ones(*batch.x.shape[:2], self.net.dropout_width, dtype=self.dtype)
+        for i, (member, stream) in enumerate(zip(self.members, self.dropout_streams, strict=True)):
+            if member.dropout > 0:
+                own = mask[i, : batch.counts[i]]
+                own.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+        return mask.to(self.flat.device)
+
+    # ------------------------------------------------------------------ members leave
+
+    def validation_loss(self) -> Tensor:
+        """Mean loss over each member's validation rows with its present weights, [P]; NaN for a member without any."""
+        index, valid = pad(self.validation_rows)
+        if index.shape[1] == 0:
+            return self.flat.new_full((len(self),), float("nan"))
+        output = outputs(self.net, self.flat.detach(), self.table.x, self.validation_rows)
+        weight = valid.to(self.dtype)
+        if self.table.weight is not None:
+            weight = weight * take(self.table.weight, index)
+        # Rows of weight 0 must not turn an infinite loss into NaN, nor count.
+        row_loss = torch.where(weight > 0, self.loss.per_row(output, take(self.table.target, index)), 0.0)
+        return (row_loss * weight).sum(1) / weight.sum(1)
+
+    @torch.no_grad()
+    def keep(self, positions: Sequence[int]) -> None:
+        """Go on with the members at these positions only; the others leave every tensor.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions among the present members, at least one.
+        """
+        index = torch.tensor(list(positions), device=self.flat.device)
+        old_shape, state = self.flat.shape, self.optimizer.state[self.flat]
+        for name in ("members", "rows", "validation_rows", "order_streams", "dropout_streams"):
+            values = getattr(self, name)
+            setattr(self, name, [values[i] for i in positions])
+        for name in ("weight_decay", "dropout", "label_smoothing", "curvature", "lr", "alpha", "beta"):
+            setattr(self, name, getattr(self, name)[index])
+        if self.mean_weight is not None:
+            self.mean_weight = self.mean_weight[index]
+        self.flat = self.flat.detach()[index]
+        self.optimizer = self._new_optimizer()
+        kept = {
+            name: value[index] if isinstance(value, Tensor) and value.shape == old_shape else value
+            for name, value in state.items()
+        }
+        if kept:
+            self.optimizer.state[self.flat] = kept

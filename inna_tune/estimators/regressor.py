@@ -1,0 +1,91 @@
+"""InnaRegressor."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_array
+
+from inna_tune.engine import SquaredError
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.tables import Weights
+
+
+class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
+    """A neural regressor for tables, trained by INNA on the standardised target.
+
+    Parameters
+    ----------
+    lr, alpha, beta : float or "auto", default="auto"
+        INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
+        loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``).
+    decay, decay_power, weight_decay, hidden_layer_sizes, dropout, batch_size, max_epochs, early_stopping, patience, \
+validation_fraction, n_members, device, random_state
+        As in :class:`InnaClassifier`; the members' predictions are averaged.
+
+    Attributes
+    ----------
+    history_ : DataFrame
+        Columns epoch, train_loss, validation_loss (squared error of the standardised target), lr, seconds, member.
+    best_epoch_, members_, encoder_, n_features_in_, feature_names_in_
+        As in :class:`InnaClassifier`.
+    target_mean_, target_scale_ : ndarray of shape [n_targets]
+        What the target was standardised by.
+
+    References
+    ----------
+    Castera, Bolte, Févotte, Pauwels: An Inertial Newton Algorithm for Deep Learning. JMLR 22(134), 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from inna_tune import InnaRegressor
+    >>> X, y = load_diabetes(return_X_y=True, as_frame=True)
+    >>> model = InnaRegressor(hidden_layer_sizes=(32,), max_epochs=30, random_state=0).fit(X, y)
+    >>> bool(model.score(X, y) > 0.3)
+    True
+    """
+
+    _loss = SquaredError()
+
+    @property
+    def _out_features(self) -> int:
+        return len(self.target_mean_)
+
+    def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.float32]:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
+        if y.ndim > 2:
+            raise ValueError(f"y should be a 1d or 2d array, got an array of shape {y.shape} instead.")
+        self._one_target = y.ndim == 1
+        values = y.reshape(len(y), -1)
+        self.target_mean_ = np.average(values, axis=0, weights=weight)
+        spread = np.sqrt(np.average((values - self.target_mean_) ** 2, axis=0, weights=weight))
+        self.target_scale_ = np.where(spread > 0, spread, 1.0)
+        return self._encode_target(values)
+
+    def _encode_target(self, y: Any) -> npt.NDArray[np.float32]:
+        values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        return ((values - self.target_mean_) / self.target_scale_).astype(np.float32)
+
+    def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        values = raw.mean(0) * self.target_scale_ + self.target_mean_
+        return np.asarray(values[:, 0] if self._one_target else values)
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        """Predicted values.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+
+        Returns
+        -------
+        ndarray of shape [n_samples], or [n_samples, n_targets] if fitted to several targets.
+        """
+        return self._from_outputs(self._outputs(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -1,0 +1,226 @@
+"""Models in one file: tensors by safetensors, everything else as JSON in its header. Loading runs no code."""
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from sklearn.utils.validation import check_is_fitted
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.classifier import InnaClassifier
+from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.nets import TabularNet
+
+FORMAT_VERSION = 1
+
+_CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
+_LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+class ModelFileError(ValueError):
+    """A file is not a model that this version of inna-tune reads."""
+
+
+def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+    """Write a fitted model to one file.
+
+    Parameters
+    ----------
+    model : InnaClassifier or InnaRegressor
+        Fitted.
+    path : path
+        Replaced in one move if it exists, so that a reader never sees half a model.
+    extra : dict, optional
+        JSON-able notes to keep with the model; ``load`` puts them into ``extra_``.
+
+    Raises
+    ------
+    NotFittedError
+        If the model is not fitted.
+    TypeError
+        If class labels are of a type other than str, int, float or bool.
+    """
+    check_is_fitted(model, "weights_")
+    content = {
+        "class": type(model).__name__,
+        "parameters": _plain_parameters(model),
+        "encoder": model.encoder_.to_json(),
+        "n_features_in": model.n_features_in_,
+        "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
+        "net": {
+            "in_features": model.net_.in_features,
+            "hidden_layer_sizes": list(model.net_.hidden_layer_sizes),
+            "out_features": model.net_.out_features,
+        },
+        "members": model.members_,
+        "history": {name: column.tolist() for name, column in model.history_.items()},
+        "target": _target_state(model),
+        "extra": extra or {},
+    }
+    metadata = {
+        "format": "inna-tune",
+        "version": str(FORMAT_VERSION),
+        "model": json.dumps(_without_nan(content), allow_nan=False),
+    }
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file({"weights": model.weights_.detach().cpu().contiguous()}, temporary, metadata=metadata)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
+    """Read a model that ``save`` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file. Nothing in it can run code: tensors are read by safetensors, the rest is JSON whose shape is checked.
+
+    Returns
+    -------
+    InnaClassifier or InnaRegressor
+        Fitted, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If the file is not a model, is damaged, or is of another format version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No such model file: {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = file.get_tensor("weights") if "weights" in file.keys() else None  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path} is not a model file of inna-tune ({error}).") from error
+    if metadata.get("format") != "inna-tune" or weights is None:
+        raise ModelFileError(f"{path} is not a model file of inna-tune.")
+    if metadata.get("version") != str(FORMAT_VERSION):
+        raise ModelFileError(
+            f"{path} has model format {metadata.get('version')!r}; this inna-tune reads format {FORMAT_VERSION}. "
+            "Install the version of inna-tune that wrote it, or fit again."
+        )
+    try:
+        return _restore(json.loads(metadata["model"]), weights)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ModelFileError(f"{path} is damaged: {error}") from error
+
+
+def _restore(content: dict[str, Any], weights: torch.Tensor) -> Any:
+    model = _CLASSES[content["class"]]()
+    parameters = dict(content["parameters"])
+    parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
+    if isinstance(parameters.get("class_weight"), list):
+        parameters["class_weight"] = {_label(k): float(v) for k, v in parameters["class_weight"]}
+    model.set_params(**parameters)
+    model._check_parameters()
+    net = content["net"]
+    model.net_ = TabularNet(
+        int(net["in_features"]), tuple(int(h) for h in net["hidden_layer_sizes"]), int(net["out_features"])
+    )
+    size = sum(math.prod(shape) for shape in model.net_.parameter_shapes.values())
+    if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
+        raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
+    model.weights_ = weights
+    model.encoder_ = TableEncoder.from_json(content["encoder"])
+    model.n_features_in_ = int(content["n_features_in"])
+    if content["feature_names_in"] is not None:
+        model.feature_names_in_ = np.array([str(n) for n in content["feature_names_in"]], dtype=object)
+        model.encoder_.feature_names_in_ = model.feature_names_in_
+    if (
+        len(model.encoder_.plan_) != model.n_features_in_
+        or len(model.encoder_.get_feature_names_out()) != model.net_.in_features
+    ):
+        raise ValueError("the encoder does not fit the net")
+    model.members_ = content["members"]
+    model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
+    model.best_epoch_ = max(m["best_epoch"] for m in model.members_)
+    model.n_iter_ = max(m["epochs"] for m in model.members_)
+    target = content["target"]
+    if isinstance(model, InnaClassifier):
+        model.classes_ = np.array([_label(v) for v in target["classes"]])
+        if target["object"]:
+            model.classes_ = model.classes_.astype(object)
+    elif isinstance(model, InnaRegressor):
+        model.target_mean_ = np.array(target["mean"], dtype=np.float64)
+        model.target_scale_ = np.array(target["scale"], dtype=np.float64)
+        model._one_target = bool(target["one_target"])
+    if model._out_features != model.net_.out_features:
+        raise ValueError("the target does not fit the net")
+    model.extra_ = content["extra"]
+    return model
+
+
+def _target_state(model: InnaEstimator) -> dict[str, Any]:
+    if isinstance(model, InnaClassifier):
+        return {
+            "classes": [_typed(v) for v in model.classes_.tolist()],
+            "object": model.classes_.dtype == object,
+        }
+    if isinstance(model, InnaRegressor):
+        return {
+            "mean": model.target_mean_.tolist(),
+            "scale": model.target_scale_.tolist(),
+            "one_target": model._one_target,
+        }
+    raise TypeError(f"{type(model).__name__} cannot be saved; only InnaClassifier and InnaRegressor can.")
+
+
+def _typed(label: Any) -> list[Any]:
+    """A label with the name of its type, so that 1, 1.0, True and "1" stay apart."""
+    for name, kind in _LABEL_TYPES.items():
+        if type(label) is kind:
+            return [name, label]
+    raise TypeError(
+        f"Class label {label!r} is of type {type(label).__name__}; only str, int, float and bool labels can be saved."
+    )
+
+
+def _label(typed: list[Any]) -> Any:
+    name, value = typed
+    return _LABEL_TYPES[name](value)
+
+
+def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
+    parameters = {
+        k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
+    }
+    parameters["hidden_layer_sizes"] = [int(h) for h in parameters["hidden_layer_sizes"]]
+    if not isinstance(parameters["random_state"], int):
+        parameters["random_state"] = None
+    if isinstance(parameters.get("class_weight"), dict):
+        items = parameters["class_weight"].items()
+        parameters["class_weight"] = [
+            [_typed(k.item() if isinstance(k, np.generic) else k), float(v)] for k, v in items
+        ]
+    return parameters
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

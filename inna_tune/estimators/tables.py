@@ -1,0 +1,100 @@
+"""Tables as people have them: checks at the door, one representation (a DataFrame) behind it."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse
+from sklearn.utils.validation import check_array, validate_data
+
+Weights = npt.NDArray[np.float64]
+
+
+def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
+    """Check a table for an estimator and give it back as a DataFrame.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set (``reset=True``) or compared with the table.
+    X : DataFrame, array, sparse matrix or anything with ``to_pandas``
+        The table, [n_samples, n_features].
+    reset : bool
+        True while fitting.
+
+    Returns
+    -------
+    DataFrame of shape [n_samples, n_features]
+
+    Raises
+    ------
+    ValueError
+        If the table is empty, not two-dimensional, holds infinities or complex numbers, has duplicate column names,
+        or differs in its columns from the table that was fitted.
+    """
+    if not isinstance(X, pd.DataFrame) and hasattr(X, "to_pandas"):
+        X = X.to_pandas()
+    if isinstance(X, pd.DataFrame):
+        duplicates = X.columns[X.columns.duplicated()].unique().tolist()
+        if duplicates:
+            raise ValueError(
+                f"X has duplicate column names: {duplicates}. Rename them so that each is unique."
+            )
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        if len(X) == 0:
+            raise ValueError(
+                f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required."
+            )
+        if X.shape[1] == 0:
+            raise ValueError(
+                f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required."
+            )
+        return X
+    array = validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=None,
+        accept_sparse=True,
+        ensure_all_finite="allow-nan",
+        estimator=estimator,
+    )
+    if scipy.sparse.issparse(array):
+        array = array.toarray()
+    if array.dtype.kind == "O":
+        _refuse_containers(array)
+        return pd.DataFrame(array).infer_objects()
+    return pd.DataFrame(array)
+
+
+def _refuse_containers(array: npt.NDArray[Any]) -> None:
+    for value in array.ravel():
+        if isinstance(value, (dict, list, set, tuple)):
+            raise TypeError(
+                f"argument must be a string or a number, not {type(value).__name__}: X holds {value!r}."
+            )
+
+
+def check_weights(sample_weight: Any, n_samples: int) -> Weights | None:
+    """Sample weights as float64 [n_samples], or None.
+
+    Raises
+    ------
+    ValueError
+        If their number is not ``n_samples``, one is negative or not finite, or all are zero.
+    """
+    if sample_weight is None:
+        return None
+    if np.isscalar(sample_weight):
+        return np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
+    weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
+    if weight.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
+    if weight.shape != (n_samples,):
+        raise ValueError(f"sample_weight.shape == {weight.shape}, expected {(n_samples,)}: one weight a row.")
+    if (weight < 0).any():
+        raise ValueError("sample_weight holds negative values; weights must be at least 0.")
+    if not weight.any():
+        raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
+    return np.asarray(weight)

@@ -1,0 +1,136 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from sklearn.datasets import load_iris
+
+import inna_tune
+from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune.estimators import ModelFileError, save
+from tests.estimators.test_estimators import QUICK, titanic_like
+
+
+@pytest.fixture
+def classifier():
+    X, score = titanic_like(120)
+    y = np.where(score > 0, "yes", "no")
+    model = InnaClassifier(n_members=2, class_weight={"yes": 2.0, "no": 1.0}, **QUICK)
+    return model.fit(X, y), X
+
+
+def rewrite(path, *, weights=None, metadata=None, **content):
+    """The same file with something changed in it."""
+    with safe_open(str(path), framework="pt") as file:
+        old, tensor = file.metadata(), file.get_tensor("weights")
+    model = json.loads(old["model"]) | content
+    new = {**old, "model": json.dumps(model), **(metadata or {})}
+    save_file({"weights": tensor if weights is None else weights}, str(path), metadata=new)
+
+
+def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
+    model, X = classifier
+    model.save(tmp_path / "m.inna")
+    again = inna_tune.load(tmp_path / "m.inna")
+    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert np.array_equal(again.predict(X), model.predict(X))
+    assert again.get_params() == model.get_params()
+    assert list(again.feature_names_in_) == list(model.feature_names_in_)
+    assert again.members_ == model.members_
+    np.testing.assert_allclose(again.history_, model.history_)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_loaded_regressor_is_the_one_saved(several, tmp_path):
+    X, score = titanic_like(120)
+    y = np.column_stack([score, 2 * score]) if several else score
+    model = InnaRegressor(**QUICK).fit(X, y)
+    model.save(tmp_path / "m.inna")
+    assert np.array_equal(inna_tune.load(tmp_path / "m.inna").predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [0.0, 1.0, 2.0], ["a", "b", "c"], [False, True, True]])
+def test_labels_keep_their_types(labels, tmp_path):
+    X, y = load_iris(return_X_y=True)
+    model = InnaClassifier(**QUICK).fit(X, np.array(labels)[y])
+    model.save(tmp_path / "m.inna")
+    again = inna_tune.load(tmp_path / "m.inna")
+    assert again.classes_.dtype == model.classes_.dtype
+    assert np.array_equal(again.classes_, model.classes_)
+
+
+def test_extra_notes_come_back(classifier, tmp_path):
+    save(classifier[0], tmp_path / "m.inna", extra={"target": "y"})
+    assert inna_tune.load(tmp_path / "m.inna").extra_ == {"target": "y"}
+
+
+def test_a_pickle_is_not_run(tmp_path):
+    flag = tmp_path / "ran"
+
+    class Malicious:
+        def __reduce__(self):
+            return (Path.touch, (flag,))
+
+    for write in (
+        lambda f: f.write(pickle.dumps(Malicious())),
+        lambda f: torch.save(Malicious(), f),
+    ):
+        with (tmp_path / "m.inna").open("wb") as file:
+            write(file)
+        with pytest.raises(ModelFileError, match="not a model file"):
+            inna_tune.load(tmp_path / "m.inna")
+    assert not flag.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metadata": {"version": "99"}}, "format '99'.*reads format 1"),
+        ({"metadata": {"format": "other"}}, "not a model file"),
+        ({"metadata": {"model": "{"}}, "damaged"),
+        ({"class": "os.system"}, "damaged"),
+        ({"weights": torch.zeros(2, 3)}, "damaged.*shape"),
+        ({"encoder": []}, "damaged.*encoder"),
+        ({"parameters": {"hidden_layer_sizes": [16], "__class__": "x"}}, "damaged"),
+        ({"parameters": {"hidden_layer_sizes": [16], "lr": -1}}, "damaged.*lr=-1"),
+        ({"target": {"classes": [["str", "a"]], "object": False}}, "damaged.*target"),
+    ],
+)
+def test_a_tampered_file_is_refused(classifier, tmp_path, change, message):
+    path = tmp_path / "m.inna"
+    classifier[0].save(path)
+    rewrite(path, **change)
+    with pytest.raises(ModelFileError, match=message):
+        inna_tune.load(path)
+
+
+def test_a_truncated_file_is_refused(classifier, tmp_path):
+    path = tmp_path / "m.inna"
+    classifier[0].save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelFileError):
+        inna_tune.load(path)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No such model file"):
+        inna_tune.load(tmp_path / "m.inna")
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_litter(classifier, tmp_path, monkeypatch):
+    path = tmp_path / "m.inna"
+    path.write_text("old")
+    monkeypatch.setattr("inna_tune.estimators.saving.save_file", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        classifier[0].save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.inna"]
+    assert path.read_text() == "old"
+
+
+def test_pickle_works_as_for_any_estimator(classifier):
+    model, X = classifier
+    assert np.array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
