@@ -114,18 +114,22 @@ class InertialNewton(Optimizer):
             group.update({key: value for key, value in option.items() if key in group})
             if "step" in group:
                 group["step"] = counter(group["step"], group)
-        params = [p for group in self.param_groups for p in group["params"]]
-        for i, p in zip(saved_ids, params, strict=True):
+        for (group, p), i in zip(self._parameters(), saved_ids, strict=True):
             saved = state_dict["state"].get(i, {})
             # NOTE: Optimizer.load_state_dict has cast every tensor to the parameter's dtype, which would round the
             # float32 velocity of a bfloat16 weight; and it keeps the saved strides, which the kernel cannot read.
             for key in self._state_tensors:
                 if key in saved:
                     self.state[p][key] = zeros_for(p).copy_(saved[key])
+            if "updates" in saved:
+                self.state[p]["updates"] = counter(saved["updates"], group)
+
+    def _parameters(self) -> list[tuple[dict[str, Any], Tensor]]:
+        return [(group, p) for group in self.param_groups for p in group["params"]]
 
     def _check_state_dict(self, state_dict: dict[str, Any]) -> None:
         name = type(self).__name__
-        own_state = {*self._state_tensors, "scale", "compensation", "step"}
+        own_state = {*self._state_tensors, "scale", "compensation", "updates"}
         missing = sorted(
             {key for group in state_dict["param_groups"] for key in self.defaults if key not in group}
         )
@@ -140,9 +144,8 @@ class InertialNewton(Optimizer):
                 f"or start {name} without it"
             )
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
         # Optimizer.load_state_dict tells of differing numbers of groups or parameters.
-        for i, p in zip(saved_ids, params, strict=False):
+        for i, (_, p) in zip(saved_ids, self._parameters(), strict=False):
             for key, value in state_dict["state"].get(i, {}).items():
                 if key in self._state_tensors and value.shape != p.shape:
                     raise ValueError(
@@ -413,11 +416,10 @@ def counter(count: int | Tensor, group: dict[str, Any]) -> int | Tensor:
     return int(count)
 
 
-def freeze(grads: list[Tensor], lr: Tensor) -> list[Tensor]:
-    """Gradients with zeros where the step size is zero, since 0 · NaN would reach weights that must not move."""
-    stopped = lr == 0
-    # A look at the values stalls an accelerator, and is free on the CPU, where the masking itself is what costs.
-    on_cpu = stopped.device.type == "cpu" and not torch.compiler.is_compiling()
-    if on_cpu and not stopped.any():
-        return grads
-    return [torch.where(stopped.to(g.device), 0.0, g) for g in grads]
+def standing_still(lr: Tensor) -> Tensor | None:
+    """Where the step size is zero, since there 0 · NaN must not reach the weights; None if it surely is nowhere."""
+    still = lr == 0
+    # A look at the values stalls an accelerator; on the CPU it is free, and masking for nothing is not.
+    if still.device.type == "cpu" and not torch.compiler.is_compiling() and not still.any():
+        return None
+    return still

@@ -14,8 +14,8 @@ from inna_tune.optim._inertial import (
     capturing,
     check_number,
     counter,
-    freeze,
     may_fuse,
+    standing_still,
 )
 from inna_tune.optim._step import Number, fused_step, has_tensors, kernel_scale, shrink
 
@@ -171,8 +171,8 @@ class INNA(InertialNewton):
             if grad_scale is not None:
                 grads = [g / grad_scale.to(g.device) for g in grads]
             lr = lr * (1 - found_inf)
-        if isinstance(lr, Tensor):
-            grads = freeze(grads, lr)
+        if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
+            grads = [torch.where(still.to(g.device), 0.0, g) for g in grads]
         if shrinks:
             shrink(works, 1.0 - lr * weight_decay)
         return self._advance(group, works, grads, momenta, scale, lr, gradient_decay)

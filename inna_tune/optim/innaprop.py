@@ -1,0 +1,174 @@
+"""INNAprop: INNA on gradients scaled by RMSprop's second moment (Bolte, Boustany, Pauwels, Purica)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from inna_tune.optim._inertial import (
+    Bound,
+    InertialNewton,
+    check_number,
+    counter,
+    may_foreach,
+    standing_still,
+)
+from inna_tune.optim._step import Number, add_scaled, multiply
+
+
+class INNAprop(InertialNewton):
+    r"""INNA with each gradient divided by a running root mean square of it, and decoupled weight decay.
+
+    With g the gradient, v its second moment, starting at zero, and t the number of updates of the parameter,
+
+    .. math::
+        v &\leftarrow \sigma v + (1 - \sigma) g^2, \qquad
+        d = g \big/ \big(\sqrt{v / (1 - \sigma^t)} + \epsilon\big) \\
+        \theta &\leftarrow (1 - \gamma\lambda) \theta, \qquad
+        u \leftarrow u - \gamma\lambda (1/\beta - \alpha) \theta \\
+        \theta &\leftarrow \theta + \gamma (u - \beta d), \qquad
+        u \leftarrow (1 - \alpha\gamma) u - \gamma (1 - \alpha\beta) d
+
+    where the second line uses θ as it was. This is the published trajectory; the published formulas divide by β − γ,
+    so they have no value at γ = β, and lose digits near it, where this form is as good as anywhere. The change of
+    the velocity u in the weight decay follows from the published one, which shrinks θ and leaves the phase ψ alone.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters, named parameters, or dicts that define groups, as for any torch optimizer.
+    lr : float or Tensor, default 1e-3
+        Step size γ ≥ 0. Where it is zero, weights and velocity stay exactly what they are, also when the gradient is
+        not finite; the second moment goes on, with what is not finite counted as zero.
+    alpha : float or Tensor, default 0.1
+        Viscous friction α ≥ 0.
+    beta : float or Tensor, default 0.9
+        Newtonian damping β > 0.
+    sigma : float, default 0.999
+        Decay of the second moment, 0 ≤ σ < 1.
+    eps : float, default 1e-8
+        ε > 0, added to the root.
+    weight_decay : float or Tensor, default 0.01
+        Decoupled weight decay λ ≥ 0.
+    maximize : bool, default False
+        Ascend instead of descend.
+    foreach : bool, optional
+        True steps by torch's multi-tensor functions, False one tensor at a time, None in the quickest safe way, which
+        takes the inertial part to torch's fused SGD kernel where that can make it.
+    capturable : bool, default False
+        Keep the counts on the device and read nothing on the host, for CUDA graphs and torch.compile; hyper-parameters
+        given as tensors without dimensions need it.
+
+    Raises
+    ------
+    ValueError
+        If a hyper-parameter is out of range, not finite, or a tensor that does not broadcast against each parameter of
+        its group; if a parameter is complex.
+
+    Notes
+    -----
+    Tensor hyper-parameters train a population, as in `INNA`. The state of a parameter is two tensors, ``momentum`` and
+    ``second_moment`` (float32 for float16 and bfloat16 parameters, which have a third, ``compensation``), and the
+    numbers ``scale`` and ``updates``.
+
+    References
+    ----------
+    J. Bolte, R. Boustany, E. Pauwels, A. Purica, "A second-order-like optimizer with adaptive gradient scaling for deep
+    learning", arXiv:2410.05871, 2024.
+    """
+
+    _state_tensors: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: Number = 1e-3,
+        alpha: Number = 0.1,
+        beta: Number = 0.9,
+        *,
+        sigma: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: Number = 0.01,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "alpha": alpha,
+            "beta": beta,
+            "sigma": sigma,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "maximize": maximize,
+            "foreach": foreach,
+            "capturable": capturable,
+        }
+        super().__init__(params, defaults)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        group["eps"] = check_number("eps", group["eps"], Bound(0.0, open=True))
+        group["sigma"] = check_number("sigma", group["sigma"], Bound(0.0))
+        if group["sigma"] >= 1.0:
+            raise ValueError(f"sigma must be below 1, got {group['sigma']}")
+
+    def _init_state(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
+        super()._init_state(group, p, state)
+        state["updates"] = counter(0, group)
+
+    def _update(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        works: list[Tensor],
+        grads: list[Tensor],
+        momenta: list[Tensor],
+        scale: float,
+    ) -> float:
+        lr, alpha, beta, weight_decay = group["lr"], group["alpha"], group["beta"], group["weight_decay"]
+        if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
+            grads = [torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in grads]
+        directions = self._directions(group, params, grads)
+        if not isinstance(lr, Tensor) and lr == 0.0:
+            return scale
+        if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
+            for theta, momentum in zip(works, momenta, strict=True):
+                add_scaled(momentum, theta, lr * weight_decay * (1.0 / beta - alpha) / scale)
+                multiply(theta, 1.0 - lr * weight_decay)
+        return self._advance(group, works, directions, momenta, scale, lr, 0.0)
+
+    def _directions(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+        """Update the second moments, and divide the gradients by their roots."""
+        sigma, eps = group["sigma"], group["eps"]
+        moments: list[Tensor] = []
+        roots: list[Any] = []
+        for p in params:
+            state = self.state[p]
+            state["updates"] += 1
+            moments.append(state["second_moment"])
+            roots.append(_root_of_bias(sigma, state["updates"]))
+        if may_foreach(group, params) and not group["capturable"]:
+            torch._foreach_mul_(moments, sigma)
+            torch._foreach_addcmul_(moments, grads, grads, 1.0 - sigma)
+            denominators = torch._foreach_sqrt(moments)
+            torch._foreach_div_(denominators, roots)
+            torch._foreach_add_(denominators, eps)
+            return list(torch._foreach_div(grads, denominators))
+        directions = []
+        for moment, grad, root in zip(moments, grads, roots, strict=True):
+            moment.mul_(sigma).addcmul_(grad, grad, value=1.0 - sigma)
+            directions.append(grad / moment.sqrt().div_(root).add_(eps))
+        return directions
+
+
+def _root_of_bias(sigma: float, updates: int | Tensor) -> Number:
+    """√(1 − σ^t)."""
+    if isinstance(updates, Tensor):
+        # expm1 keeps the digits of 1 − σ^t that a float32 power would round away.
+        return torch.expm1(updates * math.log(sigma)).neg_().sqrt_() if sigma > 0.0 else 1.0
+    return math.sqrt(1.0 - sigma**updates)
