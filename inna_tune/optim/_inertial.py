@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
-from inna_tune.optim._step import Number, foreach_step, fused_step, has_tensors, kernel_scale, single_step
+from inna_tune.optim._low_precision import LOW_PRECISION, narrow, no_remainder, widen
+from inna_tune.optim._step import Batch, Number, foreach_step, fused_step, kernel_scale, multiply, single_step
 
 _PLAIN_TYPES = (Tensor, torch.nn.Parameter)
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
 _FUSED_DEVICES = frozenset(_get_fused_kernels_supported_devices())
 # How an optimizer steps is a property of the machine it runs on, not of the run that is resumed.
 _EXECUTION_OPTIONS = ("foreach", "fused", "capturable")
@@ -40,9 +40,6 @@ class InertialNewton(Optimizer):
         "weight_decay": Bound(0.0),
     }
     _state_tensors: ClassVar[tuple[str, ...]] = ("momentum",)
-
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
 
     # ---- hyper-parameters -------------------------------------------------------------------------------------
 
@@ -88,8 +85,11 @@ class InertialNewton(Optimizer):
     def _check_numbers(self, group: dict[str, Any]) -> None:
         """Make floats of the hyper-parameters, which a scheduler or a caller may have set to something else."""
         for key, bound in self._bounds.items():
-            if not isinstance(group[key], Tensor):
-                group[key] = check_number(key, group[key], bound)
+            value = group[key]
+            if type(value) is float and bound.low < value < math.inf:
+                continue
+            if not isinstance(value, Tensor):
+                group[key] = check_number(key, value, bound)
 
     # ---- state ------------------------------------------------------------------------------------------------
 
@@ -121,6 +121,8 @@ class InertialNewton(Optimizer):
             for key in self._state_tensors:
                 if key in saved:
                     self.state[p][key] = zeros_for(p).copy_(saved[key])
+            if p.dtype in LOW_PRECISION and "remainder" in saved:
+                self.state[p]["remainder"] = no_remainder(p).copy_(saved["remainder"])
             if "updates" in saved:
                 self.state[p]["updates"] = counter(saved["updates"], group)
 
@@ -129,7 +131,7 @@ class InertialNewton(Optimizer):
 
     def _check_state_dict(self, state_dict: dict[str, Any]) -> None:
         name = type(self).__name__
-        own_state = {*self._state_tensors, "scale", "compensation", "updates"}
+        own_state = {*self._state_tensors, "scale", "remainder", "updates"}
         missing = sorted(
             {key for group in state_dict["param_groups"] for key in self.defaults if key not in group}
         )
@@ -156,10 +158,11 @@ class InertialNewton(Optimizer):
     def _init_state(self, group: dict[str, Any], p: Tensor, state: dict[str, Any]) -> None:
         for key in self._state_tensors:
             state[key] = zeros_for(p)
-        if p.dtype in _LOW_PRECISION:
-            state["compensation"] = torch.zeros_like(p)
+        if p.dtype in LOW_PRECISION:
+            state["remainder"] = no_remainder(p)
         numbers = (group["lr"], group["alpha"], group["beta"])
-        scale = None if has_tensors(*numbers) else kernel_scale(None, *numbers)
+        tensors = any(isinstance(number, Tensor) for number in numbers)
+        scale = None if tensors else kernel_scale(None, *numbers)
         state["scale"] = 1.0 if scale is None else scale
 
     def _init_group(
@@ -169,8 +172,10 @@ class InertialNewton(Optimizer):
         grads: list[Tensor],
         momenta: list[Tensor],
         scales: list[float],
-    ) -> None:
+    ) -> bool:
+        """Collect what has a gradient; whether all of it can be stepped in its own dtype."""
         # NOTE: torch.compile runs the method of this name eagerly instead of tracing it (OptimizerVariable).
+        direct = True
         for p in group["params"]:
             grad = p.grad
             if grad is None:
@@ -183,10 +188,14 @@ class InertialNewton(Optimizer):
             state = self.state[p]
             if not state:
                 self._init_state(group, p, state)
+            dtype = p.dtype
+            if dtype in LOW_PRECISION or grad.dtype is not dtype:
+                direct = False
             params.append(p)
             grads.append(grad)
             momenta.append(state["momentum"])
             scales.append(state["scale"])
+        return direct
 
     # ---- the step ---------------------------------------------------------------------------------------------
 
@@ -215,7 +224,7 @@ class InertialNewton(Optimizer):
             grads: list[Tensor] = []
             momenta: list[Tensor] = []
             scales: list[float] = []
-            self._init_group(group, params, grads, momenta, scales)
+            direct = self._init_group(group, params, grads, momenta, scales)
             if not params:
                 continue
             if params[0].is_cuda and not group["capturable"] and capturing():
@@ -224,92 +233,104 @@ class InertialNewton(Optimizer):
                     "capturable=False: build it with capturable=True"
                 )
             self._check_numbers(group)
-            scale = scales[0]
-            if scales.count(scale) < len(scales):
+            batch = Batch(params, params, grads, momenta, scales[0])
+            if scales.count(batch.scale) < len(scales):
                 to_one_scale(momenta, scales)
-            new_scale = self._step_low_precision(group, params, grads, momenta, scale)
-            if new_scale != scale or scales.count(new_scale) < len(scales):
+            if direct:
+                self._update(group, batch)
+            else:
+                self._update_in_float32(group, batch)
+            if scales.count(batch.scale) < len(scales):
                 for p in params:
-                    self.state[p]["scale"] = new_scale
+                    self.state[p]["scale"] = batch.scale
         return loss
 
-    def _step_low_precision(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
-    ) -> float:
-        """Step float16 and bfloat16 weights in float32, keeping beside each what its rounding cuts off.
+    def _update_in_float32(self, group: dict[str, Any], batch: Batch) -> None:
+        """`_update` on float32 copies of float16 and bfloat16 weights."""
+        batch.weights = [
+            widen(p, self._remainder(p)) if p.dtype in LOW_PRECISION else p for p in batch.params
+        ]
+        batch.grads = [g.to(weight.dtype) for g, weight in zip(batch.grads, batch.weights, strict=True)]
+        self._update(group, batch)
+        for p, weight in zip(batch.params, batch.weights, strict=True):
+            if weight is not p:
+                narrow(weight, p, self._remainder(p))
 
-        Without it every update below half a unit in the last place is lost; studies/low_precision.py measures that.
-        """
-        works = params
-        if any(p.dtype in _LOW_PRECISION for p in params):
-            works = [
-                p.float().add_(self.state[p]["compensation"]) if p.dtype in _LOW_PRECISION else p
-                for p in params
-            ]
-        if any(g.dtype is not work.dtype for g, work in zip(grads, works, strict=True)):
-            grads = [g.to(work.dtype) for g, work in zip(grads, works, strict=True)]
-        scale = self._update(group, params, works, grads, momenta, scale)
-        if works is not params:
-            for p, work in zip(params, works, strict=True):
-                if work is not p:
-                    p.copy_(work)
-                    self.state[p]["compensation"].copy_(work.sub_(p))
-        return scale
+    def _remainder(self, p: Tensor) -> Tensor:
+        # A state saved by a float32 twin has none.
+        remainder: Tensor = self.state[p].setdefault("remainder", no_remainder(p))
+        return remainder
 
-    def _update(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        works: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
-    ) -> float:
-        """Change ``works`` (the weights, in float32 or wider) and ``momenta`` in place; the new scale."""
+    def _update(self, group: dict[str, Any], batch: Batch) -> None:
+        """Change the weights and momenta of ``batch`` in place, and its scale."""
         raise NotImplementedError
 
     def _advance(
         self,
         group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
+        batch: Batch,
         lr: Number,
-        gradient_decay: Number,
-    ) -> float:
-        """The inertial step in the quickest of the allowed ways; the new scale."""
-        alpha, beta = group["alpha"], group["beta"]
-        rule = {
-            "lr": lr,
-            "alpha": alpha,
-            "beta": beta,
-            "gradient_decay": gradient_decay,
-            "maximize": group["maximize"],
-        }
-        if isinstance(lr, Tensor) or isinstance(gradient_decay, Tensor) or has_tensors(alpha, beta):
-            single_step(params, grads, momenta, scale, scale, **rule)
-            return scale
-        new_scale = kernel_scale(scale, lr, alpha, beta)
-        # NOTE: a replayed or compiled step repeats its numbers, so there the scale must stand still.
-        if new_scale is None or (
-            new_scale != scale and (group["capturable"] or torch.compiler.is_compiling())
+        *,
+        gradient_decay: Number = 0.0,
+        shrinkage: Number = 0.0,
+    ) -> None:
+        """The inertial step, in the quickest of the ways that ``group`` allows and the numbers permit."""
+        alpha, beta, maximize = group["alpha"], group["beta"], group["maximize"]
+        # Set by a GradScaler for this one step; it must not find them as attributes of the class.
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        scaled = found_inf is not None
+        if not (
+            isinstance(lr, Tensor)
+            or isinstance(alpha, Tensor)
+            or isinstance(beta, Tensor)
+            or isinstance(gradient_decay, Tensor)
+            or isinstance(shrinkage, Tensor)
         ):
-            fits_kernel, new_scale = False, scale
-        else:
-            fits_kernel = True
-        if fits_kernel and may_fuse(group, params, grads, momenta):
-            fused_step(params, grads, momenta, scale, new_scale, **rule)
-        elif may_foreach(group, params):
-            foreach_step(params, grads, momenta, scale, new_scale, **rule)
-        else:
-            single_step(params, grads, momenta, scale, new_scale, **rule)
-        return new_scale
+            rule = {
+                "lr": lr,
+                "alpha": alpha,
+                "beta": beta,
+                "gradient_decay": gradient_decay,
+                "maximize": maximize,
+            }
+            new_scale = kernel_scale(batch.scale, lr, alpha, beta)
+            fuse = new_scale is not None and may_fuse(group, batch) and not (scaled and shrinkage)
+            if new_scale is None:
+                new_scale = batch.scale
+            # NOTE: a replayed or compiled step repeats its numbers, and a GradScaler skips steps on the device without
+            # the host's knowing, so in all three the scale must stand still.
+            if new_scale != batch.scale and (scaled or group["capturable"] or torch.compiler.is_compiling()):
+                fuse = fuse and scaled and not capturing() and rest(batch, lr, alpha, beta)
+                new_scale = batch.scale
+            if fuse or not scaled:
+                if shrinkage:
+                    torch._foreach_mul_(batch.weights, 1.0 - lr * shrinkage)
+                if fuse:
+                    fused_step(batch, new_scale, **rule, grad_scale=grad_scale, found_inf=found_inf)
+                elif may_foreach(group, batch.params):
+                    foreach_step(batch, new_scale, **rule)
+                else:
+                    single_step(batch, new_scale, **rule)
+                return
+
+        if found_inf is not None:
+            if grad_scale is not None:
+                batch.grads = [g / grad_scale.to(g.device) for g in batch.grads]
+            lr = lr * (1 - found_inf)
+        if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
+            batch.grads = [torch.where(still.to(g.device), 0.0, g) for g in batch.grads]
+        if isinstance(shrinkage, Tensor) or shrinkage:
+            for weight in batch.weights:
+                multiply(weight, 1.0 - lr * shrinkage)
+        single_step(
+            batch,
+            batch.scale,
+            lr=lr,
+            alpha=alpha,
+            beta=beta,
+            gradient_decay=gradient_decay,
+            maximize=maximize,
+        )
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------
@@ -367,20 +388,18 @@ def check_fused(params: list[Tensor]) -> None:
 # ---- small things ---------------------------------------------------------------------------------------------
 
 
-def may_fuse(group: dict[str, Any], params: list[Tensor], grads: list[Tensor], momenta: list[Tensor]) -> bool:
+def may_fuse(group: dict[str, Any], batch: Batch) -> bool:
     fused = group.get("fused")
     if fused is False or (fused is None and group["foreach"] is not None) or torch.compiler.is_compiling():
         return False
-    return all(
-        type(p) in _PLAIN_TYPES
-        and p.device.type in _FUSED_DEVICES
+    for p, g, b in zip(batch.weights, batch.grads, batch.momenta, strict=True):
+        if type(p) not in _PLAIN_TYPES or not (p.is_cpu or p.is_cuda or p.device.type in _FUSED_DEVICES):
+            return False
         # NOTE: the kernel walks over memory and, on the CPU, does not look at strides: with other strides it would
         # pair weights with the wrong gradients without a word.
-        and p.is_contiguous()
-        and g.is_contiguous()
-        and b.is_contiguous()
-        for p, g, b in zip(params, grads, momenta, strict=True)
-    )
+        if not (p.is_contiguous() and g.is_contiguous() and b.is_contiguous()):
+            return False
+    return True
 
 
 def may_foreach(group: dict[str, Any], params: list[Tensor]) -> bool:
@@ -400,12 +419,22 @@ def to_one_scale(momenta: list[Tensor], scales: list[float]) -> None:
             momentum.mul_(scale / scales[0])
 
 
+def rest(batch: Batch, lr: float, alpha: float, beta: float) -> bool:
+    """Bring the buffers to the scale that a step leaves as it is, where there is one."""
+    scale = kernel_scale(None, lr, alpha, beta)
+    if scale is None:
+        return False
+    torch._foreach_mul_(batch.momenta, batch.scale / scale)
+    batch.scale = scale
+    return True
+
+
 def capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    return torch.cuda.is_available() and torch.cuda.is_current_streamcapturing()
 
 
 def zeros_for(p: Tensor) -> Tensor:
-    dtype = torch.float32 if p.dtype in _LOW_PRECISION else p.dtype
+    dtype = torch.float32 if p.dtype in LOW_PRECISION else p.dtype
     return torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
 
 

@@ -8,6 +8,7 @@ that passes over memory once. Every way of stepping below maps (θ, b, c) to the
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -21,6 +22,17 @@ Number: TypeAlias = float | Tensor
 _SMALLEST_MOMENTUM = 1 / 64
 _SMALLEST_GAP = 1e-6
 _SCALE_RANGE = (1e-12, 1e12)
+
+
+@dataclass(slots=True)
+class Batch:
+    """What of a parameter group has a gradient; ``weights`` are the ``params``, or float32 copies of them."""
+
+    params: list[Tensor]
+    weights: list[Tensor]
+    grads: list[Tensor]
+    momenta: list[Tensor]
+    scale: float
 
 
 def kernel_scale(scale: float | None, lr: float, alpha: float, beta: float) -> float | None:
@@ -41,10 +53,7 @@ def kernel_scale(scale: float | None, lr: float, alpha: float, beta: float) -> f
 
 
 def fused_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momenta: list[Tensor],
-    scale: float,
+    batch: Batch,
     new_scale: float,
     *,
     lr: float,
@@ -58,13 +67,13 @@ def fused_step(
     """θ, b ← one step of torch's fused SGD; ``new_scale`` must come from `kernel_scale`."""
     momentum = 1.0 - alpha * lr
     nesterov = lr < beta
-    ratio = new_scale / (scale * momentum) if nesterov else 1.0
+    ratio = new_scale / (batch.scale * momentum) if nesterov else 1.0
     sgd(
-        params,
-        grads,
-        momenta,  # type: ignore[arg-type]
+        batch.weights,
+        batch.grads,
+        batch.momenta,  # type: ignore[arg-type]
         weight_decay=gradient_decay,
-        momentum=momentum * (scale / new_scale),
+        momentum=momentum * (batch.scale / new_scale),
         lr=lr * new_scale / momentum * ratio,
         dampening=1.0 - lr * (1.0 - alpha * beta) / new_scale,
         nesterov=nesterov,
@@ -75,13 +84,11 @@ def fused_step(
         grad_scale=grad_scale,
         found_inf=found_inf,
     )
+    batch.scale = new_scale
 
 
 def foreach_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momenta: list[Tensor],
-    scale: float,
+    batch: Batch,
     new_scale: float,
     *,
     lr: float,
@@ -92,21 +99,21 @@ def foreach_step(
 ) -> None:
     """θ ← θ - γcb - γβg, b ← (mc/c')b + (γ(1-αβ)/c')g, over lists grouped by device and dtype."""
     sign = -1.0 if maximize else 1.0
-    groups: Any = Optimizer._group_tensors_by_device_and_dtype([params, grads, momenta])  # type: ignore[list-item]
+    groups: Any = Optimizer._group_tensors_by_device_and_dtype(
+        [batch.weights, batch.grads, batch.momenta]  # type: ignore[list-item]
+    )
     for (thetas, gradients, buffers), _ in groups.values():
         if gradient_decay != 0.0:
             gradients = torch._foreach_add(gradients, thetas, alpha=sign * gradient_decay)
-        torch._foreach_add_(thetas, buffers, alpha=-lr * scale)
+        torch._foreach_add_(thetas, buffers, alpha=-lr * batch.scale)
         torch._foreach_add_(thetas, gradients, alpha=-sign * lr * beta)
-        torch._foreach_mul_(buffers, (1.0 - alpha * lr) * (scale / new_scale))
+        torch._foreach_mul_(buffers, (1.0 - alpha * lr) * (batch.scale / new_scale))
         torch._foreach_add_(buffers, gradients, alpha=sign * lr * (1.0 - alpha * beta) / new_scale)
+    batch.scale = new_scale
 
 
 def single_step(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momenta: list[Tensor],
-    scale: float,
+    batch: Batch,
     new_scale: float,
     *,
     lr: Number,
@@ -119,11 +126,11 @@ def single_step(
     sign = -1.0 if maximize else 1.0
     # NOTE: products of the hyper-parameters are taken before they meet a parameter, so that a population of
     # [P, 1] hyper-parameters costs as many passes over its [P, n] weights as a single net does.
-    from_buffer = -lr * scale
+    from_buffer = -lr * batch.scale
     from_gradient = -sign * lr * beta
-    keep = (1.0 - alpha * lr) * (scale / new_scale)
+    keep = (1.0 - alpha * lr) * (batch.scale / new_scale)
     gain = sign * lr * (1.0 - alpha * beta) / new_scale
-    for theta, gradient, buffer in zip(params, grads, momenta, strict=True):
+    for theta, gradient, buffer in zip(batch.weights, batch.grads, batch.momenta, strict=True):
         if isinstance(gradient_decay, Tensor):
             gradient = torch.addcmul(gradient, theta, match(sign * gradient_decay, theta))
         elif gradient_decay != 0.0:
@@ -131,11 +138,7 @@ def single_step(
         add_scaled(theta, buffer, from_buffer)
         add_scaled(theta, gradient, from_gradient)
         add_scaled(multiply(buffer, keep), gradient, gain)
-
-
-def has_tensors(*numbers: Number) -> bool:
-    """Whether any of the hyper-parameters is a tensor."""
-    return any(isinstance(number, Tensor) for number in numbers)
+    batch.scale = new_scale
 
 
 def match(factor: Tensor, target: Tensor) -> Tensor:
@@ -148,12 +151,6 @@ def add_scaled(target: Tensor, tensor: Tensor, factor: Number) -> Tensor:
     if isinstance(factor, Tensor):
         return target.addcmul_(tensor, match(factor, target))
     return target.add_(tensor, alpha=factor)
-
-
-def shrink(targets: list[Tensor], factor: Number) -> None:
-    """``target *= factor`` in place, for each."""
-    for target in targets:
-        multiply(target, factor)
 
 
 def multiply(target: Tensor, factor: Number) -> Tensor:

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from inna_tune.optim._inertial import (
-    Bound,
-    InertialNewton,
-    capturing,
-    check_number,
-    counter,
-    may_fuse,
-    standing_still,
-)
-from inna_tune.optim._step import Number, fused_step, has_tensors, kernel_scale, shrink
+from inna_tune.optim._inertial import Bound, InertialNewton, check_number, counter
+from inna_tune.optim._step import Batch, Number
 
 
 class INNA(InertialNewton):
@@ -79,7 +70,7 @@ class INNA(InertialNewton):
     for). Products are taken in the dtype of the hyper-parameters: float64 costs little and rounds them once.
 
     The state of a parameter is one tensor, ``momentum`` (float32 for float16 and bfloat16 parameters), and one number,
-    ``scale``, with u = −scale · momentum; float16 and bfloat16 parameters have a third, ``compensation``, which holds
+    ``scale``, with u = −scale · momentum; float16 and bfloat16 parameters have a third, ``remainder``, which holds
     what the rounding of the weight cut off. Every way of stepping reads and writes the same state.
 
     References
@@ -140,79 +131,20 @@ class INNA(InertialNewton):
         group["decay_power"] = check_number("decay_power", group["decay_power"], Bound(0.0))
         group["step"] = counter(group["step"], group)
 
-    def _update(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        works: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
-    ) -> float:
-        lr, beta, weight_decay = group["lr"], group["beta"], group["weight_decay"]
-        grad_scale, found_inf, capturable = self.grad_scale, self.found_inf, group["capturable"]
+    def _update(self, group: dict[str, Any], batch: Batch) -> None:
+        lr, weight_decay, capturable = group["lr"], group["weight_decay"], group["capturable"]
+        found_inf = getattr(self, "found_inf", None)
         if group["decay_power"] != 0.0:
             # A count kept on the host cannot know that the device is about to skip this step.
             if found_inf is not None and not capturable and found_inf.item():
-                return scale
+                return
             lr = lr * (group["step"] + 1) ** -group["decay_power"]
         group["step"] += 1 - found_inf.to(group["step"].device) if capturable and found_inf is not None else 1
         if not isinstance(lr, Tensor) and lr == 0.0:
-            return scale
-
-        decays = isinstance(weight_decay, Tensor) or weight_decay != 0.0
-        shrinks = decays and group["decoupled_weight_decay"]
-        gradient_decay = weight_decay / beta if decays and not shrinks else 0.0
-        if found_inf is not None:
-            if not shrinks:
-                resting = self._advance_scaled(group, works, grads, momenta, scale, lr, gradient_decay)
-                if resting is not None:
-                    return resting
-            if grad_scale is not None:
-                grads = [g / grad_scale.to(g.device) for g in grads]
-            lr = lr * (1 - found_inf)
-        if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
-            grads = [torch.where(still.to(g.device), 0.0, g) for g in grads]
-        if shrinks:
-            shrink(works, 1.0 - lr * weight_decay)
-        return self._advance(group, works, grads, momenta, scale, lr, gradient_decay)
-
-    def _advance_scaled(
-        self,
-        group: dict[str, Any],
-        works: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
-        lr: Number,
-        gradient_decay: Number,
-    ) -> float | None:
-        """The step of a GradScaler by the kernel, which skips it on the device; None where the kernel cannot."""
-        alpha, beta = group["alpha"], group["beta"]
-        if isinstance(lr, Tensor) or isinstance(gradient_decay, Tensor) or has_tensors(alpha, beta):
-            return None
-        if not may_fuse(group, works, grads, momenta):
-            return None
-        # NOTE: the host does not know whether the kernel will skip, so the scale must be the same either way.
-        resting = scale if lr == beta else kernel_scale(None, lr, alpha, beta)
-        if resting is None or kernel_scale(resting, lr, alpha, beta) != resting:
-            return None
-        if resting != scale:
-            if capturing():
-                return None
-            torch._foreach_mul_(momenta, scale / resting)
-        fused_step(
-            works,
-            grads,
-            momenta,
-            resting,
-            resting,
-            lr=lr,
-            alpha=alpha,
-            beta=beta,
-            gradient_decay=gradient_decay,
-            maximize=group["maximize"],
-            grad_scale=self.grad_scale,
-            found_inf=self.found_inf,
-        )
-        return resting
+            return
+        if not isinstance(weight_decay, Tensor) and weight_decay == 0.0:
+            self._advance(group, batch, lr)
+        elif group["decoupled_weight_decay"]:
+            self._advance(group, batch, lr, shrinkage=weight_decay)
+        else:
+            self._advance(group, batch, lr, gradient_decay=weight_decay / group["beta"])

@@ -17,7 +17,7 @@ from inna_tune.optim._inertial import (
     may_foreach,
     standing_still,
 )
-from inna_tune.optim._step import Number, add_scaled, multiply
+from inna_tune.optim._step import Batch, Number, add_scaled, multiply
 
 
 class INNAprop(InertialNewton):
@@ -72,7 +72,7 @@ class INNAprop(InertialNewton):
     Notes
     -----
     Tensor hyper-parameters train a population, as in `INNA`. The state of a parameter is two tensors, ``momentum`` and
-    ``second_moment`` (float32 for float16 and bfloat16 parameters, which have a third, ``compensation``), and the
+    ``second_moment`` (float32 for float16 and bfloat16 parameters, which have a third, ``remainder``), and the
     numbers ``scale`` and ``updates``.
 
     References
@@ -121,46 +121,40 @@ class INNAprop(InertialNewton):
         super()._init_state(group, p, state)
         state["updates"] = counter(0, group)
 
-    def _update(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        works: list[Tensor],
-        grads: list[Tensor],
-        momenta: list[Tensor],
-        scale: float,
-    ) -> float:
+    def _update(self, group: dict[str, Any], batch: Batch) -> None:
         lr, alpha, beta, weight_decay = group["lr"], group["alpha"], group["beta"], group["weight_decay"]
         if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
-            grads = [torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in grads]
-        directions = self._directions(group, params, grads)
+            batch.grads = [
+                torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in batch.grads
+            ]
+        batch.grads = self._directions(group, batch)
         if not isinstance(lr, Tensor) and lr == 0.0:
-            return scale
+            return
         if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
-            for theta, momentum in zip(works, momenta, strict=True):
-                add_scaled(momentum, theta, lr * weight_decay * (1.0 / beta - alpha) / scale)
-                multiply(theta, 1.0 - lr * weight_decay)
-        return self._advance(group, works, directions, momenta, scale, lr, 0.0)
+            for weight, momentum in zip(batch.weights, batch.momenta, strict=True):
+                add_scaled(momentum, weight, lr * weight_decay * (1.0 / beta - alpha) / batch.scale)
+                multiply(weight, 1.0 - lr * weight_decay)
+        self._advance(group, batch, lr)
 
-    def _directions(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    def _directions(self, group: dict[str, Any], batch: Batch) -> list[Tensor]:
         """Update the second moments, and divide the gradients by their roots."""
         sigma, eps = group["sigma"], group["eps"]
         moments: list[Tensor] = []
         roots: list[Any] = []
-        for p in params:
+        for p in batch.params:
             state = self.state[p]
             state["updates"] += 1
             moments.append(state["second_moment"])
             roots.append(_root_of_bias(sigma, state["updates"]))
-        if may_foreach(group, params) and not group["capturable"]:
+        if may_foreach(group, batch.params) and not group["capturable"]:
             torch._foreach_mul_(moments, sigma)
-            torch._foreach_addcmul_(moments, grads, grads, 1.0 - sigma)
+            torch._foreach_addcmul_(moments, batch.grads, batch.grads, 1.0 - sigma)
             denominators = torch._foreach_sqrt(moments)
             torch._foreach_div_(denominators, roots)
             torch._foreach_add_(denominators, eps)
-            return list(torch._foreach_div(grads, denominators))
+            return list(torch._foreach_div(batch.grads, denominators))
         directions = []
-        for moment, grad, root in zip(moments, grads, roots, strict=True):
+        for moment, grad, root in zip(moments, batch.grads, roots, strict=True):
             moment.mul_(sigma).addcmul_(grad, grad, value=1.0 - sigma)
             directions.append(grad / moment.sqrt().div_(root).add_(eps))
         return directions
