@@ -4,7 +4,7 @@ A weight near 1 in bfloat16 cannot move by less than 1/256, and most steps are s
 cuts off is kept beside it and put back before the next step; studies/low_precision.py measures what that is worth.
 
 The remainder counts units in the last place of float32. A bfloat16 number is the upper half of a float32 one, so 16
-bits always hold it; those of a float16 number hold it down to weights of about 1e-6, and part of it below.
+bits always hold it; those of a float16 number hold it down to weights of about 1e-5, and part of it below.
 """
 
 import torch
