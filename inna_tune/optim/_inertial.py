@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
-from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
+from inna_tune.optim._checks import (
+    FUSED_DEVICES,
+    PLAIN_TYPES,
+    Bound,
+    check_fused,
+    check_number,
+    check_parameters,
+    check_tensor,
+)
 from inna_tune.optim._low_precision import LOW_PRECISION, narrow, no_remainder, widen
-from inna_tune.optim._step import Batch, Number, foreach_step, fused_step, kernel_scale, multiply, single_step
+from inna_tune.optim._step import Batch, Number, foreach_step, fused_step, kernel_scale, shrink, single_step
 
-_PLAIN_TYPES = (Tensor, torch.nn.Parameter)
-_FUSED_DEVICES = frozenset(_get_fused_kernels_supported_devices())
 # How an optimizer steps is a property of the machine it runs on, not of the run that is resumed.
 _EXECUTION_OPTIONS = ("foreach", "fused", "capturable")
-
-
-class Bound(NamedTuple):
-    """The least value of a hyper-parameter, and whether it is itself allowed."""
-
-    low: float
-    open: bool = False
-
-    def __str__(self) -> str:
-        return f"{'>' if self.open else '>='} {self.low:g}"
 
 
 class InertialNewton(Optimizer):
@@ -65,14 +61,7 @@ class InertialNewton(Optimizer):
             raise
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        name = type(self).__name__
-        for p in group["params"]:
-            if not p.is_floating_point():
-                kind = "complex" if p.is_complex() else "integer"
-                raise ValueError(
-                    f"{name} works on real parameters, got a {kind} one of dtype {p.dtype} and shape "
-                    f"{tuple(p.shape)}: optimize torch.view_as_real(parameter) instead, or leave it out"
-                )
+        check_parameters(group["params"], type(self).__name__)
         if group["foreach"] and group.get("fused"):
             raise ValueError("foreach=True and fused=True exclude each other: set one of them, or neither")
         if group.get("fused"):
@@ -114,6 +103,9 @@ class InertialNewton(Optimizer):
             group.update({key: value for key, value in option.items() if key in group})
             if "step" in group:
                 group["step"] = counter(group["step"], group)
+            for key in self._bounds:
+                if isinstance(group[key], Tensor):
+                    group[key] = _placed(group[key], group)
         for (group, p), i in zip(self._parameters(), saved_ids, strict=True):
             saved = state_dict["state"].get(i, {})
             # NOTE: Optimizer.load_state_dict has cast every tensor to the parameter's dtype, which would round the
@@ -121,8 +113,9 @@ class InertialNewton(Optimizer):
             for key in self._state_tensors:
                 if key in saved:
                     self.state[p][key] = zeros_for(p).copy_(saved[key])
-            if p.dtype in LOW_PRECISION and "remainder" in saved:
-                self.state[p]["remainder"] = no_remainder(p).copy_(saved["remainder"])
+            if p.dtype in LOW_PRECISION and saved:
+                # The state of a float32 twin has none.
+                self.state[p]["remainder"] = no_remainder(p).copy_(saved.get("remainder", torch.zeros(())))
             if "updates" in saved:
                 self.state[p]["updates"] = counter(saved["updates"], group)
 
@@ -248,18 +241,13 @@ class InertialNewton(Optimizer):
     def _update_in_float32(self, group: dict[str, Any], batch: Batch) -> None:
         """`_update` on float32 copies of float16 and bfloat16 weights."""
         batch.weights = [
-            widen(p, self._remainder(p)) if p.dtype in LOW_PRECISION else p for p in batch.params
+            widen(p, self.state[p]["remainder"]) if p.dtype in LOW_PRECISION else p for p in batch.params
         ]
         batch.grads = [g.to(weight.dtype) for g, weight in zip(batch.grads, batch.weights, strict=True)]
         self._update(group, batch)
         for p, weight in zip(batch.params, batch.weights, strict=True):
             if weight is not p:
-                narrow(weight, p, self._remainder(p))
-
-    def _remainder(self, p: Tensor) -> Tensor:
-        # A state saved by a float32 twin has none.
-        remainder: Tensor = self.state[p].setdefault("remainder", no_remainder(p))
-        return remainder
+                narrow(weight, p, self.state[p]["remainder"])
 
     def _update(self, group: dict[str, Any], batch: Batch) -> None:
         """Change the weights and momenta of ``batch`` in place, and its scale."""
@@ -275,117 +263,49 @@ class InertialNewton(Optimizer):
         shrinkage: Number = 0.0,
     ) -> None:
         """The inertial step, in the quickest of the ways that ``group`` allows and the numbers permit."""
-        alpha, beta, maximize = group["alpha"], group["beta"], group["maximize"]
+        rule = {
+            "lr": lr,
+            "alpha": group["alpha"],
+            "beta": group["beta"],
+            "gradient_decay": gradient_decay,
+            "maximize": group["maximize"],
+        }
         # Set by a GradScaler for this one step; it must not find them as attributes of the class.
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         scaled = found_inf is not None
-        if not (
-            isinstance(lr, Tensor)
-            or isinstance(alpha, Tensor)
-            or isinstance(beta, Tensor)
-            or isinstance(gradient_decay, Tensor)
-            or isinstance(shrinkage, Tensor)
-        ):
-            rule = {
-                "lr": lr,
-                "alpha": alpha,
-                "beta": beta,
-                "gradient_decay": gradient_decay,
-                "maximize": maximize,
-            }
-            new_scale = kernel_scale(batch.scale, lr, alpha, beta)
-            fuse = new_scale is not None and may_fuse(group, batch) and not (scaled and shrinkage)
-            if new_scale is None:
-                new_scale = batch.scale
-            # NOTE: a replayed or compiled step repeats its numbers, and a GradScaler skips steps on the device without
-            # the host's knowing, so in all three the scale must stand still.
-            if new_scale != batch.scale and (scaled or group["capturable"] or torch.compiler.is_compiling()):
-                fuse = fuse and scaled and not capturing() and rest(batch, lr, alpha, beta)
-                new_scale = batch.scale
-            if fuse or not scaled:
-                if shrinkage:
-                    torch._foreach_mul_(batch.weights, 1.0 - lr * shrinkage)
-                if fuse:
-                    fused_step(batch, new_scale, **rule, grad_scale=grad_scale, found_inf=found_inf)
-                elif may_foreach(group, batch.params):
-                    foreach_step(batch, new_scale, **rule)
-                else:
-                    single_step(batch, new_scale, **rule)
+        if not (isinstance(shrinkage, Tensor) or any(isinstance(value, Tensor) for value in rule.values())):
+            new_scale, fuse = self._plan(group, batch, lr, scaled)
+            if fuse and not (scaled and shrinkage):
+                shrink(batch.weights, lr, shrinkage)
+                fused_step(batch, new_scale, **rule, grad_scale=grad_scale, found_inf=found_inf)
+                return
+            if not scaled:
+                shrink(batch.weights, lr, shrinkage)
+                step = foreach_step if may_foreach(group, batch.params) else single_step
+                step(batch, new_scale, **rule)
                 return
 
         if found_inf is not None:
             if grad_scale is not None:
                 batch.grads = [g / grad_scale.to(g.device) for g in batch.grads]
-            lr = lr * (1 - found_inf)
+            rule["lr"] = lr = lr * (1 - found_inf)
         if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
             batch.grads = [torch.where(still.to(g.device), 0.0, g) for g in batch.grads]
-        if isinstance(shrinkage, Tensor) or shrinkage:
-            for weight in batch.weights:
-                multiply(weight, 1.0 - lr * shrinkage)
-        single_step(
-            batch,
-            batch.scale,
-            lr=lr,
-            alpha=alpha,
-            beta=beta,
-            gradient_decay=gradient_decay,
-            maximize=maximize,
-        )
+        shrink(batch.weights, lr, shrinkage)
+        single_step(batch, batch.scale, **rule)
 
-
-# ---- checks ---------------------------------------------------------------------------------------------------
-
-
-def check_number(key: str, value: Any, bound: Bound) -> float:
-    try:
-        if bound.low < value < math.inf or (value == bound.low and not bound.open):
-            return float(value)
-    except TypeError:
-        pass
-    raise ValueError(f"{key} must be a finite number {bound}, got {value!r}")
-
-
-def check_tensor(key: str, value: Tensor, bound: Bound, group: dict[str, Any]) -> None:
-    shape = tuple(value.shape)
-    if not value.is_floating_point():
-        raise ValueError(
-            f"{key} must be a real floating-point tensor, got dtype {value.dtype}: use {key}.float()"
-        )
-    outside = ~(value.isfinite() & ((value > bound.low) if bound.open else (value >= bound.low)))
-    if outside.any():
-        raise ValueError(
-            f"{key} must be finite and {bound} everywhere, got {value[outside].flatten()[0].item()}"
-        )
-    if value.dim() == 0 and not group["capturable"]:
-        raise ValueError(
-            f"{key} is a tensor without dimensions ({value.item()}) and capturable=False: give a float, or set "
-            "capturable=True to step in a CUDA graph. A tensor with dimensions holds one value a population member"
-        )
-    for p in group["params"]:
-        try:
-            fits = torch.broadcast_shapes(shape, p.shape) == p.shape  # type: ignore[no-untyped-call]
-        except RuntimeError:
-            fits = False
-        if not fits:
-            raise ValueError(
-                f"{key} of shape {shape} does not broadcast against a parameter of shape {tuple(p.shape)}: give it "
-                "the parameter's number of dimensions, of size 1 where its members share a value, as [P, 1, 1] does "
-                "for [P, in, out]"
-            )
-        if value.dim() > 0 and value.device != p.device:
-            raise ValueError(f"{key} is on {value.device} and a parameter on {p.device}: move {key} there")
-
-
-def check_fused(params: list[Tensor]) -> None:
-    for p in params:
-        if p.device.type not in _FUSED_DEVICES or type(p) not in _PLAIN_TYPES:
-            raise ValueError(
-                f"fused=True works on ordinary tensors on {sorted(_FUSED_DEVICES)}, got a {type(p).__name__} on "
-                f"{p.device}: leave fused=None"
-            )
-
-
-# ---- small things ---------------------------------------------------------------------------------------------
+    def _plan(self, group: dict[str, Any], batch: Batch, lr: Any, scaled: bool) -> tuple[float, bool]:
+        """The scale after a step whose hyper-parameters are numbers, and whether the kernel makes it."""
+        new_scale = kernel_scale(batch.scale, lr, group["alpha"], group["beta"])
+        if new_scale is None:
+            return batch.scale, False
+        fuse = may_fuse(group, batch)
+        # NOTE: a replayed or compiled step repeats its numbers, and a GradScaler skips steps on the device without the
+        # host's knowing, so in all three the scale must stand still.
+        if new_scale != batch.scale and (scaled or group["capturable"] or torch.compiler.is_compiling()):
+            fuse = fuse and scaled and not capturing() and rest(batch, lr, group["alpha"], group["beta"])
+            new_scale = batch.scale
+        return new_scale, fuse
 
 
 def may_fuse(group: dict[str, Any], batch: Batch) -> bool:
@@ -393,7 +313,7 @@ def may_fuse(group: dict[str, Any], batch: Batch) -> bool:
     if fused is False or (fused is None and group["foreach"] is not None) or torch.compiler.is_compiling():
         return False
     for p, g, b in zip(batch.weights, batch.grads, batch.momenta, strict=True):
-        if type(p) not in _PLAIN_TYPES or not (p.is_cpu or p.is_cuda or p.device.type in _FUSED_DEVICES):
+        if type(p) not in PLAIN_TYPES or not (p.is_cpu or p.is_cuda or p.device.type in FUSED_DEVICES):
             return False
         # NOTE: the kernel walks over memory and, on the CPU, does not look at strides: with other strides it would
         # pair weights with the wrong gradients without a word.
@@ -405,7 +325,7 @@ def may_fuse(group: dict[str, Any], batch: Batch) -> bool:
 def may_foreach(group: dict[str, Any], params: list[Tensor]) -> bool:
     if group["foreach"] is not None:
         return bool(group["foreach"])
-    return all(type(p) in _PLAIN_TYPES for p in params)
+    return all(type(p) in PLAIN_TYPES for p in params)
 
 
 def to_one_scale(momenta: list[Tensor], scales: list[float]) -> None:
@@ -441,8 +361,19 @@ def zeros_for(p: Tensor) -> Tensor:
 def counter(count: int | Tensor, group: dict[str, Any]) -> int | Tensor:
     """A step count as the host or, under ``capturable``, the device keeps it."""
     if group["capturable"]:
-        return torch.as_tensor(count, dtype=torch.float32, device=group["params"][0].device).clone()
+        return torch.as_tensor(count, dtype=torch.float32, device=_device(group)).clone()
     return int(count)
+
+
+def _placed(value: Tensor, group: dict[str, Any]) -> Number:
+    """A tensor hyper-parameter that was saved elsewhere, where and as this group can use it."""
+    if value.dim() == 0 and not group["capturable"]:
+        return value.item()
+    return value.to(_device(group))
+
+
+def _device(group: dict[str, Any]) -> torch.device:
+    return group["params"][0].device if group["params"] else torch.device("cpu")
 
 
 def standing_still(lr: Tensor) -> Tensor | None:

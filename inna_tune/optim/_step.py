@@ -153,6 +153,24 @@ def add_scaled(target: Tensor, tensor: Tensor, factor: Number) -> Tensor:
     return target.add_(tensor, alpha=factor)
 
 
+def add_scaled_all(targets: list[Tensor], tensors: list[Tensor], factor: Number) -> None:
+    """``target += factor * tensor`` in place, for each pair."""
+    if isinstance(factor, Tensor):
+        for target, tensor in zip(targets, tensors, strict=True):
+            add_scaled(target, tensor, factor)
+    elif factor != 0.0:
+        torch._foreach_add_(targets, tensors, alpha=factor)
+
+
+def shrink(weights: list[Tensor], lr: Number, rate: Number) -> None:
+    """θ ← (1 - γλ)θ, for each."""
+    if isinstance(rate, Tensor) or (isinstance(lr, Tensor) and rate != 0.0):
+        for weight in weights:
+            multiply(weight, 1.0 - lr * rate)
+    elif rate != 0.0:
+        torch._foreach_mul_(weights, 1.0 - lr * rate)
+
+
 def multiply(target: Tensor, factor: Number) -> Tensor:
     """``target *= factor`` in place."""
     return target.mul_(match(factor, target) if isinstance(factor, Tensor) else factor)

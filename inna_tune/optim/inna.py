@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from inna_tune.optim._inertial import Bound, InertialNewton, check_number, counter
+from inna_tune.optim._checks import Bound, check_number
+from inna_tune.optim._inertial import InertialNewton, counter
 from inna_tune.optim._step import Batch, Number
 
 

@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from inna_tune.optim._inertial import (
-    Bound,
-    InertialNewton,
-    check_number,
-    counter,
-    may_foreach,
-    standing_still,
-)
-from inna_tune.optim._step import Batch, Number, add_scaled, multiply
+from inna_tune.optim._checks import Bound, check_number
+from inna_tune.optim._inertial import InertialNewton, counter, may_foreach, standing_still
+from inna_tune.optim._step import Batch, Number, add_scaled_all, shrink
 
 
 class INNAprop(InertialNewton):
@@ -131,9 +125,9 @@ class INNAprop(InertialNewton):
         if not isinstance(lr, Tensor) and lr == 0.0:
             return
         if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
-            for weight, momentum in zip(batch.weights, batch.momenta, strict=True):
-                add_scaled(momentum, weight, lr * weight_decay * (1.0 / beta - alpha) / batch.scale)
-                multiply(weight, 1.0 - lr * weight_decay)
+            kick = lr * weight_decay * (1.0 / beta - alpha) / batch.scale
+            add_scaled_all(batch.momenta, batch.weights, kick)
+            shrink(batch.weights, lr, weight_decay)
         self._advance(group, batch, lr)
 
     def _directions(self, group: dict[str, Any], batch: Batch) -> list[Tensor]:
