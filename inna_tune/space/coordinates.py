@@ -1,0 +1,121 @@
+"""Laws in pure coordinates: a prior over a number that means the same on every data set, seen as a natural value.
+
+A coordinate maps between the two given the parameters chosen before it (a conditional, or Rosenblatt, transform).
+The three here are those of INNA: time rescaled by the square root of the curvature λ̂ leaves the scaled friction
+α̃ = α/√λ̂, the damping ratio ζ = (α/√λ̂ + β√λ̂)/2 and the stable-step ratio r, γ = γ_max(α, β, rλ̂).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from optuna.distributions import BaseDistribution, FloatDistribution
+
+from inna_tune.optim.dynamics import largest_stable_step, tolerated_curvature
+from inna_tune.space.priors import Continuous
+
+
+@dataclass(frozen=True)
+class Coordinate(ABC):
+    """A law over a pure number, and its map to the natural value.
+
+    Parameters
+    ----------
+    law : Continuous
+        Law of the pure number.
+    curvature : float
+        Largest Hessian eigenvalue λ̂ at the initial weights; positive and finite.
+    low, high : float
+        Bounds of the natural value, the same in every trial of a study; what the map gives beyond is moved to them.
+    """
+
+    law: Continuous
+    curvature: float
+    low: float
+    high: float
+
+    depends: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        if not isinstance(self.law, Continuous):
+            raise ValueError(f"{name}: law={self.law!r} must be a continuous law")
+        if not (isinstance(self.curvature, (int, float)) and 0 < self.curvature < math.inf):
+            raise ValueError(f"{name}: curvature={self.curvature!r} must be positive and finite")
+        if not 0 < self.low < self.high < math.inf:
+            raise ValueError(
+                f"{name}: low={self.low!r} and high={self.high!r} must be positive, low below high"
+            )
+
+    @abstractmethod
+    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+        """The natural value of a pure number, given the parameters before it."""
+
+    @abstractmethod
+    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+        """The pure number of a natural value, given the parameters before it."""
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        """What Optuna stores."""
+        return FloatDistribution(self.low, self.high, log=True)
+
+    def places(self, value: float, before: Mapping[str, Any]) -> tuple[float, float]:
+        """Where a value lies in [0, 1] by the law and by its flat counterpart."""
+        return self.law.places(self.to_pure(value, before))
+
+    def value(self, u: float, weight: float, before: Mapping[str, Any]) -> float:
+        """Quantile `u` of the mixture ``weight · law + (1 - weight) · flat``, as a natural value."""
+        natural = self.to_natural(float(self.law.mixture_ppf(u, weight)), before)
+        return min(max(natural, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class ScaledFriction(Coordinate):
+    """Viscous friction α = α̃√λ̂ by a law over α̃."""
+
+    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+        return pure * math.sqrt(self.curvature)
+
+    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+        return value / math.sqrt(self.curvature)
+
+
+@dataclass(frozen=True)
+class DampingRatio(Coordinate):
+    """Newtonian damping β = (2ζ − α/√λ̂)/√λ̂ by a law over ζ, given ``alpha``."""
+
+    depends: ClassVar[tuple[str, ...]] = ("alpha",)
+
+    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+        root = math.sqrt(self.curvature)
+        return (2 * pure - before["alpha"] / root) / root
+
+    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+        root = math.sqrt(self.curvature)
+        return (before["alpha"] / root + value * root) / 2
+
+
+@dataclass(frozen=True)
+class StableStep(Coordinate):
+    """Step size γ, the largest stable one at curvature rλ̂, by a law over r, given ``alpha`` and ``beta``.
+
+    γ falls as r grows: r = 1 is the edge of stability at the initial weights, below 1 lies beyond it.
+    """
+
+    depends: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+
+    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+        alpha, beta = before["alpha"], before["beta"]
+        step = float(largest_stable_step(alpha, beta, pure * self.curvature))
+        return min(step, 2 / alpha) if alpha > 0 else step
+
+    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+        return float(tolerated_curvature(before["alpha"], before["beta"], value)) / self.curvature
+
+
+COORDINATES: dict[str, type[Coordinate]] = {
+    kind.__name__: kind for kind in (ScaledFriction, DampingRatio, StableStep)
+}

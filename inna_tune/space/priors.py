@@ -1,0 +1,489 @@
+"""The laws a prior can have: probability laws over one hyper-parameter, on bounds and with a scale.
+
+Every law of numbers lives on ``[low, high]`` and has a scale, linear or logarithmic, from which its flat
+counterpart follows: uniform, or uniform in the logarithm. A law is a frozen value: compared by its fields, printed
+as its constructor, written to JSON as a plain dict.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, fields, replace
+from functools import cached_property
+from numbers import Real as RealNumber
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, FloatDistribution
+from scipy import special
+
+Real: TypeAlias = Any
+"""A float, or an array of floats; what goes in as a float comes out as one."""
+
+Array: TypeAlias = NDArray[np.float64]
+
+LOG_ROOT_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Law(ABC):
+    """A probability law over one hyper-parameter.
+
+    Besides its own distribution function a law gives the *mixture* ``weight · law + (1 - weight) · flat``, which is
+    what `PriorSampler` samples by: `places` and `mixture_ppf` are its two halves.
+    """
+
+    @abstractmethod
+    def cdf(self, x: Any) -> Real:
+        """Probability of a value at or below `x` (for a `Categorical`: of `x` and the choices before it)."""
+
+    @abstractmethod
+    def ppf(self, q: Real) -> Any:
+        """Smallest value whose `cdf` is at least `q`.
+
+        Raises
+        ------
+        ValueError
+            If `q` is not within [0, 1].
+        """
+
+    @abstractmethod
+    def log_pdf(self, x: Any) -> Real:
+        """Log density at `x`, or log probability for a law of separate values; -inf outside the support."""
+
+    @abstractmethod
+    def places(self, x: Any) -> tuple[float, float]:
+        """Where one value lies in (0, 1) by the law and by its flat counterpart.
+
+        A separate value is placed within its cell, so that ``mixture_ppf`` of the places' mixture gives it back.
+        """
+
+    @abstractmethod
+    def mixture_ppf(self, u: float, weight: float) -> Any:
+        """Quantile `u` of the mixture ``weight · law + (1 - weight) · flat``."""
+
+    @abstractmethod
+    def log_ratio(self, x: Any) -> float:
+        """Log of the law's density at `x` over that of its flat counterpart."""
+
+    @property
+    @abstractmethod
+    def distribution(self) -> BaseDistribution:
+        """What Optuna stores of the law: bounds, step and scale, or the choices."""
+
+    def sample(self, rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> Any:
+        """Draw from the law: one value, or an array (a list for a `Categorical`) of the given size."""
+        return self.ppf(rng.random(size))
+
+    def to_json(self) -> dict[str, Any]:
+        """Write the law as a plain dict: its name under ``"law"``, and its fields."""
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]  # every concrete law is a dataclass
+        return {"law": type(self).__name__, **{name: _to_plain(getattr(self, name)) for name in names}}
+
+    @staticmethod
+    def from_json(data: Any) -> "Law":
+        """Read a law written by `to_json`.
+
+        Raises
+        ------
+        ValueError
+            If the law is unknown, a field is unknown or missing, or a value makes no law.
+        """
+        if not isinstance(data, dict) or not isinstance(name := data.get("law"), str):
+            raise ValueError(f'a law is a JSON object with a "law" key, got {data!r}')
+        if name not in LAWS:
+            raise ValueError(f"unknown law {name!r}; known are {', '.join(LAWS)}")
+        law: Law = read_fields(LAWS[name], data, "law")
+        return law
+
+
+def read_fields(kind: type[Any], data: dict[str, Any], key: str) -> Any:
+    """Build a frozen value from a dict that holds exactly its fields, besides its name under `key`."""
+    known, given = [f.name for f in fields(kind)], data.keys() - {key}
+    if unknown := sorted(given - set(known)):
+        raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}; it takes {', '.join(known)}")
+    if missing := [name for name in known if name not in given]:
+        raise ValueError(f"{kind.__name__} lacks {', '.join(missing)}; it takes {', '.join(known)}")
+    return kind(**{name: _from_plain(data[name]) for name in known})
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_to_plain(item) for item in value]
+    return value.to_json() if isinstance(value, Law) else value
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_from_plain(item) for item in value)
+    return Law.from_json(value) if isinstance(value, dict) else value
+
+
+def lower(value: Any) -> Real:
+    """An array of no dimension as a number, any other as it is."""
+    return value.item() if np.ndim(value) == 0 else value
+
+
+def probabilities(q: Real) -> Array:
+    """Checked to lie within [0, 1]."""
+    array = np.asarray(q, dtype=np.float64)
+    if not ((array >= 0) & (array <= 1)).all():
+        raise ValueError(f"q={q!r} must lie within [0, 1]")
+    return array
+
+
+def quiet_log(value: Array) -> Real:
+    """Logarithm that is -inf at 0 without a warning."""
+    with np.errstate(divide="ignore"):
+        return np.log(value)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite real number, bools excepted."""
+    return not isinstance(value, bool) and isinstance(value, RealNumber) and math.isfinite(value)
+
+
+class Continuous(Law):
+    """A law over an interval of real numbers, ``[low, high]``."""
+
+    low: float
+    high: float
+
+    @property
+    def log(self) -> bool:
+        """Whether the scale is logarithmic."""
+        return False
+
+    def _number(self, name: str, *, positive: bool = False) -> float:
+        """Check a field and store it as a float."""
+        value = getattr(self, name)
+        if not is_finite(value):
+            raise ValueError(f"{type(self).__name__}: {name}={value!r} must be a finite number")
+        if positive and value <= 0:
+            raise ValueError(f"{type(self).__name__}: {name}={value!r} must be positive")
+        object.__setattr__(self, name, float(value))
+        return float(value)
+
+    def _check_bounds(self) -> None:
+        low, high = self._number("low"), self._number("high")
+        if low >= high:
+            raise ValueError(
+                f"{type(self).__name__}: low={low!r} must be below high={high!r}; for one fixed value leave the "
+                "parameter out of the space"
+            )
+        if self.log and low <= 0:
+            raise ValueError(f"{type(self).__name__}: low={low!r} must be positive on a logarithmic scale")
+
+    @abstractmethod
+    def _cdf(self, x: Array) -> Real: ...
+
+    @abstractmethod
+    def _ppf(self, q: Array) -> Real: ...
+
+    @abstractmethod
+    def _log_pdf(self, x: Array) -> Real: ...
+
+    def cdf(self, x: Any) -> Real:
+        inside = np.clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        return lower(np.clip(self._cdf(inside), 0.0, 1.0))
+
+    def ppf(self, q: Real) -> Any:
+        return lower(np.clip(self._ppf(probabilities(q)), self.low, self.high))
+
+    def log_pdf(self, x: Any) -> Real:
+        x = np.asarray(x, dtype=np.float64)
+        inside = (x >= self.low) & (x <= self.high)
+        return lower(np.where(inside, self._log_pdf(np.clip(x, self.low, self.high)), -np.inf))
+
+    def flat_cdf(self, x: Real) -> Real:
+        """Place of `x` between the bounds, on the law's scale: 0 at `low`, 1 at `high`."""
+        start, width = self._scale
+        inside = np.clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        return lower(np.clip(((np.log(inside) if self.log else inside) - start) / width, 0.0, 1.0))
+
+    def flat_ppf(self, q: Real) -> Real:
+        """Value at place `q` between the bounds, on the law's scale."""
+        start, width = self._scale
+        t = start + width * np.asarray(q, dtype=np.float64)
+        return lower(np.clip(np.exp(t) if self.log else t, self.low, self.high))
+
+    @cached_property
+    def _scale(self) -> tuple[float, float]:
+        ends = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        return ends[0], ends[1] - ends[0]
+
+    def log_ratio(self, x: Any) -> float:
+        _, width = self._scale
+        flat = -math.log(width) - (math.log(x) if self.log else 0.0)
+        return float(self.log_pdf(x)) - flat
+
+    def places(self, x: Any) -> tuple[float, float]:
+        return self.cdf(x), self.flat_cdf(x)
+
+    def mixture_ppf(self, u: float, weight: float) -> Any:
+        if weight == 1:
+            return self.ppf(u)
+        flat = _solve(lambda s: weight * self.cdf(self.flat_ppf(s)) + (1 - weight) * s, u)
+        return self.flat_ppf(flat)
+
+    def _ppf_by_search(self, q: Array) -> Array:
+        places = [_solve(lambda s: self.cdf(self.flat_ppf(s)), value) for value in q.ravel()]
+        return np.asarray(self.flat_ppf(np.reshape(places, q.shape)))
+
+    def widened(self, margin: float) -> Self:
+        """The same law on bounds moved outwards."""
+        return replace(self, low=self.low - margin, high=self.high + margin)  # type: ignore[type-var]
+
+    @property
+    def distribution(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+
+def _solve(increasing: Callable[[float], float], target: float) -> float:
+    """Where a function that rises from 0 to 1 on [0, 1] reaches the target."""
+    from scipy.optimize import brentq
+
+    if target <= 0 or target >= 1:
+        return min(max(target, 0.0), 1.0)
+    return float(
+        brentq(lambda s: increasing(s) - target, 0.0, 1.0, xtol=1e-300, rtol=4 * np.finfo(float).eps)
+    )
+
+
+class _Flat(Continuous):
+    def __post_init__(self) -> None:
+        self._check_bounds()
+
+    def _cdf(self, x: Array) -> Real:
+        return np.asarray(self.flat_cdf(x))
+
+    def _ppf(self, q: Array) -> Real:
+        return np.asarray(self.flat_ppf(q))
+
+    def _log_pdf(self, x: Array) -> Real:
+        return -math.log(self._scale[1]) - (np.log(x) if self.log else np.zeros_like(x))
+
+    def mixture_ppf(self, u: float, weight: float) -> Any:
+        return self.flat_ppf(u)
+
+
+@dataclass(frozen=True)
+class Uniform(_Flat):
+    """Every value between `low` and `high` alike."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class LogUniform(_Flat):
+    """Every order of magnitude between `low` and `high` alike."""
+
+    low: float
+    high: float
+
+    @property
+    def log(self) -> bool:
+        return True
+
+
+class _Truncated(Continuous):
+    """A law on the whole line, or half of it, conditioned on the bounds.
+
+    The upper half of a distribution function has few digits left: where the bounds lie there, the complement is
+    used instead, so that a law conditioned on its own far tail stays exact.
+    """
+
+    @abstractmethod
+    def _whole(self, x: Array, *, upper: bool) -> Real:
+        """Distribution function of the law before truncation, or its complement."""
+
+    @abstractmethod
+    def _whole_inverse(self, q: Array, *, upper: bool) -> Real: ...
+
+    @abstractmethod
+    def _whole_log_pdf(self, x: Array) -> Real: ...
+
+    @cached_property
+    def _cut(self) -> tuple[bool, float, float]:
+        """Whether the complement is used, its value at `low`, and the signed mass between the bounds."""
+        ends = np.array([self.low, self.high])
+        upper = bool(self._whole(ends[:1], upper=False)[0] > 0.5)
+        at_low, at_high = self._whole(ends, upper=upper)
+        return upper, float(at_low), float(at_high - at_low)
+
+    def _check_mass(self) -> None:
+        # Below this the double-precision mass has lost digits to underflow.
+        if not abs(self._cut[2]) > 1e-280:
+            raise ValueError(
+                f"{self!r} has an empty support: no weight between low and high; move the law or widen the bounds"
+            )
+
+    def _cdf(self, x: Array) -> Real:
+        upper, at_low, mass = self._cut
+        return (self._whole(x, upper=upper) - at_low) / mass
+
+    def _ppf(self, q: Array) -> Real:
+        upper, at_low, mass = self._cut
+        return self._whole_inverse(np.clip(at_low + q * mass, 0.0, 1.0), upper=upper)
+
+    def _log_pdf(self, x: Array) -> Real:
+        return self._whole_log_pdf(x) - math.log(abs(self._cut[2]))
+
+
+@dataclass(frozen=True)
+class Normal(_Truncated):
+    """The normal law of given mean and standard deviation, conditioned on the bounds."""
+
+    mean: float
+    std: float
+    _: KW_ONLY
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        self._number("mean")
+        self._number("std", positive=True)
+        self._check_bounds()
+        self._check_mass()
+
+    def _whole(self, x: Array, *, upper: bool) -> Real:
+        z = (x - self.mean) / self.std
+        return special.ndtr(-z if upper else z)
+
+    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
+        z = special.ndtri(q)
+        return self.mean + self.std * (-z if upper else z)
+
+    def _whole_log_pdf(self, x: Array) -> Real:
+        return -0.5 * ((x - self.mean) / self.std) ** 2 - math.log(self.std) - LOG_ROOT_TWO_PI
+
+
+@dataclass(frozen=True)
+class LogNormal(_Truncated):
+    """The law of a positive number whose logarithm is normal, conditioned on the bounds.
+
+    Parameters
+    ----------
+    median : float
+        Median before truncation.
+    sigma : float
+        Standard deviation of the natural logarithm: 0.7 is a factor of two either way.
+    low, high : float
+    """
+
+    median: float
+    sigma: float
+    _: KW_ONLY
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        self._number("median", positive=True)
+        self._number("sigma", positive=True)
+        self._check_bounds()
+        self._check_mass()
+
+    @property
+    def log(self) -> bool:
+        return True
+
+    def _standardized(self, x: Array) -> Real:
+        return np.log(x / self.median) / self.sigma
+
+    def _whole(self, x: Array, *, upper: bool) -> Real:
+        z = self._standardized(x)
+        return special.ndtr(-z if upper else z)
+
+    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
+        z = special.ndtri(q)
+        # The clip keeps the exponential of an infinite quantile quiet; the bounds cut it off anyway.
+        return self.median * np.exp(np.clip(self.sigma * (-z if upper else z), -700.0, 700.0))
+
+    def _whole_log_pdf(self, x: Array) -> Real:
+        return -0.5 * self._standardized(x) ** 2 - math.log(self.sigma) - LOG_ROOT_TWO_PI - np.log(x)
+
+
+@dataclass(frozen=True)
+class Gamma(_Truncated):
+    """The gamma law of given shape and scale (mean ``shape * scale``), conditioned on the bounds."""
+
+    shape: float
+    scale: float
+    _: KW_ONLY
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        self._number("shape", positive=True)
+        self._number("scale", positive=True)
+        self._check_bounds()
+        if self.low < 0:
+            raise ValueError(f"Gamma: low={self.low!r} must not be negative")
+        self._check_mass()
+
+    def _whole(self, x: Array, *, upper: bool) -> Real:
+        return (special.gammaincc if upper else special.gammainc)(self.shape, x / self.scale)
+
+    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
+        return self.scale * (special.gammainccinv if upper else special.gammaincinv)(self.shape, q)
+
+    def _whole_log_pdf(self, x: Array) -> Real:
+        z = x / self.scale
+        return special.xlogy(self.shape - 1, z) - z - special.gammaln(self.shape) - math.log(self.scale)
+
+    def widened(self, margin: float) -> Self:
+        return replace(self, low=max(self.low - margin, 0.0), high=self.high + margin)
+
+
+@dataclass(frozen=True)
+class Beta(_Truncated):
+    """The beta law, stretched from [0, 1] to the bounds."""
+
+    a: float
+    b: float
+    _: KW_ONLY
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._number("a", positive=True)
+        self._number("b", positive=True)
+        self._check_bounds()
+
+    def _whole(self, x: Array, *, upper: bool) -> Real:
+        share = np.asarray(self.flat_cdf(x))
+        return (special.betaincc if upper else special.betainc)(self.a, self.b, share)
+
+    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
+        share = (special.betainccinv if upper else special.betaincinv)(self.a, self.b, q)
+        return np.asarray(self.flat_ppf(share))
+
+    def _whole_log_pdf(self, x: Array) -> Real:
+        share = np.asarray(self.flat_cdf(x))
+        powers = special.xlogy(self.a - 1, share) + special.xlog1py(self.b - 1, -share)
+        return powers - special.betaln(self.a, self.b) - math.log(self.high - self.low)
+
+
+def check_weights(law: str, weights: Sequence[Any], count: int) -> tuple[float, ...]:
+    """Weights as floats, checked to be `count` finite numbers, none negative, not all zero."""
+    if len(weights) != count:
+        raise ValueError(f"{law}: weights={weights!r} must have one weight for each of the {count} entries")
+    for weight in weights:
+        if not is_finite(weight) or weight < 0:
+            raise ValueError(f"{law}: weights={weights!r} must be finite numbers, none negative")
+    if not 0 < sum(weights) < math.inf:
+        raise ValueError(f"{law}: weights={weights!r} must have a positive, finite sum")
+    return tuple(float(weight) for weight in weights)
+
+
+LAWS: dict[str, type[Law]] = {}
+"""Every law by the name it has in JSON."""
+
+
+def register(*laws: type[Law]) -> None:
+    """Let JSON name these laws."""
+    LAWS.update({law.__name__: law for law in laws})
+
+
+register(Uniform, LogUniform, Normal, LogNormal, Gamma, Beta)

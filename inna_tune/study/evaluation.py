@@ -1,0 +1,205 @@
+"""Scores of settings on the folds: all folds of all trials in hand train as one population."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from sklearn.base import clone, is_classifier
+from torch import Tensor
+
+from inna_tune.engine import Member, TableTensors, outputs
+from inna_tune.estimators.base import EncodedTable, InnaEstimator, Rows
+from inna_tune.nets import TabularNet
+from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold, encoded from its own training rows only.
+
+    Attributes
+    ----------
+    estimator : InnaEstimator
+        Holds the encoder and the target's scale that were fitted on the training rows.
+    encoded : EncodedTable
+        The training rows.
+    train_start, test_rows : int, ndarray
+        Where the training rows begin, and which the test rows are, in the table of all folds.
+    X_test, y_test, weight_test
+        What the scorer sees.
+    """
+
+    estimator: InnaEstimator
+    encoded: EncodedTable
+    train_start: int
+    test_rows: Rows
+    X_test: pd.DataFrame
+    y_test: Any
+    weight_test: npt.NDArray[np.float64] | None
+
+
+class FoldedTable:
+    """A table, encoded once for every fold and laid one below the other.
+
+    Parameters
+    ----------
+    estimator : InnaEstimator
+        Unfitted; every fold gets a clone.
+    X : DataFrame
+    y : array or Series of shape [n_samples]
+    sample_weight : ndarray of shape [n_samples] or None
+    splits : sequence of (train, test) index arrays
+
+    Attributes
+    ----------
+    folds : list of Fold
+    net : TabularNet
+        Wide enough for every fold.
+    tensors : TableTensors
+        All folds' rows; narrower folds are filled up with zero columns.
+    """
+
+    def __init__(
+        self,
+        estimator: InnaEstimator,
+        X: pd.DataFrame,
+        y: Any,
+        sample_weight: Any,
+        splits: Sequence[tuple[Rows, Rows]],
+    ) -> None:
+        classes = np.unique(y) if is_classifier(estimator) else None
+        labels = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
+        parts: list[npt.NDArray[np.float32]] = []
+        targets: list[npt.NDArray[Any]] = []
+        weights: list[npt.NDArray[np.float64]] = []
+        self.folds: list[Fold] = []
+        start = 0
+        for train, test in splits:
+            template = cast("InnaEstimator", clone(estimator))
+            weight = None if sample_weight is None else sample_weight[train]
+            encoded = template._encode_for_fit(X.iloc[train], labels[train], weight)
+            if classes is not None:
+                # A fold may lack a rare class; its nets still have an output for it, so that the folds stack.
+                encoded.target = np.searchsorted(classes, cast("Any", template).classes_)[encoded.target]
+                cast("Any", template).classes_ = classes
+            x_test = template.encoder_.transform(X.iloc[test])
+            n_train, n_test = len(encoded.x), len(x_test)
+            self.folds.append(
+                Fold(
+                    template,
+                    encoded,
+                    start,
+                    np.arange(start + n_train, start + n_train + n_test),
+                    X.iloc[test],
+                    labels[test],
+                    None if sample_weight is None else sample_weight[test],
+                )
+            )
+            parts += [encoded.x, x_test]
+            targets += [encoded.target, np.zeros((n_test, *encoded.target.shape[1:]), encoded.target.dtype)]
+            weights += [np.ones(n_train) if encoded.weight is None else encoded.weight, np.ones(n_test)]
+            start += n_train + n_test
+        width = max(p.shape[1] for p in parts)
+        x = np.zeros((start, width), dtype=np.float32)
+        row = 0
+        for part in parts:
+            x[row : row + len(part), : part.shape[1]] = part
+            row += len(part)
+        first = self.folds[0].estimator
+        weighted = any(f.encoded.weight is not None for f in self.folds)
+        everything = EncodedTable(x, np.concatenate(targets), np.concatenate(weights) if weighted else None)
+        self.tensors: TableTensors = everything.tensors(first._torch_device())
+        self.net = TabularNet(width, first.net_.hidden_layer_sizes, first._out_features)
+
+    def net_for(self, estimator: InnaEstimator) -> TabularNet:
+        """The net of a trial's settings."""
+        return TabularNet(
+            self.net.in_features, tuple(int(h) for h in estimator.hidden_layer_sizes), self.net.out_features
+        )
+
+    def members(self, estimator: InnaEstimator) -> list[Member]:
+        """The members that train one trial: fold by fold, ``n_members`` each.
+
+        They are those that ``estimator.fit`` would train on each fold.
+        """
+        members = []
+        for fold in self.folds:
+            seed, *member_seeds = estimator._seeds()
+            train, validation = estimator._split(fold.encoded.target, fold.encoded.weight, seed)
+            for member_seed in member_seeds:
+                members.append(
+                    estimator._member(
+                        train + fold.train_start,
+                        validation + fold.train_start,
+                        member_seed,
+                        used_features=fold.encoded.x.shape[1],
+                    )
+                )
+        return members
+
+
+class Cohort:
+    """Trials that train together; they share architecture, batch size and epochs.
+
+    Parameters
+    ----------
+    table : FoldedTable
+    estimators : sequence of InnaEstimator
+        One a trial, with its settings and a whole number as ``random_state``.
+    """
+
+    def __init__(self, table: FoldedTable, estimators: Sequence[InnaEstimator]) -> None:
+        self.table = table
+        self.n_members = estimators[0].n_members
+        self._per_trial = self.n_members * len(table.folds)
+        members = [m for e in estimators for m in table.members(e)]
+        self.training = estimators[0]._training(table.tensors, members, table.net_for(estimators[0]))
+
+    def _members(self, trial: int) -> range:
+        return range(trial * self._per_trial, (trial + 1) * self._per_trial)
+
+    def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
+        """Train up to an epoch (all to their ends by default)."""
+        self.training.run(until_epoch, deadline=deadline)
+
+    def is_active(self, trial: int) -> bool:
+        """Whether any member of the trial still trains."""
+        active = set(self.training.active)
+        return any(m in active for m in self._members(trial))
+
+    def drop(self, trials: Iterable[int]) -> None:
+        """Take trials out."""
+        self.training.drop(m for t in trials for m in self._members(t))
+
+    def diverged(self, trial: int) -> bool:
+        """Whether some fold of the trial has no member with finite weights, and so no score."""
+        return any(all(w is None for w in weights) for weights in self._fold_weights(trial))
+
+    def _fold_weights(self, trial: int) -> list[list[Tensor | None]]:
+        weights = [self.training.best_weights(m) for m in self._members(trial)]
+        return [weights[i : i + self.n_members] for i in range(0, len(weights), self.n_members)]
+
+    def scores(self, trial: int, scorer: Scorer) -> list[float]:
+        """Score of every fold's test rows with the best weights so far; higher is better."""
+        found = []
+        for fold, weights in zip(self.table.folds, self._fold_weights(trial), strict=True):
+            stacked = torch.stack([w for w in weights if w is not None])
+            rows = torch.from_numpy(fold.test_rows).to(stacked.device)
+            raw = outputs(self.training.net, stacked.double(), self.table.tensors.x[rows].double()).cpu().numpy()
+            predicted = fold.estimator._from_outputs(raw)
+            model: Any
+            if hasattr(fold.estimator, "classes_"):
+                model = PredictedClassifier(predicted, fold.estimator.classes_)
+            else:
+                model = PredictedRegressor(predicted)
+            extra = {} if fold.weight_test is None else {"sample_weight": fold.weight_test}
+            found.append(float(scorer(model, fold.X_test, fold.y_test, **extra)))
+        return found
+
+    def results(self, trial: int) -> list[Any]:
+        """The members' results, fold by fold."""
+        return [self.training.results[m] for m in self._members(trial)]

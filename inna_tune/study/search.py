@@ -1,0 +1,499 @@
+"""InnaSearchCV: tune an estimator by an Optuna study that survives."""
+
+import logging
+import numbers
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from inna_tune.engine import Population
+from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.tables import as_frame, check_weights
+from inna_tune.space import PriorSampler, SearchSpace
+from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.fingerprint import check, fingerprint
+from inna_tune.study.results import collect_results
+from inna_tune.study.scoring import resolve_scorer, scorer_name
+from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.workers import Worker, ask, resume_summary
+
+logger = logging.getLogger(__name__)
+
+SEED = "inna_tune:seed"
+CURVATURE = "inna_tune:curvature"
+REASON = "reason"
+
+Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+# Rungs grow by this factor, and at each one the better half goes on.
+_REDUCTION_FACTOR = 2
+_FIRST_RUNG_SHARE = 16
+
+
+def rungs(max_epochs: int) -> list[int]:
+    """Epochs at which members report: about max_epochs / 16 and its doublings, the last one before the end."""
+    first = max(1, max_epochs // _FIRST_RUNG_SHARE)
+    found = []
+    while first <= max_epochs // _REDUCTION_FACTOR:
+        found.append(first)
+        first *= _REDUCTION_FACTOR
+    return found
+
+
+def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
+    """The folds of ``cv=None``.
+
+    The more rows, the less a score depends on which are held out: five folds under 2,000 rows, three under 10,000, one
+    held-out fifth above. Shuffled with a fixed seed, so that a resumed study sees the same folds.
+    """
+    if n_rows >= 10_000:
+        kind = StratifiedShuffleSplit if classifier else ShuffleSplit
+        return kind(n_splits=1, test_size=0.2, random_state=0)
+    n_splits = 5 if n_rows < 2_000 else 3
+    if classifier and np.unique(y, return_counts=True)[1].min() >= n_splits:
+        return StratifiedKFold(n_splits, shuffle=True, random_state=0)
+    return KFold(n_splits, shuffle=True, random_state=0)
+
+
+def _has_probabilities(search: "InnaSearchCV") -> bool:
+    return hasattr(search.estimator, "predict_proba")
+
+
+class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
+    """Tune InnaClassifier or InnaRegressor by cross-validation, and refit the best settings on all rows.
+
+    Parameters
+    ----------
+    estimator : InnaClassifier or InnaRegressor
+        Settings that the space does not name stay as they are here.
+    space : SearchSpace, optional
+        Priors over the estimator's parameters. None: ``SearchSpace.inna`` centred on the curvature of the loss at the
+        initial weights, which is measured once a study and stored in it.
+    n_trials : int, default=50
+        Trials of the study in all, over every restart and worker.
+    timeout : float, optional
+        Seconds after which no further batch is begun.
+    cv : int, splitter, iterable or None, default=None
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
+    scoring : str, callable or None, default=None
+        As in scikit-learn, but None means negative log-loss or negative root mean squared error.
+    storage : Optuna storage, URL or None
+        Where the study lives; None keeps it in memory.
+    study_name : str, optional
+        Its name; None lets Optuna make one.
+    resume : bool, default=False
+        Go on with the study of that name if there is one. Its data, folds, metric and space must be the same.
+    sampler : optuna.samplers.BaseSampler, optional
+        Base sampler, seen through the priors by :class:`inna_tune.PriorSampler`; None: TPE.
+    pruner : optuna.pruners.BasePruner, optional
+        Asked at every rung; None: successive halving. Trials with the cosine law are not pruned, since their early
+        scores say little about the end.
+    refit : bool, default=True
+        Fit the best settings on all rows.
+    error_score : "raise" or number, default=nan
+        What becomes of a trial that raises: "raise" lets it through, a number marks the trial as failed and goes on.
+    random_state : int or None, default=None
+        Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
+    callbacks : sequence of callables (study, trial), default=()
+        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop.
+    allow_mismatch : bool, default=False
+        Resume in spite of other data, folds, metric or space; the study records it.
+    verbose : int, default=0
+        1 logs every trial at INFO level under "inna_tune".
+
+    Attributes
+    ----------
+    study_ : optuna.Study
+    best_params_, best_score_, best_index_ : dict, float, int
+        Of the best finished trial; the index is its row in ``cv_results_``.
+    best_estimator_ : fitted estimator
+        Where ``refit`` is true.
+    cv_results_ : dict of arrays
+        One row a finished trial, as in scikit-learn, with ``state`` and ``number`` beside.
+    n_splits_, refit_time_ : int, float
+    resumed_ : ResumeSummary
+        What the study held when this call began.
+
+    Raises
+    ------
+    ValueError
+        If a parameter makes no sense, the study belongs to other data, or every trial failed (with the first error).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from inna_tune import InnaClassifier, InnaSearchCV
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> net = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=20)
+    >>> search = InnaSearchCV(net, n_trials=3, cv=3, random_state=0).fit(X, y)
+    >>> len(search.trials_dataframe())
+    3
+    """
+
+    study_: optuna.Study
+    best_estimator_: Any
+
+    def __init__(
+        self,
+        estimator: Any,
+        space: SearchSpace | None = None,
+        *,
+        n_trials: int = 50,
+        timeout: float | None = None,
+        cv: Any = None,
+        scoring: Any = None,
+        storage: Any = None,
+        study_name: str | None = None,
+        resume: bool = False,
+        sampler: BaseSampler | None = None,
+        pruner: BasePruner | None = None,
+        refit: bool = True,
+        error_score: float | str = np.nan,
+        random_state: int | None = None,
+        callbacks: Sequence[Callback] = (),
+        allow_mismatch: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.space = space
+        self.n_trials = n_trials
+        self.timeout = timeout
+        self.cv = cv
+        self.scoring = scoring
+        self.storage = storage
+        self.study_name = study_name
+        self.resume = resume
+        self.sampler = sampler
+        self.pruner = pruner
+        self.refit = refit
+        self.error_score = error_score
+        self.random_state = random_state
+        self.callbacks = callbacks
+        self.allow_mismatch = allow_mismatch
+        self.verbose = verbose
+
+    # ------------------------------------------------------------------ fit
+
+    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Run the study up to ``n_trials`` and refit the best settings.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+        y : array of shape [n_samples]
+        sample_weight : array of shape [n_samples], optional
+            Used in training and in scoring.
+        groups : array of shape [n_samples], optional
+            For the splitter.
+
+        Returns
+        -------
+        self
+        """
+        self._check_parameters()
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        frame = as_frame(self, X, reset=True)
+        weight = check_weights(sample_weight, len(frame))
+        if len(y) != len(frame):
+            raise ValueError(
+                f"Found input variables with inconsistent numbers of samples: {[len(frame), len(y)]}"
+            )
+        labels = y if hasattr(y, "iloc") else np.asarray(y)
+        classifier = is_classifier(self.estimator)
+        # Learning the labels here lets a target that makes no sense fail before anything is stored.
+        clone(self.estimator)._fit_target(labels, None)
+        splitter, splits = self._splits(frame, labels, groups, classifier)
+        self.n_splits_ = len(splits)
+        self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
+        folded = FoldedTable(self.estimator, frame, labels, weight, splits)
+        storage = open_storage(self.storage)
+        self.study_ = create_study(
+            storage,
+            self.study_name,
+            "maximize",
+            None,
+            self.pruner or self._default_pruner(),
+            resume=self.resume,
+        )
+        seed, space = self._prepare_study(folded, frame, labels, splitter)
+        self.study_.sampler = self._sampler(space, seed)
+        self.resumed_ = resume_summary(self.study_, self.n_trials)
+        logger.log(
+            logging.INFO if self.verbose else logging.DEBUG,
+            "study %s: %s",
+            self.study_.study_name,
+            self.resumed_,
+        )
+        with Worker(storage) as worker:
+            while deadline is None or time.monotonic() < deadline:
+                trial = ask(self.study_, worker, self.n_trials)
+                if trial is None:
+                    break
+                self._run(trial, space, folded, seed, deadline)
+        self._finish(frame, labels, weight)
+        return self
+
+    def _splits(
+        self, frame: pd.DataFrame, y: Any, groups: Any, classifier: bool
+    ) -> tuple[Any, list[tuple[Rows, Rows]]]:
+        splitter = self.cv
+        if splitter is None:
+            splitter = default_splitter(y, len(frame), classifier=classifier)
+        elif not isinstance(splitter, numbers.Integral):
+            splitter = splitter if hasattr(splitter, "split") else list(splitter)
+        folds = splitter if isinstance(splitter, numbers.Integral) else getattr(splitter, "n_splits", 0)
+        if isinstance(folds, numbers.Integral) and int(folds) > len(frame):
+            raise ValueError(
+                f"Cannot have number of splits n_splits={folds} greater than the number of samples: n_samples={len(frame)}. "
+                "Use fewer folds."
+            )
+        splits = [
+            (np.asarray(train), np.asarray(test))
+            for train, test in check_cv(splitter, y, classifier=classifier).split(frame, y, groups)
+        ]
+        for k, (train, test) in enumerate(splits):
+            if not len(train) or not len(test):
+                raise ValueError(f"cv: fold {k} has no {'test' if len(train) else 'training'} rows.")
+        return splitter, splits
+
+    def _prepare_study(
+        self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
+    ) -> tuple[int, SearchSpace]:
+        """Seed, curvature and space of the study, written into a new one and read from a resumed one."""
+        study = self.study_
+        attrs = study.user_attrs
+        seed = attrs.get(SEED)
+        if seed is None:
+            seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
+        space = self.space
+        curvature = attrs.get(CURVATURE)
+        if space is None:
+            if curvature is None:
+                curvature = self._curvature(folded, seed)
+            space = SearchSpace.inna(curvature=curvature)
+        described = fingerprint(
+            frame,
+            y,
+            task=self._task(y),
+            space=space.to_json(),
+            cv=splitter,
+            metric=scorer_name(self.estimator, self.scoring),
+        )
+        check(study, described, allow_mismatch=self.allow_mismatch)
+        if SEED not in attrs:
+            study.set_user_attr(SEED, seed)
+        if curvature is not None and CURVATURE not in attrs:
+            study.set_user_attr(CURVATURE, curvature)
+        return seed, space
+
+    def _task(self, y: Any) -> str:
+        if not is_classifier(self.estimator):
+            return "regression"
+        return "binary" if len(np.unique(y)) == 2 else "multiclass"
+
+    def _curvature(self, folded: FoldedTable, seed: int) -> float:
+        """Curvature of the loss at the initial weights, on the first fold."""
+        estimator = clone(self.estimator).set_params(lr="auto", alpha="auto", beta="auto", random_state=seed)
+        member = folded.members(estimator)[0]
+        population = Population(
+            folded.net_for(estimator),
+            folded.tensors,
+            [member],
+            estimator._loss,
+            batch_size=estimator.batch_size,
+            horizon=estimator.max_epochs,
+        )
+        return float(population.curvature)
+
+    def _sampler(self, space: SearchSpace, seed: int) -> BaseSampler:
+        if isinstance(self.sampler, PriorSampler):
+            return self.sampler
+        return PriorSampler(self.sampler, space, seed=seed)
+
+    def _default_pruner(self) -> BasePruner:
+        first = rungs(self.estimator.max_epochs)[:1] or [1]
+        return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=_REDUCTION_FACTOR)
+
+    # ------------------------------------------------------------------ one trial
+
+    def _run(
+        self, trial: optuna.Trial, space: SearchSpace, folded: FoldedTable, seed: int, deadline: float | None
+    ) -> None:
+        """Train and score one trial, and tell the study."""
+        began = time.monotonic()
+        state: TrialState
+        value: float | None = None
+        try:
+            settings = space.suggest(trial)
+            estimator = clone(self.estimator).set_params(**settings)
+            if estimator.random_state is None:
+                estimator.random_state = int(
+                    np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]
+                )
+            estimator._check_parameters()
+            cohort = Cohort(folded, [estimator])
+            state, value, notes = self._train(trial, cohort, estimator, deadline)
+            if isinstance(estimator.random_state, (int, np.integer)):
+                notes["seed"] = int(estimator.random_state)
+        except Exception as error:
+            if self.error_score == "raise":
+                self.study_.tell(trial, state=TrialState.FAIL)
+                raise
+            logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
+            state, notes = TrialState.FAIL, {REASON: f"{type(error).__name__}: {error}"}
+        notes["seconds"] = round(time.monotonic() - began, 4)
+        for name, content in notes.items():
+            trial.set_user_attr(name, content)
+        told = self.study_.tell(trial, value, state=state)
+        logger.log(
+            logging.INFO if self.verbose else logging.DEBUG,
+            "trial %d: %s, score %s, %s",
+            trial.number,
+            state.name.lower(),
+            value,
+            notes,
+        )
+        for callback in self.callbacks:
+            callback(self.study_, told)
+
+    def _train(
+        self, trial: optuna.Trial, cohort: Cohort, estimator: InnaEstimator, deadline: float | None
+    ) -> tuple[TrialState, float | None, dict[str, Any]]:
+        state, reason = TrialState.COMPLETE, None
+        for rung in rungs(estimator.max_epochs):
+            cohort.run(rung, deadline=deadline)
+            if not cohort.is_active(0) or cohort.diverged(0):
+                break
+            trial.report(float(np.mean(cohort.scores(0, self.scorer_))), rung)
+            if estimator.decay != "cosine" and trial.should_prune():
+                cohort.drop([0])
+                state, reason = TrialState.PRUNED, f"pruned at epoch {rung}"
+        if not cohort.diverged(0):
+            cohort.run(deadline=deadline)
+        results = cohort.results(0)
+        notes: dict[str, Any] = {
+            "epochs": max(r.epochs for r in results),
+            "best_epoch": [r.best_epoch for r in results],
+        }
+        if any(r.stop_reason == "time" for r in results):
+            state, reason = TrialState.PRUNED, "timeout"
+        scores = [float("nan")] if cohort.diverged(0) else cohort.scores(0, self.scorer_)
+        value: float | None = float(np.mean(scores))
+        if not np.isfinite(scores).all():
+            # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.
+            state, value, reason = (
+                TrialState.PRUNED,
+                None,
+                "diverged: the loss was not finite within the first epoch",
+            )
+        else:
+            notes["scores"] = scores
+        if reason is not None:
+            notes[REASON] = reason
+        return state, value if state == TrialState.COMPLETE else None, notes
+
+    # ------------------------------------------------------------------ the end
+
+    def _finish(self, frame: pd.DataFrame, y: Any, weight: Any) -> None:
+        trials = [t for t in self.study_.get_trials(deepcopy=False) if t.state.is_finished()]
+        complete = [t for t in trials if t.state == TrialState.COMPLETE]
+        if not complete:
+            reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
+            raise ValueError(
+                f"None of {len(trials)} finished trials gave a score"
+                + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
+            )
+        self.cv_results_ = collect_results(trials, self.n_splits_)
+        best = self.study_.best_trial
+        self.best_index_ = [t.number for t in trials].index(best.number)
+        self.best_params_ = dict(best.params)
+        self.best_score_ = float(cast("float", best.value))
+        if is_classifier(self.estimator):
+            self.classes_ = np.unique(y)
+        if self.refit:
+            began = time.monotonic()
+            self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_)
+            if self.best_estimator_.random_state is None:
+                self.best_estimator_.random_state = best.user_attrs.get("seed")
+            self.best_estimator_.fit(frame, y, sample_weight=weight)
+            self.refit_time_ = time.monotonic() - began
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """All trials of the study as Optuna's DataFrame."""
+        check_is_fitted(self, "study_")
+        return self.study_.trials_dataframe()
+
+    # ------------------------------------------------------------------ the best estimator
+
+    def _best(self) -> Any:
+        check_is_fitted(
+            self, "best_estimator_", msg="This %(name)s is not fitted yet, or was fitted with refit=False."
+        )
+        return self.best_estimator_
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Predictions of the best estimator, shape [n_samples]."""
+        return np.asarray(self._best().predict(X))
+
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Probabilities of the best estimator, shape [n_samples, n_classes]."""
+        return np.asarray(self._best().predict_proba(X))
+
+    def score(self, X: Any, y: Any) -> float:
+        """Score of the best estimator by the search's own scorer; higher is better."""
+        return float(self.scorer_(self._best(), X, y))
+
+    # ------------------------------------------------------------------ checks
+
+    def _check_parameters(self) -> None:
+        if not isinstance(self.estimator, InnaEstimator):
+            raise TypeError(
+                f"estimator={self.estimator!r} must be an InnaClassifier or an InnaRegressor; "
+                "for other models use SearchSpace.suggest and PriorSampler in an Optuna objective."
+            )
+        self.estimator._check_parameters()
+        if (
+            isinstance(self.n_trials, bool)
+            or not isinstance(self.n_trials, (int, np.integer))
+            or self.n_trials < 1
+        ):
+            raise ValueError(f"n_trials={self.n_trials!r} must be a whole number of at least 1.")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds, or None.")
+        if not (self.error_score == "raise" or isinstance(self.error_score, (int, float, np.floating))):
+            raise ValueError(f"error_score={self.error_score!r} must be 'raise' or a number.")
+        if self.space is not None:
+            if not isinstance(self.space, SearchSpace):
+                raise TypeError(f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna().")
+            unknown = sorted(set(self.space) - set(self.estimator.get_params()))
+            if unknown:
+                raise ValueError(
+                    f"space names parameters that {type(self.estimator).__name__} does not have: {unknown}."
+                )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if hasattr(self.estimator, "__sklearn_tags__"):
+            own = self.estimator.__sklearn_tags__()
+            tags.estimator_type, tags.classifier_tags, tags.regressor_tags = (
+                own.estimator_type,
+                own.classifier_tags,
+                own.regressor_tags,
+            )
+            tags.target_tags, tags.input_tags = own.target_tags, own.input_tags
+        return tags

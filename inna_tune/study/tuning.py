@@ -1,0 +1,184 @@
+"""The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
+from sklearn.model_selection import train_test_split
+
+from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.study.search import Callback, InnaSearchCV
+from inna_tune.study.tables import Problem, TableError
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What a tuning run found.
+
+    Attributes
+    ----------
+    search : InnaSearchCV
+        Fitted on the tuning rows.
+    n_tuning_rows, n_held_out_rows : int
+    scores : DataFrame
+        Index: ``baseline`` (most frequent classes, or mean), ``untuned default``, ``tuned``. Columns: log-loss and accuracy, or
+        RMSE and R², on the held-out rows.
+    """
+
+    search: InnaSearchCV
+    n_tuning_rows: int
+    n_held_out_rows: int
+    scores: pd.DataFrame
+
+
+def tune(
+    problem: Problem,
+    *,
+    n_trials: int,
+    storage: Any,
+    study_name: str,
+    resume: bool = False,
+    timeout: float | None = None,
+    seed: int = 0,
+    held_out: float = 0.2,
+    estimator: InnaEstimator | None = None,
+    callbacks: Sequence[Callback] = (),
+    allow_mismatch: bool = False,
+) -> TuningReport:
+    """Tune, refit, and compare on held-out rows.
+
+    Parameters
+    ----------
+    problem : Problem
+    n_trials, storage, study_name, resume, timeout, callbacks, allow_mismatch
+        As in :class:`InnaSearchCV`.
+    seed : int
+        Of the held-out split, the study and the baselines.
+    held_out : float
+        Share of the rows that tuning never sees.
+    estimator : InnaClassifier or InnaRegressor, optional
+        What is tuned; None: the default.
+
+    Raises
+    ------
+    TableError
+        If there are too few rows to hold some out and tune on the rest.
+    """
+    classifier = problem.task != "regression"
+    tuning, held = split_rows(problem, held_out=held_out, seed=seed)
+    if estimator is None:
+        estimator = InnaClassifier() if classifier else InnaRegressor()
+    X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
+    search = InnaSearchCV(
+        estimator,
+        n_trials=n_trials,
+        timeout=timeout,
+        storage=storage,
+        study_name=study_name,
+        resume=resume,
+        random_state=seed,
+        callbacks=callbacks,
+        allow_mismatch=allow_mismatch,
+    ).fit(X, y)
+    default = clone(estimator).set_params(random_state=seed).fit(X, y)
+    baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
+    X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
+    scores = pd.DataFrame(
+        {
+            "baseline": _scores(baseline, np.zeros((len(held), 1)), y_held),
+            "untuned default": _scores(default, X_held, y_held),
+            "tuned": _scores(search.best_estimator_, X_held, y_held),
+        }
+    ).T
+    return TuningReport(search, len(tuning), len(held), scores)
+
+
+def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, Any]:
+    """Positions of the tuning rows and of the held-out rows, stratified where every class has two rows."""
+    rows = np.arange(len(problem.y))
+    n_held = int(np.ceil(held_out * len(rows)))
+    # Five folds, and a row to train on in each.
+    if len(rows) - n_held < 10:
+        raise TableError(
+            f"The table has {len(rows)} rows with a target; holding out {n_held} leaves fewer rows than folds can be made of. "
+            "Give at least 13 rows."
+        )
+    stratify = None
+    if problem.task != "regression":
+        counts = problem.y.value_counts()
+        if counts.min() >= 2 and n_held >= len(counts):
+            stratify = problem.y
+    tuning, held = train_test_split(rows, test_size=n_held, random_state=seed, stratify=stratify)
+    if problem.task != "regression" and problem.y.iloc[tuning].nunique() < 2:
+        raise TableError("The rows to tune on hold one class only; give more rows of the rare class.")
+    return np.sort(tuning), np.sort(held)
+
+
+def _scores(model: Any, X: Any, y: pd.Series) -> dict[str, float]:
+    if hasattr(model, "predict_proba"):
+        probabilities = model.predict_proba(X)
+        known = y.isin(model.classes_).to_numpy()
+        loss = log_loss(y[known], probabilities[known], labels=model.classes_)
+        return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}
+    predicted = model.predict(X)
+    return {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
+
+
+def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    """Predictions for a table, with a probability a class from a classifier.
+
+    Parameters
+    ----------
+    model : InnaClassifier or InnaRegressor
+        Fitted on a DataFrame.
+    frame : DataFrame
+        Its columns may come in any order, and further ones are passed over.
+
+    Raises
+    ------
+    TableError
+        If columns are missing.
+    """
+    names = list(getattr(model, "feature_names_in_", frame.columns))
+    missing = [n for n in names if n not in frame.columns]
+    if missing:
+        listed = ", ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+        raise TableError(f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.")
+    X = frame[names]
+    if not isinstance(model, InnaClassifier):
+        return pd.DataFrame({"prediction": model.predict(X)}, index=frame.index)
+    probabilities = model.predict_proba(X)
+    columns = {"prediction": model.classes_[probabilities.argmax(1)]}
+    columns |= {f"probability_{label}": probabilities[:, k] for k, label in enumerate(model.classes_)}
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """A file that can be written, checked before work begins.
+
+    Raises
+    ------
+    TableError
+        If its folder does not exist or it is itself a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise TableError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise TableError(f"The folder {path.parent} cannot be written to.")
+    return path
+
+
+def best_model(report: TuningReport) -> InnaClassifier | InnaRegressor:
+    """The tuned and refitted estimator of a report."""
+    return cast("InnaClassifier | InnaRegressor", report.search.best_estimator_)

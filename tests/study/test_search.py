@@ -1,0 +1,241 @@
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.metrics import log_loss
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+
+from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.space import Categorical, LogUniform, Uniform
+from inna_tune.study import MismatchError, StorageError
+from inna_tune.study.search import CURVATURE, SEED, default_splitter, rungs
+
+NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12)
+IRIS = load_iris(return_X_y=True, as_frame=True)
+
+
+def search(**changes):
+    return InnaSearchCV(NET, **({"n_trials": 4, "cv": 3, "random_state": 0} | changes))
+
+
+def comparable(study):
+    return [(t.number, t.params, t.value, t.state, t.intermediate_values) for t in study.trials]
+
+
+def test_a_search_tunes_and_refits():
+    X, y = IRIS
+    found = search(n_trials=6).fit(X, y)
+    finished = [t for t in found.study_.trials if t.state.is_finished()]
+    assert len(finished) == len(found.study_.trials) == 6
+    assert found.best_score_ == max(t.value for t in finished if t.state == TrialState.COMPLETE)
+    assert found.best_params_ == found.study_.best_trial.params
+    assert found.cv_results_["params"][found.best_index_] == found.best_params_
+    assert found.cv_results_["rank_test_score"][found.best_index_] == 1
+    assert found.n_splits_ == 3
+    assert found.refit_time_ > 0
+    assert found.best_estimator_.get_params()["lr"] == found.best_params_["lr"]
+    assert found.predict(X).shape == (150,)
+    assert found.score(X, y) == pytest.approx(-log_loss(y, found.predict_proba(X)))
+    assert isinstance(found.trials_dataframe(), pd.DataFrame)
+
+
+def test_a_trial_scores_what_cross_validation_scores():
+    """Folds train stacked, each encoded from its own rows only: the scores are those of separate fits."""
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    folds = StratifiedKFold(3, shuffle=True, random_state=1)
+    found = search(cv=folds, n_trials=2, pruner=optuna.pruners.NopPruner()).fit(X, y)
+    for trial in found.study_.trials:
+        alone = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12)
+        alone.set_params(**trial.params, random_state=trial.user_attrs["seed"])
+        scores = cross_val_score(alone, X, y, cv=folds, scoring="neg_log_loss")
+        np.testing.assert_allclose(trial.user_attrs["scores"], scores, rtol=2e-3)
+        assert trial.value == pytest.approx(np.mean(trial.user_attrs["scores"]))
+
+
+def test_regression_with_several_members_and_a_named_metric():
+    X, y = load_diabetes(return_X_y=True)
+    net = InnaRegressor(hidden_layer_sizes=(8,), max_epochs=10, n_members=2)
+    found = InnaSearchCV(net, n_trials=2, cv=2, scoring="r2", random_state=0).fit(X, y)
+    assert found.best_score_ > 0.2
+    assert len(found.best_estimator_.members_) == 2
+
+
+def test_what_a_trial_leaves_in_the_study():
+    found = search().fit(*IRIS)
+    for trial in found.study_.trials:
+        assert {"seed", "epochs", "seconds", "best_epoch"} <= set(trial.user_attrs)
+        if trial.state == TrialState.COMPLETE:
+            assert len(trial.user_attrs["scores"]) == 3
+        assert set(trial.intermediate_values) <= set(rungs(12))
+        assert 0 < trial.params["lr"] < 100, "natural values"
+    assert found.study_.user_attrs[CURVATURE] > 0
+    assert isinstance(found.study_.user_attrs[SEED], int)
+
+
+def test_same_seed_same_study_and_another_seed_another():
+    first, again, other = (search(random_state=s).fit(*IRIS) for s in (0, 0, 1))
+    assert comparable(first.study_) == comparable(again.study_)
+    assert comparable(first.study_) != comparable(other.study_)
+
+
+def test_a_resumed_study_is_the_study_that_would_have_been(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    straight = search(n_trials=7).fit(*IRIS)
+    search(n_trials=3, storage=url, study_name="s").fit(*IRIS)
+    resumed = search(n_trials=7, storage=url, study_name="s", resume=True, random_state=99).fit(*IRIS)
+    assert resumed.resumed_.finished == 3
+    assert comparable(resumed.study_) == comparable(straight.study_)
+    assert resumed.best_params_ == straight.best_params_
+
+
+def test_a_finished_study_resumes_without_another_trial(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    first = search(storage=url, study_name="s").fit(*IRIS)
+    again = search(storage=url, study_name="s", resume=True).fit(*IRIS)
+    assert comparable(again.study_) == comparable(first.study_)
+    assert np.array_equal(again.predict_proba(IRIS[0]), first.predict_proba(IRIS[0]))
+
+
+def test_fitting_twice_makes_two_studies():
+    one = search(n_trials=2)
+    first = one.fit(*IRIS).study_
+    assert one.fit(*IRIS).study_.study_name != first.study_name
+    assert len(first.trials) == 2
+
+
+def test_a_name_already_taken_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    search(storage=url, study_name="s", n_trials=1).fit(*IRIS)
+    with pytest.raises(StorageError, match="already.*resume"):
+        search(storage=url, study_name="s").fit(*IRIS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y: (X.iloc[:140], y.iloc[:140]), "150 rows.*140"),
+        (lambda X, y: (X.drop(columns="petal width (cm)"), y), "petal width"),
+        (lambda X, y: (X * 2, y), "the values differ in columns .sepal length"),
+        (lambda X, y: (X, (y + 1) % 3), "values of the target differ"),
+    ],
+)
+def test_a_study_belongs_to_its_data(change, message, tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    before = search(storage=url, study_name="s", n_trials=1).fit(*IRIS)
+    with pytest.raises(MismatchError, match=message):
+        search(storage=url, study_name="s", resume=True).fit(*change(*IRIS))
+    assert len(before.study_.trials) == 1, "nothing was added"
+    allowed = search(storage=url, study_name="s", resume=True, n_trials=2, allow_mismatch=True).fit(
+        *change(*IRIS)
+    )
+    assert len(allowed.study_.trials) == 2
+
+
+def test_diverged_trials_are_told_with_a_reason_and_do_not_stop_the_search():
+    space = SearchSpace(
+        {"lr": Categorical([1e8, 0.1]), "alpha": Uniform(0.1, 0.5), "beta": Categorical([1e8, 0.2])}
+    )
+    found = search(space=space, n_trials=12).fit(*IRIS)
+    wild = [t for t in found.study_.trials if t.params["lr"] == 1e8 and t.params["beta"] == 1e8]
+    assert wild
+    for trial in wild:
+        assert trial.state == TrialState.PRUNED
+        assert "diverged" in trial.user_attrs["reason"]
+    assert np.isfinite(found.best_score_)
+
+
+def test_when_every_trial_fails_the_first_error_is_told():
+    space = SearchSpace(
+        {"lr": LogUniform(1e8, 1e9), "alpha": Uniform(0.1, 0.5), "beta": LogUniform(1e8, 1e9)}
+    )
+    with pytest.raises(ValueError, match="None of 3 finished trials.*diverged"):
+        search(space=space, n_trials=3).fit(*IRIS)
+
+
+def bad_scorer(estimator, X, y):
+    raise RuntimeError("no score today")
+
+
+def test_a_raising_scorer_fails_the_trial_or_comes_through():
+    with pytest.raises(ValueError, match="RuntimeError: no score today"):
+        search(scoring=bad_scorer, n_trials=2).fit(*IRIS)
+    with pytest.raises(RuntimeError, match="no score today"):
+        search(scoring=bad_scorer, n_trials=2, error_score="raise").fit(*IRIS)
+
+
+class PruneAll(optuna.pruners.BasePruner):
+    def prune(self, study, trial):
+        return trial.number > 0
+
+
+def test_pruned_trials_stop_at_a_rung():
+    space = SearchSpace({"lr": LogUniform(0.01, 0.1), "alpha": Uniform(0.1, 0.5), "beta": Uniform(0.1, 0.5)})
+    found = search(space=space, pruner=PruneAll()).fit(*IRIS)
+    states = [t.state for t in found.study_.trials]
+    assert states == [TrialState.COMPLETE] + [TrialState.PRUNED] * 3
+    for trial in found.study_.trials[1:]:
+        assert trial.user_attrs["epochs"] == rungs(12)[0]
+        assert list(trial.intermediate_values) == rungs(12)[:1]
+    assert np.isnan(found.cv_results_["mean_test_score"][1:]).all()
+
+
+def test_rungs_double_up_to_half_the_way():
+    assert rungs(100) == [6, 12, 24, 48]
+    assert rungs(1) == []
+    assert rungs(2) == [1]
+    assert rungs(16) == [1, 2, 4, 8]
+
+
+def test_a_timeout_ends_the_search_with_what_it_has():
+    found = search(n_trials=10_000, timeout=3.0).fit(*IRIS)
+    assert 0 < len(found.study_.trials) < 10_000
+    assert all(t.state.is_finished() for t in found.study_.trials)
+
+
+def test_callbacks_see_every_trial():
+    seen = []
+    search(callbacks=(lambda study, trial: seen.append(trial.number),)).fit(*IRIS)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_default_folds():
+    y = np.array([0, 1] * 500)
+    assert default_splitter(y, 1000, classifier=True).get_n_splits() == 5
+    assert default_splitter(y, 5000, classifier=True).get_n_splits() == 3
+    assert default_splitter(y, 10_000, classifier=False).get_n_splits() == 1
+    assert isinstance(default_splitter(np.array([0] * 99 + [1]), 100, classifier=True), KFold)
+
+
+def test_sample_weights_reach_training_and_scoring():
+    X, y = IRIS
+    weight = np.where(y == 2, 0.0, 1.0)
+    found = search(n_trials=2).fit(X, y, sample_weight=weight)
+    assert found.predict_proba(X)[:, :2].sum(1).mean() > 0.9, "the class of weight 0 is unknown to it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_trials": 0}, "n_trials=0"),
+        ({"timeout": -1.0}, "timeout=-1.0"),
+        ({"cv": 200}, "200.*samples"),
+        ({"error_score": "ignore"}, "error_score='ignore'"),
+        ({"scoring": "nonsense"}, "nonsense"),
+        ({"scoring": ["accuracy", "r2"]}, "one objective"),
+        ({"space": SearchSpace({"speed": Uniform(0, 1)})}, r"\['speed'\]"),
+    ],
+)
+def test_bad_parameters_are_named(changes, message, tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(ValueError, match=message):
+        search(storage=url, **changes).fit(*IRIS)
+    assert not (tmp_path / "s.db").exists(), "nothing is written for wrong input"
+
+
+def test_only_our_estimators():
+    from sklearn.linear_model import LogisticRegression
+
+    with pytest.raises(TypeError, match="InnaClassifier or an InnaRegressor"):
+        InnaSearchCV(LogisticRegression()).fit(*IRIS)

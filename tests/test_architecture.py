@@ -1,0 +1,72 @@
+"""The floors of the house: imports run only downwards, and the lower rooms are usable alone."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inna_tune
+
+ROOT = Path(inna_tune.__file__).parent
+FLOORS = {"optim": 0, "nets": 0, "engine": 1, "estimators": 2, "space": 2, "study": 3, "cli": 4}
+ALLOWED_BESIDES = {("space", "optim")}
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.name == "cli.py")
+
+
+def imported_rooms(tree):
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "inna_tune" and len(parts) > 1:
+                yield parts[1]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_run_down_the_floors(path):
+    here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    for room in imported_rooms(ast.parse(path.read_text())):
+        allowed = room == here or FLOORS[room] < FLOORS[here]
+        assert allowed, f"{here} imports {room}"
+        if here == "space":
+            assert room in {"space", "optim"}
+        if here == "engine":
+            assert room in {"engine", "nets", "optim"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_is_one_idea(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 520, f"{len(lines)} lines"
+    if path.name != "cli.py":
+        assert not any(re.match(r"\s*print\(", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("optim", ["pandas", "sklearn", "optuna", "inna_tune.space", "inna_tune.engine"]),
+        ("space", ["pandas", "sklearn", "inna_tune.engine", "inna_tune.estimators"]),
+        ("nets", ["pandas", "sklearn", "optuna"]),
+        ("engine", ["pandas", "sklearn", "optuna"]),
+    ],
+)
+def test_a_room_does_not_load_what_it_does_not_know(room, forbidden):
+    code = f"import sys, inna_tune.{room}; print([m for m in {forbidden!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_public_names_are_there():
+    for name in inna_tune.__all__:
+        assert getattr(inna_tune, name).__doc__
+    assert set(inna_tune.__all__) <= set(dir(inna_tune))
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        inna_tune.Nonsense  # noqa: B018

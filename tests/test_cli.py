@@ -1,0 +1,176 @@
+"""The command line as a person meets it: every command in its own process, in an empty folder."""
+
+import contextlib
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from inna_tune.cli import app
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "age": np.where(rng.random(90) < 0.1, np.nan, rng.normal(40, 10, 90)),
+            "job": rng.choice(["clerk", "smith", "baker"], 90),
+            "label": rng.choice(["yes", "no"], 90),
+        }
+    )
+    frame["label"] = np.where(frame["job"] == "smith", "yes", frame["label"])
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    frame.drop(columns="age").to_csv(tmp_path / "lacking.csv", index=False)
+    frame.iloc[:4].to_csv(tmp_path / "tiny.csv", index=False)
+    return tmp_path
+
+
+def command(*words):
+    return [sys.executable, "-c", "from inna_tune.cli import main; main()", *words]
+
+
+def environment():
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"PYTHONPATH": path, "COLUMNS": "160"}
+
+
+def run(folder, *words, code=0):
+    """In this process: a new one takes seconds to load torch, and only the signals need it."""
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, words)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.stderr + done.stdout
+    if code == 2:
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "Traceback" not in done.stderr
+    return done
+
+
+def test_fit_resume_predict_studies_show(folder):
+    first = run(folder, "fit", "people.csv", "--target", "label", "--trials", "3")
+    assert "binary classification (2 classes: yes" in first.stdout
+    for row in ("baseline", "untuned default", "tuned"):
+        assert row in first.stdout
+    assert "trial 3/3" in first.stderr
+    assert (folder / "people.inna").exists()
+
+    resume = re.search(r"Resume:  inna-tune (.*)", first.stdout).group(1).split()
+    again = run(folder, *resume)
+    assert "Resumed: 3 finished" in again.stdout
+    study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
+    assert len(study.trials) == 6
+    assert all(t.state.is_finished() for t in study.trials)
+
+    run(folder, "predict", "people.inna", "people.csv", "-o", "out.csv")
+    predictions = pd.read_csv(folder / "out.csv")
+    assert list(predictions.columns) == ["prediction", "probability_no", "probability_yes"]
+    assert len(predictions) == 90
+    np.testing.assert_allclose(predictions.iloc[:, 1:].sum(axis=1), 1.0)
+
+    assert "people" in run(folder, "studies").stdout
+    shown = run(folder, "show", "people", "--best", "2").stdout
+    assert "complete" in shown
+    assert "lr=" in shown
+
+
+def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
+    (folder / "text.db").write_text(
+        "this is not a database, only a text that happens to be long enough to be read"
+    )
+    before = sorted(p.name for p in folder.iterdir())
+    fit = ("fit", "people.csv", "--target", "label")
+    for words, message in [
+        (("fit", "nothing.csv", "--target", "label"), "No such file"),
+        (("fit", "people.csv", "--target", "labell"), "Did you mean 'label'"),
+        (("fit", "people.csv"), "--target"),
+        (("fit", "tiny.csv", "--target", "label"), "rows"),
+        ((*fit, "--storage", "sqlite:///text.db"), "not a database"),
+        ((*fit, "--storage", "sqlite:///no/such/folder.db"), "folder"),
+        ((*fit, "--out", "no/such/model.inna"), "no folder"),
+        ((*fit, "--task", "regression"), "text"),
+        (("predict", "people.csv", "people.csv", "-o", "out.csv"), "not a model file"),
+        (("predict", "nothing.inna", "people.csv", "-o", "out.csv"), "No such model file"),
+        (("studies",), "no file"),
+        (("show", "people", "--storage", "sqlite:///other.db"), "no file"),
+    ]:
+        assert message in run(folder, *words, code=2).stderr, words
+        assert sorted(p.name for p in folder.iterdir()) == before, words
+
+
+def test_a_name_taken_and_a_study_of_other_data_are_refused(folder):
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "1", "--study", "s")
+    model = (folder / "s.inna").read_bytes()
+    assert "already" in run(folder, "fit", "people.csv", "--target", "label", "--study", "s", code=2).stderr
+    other = run(folder, "fit", "lacking.csv", "--target", "label", "--study", "s", "--resume", code=2)
+    assert "'age'" in other.stderr
+    target = run(folder, "fit", "people.csv", "--target", "job", "--study", "s", "--resume", code=2)
+    assert "target" in target.stderr
+    assert (folder / "s.inna").read_bytes() == model
+    lacking = run(folder, "predict", "s.inna", "lacking.csv", "-o", "out.csv", code=2)
+    assert "lacks 1 column(s)" in lacking.stderr
+    assert "'age'" in lacking.stderr
+
+
+def finished(database):
+    with sqlite3.connect(database, timeout=30) as connection:
+        rows = connection.execute("SELECT number, state FROM trials").fetchall()
+    return {number for number, state in rows if state in ("COMPLETE", "PRUNED", "FAIL")}
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_study_loses_no_finished_trial_and_ends_exact(folder, blow):
+    words = ("fit", "people.csv", "--target", "label", "--trials", "12", "--study", "s")
+    process = subprocess.Popen(
+        command(*words),
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for line in process.stderr:
+            if line.startswith("trial 3/"):
+                process.send_signal(blow)
+                break
+        _, rest = process.communicate()
+    finally:
+        process.kill()
+    if blow == signal.SIGINT:
+        assert process.returncode == 130
+        assert "--resume" in rest
+    before = finished(folder / "inna_tune.db")
+    assert 3 <= len(before) < 12
+    run(folder, *words, "--resume")
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/inna_tune.db")
+    assert len(study.trials) == 12
+    assert all(t.state.is_finished() for t in study.trials)
+    assert before <= {t.number for t in study.trials}
+
+    straight = [*words[:-1], "straight"]
+    run(folder, *straight)
+    other = optuna.load_study(study_name="straight", storage=f"sqlite:///{folder}/inna_tune.db")
+    assert [(t.params, t.value, t.state) for t in study.trials] == [
+        (t.params, t.value, t.state) for t in other.trials
+    ]
+
+
+def test_help_has_an_example_and_the_version_is_told(folder):
+    from inna_tune import __version__
+
+    assert __version__ in run(folder, "--version").stdout
+    for name in ("fit", "predict", "studies", "show"):
+        assert f"inna-tune {name}" in run(folder, name, "--help").stdout
