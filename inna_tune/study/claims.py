@@ -113,7 +113,7 @@ def _lives(session: Session, worker: Claimant, owner: object, heartbeat: datetim
 def _is_running(session: Session, trial_id: int) -> bool:
     """Say, with the row locked, whether a worker that is alive after all hasn't just told the trial."""
     state = session.execute(select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update())
-    return state.scalar_one() == TrialState.RUNNING
+    return bool(state.scalar_one() == TrialState.RUNNING)
 
 
 def _start_waiting(session: Session, trial_id: int) -> bool:

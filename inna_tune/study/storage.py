@@ -28,6 +28,7 @@ from inna_tune.study.database import SUPPORTED, StudyDatabase
 BUSY_TIMEOUT = 60.0  # seconds a connection waits for another's write lock
 _OPENING = 0x696E6E61  # the key of the advisory lock held while a server's tables are made
 _MAX_STUDY_NAME = models.MAX_INDEXED_STRING_LENGTH
+_TABLES = frozenset(models.BaseModel.metadata.tables)
 _NETWORK_FILE_SYSTEMS = (
     "nfs",
     "cifs",
@@ -329,43 +330,48 @@ def _file_system(path: Path) -> str:
 
 
 def _check_database(path: Path) -> bool:
-    """Say whether the file has Optuna's tables (True) or none (False); refuse anything else."""
+    """Say whether the file has all of Optuna's tables (True) or lacks some; refuse anything else."""
     # NOTE: never open the file but through SQLite: closing any descriptor of it drops the POSIX locks of
     # this process's connections (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    version: tuple[str] | None = None
+    maker: tuple[str, int] | None = None
     try:
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
-            tables = {
-                row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
-            }
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            tables = {name for (name,) in names}
             faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-            version = None
             if "alembic_version" in tables:
                 version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            library = None
             if "version_info" in tables:
-                library = connection.execute("SELECT library_version FROM version_info").fetchone()
+                maker = connection.execute(
+                    "SELECT library_version, schema_version FROM version_info"
+                ).fetchone()
     except sqlite3.Error as error:
         raise StorageError(f"{path}: {_cause(error)}") from None
     if faults != "ok":
         raise StorageError(f"{path}: the file is damaged ({faults.splitlines()[0]}); restore a copy")
-    if not tables:
-        return False
-    if not {"studies", "trials", "version_info"} <= tables:
+    strange = tables - _TABLES - {"alembic_version"}
+    if strange and not tables >= {"studies", "trials", "version_info"}:
         raise StorageError(
-            f"{path} is a database of something else (it has a table {min(tables)!r}); choose another file"
+            f"{path} is a database of something else (it has a table {min(strange)!r}); choose another file"
         )
-    if version is None or library is None:
-        return False  # its maker was killed between the tables and their version
+    if maker is not None:
+        _check_version(path, *maker, None if version is None else version[0])
+    # Where something is missing, another process is at making it, or was killed at that.
+    return tables >= _TABLES and maker is not None and version is not None
+
+
+def _check_version(path: Path, maker: str, schema: int, version: str | None) -> None:
+    """Refuse tables of an older or newer Optuna."""
     script = ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
-    if version[0] != script.get_current_head():
-        known = version[0] in {revision.revision for revision in script.walk_revisions()}
-        upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
-        remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
-        raise StorageError(
-            f"{path} was written by Optuna {library[0]}, whose tables Optuna {optuna.__version__} can't use; "
-            f"{remedy}"
-        )
-    return True
+    if version == script.get_current_head() or (version is None and schema == models.SCHEMA_VERSION):
+        return
+    known = version is None or version in {revision.revision for revision in script.walk_revisions()}
+    upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
+    remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
+    raise StorageError(
+        f"{path} was written by Optuna {maker}, whose tables Optuna {optuna.__version__} can't use; {remedy}"
+    )
 
 
 def _open_server(url: URL) -> RDBStorage:

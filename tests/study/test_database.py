@@ -1,17 +1,13 @@
 """Our database keeps Optuna's storage contract, and its own promises about transactions."""
 
-import pickle
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
-from optuna.trial import TrialState
 
-from inna_tune.study.storage import create_study, gathered, open_storage
+from inna_tune.study.storage import open_storage
 
 
 def close(storage: BaseStorage) -> None:
@@ -24,5 +20,3 @@ class TestContract(StorageTestCase):
         storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
         yield storage
         close(storage)
-
-
