@@ -125,8 +125,8 @@ def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
         raise ModelFileError(f"{path} is damaged: {error}") from error
 
 
-def _restore(content: dict[str, Any], weights: torch.Tensor) -> Any:
-    model = _CLASSES[content["class"]]()
+def _restore(content: dict[str, Any], weights: torch.Tensor) -> InnaClassifier | InnaRegressor:
+    model: Any = _CLASSES[content["class"]]()
     parameters = dict(content["parameters"])
     parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
     if isinstance(parameters.get("class_weight"), list):
@@ -167,7 +167,8 @@ def _restore(content: dict[str, Any], weights: torch.Tensor) -> Any:
     if model._out_features != model.net_.out_features:
         raise ValueError("the target does not fit the net")
     model.extra_ = content["extra"]
-    return model
+    restored: InnaClassifier | InnaRegressor = model
+    return restored
 
 
 def _target_state(model: InnaEstimator) -> dict[str, Any]:

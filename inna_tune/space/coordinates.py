@@ -91,11 +91,11 @@ class DampingRatio(Coordinate):
 
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
         root = math.sqrt(self.curvature)
-        return (2 * pure - before["alpha"] / root) / root
+        return (2 * pure - float(before["alpha"]) / root) / root
 
     def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
         root = math.sqrt(self.curvature)
-        return (before["alpha"] / root + value * root) / 2
+        return (float(before["alpha"]) / root + value * root) / 2
 
 
 @dataclass(frozen=True)

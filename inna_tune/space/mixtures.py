@@ -41,12 +41,12 @@ class Mixture(Continuous):
         )
 
     @cached_property
-    def low(self) -> float:
+    def low(self) -> float:  # type: ignore[override]
         """Lowest value of any component."""
         return min(law.low for _, law in self.components)
 
     @cached_property
-    def high(self) -> float:
+    def high(self) -> float:  # type: ignore[override]
         """Highest value of any component."""
         return max(law.high for _, law in self.components)
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
@@ -35,7 +35,7 @@ class When:
     """
 
     parameter: str
-    values: tuple[Any, ...]
+    values: Sequence[Any]
     law: "Law | Coordinate"
 
     def __post_init__(self) -> None:
@@ -76,6 +76,7 @@ class SearchSpace(Mapping[str, Entry]):
         if not laws:
             raise ValueError("a search space needs at least one parameter")
         self._laws: dict[str, Entry] = {}
+        self._said = False
         for name, entry in laws.items():
             if not isinstance(name, str) or not name.isidentifier():
                 raise ValueError(f"parameter name {name!r} must be a Python identifier")
@@ -221,12 +222,10 @@ class SearchSpace(Mapping[str, Entry]):
         # NOTE: imported here because the sampler knows the space.
         from inna_tune.space.sampler import PriorSampler
 
-        sampler = study.sampler
-        while isinstance(getattr(sampler, "_base_sampler", None), optuna.samplers.BaseSampler):
-            if isinstance(sampler, PriorSampler):
-                return
-            sampler = sampler._base_sampler  # type: ignore[attr-defined]
-        if not isinstance(sampler, PriorSampler) and not getattr(self, "_said", False):
+        sampler: Any = study.sampler
+        if isinstance(sampler, optuna.samplers.PartialFixedSampler):
+            sampler = sampler._base_sampler
+        if not isinstance(sampler, PriorSampler) and not self._said:
             self._said = True
             logger.warning(
                 "%s sees only the bounds of the search space; for its priors use PriorSampler(%s(), space)",
