@@ -10,11 +10,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.mark.parametrize(
-    ("name", "library", "least"),
-    [("skorch_own_loop", "skorch", 0.9), ("lightning_own_loop", "lightning", 0.2)],
+    ("name", "least"),
+    [("skorch_own_loop", 0.9), ("lightning_own_loop", 0.2)],
 )
-def test_example_learns(name, library, least, monkeypatch, tmp_path):
-    pytest.importorskip(library)
+def test_example_learns(name, least, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
