@@ -2,7 +2,8 @@
 
     INNA_TUNE_DATA=folder python studies/main_job.py [--trials 30] [--tables adult,california,titanic,ames]
 
-Writes ``studies/results/main_job.csv`` (scores on held-out rows) and ``studies/results/tuned_study.png`` (one study).
+Writes ``studies/results/main_job.csv`` and ``.md`` (scores on held-out rows), and
+``studies/results/tuned_study.png`` (one study).
 """
 
 import argparse
@@ -22,6 +23,7 @@ from inna_tune.study.tuning import tune
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -64,7 +66,27 @@ def main() -> None:
             row["tuning lowered the loss by"] = f"{1 - row['tuned'] / row['untuned default']:.1%}"
             rows.append(row)
             print(row, flush=True)
-    pd.DataFrame(rows).round(4).to_csv(RESULTS / "main_job.csv", index=False)
+    found = pd.DataFrame(rows).round(4)
+    found.to_csv(RESULTS / "main_job.csv", index=False)
+    (RESULTS / "main_job.md").write_text(as_markdown(found))
+
+
+def as_markdown(found: pd.DataFrame) -> str:
+    """The table of the README."""
+    columns = [
+        "table",
+        "rows",
+        "metric",
+        "baseline",
+        "untuned default",
+        "tuned",
+        "tuning lowered the loss by",
+    ]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for _, row in found.iterrows():
+        cells = [f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def draw(study, name: str) -> None:
@@ -86,7 +108,8 @@ def draw(study, name: str) -> None:
         xlabel=r"scaled friction $\alpha/\sqrt{\lambda}$",
         ylabel=r"scaled damping $\beta\sqrt{\lambda}$",
     )
-    right.set_title("the trials in units of the curvature")
+    right.set_title("complete trials in units of the curvature")
+    right.xaxis.set_minor_formatter(NullFormatter())
     figure.colorbar(points, label="log-loss")
     figure.savefig(RESULTS / "tuned_study.png", dpi=110)
     plt.close(figure)

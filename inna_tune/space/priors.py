@@ -243,11 +243,10 @@ def _solve(increasing: Callable[[float], float], target: float) -> float:
     """Where a function that rises from 0 to 1 on [0, 1] reaches the target."""
     from scipy.optimize import brentq
 
-    if target <= 0 or target >= 1:
-        return min(max(target, 0.0), 1.0)
-    return float(
-        brentq(lambda s: increasing(s) - target, 0.0, 1.0, xtol=1e-300, rtol=4 * np.finfo(float).eps)
-    )
+    # A probability below 1e-30 is the bound itself to every digit that a draw can show.
+    if target <= 1e-30 or target >= 1:
+        return 1.0 if target >= 1 else 0.0
+    return float(brentq(lambda s: increasing(s) - target, 0.0, 1.0, xtol=1e-18, rtol=4 * np.finfo(float).eps))
 
 
 class _Flat(Continuous):
@@ -456,7 +455,10 @@ class Beta(_Truncated):
         return (special.betaincc if upper else special.betainc)(self.a, self.b, share)
 
     def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        share = (special.betainccinv if upper else special.betaincinv)(self.a, self.b, q)
+        # NOTE: scipy gives NaN for some q below 1e-200, where the answer is the bound to all digits that matter.
+        share = (special.betainccinv if upper else special.betaincinv)(
+            self.a, self.b, np.where(q < 1e-150, 0.0, q)
+        )
         return np.asarray(self.flat_ppf(share))
 
     def _whole_log_pdf(self, x: Array) -> Real:

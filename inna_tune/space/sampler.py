@@ -35,7 +35,8 @@ class PriorSampler(BaseSampler):
         After k trials prior and flat law weigh the same; 0 ignores the priors, infinity never lets go of them.
     seed : int, optional
         With a seed, what is drawn for trial t depends on the seed, t and the stored trials only, so that a study resumed
-        in another process goes on as if it had never stopped.
+        in another process goes on as if it had never stopped. (GPSampler keeps its last kernel in memory as a start for the
+        next fit; after a restart its suggestions agree to the precision of that fit only.)
 
     Raises
     ------

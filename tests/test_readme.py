@@ -1,0 +1,32 @@
+"""What the README says is so: its figures are those of the files, its code runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_its_table_is_the_one_the_study_wrote():
+    assert (ROOT / "studies/results/main_job.md").read_text() in README
+
+
+def test_its_pictures_are_there():
+    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+        assert (ROOT / path).stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", range(len(re.findall(r"^```python$", README, re.MULTILINE))))
+def test_its_code_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)[number]
+    exec(compile(code, f"README.md, block {number}", "exec"), {"__name__": "readme"})
+
+
+def test_there_are_two_commands():
+    commands = re.findall(r"^```bash install\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(commands) == 2
+    assert "inna-tune fit" in commands[0]
+    assert commands[1].strip().endswith("pytest")
