@@ -350,7 +350,7 @@ def rest(batch: Batch, lr: float, alpha: float, beta: float) -> bool:
 
 
 def capturing() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_current_streamcapturing()
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def zeros_for(p: Tensor) -> Tensor:
