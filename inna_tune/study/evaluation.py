@@ -189,7 +189,11 @@ class Cohort:
         for fold, weights in zip(self.table.folds, self._fold_weights(trial), strict=True):
             stacked = torch.stack([w for w in weights if w is not None])
             rows = torch.from_numpy(fold.test_rows).to(stacked.device)
-            raw = outputs(self.training.net, stacked.double(), self.table.tensors.x[rows].double()).cpu().numpy()
+            raw = (
+                outputs(self.training.net, stacked.double(), self.table.tensors.x[rows].double())
+                .cpu()
+                .numpy()
+            )
             predicted = fold.estimator._from_outputs(raw)
             model: Any
             if hasattr(fold.estimator, "classes_"):
