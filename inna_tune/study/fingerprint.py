@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
+from optuna.distributions import check_distribution_compatibility
 from scipy import sparse
+
+from inna_tune import __version__
 
 FINGERPRINT = "inna_tune:fingerprint"  # the study's user attributes
 ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
 
-_PACKAGES = ("inna-tune", "optuna", "torch", "scikit-learn")
+_PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
 
 _logger = logging.getLogger("inna_tune.study")
@@ -44,8 +47,8 @@ def fingerprint(
     y : Series or array of shape (n_rows,) or (n_rows, n_outputs), or None
     task : str
         Such as ``"binary"``.
-    space : mapping of str to JSON, or None
-        `SearchSpace.to_json`.
+    space : mapping or None
+        From `SearchSpace.to_json`.
     cv, metric : object
         A splitter, scorer, function, or text; described by name and parameters. Splits given as a list of
         index pairs are hashed.
@@ -59,17 +62,20 @@ def fingerprint(
     """
     if target is None and getattr(y, "name", None) is not None:
         target = str(y.name)
+    columns = _columns(X)
     return {
-        "columns": _columns(X),
+        "columns": columns,
         "rows": int(X.shape[0]) if hasattr(X, "shape") else len(X),
-        "content": _content(X),
+        "content": _content(X)
+        if isinstance(columns, str)
+        else _digest(*(row[2].encode() for row in columns)),
         "target": target,
         "target_content": None if y is None else _content(y),
         "task": task,
         "space": None if space is None else dict(space),
         "cv": _describe(cv),
         "metric": _describe(metric),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
 
@@ -78,14 +84,15 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
 
     Versions and a space that Optuna's distributions allow to change are no reason; see `notes`.
     """
-    found = _column_differences(stored["columns"], current["columns"])
-    if stored["rows"] != current["rows"]:
+    same_rows = stored["rows"] == current["rows"]
+    found = _column_differences(stored["columns"], current["columns"], same_rows)
+    if not same_rows:
         found.append(f"the study has {stored['rows']} rows, the data have {current['rows']}")
     elif not found and stored["content"] != current["content"]:
         found.append("the values of the data differ")
     if stored["target"] != current["target"]:
         found.append(f"the study's target is {stored['target']!r}, now it is {current['target']!r}")
-    elif stored["target_content"] != current["target_content"] and stored["rows"] == current["rows"]:
+    elif stored["target_content"] != current["target_content"] and same_rows:
         found.append("the values of the target differ")
     for key, words in (("task", "task"), ("metric", "metric"), ("cv", "cross-validation")):
         if stored[key] != current[key]:
@@ -119,12 +126,17 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     Raises
     ------
     MismatchError
-        They differ; the message names each difference.
+        They differ; the message names each difference. Or the stored one is of another form.
     """
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is None:
         study.set_user_attr(FINGERPRINT, dict(current))
         return
+    if not isinstance(stored, dict) or stored.keys() != current.keys():
+        raise MismatchError(
+            f"study {study.study_name!r} has a fingerprint that inna-tune {__version__} doesn't know; "
+            "go on with the inna-tune that began it, or use another study name"
+        )
     found = differences(stored, current)
     if found and not allow_mismatch:
         raise MismatchError(
@@ -136,13 +148,6 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
         study.set_user_attr(ALLOWED_MISMATCH, known + [each for each in found if each not in known])
     for note in [*found, *notes(stored, current)]:
         _logger.warning("study %s: %s", study.study_name, note)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except ImportError:
-        return None
 
 
 def _digest(*parts: bytes) -> str:
@@ -167,7 +172,10 @@ def _content(values: Any) -> str:
     if isinstance(values, pd.DataFrame):
         return _digest(*(_content(values.iloc[:, i]).encode() for i in range(values.shape[1])))
     if isinstance(values, pd.Series | pd.Index):
-        return _digest(pd.util.hash_pandas_object(pd.Series(values), index=False).to_numpy().tobytes())
+        values = pd.Series(values)
+        if values.dtype == object:  # pandas hashes no mixed cells, and takes 1 for True
+            values = values.map(repr, na_action="ignore")
+        return _digest(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
     if sparse.issparse(values):
         matrix = sparse.csr_array(values, copy=True)
         matrix.sum_duplicates()
@@ -181,7 +189,7 @@ def _content(values: Any) -> str:
 def _bytes(array: np.ndarray[Any, Any]) -> bytes:
     if array.dtype.kind in "biufcmM":
         return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-    return bytes(pd.util.hash_array(np.ravel(array).astype(object)).tobytes())
+    return _content(pd.Series(np.ravel(array), dtype=object)).encode()
 
 
 def _describe(thing: Any) -> Any:
@@ -201,7 +209,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:_NAMED])) + more
 
 
-def _column_differences(stored: Any, current: Any) -> list[str]:
+def _column_differences(stored: Any, current: Any, same_rows: bool) -> list[str]:
     if isinstance(stored, str) or isinstance(current, str):
         if stored == current:
             return []
@@ -224,25 +232,35 @@ def _column_differences(stored: Any, current: Any) -> list[str]:
     changed = [
         name for name in shared if before[name][0] == after[name][0] and before[name][1] != after[name][1]
     ]
-    if not found and changed:
+    if not found and changed and same_rows:
         found.append(f"the values differ in columns {_listed(changed)}")
     return found
 
 
 def _space_changes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[tuple[str, bool]]:
-    """Return each change of the space with whether the stored trials allow it."""
-    before, after = stored["space"] or {}, current["space"] or {}
+    """Return each change of the space with whether Optuna lets the study go on after it.
+
+    Bounds and priors may change; the kind of a parameter, its scale and its choices may not.
+    """
+    before, after = _parameters(stored["space"]), _parameters(current["space"])
     found = [(f"the space no longer has {name!r}", True) for name in before if name not in after]
     found += [(f"the space now has {name!r}", True) for name in after if name not in before]
-    for name in before:
-        if name in after and before[name] != after[name]:
-            # NOTE: Optuna lets a study's bounds and laws change, but never the choices of a categorical.
-            old, new = (
-                each.get("choices") if isinstance(each, Mapping) else None
-                for each in (before[name], after[name])
-            )
-            if old != new:
-                found.append((f"the choices of {name!r} were {old}, now they are {new}", False))
-            else:
+    changed = [name for name in before if name in after and before[name] != after[name]]
+    if changed:
+        from inna_tune.space import SearchSpace
+
+        old, new = SearchSpace.from_json(stored["space"]), SearchSpace.from_json(current["space"])
+        for name in changed:
+            distributions = old.distribution(name), new.distribution(name)
+            try:
+                check_distribution_compatibility(*distributions)
                 found.append((f"the prior of {name!r} changed", True))
+            except ValueError:
+                found.append(
+                    (f"{name!r} was drawn from {distributions[0]}, now from {distributions[1]}", False)
+                )
     return found
+
+
+def _parameters(space: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {} if space is None else {entry["name"]: entry for entry in space["parameters"]}

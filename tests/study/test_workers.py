@@ -31,8 +31,10 @@ def url(tmp_path: Path) -> str:
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BaseStorage]:
     """Each kind of storage; "plain" is one a person opened by Optuna itself."""
     url = f"sqlite:///{tmp_path}/studies.db"
-    kinds = {"memory": None, "sqlite": url, "plain sqlite": RDBStorage(url)}
-    storage = open_storage(kinds[request.param])
+    if request.param == "memory":
+        storage = open_storage(None)
+    else:
+        storage = open_storage(RDBStorage(url) if request.param == "plain sqlite" else url)
     yield storage
     if not isinstance(storage, InMemoryStorage):
         storage._backend.engine.dispose()  # type: ignore[attr-defined]
@@ -147,7 +149,7 @@ def test_threads_share_a_study_exactly(storage: BaseStorage) -> None:
 
     def work() -> None:
         with Worker(storage) as worker:
-            while (trial := ask(study, worker, 20)) is not None:
+            while (trial := ask(study, worker, 12)) is not None:
                 numbers.append(trial.number)
                 tell(study, worker, trial, trial.suggest_float("x", 0, 1))
 
@@ -156,8 +158,8 @@ def test_threads_share_a_study_exactly(storage: BaseStorage) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(numbers) == list(range(20))
-    assert states(study) == {"COMPLETE": 20}
+    assert sorted(numbers) == list(range(12))
+    assert states(study) == {"COMPLETE": 12}
 
 
 def test_a_trial_without_owner_is_taken_up(storage: BaseStorage) -> None:
@@ -187,7 +189,7 @@ def test_a_trial_taken_up_forgets_the_rungs_of_its_first_life(storage: BaseStora
         assert not again.should_prune()
 
 
-def test_a_new_trial_sees_what_study_ask_would_show(storage: BaseStorage) -> None:
+def test_a_new_trial_sees_what_study_ask_would_show(url: str) -> None:
     def values(study: optuna.Study, worker: Worker | None) -> list[float]:
         found = []
         for _ in range(14):
@@ -199,6 +201,7 @@ def test_a_new_trial_sees_what_study_ask_would_show(storage: BaseStorage) -> Non
     def sampler() -> optuna.samplers.BaseSampler:
         return optuna.samplers.TPESampler(seed=1, n_startup_trials=4)
 
+    storage = open_storage(url)
     with Worker(storage) as worker:
         ours = values(new_study(storage, sampler=sampler()), worker)
     assert ours == values(optuna.create_study(sampler=sampler()), None)
