@@ -53,7 +53,7 @@ class NetworkFileSystemWarning(UserWarning):
 
 def redact_url(url: str) -> str:
     """Return `url` with every password replaced by ``***``, whether or not it can be parsed."""
-    url = re.sub(r"(://[^:/?#@]*):.*@", r"\1:***@", url)
+    url = re.sub(r"(//[^:/?#@]*):.*@", r"\1:***@", url)
     return re.sub(r"([?&][^=&]*(?:password|passwd|secret)[^=&]*=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
 
 
