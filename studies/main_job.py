@@ -3,7 +3,7 @@
     INNA_TUNE_DATA=folder python studies/main_job.py [--trials 30] [--tables adult,california,titanic,ames]
 
 Writes ``studies/results/main_job.csv`` and ``.md`` (scores on held-out rows), and
-``studies/results/tuned_study.png`` (one study).
+``studies/results/tuned_study.png`` (one study); rows of tables not named stay as they are.
 """
 
 import argparse
@@ -67,6 +67,9 @@ def main() -> None:
             rows.append(row)
             print(row, flush=True)
     found = pd.DataFrame(rows).round(4)
+    if (RESULTS / "main_job.csv").exists():
+        kept = pd.read_csv(RESULTS / "main_job.csv")
+        found = pd.concat([found, kept[~kept.table.isin(found.table)]], ignore_index=True)
     found.to_csv(RESULTS / "main_job.csv", index=False)
     (RESULTS / "main_job.md").write_text(as_markdown(found))
 

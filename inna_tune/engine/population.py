@@ -22,7 +22,7 @@ from inna_tune.optim.schedules import decay_factor
 # Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
 _FORWARD_ELEMENTS = 2**22
 
-# Rows of the batch on which a member's curvature is measured.
+# Rows on which a member's curvature is measured.
 _CALIBRATION_ROWS = 1024
 
 
@@ -112,7 +112,14 @@ class Population:
         self.batch_size, self.horizon = batch_size, horizon
         device, self.dtype = table.x.device, table.x.dtype
         self.rows = [torch.from_numpy(m.train_rows).to(device) for m in members]
-        self.validation_rows = [torch.from_numpy(m.validation_rows).to(device) for m in members]
+        # Without validation rows some training rows tell whether the weights are still sane: the loss met in training is
+        # that of the weights before each step.
+        self.watched_rows = [
+            torch.from_numpy(
+                m.validation_rows if len(m.validation_rows) else m.train_rows[:_CALIBRATION_ROWS]
+            ).to(device)
+            for m in members
+        ]
         # Three streams a member, on the CPU so that they are the same on every device.
         seeds = [np.random.SeedSequence(m.seed).generate_state(4, np.uint64) for m in members]
         initial, self.order_streams, self.dropout_streams, calibration = (
@@ -292,12 +299,10 @@ class Population:
 
     # ------------------------------------------------------------------ members leave
 
-    def validation_loss(self) -> Tensor:
-        """Mean loss over each member's validation rows with its present weights, [P]; NaN for a member without any."""
-        index, valid = pad(self.validation_rows)
-        if index.shape[1] == 0:
-            return self.flat.new_full((len(self),), float("nan"))
-        output = outputs(self.net, self.flat.detach(), self.table.x, self.validation_rows)
+    def watched_loss(self) -> Tensor:
+        """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
+        index, valid = pad(self.watched_rows)
+        output = outputs(self.net, self.flat.detach(), self.table.x, self.watched_rows)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)
@@ -316,7 +321,7 @@ class Population:
         """
         index = torch.tensor(list(positions), device=self.flat.device)
         old_shape, state = self.flat.shape, self.optimizer.state[self.flat]
-        for name in ("members", "rows", "validation_rows", "order_streams", "dropout_streams"):
+        for name in ("members", "rows", "watched_rows", "order_streams", "dropout_streams"):
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
         for name in ("weight_decay", "dropout", "label_smoothing", "curvature", "lr", "alpha", "beta"):

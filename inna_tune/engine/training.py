@@ -96,30 +96,30 @@ class Training:
             began = time.monotonic()
             rates = self.population.learning_rates(self.epoch)[0].flatten().tolist()
             train_loss, completed = self.population.train_epoch(self.epoch, deadline=deadline)
-            validation_loss = self.population.validation_loss()
+            watched_loss = self.population.watched_loss()
             self._seconds += time.monotonic() - began
             self.epoch += 1
-            self._record(train_loss.tolist(), validation_loss.tolist(), rates, completed=completed)
+            self._record(train_loss.tolist(), watched_loss.tolist(), rates, completed=completed)
         if self.epoch >= self.max_epochs:
             self._leave((i for i in self.active), "max_epochs")
 
     def _record(
-        self, train_loss: list[float], validation_loss: list[float], rates: list[float], *, completed: bool
+        self, train_loss: list[float], watched_loss: list[float], rates: list[float], *, completed: bool
     ) -> None:
         """Enter one epoch into the books and let those leave who have a reason to."""
         improved: list[int] = []
         leaving: dict[int, StopReason] = {}
         for position, member in enumerate(self.active):
             result = self.results[member]
+            validates = len(self.population.members[position].validation_rows) > 0
+            watched = watched_loss[position]
             result.epochs = self.epoch
             history = result.history
             history["epoch"].append(self.epoch)
             history["train_loss"].append(train_loss[position])
-            history["validation_loss"].append(validation_loss[position])
+            history["validation_loss"].append(watched if validates else float("nan"))
             history["lr"].append(rates[position])
             history["seconds"].append(self._seconds)
-            validates = len(self.population.members[position].validation_rows) > 0
-            watched = validation_loss[position] if validates else train_loss[position]
             if not (_is_sane(train_loss[position]) and _is_sane(watched)):
                 leaving[member] = "diverged"
                 continue

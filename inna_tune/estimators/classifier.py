@@ -39,8 +39,9 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Rows in a batch, and the most passes over the rows.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
-        on them, and restore the best epoch's weights. Tables under 50 rows train to the end.
+        on them, and restore the best epoch's weights. Tables under 200 rows train to the end.
     patience : int, default=15
+        Epochs; on small tables it lasts at least 90 steps of the optimizer.
     validation_fraction : float, default=0.1
     n_members : int, default=1
         Nets trained side by side from different seeds; their probabilities are averaged.
