@@ -72,7 +72,8 @@ def _lower(value: Any) -> Real:
 
 def _require_positive(**values: Real) -> None:
     for name, value in values.items():
-        if not bool((torch.as_tensor(value) > 0).all()):
+        _, (lifted,) = _lift(value)
+        if not bool((lifted > 0).all()):
             raise ValueError(f"{name}={value!r} must be positive")
 
 
