@@ -20,7 +20,16 @@ from inna_tune.optim._checks import (
     check_tensor,
 )
 from inna_tune.optim._low_precision import LOW_PRECISION, narrow, no_remainder, widen
-from inna_tune.optim._step import Batch, Number, foreach_step, fused_step, kernel_scale, shrink, single_step
+from inna_tune.optim._step import (
+    Batch,
+    Number,
+    foreach_step,
+    fused_step,
+    has_tensors,
+    kernel_scale,
+    shrink,
+    single_step,
+)
 
 # How an optimizer steps is a property of the machine it runs on, not of the run that is resumed.
 _EXECUTION_OPTIONS = ("foreach", "fused", "capturable")
@@ -154,8 +163,7 @@ class InertialNewton(Optimizer):
         if p.dtype in LOW_PRECISION:
             state["remainder"] = no_remainder(p)
         numbers = (group["lr"], group["alpha"], group["beta"])
-        tensors = any(isinstance(number, Tensor) for number in numbers)
-        scale = None if tensors else kernel_scale(None, *numbers)
+        scale = None if has_tensors(*numbers) else kernel_scale(None, *numbers)
         state["scale"] = 1.0 if scale is None else scale
 
     def _init_group(
@@ -273,7 +281,7 @@ class InertialNewton(Optimizer):
         # Set by a GradScaler for this one step; it must not find them as attributes of the class.
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         scaled = found_inf is not None
-        if not (isinstance(shrinkage, Tensor) or any(isinstance(value, Tensor) for value in rule.values())):
+        if not has_tensors(shrinkage, *rule.values()):
             new_scale, fuse = self._plan(group, batch, lr, scaled)
             if fuse and not (scaled and shrinkage):
                 shrink(batch.weights, lr, shrinkage)

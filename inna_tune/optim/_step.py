@@ -8,6 +8,7 @@ that passes over memory once. Every way of stepping below maps (θ, b, c) to the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -22,6 +23,8 @@ Number: TypeAlias = float | Tensor
 _SMALLEST_MOMENTUM = 1 / 64
 _SMALLEST_GAP = 1e-6
 _SCALE_RANGE = (1e-12, 1e12)
+# Numbers of each tensor that are stepped together on a CPU: 1 MiB in float32.
+_PIECE = 2**18
 
 
 @dataclass(slots=True)
@@ -139,6 +142,36 @@ def single_step(
         add_scaled(theta, gradient, from_gradient)
         add_scaled(multiply(buffer, keep), gradient, gain)
     batch.scale = new_scale
+
+
+def pieces(columns: list[list[Tensor]]) -> Iterator[tuple[slice, list[list[Tensor]]]]:
+    """Runs of equally long rows of contiguous CPU tensors, or stretches of one row, that a cache holds.
+
+    A step that takes several passes then takes but the first of them over memory. On other devices, all at once.
+    """
+    rows = columns[0]
+    if not rows[0].is_cpu or sum(row.numel() for row in rows) <= _PIECE:
+        yield slice(None), columns
+        return
+    start = filled = 0
+    for i, row in enumerate(rows):
+        size = row.numel()
+        if filled and filled + size > _PIECE:
+            yield slice(start, i), [column[start:i] for column in columns]
+            start, filled = i, 0
+        if size > _PIECE:
+            for stretch in zip(*(column[i].view(-1).split(_PIECE) for column in columns), strict=True):
+                yield slice(i, i + 1), [[part] for part in stretch]
+            start = i + 1
+        else:
+            filled += size
+    if filled:
+        yield slice(start, None), [column[start:] for column in columns]
+
+
+def has_tensors(*numbers: Number) -> bool:
+    """Whether any of the hyper-parameters is a tensor."""
+    return any(isinstance(number, Tensor) for number in numbers)
 
 
 def match(factor: Tensor, target: Tensor) -> Tensor:

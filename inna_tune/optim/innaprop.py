@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 from torch.optim.optimizer import ParamsT
 
 from inna_tune.optim._checks import Bound, check_number
-from inna_tune.optim._inertial import InertialNewton, counter, may_foreach, standing_still
-from inna_tune.optim._step import Batch, Number, add_scaled_all, shrink
+from inna_tune.optim._inertial import InertialNewton, counter, may_foreach, may_fuse, standing_still
+from inna_tune.optim._step import Batch, Number, add_scaled_all, has_tensors, pieces, shrink
 
 
 class INNAprop(InertialNewton):
@@ -121,37 +122,83 @@ class INNAprop(InertialNewton):
             batch.grads = [
                 torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in batch.grads
             ]
-        batch.grads = self._directions(group, batch)
-        if not isinstance(lr, Tensor) and lr == 0.0:
-            return
-        if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
-            kick = lr * weight_decay * (1.0 / beta - alpha) / batch.scale
-            add_scaled_all(batch.momenta, batch.weights, kick)
-            shrink(batch.weights, lr, weight_decay)
-        self._advance(group, batch, lr)
-
-    def _directions(self, group: dict[str, Any], batch: Batch) -> list[Tensor]:
-        """Update the second moments, and divide the gradients by their roots."""
-        sigma, eps = group["sigma"], group["eps"]
-        moments: list[Tensor] = []
-        roots: list[Any] = []
+        moments, updates = [], []
         for p in batch.params:
             state = self.state[p]
             state["updates"] += 1
             moments.append(state["second_moment"])
-            roots.append(_root_of_bias(sigma, state["updates"]))
-        if may_foreach(group, batch.params) and not group["capturable"]:
-            torch._foreach_mul_(moments, sigma)
-            torch._foreach_addcmul_(moments, batch.grads, batch.grads, 1.0 - sigma)
-            denominators = torch._foreach_sqrt(moments)
-            torch._foreach_div_(denominators, roots)
-            torch._foreach_add_(denominators, eps)
-            return list(torch._foreach_div(batch.grads, denominators))
-        directions = []
-        for moment, grad, root in zip(moments, batch.grads, roots, strict=True):
-            moment.mul_(sigma).addcmul_(grad, grad, value=1.0 - sigma)
-            directions.append(grad / moment.sqrt().div_(root).add_(eps))
-        return directions
+            updates.append(state["updates"])
+        by_kernel = (
+            not group["capturable"] and may_fuse(group, batch) and all(v.is_contiguous() for v in moments)
+        )
+        whole = not by_kernel or has_tensors(lr, alpha, beta, weight_decay)
+        columns = [batch.weights, batch.grads, batch.momenta, moments]
+        scale = batch.scale
+        for rows, (weights, grads, momenta, seconds) in (
+            [(slice(None), columns)] if whole else pieces(columns)
+        ):
+            if by_kernel:
+                directions = _directions_by_kernel(grads, seconds, updates[rows], group)
+            else:
+                directions = _directions(
+                    grads, seconds, updates[rows], group, foreach=may_foreach(group, weights)
+                )
+            if not isinstance(lr, Tensor) and lr == 0.0:
+                continue
+            if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
+                add_scaled_all(momenta, weights, lr * weight_decay * (1.0 / beta - alpha) / scale)
+                shrink(weights, lr, weight_decay)
+            piece = Batch(batch.params[rows], weights, directions, momenta, scale)
+            self._advance(group, piece, lr)
+            batch.scale = piece.scale
+
+
+def _directions_by_kernel(
+    grads: list[Tensor], moments: list[Tensor], updates: list[int], group: dict[str, Any]
+) -> list[Tensor]:
+    """Update the second moments and divide the gradients by their roots, in one pass of torch's fused AdamW.
+
+    Without a first moment and with a step of −1, what it adds to a weight is just that quotient.
+    """
+    directions, first_moments = ([torch.zeros_like(grad) for grad in grads] for _ in range(2))
+    adamw(
+        directions,
+        grads,
+        first_moments,
+        moments,
+        [],
+        [torch.full((), count - 1.0, device=grad.device) for count, grad in zip(updates, grads, strict=True)],
+        foreach=False,
+        fused=True,
+        amsgrad=False,
+        beta1=0.0,
+        beta2=group["sigma"],
+        lr=-1.0,
+        weight_decay=0.0,
+        eps=group["eps"],
+        maximize=False,
+    )
+    return directions
+
+
+def _directions(
+    grads: list[Tensor], moments: list[Tensor], updates: list[Any], group: dict[str, Any], *, foreach: bool
+) -> list[Tensor]:
+    """The same by foreach or one by one."""
+    sigma, eps = group["sigma"], group["eps"]
+    roots: list[Any] = [_root_of_bias(sigma, count) for count in updates]
+    if foreach and not group["capturable"]:
+        torch._foreach_mul_(moments, sigma)
+        torch._foreach_addcmul_(moments, grads, grads, 1.0 - sigma)
+        denominators = torch._foreach_sqrt(moments)
+        torch._foreach_div_(denominators, roots)
+        torch._foreach_add_(denominators, eps)
+        return list(torch._foreach_div(grads, denominators))
+    directions = []
+    for moment, grad, root in zip(moments, grads, roots, strict=True):
+        moment.mul_(sigma).addcmul_(grad, grad, value=1.0 - sigma)
+        directions.append(grad / moment.sqrt().div_(root).add_(eps))
+    return directions
 
 
 def _root_of_bias(sigma: float, updates: int | Tensor) -> Number:

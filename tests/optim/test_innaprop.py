@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from inna_tune.optim import INNA, INNAprop
+from inna_tune.optim import INNA, INNAprop, _step
 
 WAYS = [{}, {"foreach": True}, {"foreach": False}, {"capturable": True}]
 SHAPES = ((3, 2), (4,))
@@ -212,3 +214,35 @@ def test_states_of_relatives_are_refused():
         innaprop.load_state_dict(inna.state_dict())
     with pytest.raises(ValueError, match=r"not that of INNA: its parameter groups lack .*'decay_power'"):
         inna.load_state_dict(innaprop.state_dict())
+
+
+@pytest.mark.parametrize("piece", [1, 3, 5, 7, 100])
+def test_stepping_in_pieces_changes_nothing(piece, monkeypatch):
+    def run():
+        params = parameters()
+        optimizer = INNAprop(params, 0.05, 0.5, 0.1, weight_decay=0.1)
+        for step in range(20):
+            for p, grad in zip(params, gradients(step), strict=True):
+                p.grad = grad if p.dim() == 2 or step % 3 else None
+            optimizer.step()
+        return params
+
+    expected = run()
+    monkeypatch.setattr(_step, "_PIECE", piece)
+    for p, q in zip(run(), expected, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-14)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(1, 10))
+def test_pieces_cover_every_number_once(sizes, piece):
+    columns = [[torch.zeros(size) for size in sizes] for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_step, "_PIECE", piece)
+        for rows, (first, second) in _step.pieces(columns):
+            assert sum(t.numel() for t in first) <= piece or sum(sizes) <= piece
+            assert [t.shape for t in first] == [t.shape for t in second]
+            assert len(first) == len(sizes[rows])
+            for tensor in first:
+                tensor += 1
+    assert all((tensor == 1).all() for tensor in columns[0])
+    assert not any(tensor.any() for tensor in columns[1])
