@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +31,10 @@ _MIN_ROWS_FOR_EARLY_STOPPING = 200
 # On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
 # this many steps, which is 15 epochs of a table of some 1,500 rows.
 _MIN_PATIENCE_STEPS = 90
+
+
+# The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
+_RETRIES = 3
 
 
 class DivergenceError(ValueError):
@@ -157,10 +161,28 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         seed, *member_seeds = self._seeds()
         train, validation = self._split(table.target, table.weight, seed)
         members = [self._member(train, validation, s) for s in member_seeds]
-        training = self._training(table.tensors(self._torch_device()), members)
-        training.run()
-        self._take_results(training.results)
+        tensors = table.tensors(self._torch_device())
+        results = self._train(tensors, members)
+        for _ in range(_RETRIES if self.lr == "auto" else 0):
+            if any(r.stop_reason != "diverged" for r in results):
+                break
+            warnings.warn(
+                f"The automatic step size lr={results[0].lr:.4g} diverged; trying a quarter of it.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+            members = [
+                replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta)
+                for m, r in zip(members, results, strict=True)
+            ]
+            results = self._train(tensors, members)
+        self._take_results(results)
         return self
+
+    def _train(self, table: TableTensors, members: Sequence[Member]) -> list[MemberResult]:
+        training = self._training(table, members)
+        training.run()
+        return training.results
 
     def _encode_for_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EncodedTable:
         """Fit encoder and target, and encode both; rows of weight zero take no part in anything."""
@@ -241,7 +263,9 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             self._loss,
             batch_size=int(self.batch_size),
             max_epochs=int(self.max_epochs),
-            patience=max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps)) if self.early_stopping else None,
+            patience=max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
+            if self.early_stopping
+            else None,
         )
 
     def _take_results(self, results: Sequence[MemberResult]) -> None:

@@ -145,6 +145,16 @@ def test_settings_that_diverge_are_an_error_that_names_them():
         InnaClassifier(lr=1e6, alpha=0.1, beta=1e6, **QUICK).fit(X, y)
 
 
+def test_an_automatic_step_that_diverges_is_tried_smaller():
+    """A damping far too large for the curvature makes the calibrated step unstable; a quarter or a sixteenth is not."""
+    X, y = load_breast_cancer(return_X_y=True)
+    model = InnaClassifier(beta=60.0, **QUICK)
+    with pytest.warns(ConvergenceWarning, match="trying a quarter"):
+        model.fit(X, y)
+    assert model.score(X, y) > 0.8
+    assert model.members_[0]["lr"] < 0.2
+
+
 def test_divergence_later_on_keeps_the_best_and_warns():
     X, y = load_breast_cancer(return_X_y=True)
     model = InnaClassifier(
