@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import CursorResult, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from inna_tune.study.database import REPORT, SYSTEM_ATTR, TRIAL, read_trials, transaction
+from inna_tune.study.database import REPORT, SUPPORTED, SYSTEM_ATTR, TRIAL, read_trials, transaction, upsert
 
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
 LEASE = timedelta(seconds=60)  # how long a worker of another host lives on without a sign of life
@@ -93,7 +93,11 @@ def _record(worker: Claimant, previous: object) -> dict[str, Any]:
 
 
 def _own(backend: RDBStorage, session: Session, trial_id: int, record: dict[str, Any]) -> int:
-    backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
+    if backend.engine.name in SUPPORTED:
+        row = {"trial_id": trial_id, "key": OWNER, "value_json": json.dumps(record)}
+        upsert(session, SYSTEM_ATTR, [row])
+    else:
+        backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
     if backend.engine.name != "sqlite":
         session.execute(delete(_BEAT).where(_BEAT.trial_id == trial_id))
         session.add(_BEAT(trial_id=trial_id))

@@ -6,7 +6,9 @@ so that every Optuna tool reads them, and `optuna.testing`'s storage contract gu
 """
 
 import json
+import math
 import threading
+from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,11 +21,26 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.storages import RDBStorage
+from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import ColumnElement, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Select,
+    String,
+    Text,
+    bindparam,
+    cast,
+    literal_column,
+    null,
+    or_,
+    select,
+    text,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -33,6 +50,8 @@ _VALUE = models.TrialValueModel
 REPORT = models.TrialIntermediateValueModel
 _USER_ATTR = models.TrialUserAttributeModel
 SYSTEM_ATTR = models.TrialSystemAttributeModel
+
+_NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 SUPPORTED = frozenset(_INSERT)
@@ -48,6 +67,18 @@ def transaction(database: RDBStorage) -> Iterator[Session]:
         if database.engine.name == "sqlite":
             session.execute(text("BEGIN IMMEDIATE"))
         yield session
+
+
+def upsert(session: Session, model: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, or overwrite those of the same trial and name, step or objective: the first two columns."""
+    session.execute(_upsert_statement(session.get_bind().dialect.name, model, tuple(rows[0])), rows)
+
+
+@lru_cache
+def _upsert_statement(dialect: str, model: Any, columns: tuple[str, ...]) -> Any:
+    insert: Any = _INSERT[dialect](model.__table__)
+    values = {name: insert.excluded[name] for name in columns[2:]}
+    return insert.on_conflict_do_update(index_elements=columns[:2], set_=values)
 
 
 class StudyDatabase(RDBStorage):
@@ -104,7 +135,7 @@ class StudyDatabase(RDBStorage):
         for trial_id in sorted({row["trial_id"] for _, row in rows}):  # one order, no deadlock
             self._check_running(session, trial_id)
         for model in dict.fromkeys(model for model, _ in rows):
-            self._upsert(session, model, [row for each, row in rows if each is model])
+            upsert(session, model, [row for each, row in rows if each is model])
 
     def _check_running(self, session: Session, trial_id: int) -> TrialState:
         state: TrialState | None = session.execute(
@@ -114,12 +145,6 @@ class StudyDatabase(RDBStorage):
             raise KeyError(models.NOT_FOUND_MSG)
         self.check_trial_is_updatable(trial_id, state)
         return state
-
-    def _upsert(self, session: Session, model: Any, rows: list[dict[str, Any]]) -> None:
-        keys = list(rows[0])[:2]  # every table is unique by trial and name, step or objective
-        insert: Any = _INSERT[self.engine.name](model.__table__)
-        values = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-        session.execute(insert.on_conflict_do_update(index_elements=keys, set_=values), rows)
 
     def _set_trial_param(
         self,
@@ -185,7 +210,7 @@ class StudyDatabase(RDBStorage):
             for objective, value in enumerate(values or ()):
                 number, kind = _VALUE.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
-                self._upsert(session, _VALUE, [row])
+                upsert(session, _VALUE, [row])
             changes: dict[str, Any] = {"state": state}
             now = datetime.now(UTC).replace(tzinfo=None)
             if state == TrialState.RUNNING:
@@ -203,6 +228,25 @@ class StudyDatabase(RDBStorage):
         if not trials:
             raise KeyError(models.NOT_FOUND_MSG)
         return trials[0]
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        self._flush()
+        with _create_scoped_session(self.scoped_session) as session:
+            query = select(SYSTEM_ATTR.key, SYSTEM_ATTR.value_json).where(SYSTEM_ATTR.trial_id == trial_id)
+            attributes = {key: json.loads(value) for key, value in session.execute(query)}
+            if not attributes:  # is there such a trial at all?
+                models.TrialModel.find_or_raise_by_id(trial_id, session)
+            return attributes
+
+    def get_trial_user_attrs(self, trial_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        return self.get_trial(trial_id).user_attrs
+
+    def get_trial_param(self, trial_id: int, param_name: str) -> float:
+        """See `optuna.storages.BaseStorage`."""
+        self._flush()
+        return super().get_trial_param(trial_id, param_name)
 
     def _get_trials(
         self,
@@ -225,6 +269,16 @@ class StudyDatabase(RDBStorage):
             return trials
 
 
+class CachedDatabase(_CachedStorage):
+    """Optuna's cache of finished trials, which reads no whole trial for its system attributes."""
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        with self._lock:
+            trial = self._get_cached_trial(trial_id)
+        return self._backend.get_trial_system_attrs(trial_id) if trial is None else trial.system_attrs
+
+
 @lru_cache(maxsize=1024)
 def _distribution(stored: str) -> BaseDistribution:
     return json_to_distribution(stored)
@@ -232,6 +286,25 @@ def _distribution(stored: str) -> BaseDistribution:
 
 def _local_time(stored: datetime | None) -> datetime | None:
     return None if stored is None else stored.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+
+
+def _details_of(source: int, model: Any, name: Any, number: Any, text: Any) -> Select[Any]:
+    place = next(iter(model.__table__.primary_key)).label("place")
+    columns = (cast(name, String), cast(number, Float), cast(text, Text))
+    chosen = model.trial_id.in_(bindparam("trial_ids", expanding=True))
+    return select(literal_column(str(source)), model.trial_id, place, *columns).where(chosen)
+
+
+# All that belongs to some trials in one statement: asking costs more than answering.
+_DETAILS = union_all(
+    _details_of(0, _PARAM, _PARAM.param_name, _PARAM.param_value, _PARAM.distribution_json),
+    _details_of(1, _USER_ATTR, _USER_ATTR.key, null(), _USER_ATTR.value_json),
+    _details_of(2, SYSTEM_ATTR, SYSTEM_ATTR.key, null(), SYSTEM_ATTR.value_json),
+    _details_of(3, REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type),
+    _details_of(4, _VALUE, _VALUE.objective, _VALUE.value, _VALUE.value_type),
+).order_by("place")
+_TRIALS = (TRIAL.trial_id, TRIAL.number, TRIAL.state, TRIAL._datetime_start_utc, TRIAL._datetime_complete_utc)
+_CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for each trial
 
 
 def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
@@ -251,43 +324,25 @@ def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTr
             intermediate_values={},
         )
         for trial_id, number, state, start, complete in session.execute(
-            select(
-                TRIAL.trial_id,
-                TRIAL.number,
-                TRIAL.state,
-                TRIAL._datetime_start_utc,
-                TRIAL._datetime_complete_utc,
-            )
-            .where(*chosen)
-            .order_by(TRIAL.trial_id)
+            select(*_TRIALS).where(*chosen).order_by(TRIAL.trial_id)
         )
     }
-    if not trials:
-        return []
-
-    def rows(model: Any, *columns: Any) -> Iterator[tuple[FrozenTrial, Sequence[Any]]]:
-        order = next(iter(model.__table__.primary_key))
-        query = select(model.trial_id, *columns).join(TRIAL, TRIAL.trial_id == model.trial_id)
-        # NOTE: another process may begin a trial between the statements; it is for the next reading.
-        for trial_id, *values in session.execute(query.where(*chosen).order_by(order)):
-            if trial_id in trials:
-                yield trials[trial_id], values
-
-    for trial, (name, value, distribution) in rows(
-        _PARAM, _PARAM.param_name, _PARAM.param_value, _PARAM.distribution_json
-    ):
-        trial.distributions[name] = _distribution(distribution)
-        trial.params[name] = trial.distributions[name].to_external_repr(value)
-    for model, attribute in ((_USER_ATTR, "user_attrs"), (SYSTEM_ATTR, "system_attrs")):
-        for trial, (key, value) in rows(model, model.key, model.value_json):
-            getattr(trial, attribute)[key] = json.loads(value)
-    for trial, (step, value, kind) in rows(
-        REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type
-    ):
-        trial.intermediate_values[step] = REPORT.stored_repr_to_intermediate_value(value, kind)
-    outcomes: dict[int, dict[int, float]] = {}
-    for trial, (objective, value, kind) in rows(_VALUE, _VALUE.objective, _VALUE.value, _VALUE.value_type):
-        outcomes.setdefault(trial._trial_id, {})[objective] = _VALUE.stored_repr_to_value(value, kind)
+    ids, outcomes = list(trials), defaultdict[int, dict[int, float]](dict)
+    for first in range(0, len(ids), _CHUNK):
+        rows = session.execute(_DETAILS, {"trial_ids": ids[first : first + _CHUNK]})
+        for source, trial_id, _, name, number, content in rows:
+            trial = trials[trial_id]
+            if source == 0:
+                trial.distributions[name] = _distribution(content)
+                trial.params[name] = trial.distributions[name].to_external_repr(number)
+            elif source == 1:
+                trial.user_attrs[name] = json.loads(content)
+            elif source == 2:
+                trial.system_attrs[name] = json.loads(content)
+            elif source == 3:
+                trial.intermediate_values[int(name)] = _NOT_FINITE.get(content, number)
+            else:
+                outcomes[trial_id][int(name)] = _NOT_FINITE.get(content, number)
     for trial_id, by_objective in outcomes.items():
         trials[trial_id].values = [by_objective[objective] for objective in sorted(by_objective)]
     return list(trials.values())

@@ -23,7 +23,7 @@ from optuna.storages._rdb import models
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from inna_tune.study.database import SUPPORTED, StudyDatabase
+from inna_tune.study.database import SUPPORTED, CachedDatabase, StudyDatabase
 
 BUSY_TIMEOUT = 60.0  # seconds a connection waits for another's write lock
 _OPENING = 0x696E6E61  # the key of the advisory lock held while a server's tables are made
@@ -121,7 +121,7 @@ def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> B
         The URL, the file or the server can't be used. The message never shows a password.
     """
     if isinstance(storage, RDBStorage):
-        return _CachedStorage(storage)
+        return CachedDatabase(storage)
     if isinstance(storage, BaseStorage):
         return storage
     if storage is None:
@@ -133,11 +133,11 @@ def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> B
             f"storage {redact_url(storage)!r} is not a database URL; for a file write 'sqlite:///studies.db'"
         ) from None
     if url.get_backend_name() != "sqlite":
-        return _CachedStorage(_open_server(url))
+        return CachedDatabase(_open_server(url))
     path = _path_in(url)
     if path is None:
         return InMemoryStorage()
-    return _CachedStorage(_open_sqlite(path, create))
+    return CachedDatabase(_open_sqlite(path, create))
 
 
 def create_study(
