@@ -160,7 +160,7 @@ def pieces(columns: list[list[Tensor]]) -> Iterator[tuple[slice, list[list[Tenso
             yield slice(start, i), [column[start:i] for column in columns]
             start, filled = i, 0
         if size > _PIECE:
-            for stretch in zip(*(column[i].view(-1).split(_PIECE) for column in columns), strict=True):
+            for stretch in zip(*(torch.split(column[i].view(-1), _PIECE) for column in columns), strict=True):
                 yield slice(i, i + 1), [[part] for part in stretch]
             start = i + 1
         else:

@@ -12,7 +12,6 @@ from inna_tune.optim import INNA
 
 PATHS = [
     pytest.param({}, id="default"),
-    pytest.param({"fused": True}, id="fused"),
     pytest.param({"foreach": True}, id="foreach"),
     pytest.param({"foreach": False}, id="single"),
     pytest.param({"capturable": True}, id="capturable"),
