@@ -95,9 +95,9 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ended.set()
-        _living.discard(self.id)
-        if self._lock is not None:
+        if self._lock is not None and self.at_work():  # a forked child that unwinds mustn't end its parent
             remove_lock(self._lock)
+        _living.discard(self.id)
 
     def is_alive(self, owner: object) -> bool | None:
         """Say whether the worker of the owner record `owner`, read from a trial, still lives.

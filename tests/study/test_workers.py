@@ -2,6 +2,9 @@
 
 import os
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -117,6 +120,40 @@ def test_kills_at_random_moments_lose_and_repeat_nothing(url: str) -> None:
     # One killed between telling and saying so says nothing; none may say it twice.
     assert set(told.values()) == {1}
     assert len(told) >= n_trials - 6
+
+
+FORKING = """
+import os, sys
+from inna_tune.study.storage import open_storage
+from inna_tune.study.workers import Worker
+
+with Worker(open_storage(sys.argv[1])) as worker:
+    for ending in ("unwinds", "stays"):
+        child = os.fork()
+        if child == 0:
+            if ending == "unwinds":
+                sys.exit()
+            print(os.getppid(), os.getpid(), worker.id, flush=True)
+            sys.stdin.read()
+            os._exit(0)
+        if ending == "unwinds":
+            os.waitpid(child, 0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_forked_children_neither_end_nor_prolong_a_workers_life(url: str) -> None:
+    watcher = Worker(open_storage(url))
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        parent_pid, child_pid, name = parent.stdout.readline().split()
+        assert watcher.is_alive({"id": name}), "a child ended its parent's life"
+        os.kill(int(parent_pid), signal.SIGKILL)
+        parent.wait()
+        os.kill(int(child_pid), 0)
+        assert not watcher.is_alive({"id": name}), "a child keeps its dead parent alive"
 
 
 def test_the_total_is_exact_over_restarts_and_states(storage: BaseStorage) -> None:
