@@ -263,15 +263,14 @@ class _Connection(sqlite3.Connection):
 
 def _open_sqlite(path: Path, create: bool) -> RDBStorage:
     _check_place(path, create)
-    fresh = not path.exists()
-    if not fresh and _check_database(path):
+    if path.exists() and _check_database(path):
+        _use_log(path)
         return _connect(path, ready=True)
     try:
         with temporary_lock(locks_folder(path) / "opening"):
             fresh = not path.exists()
             try:
-                with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
+                _use_log(path)
                 return _connect(path, ready=False)
             except BaseException:
                 if fresh:
@@ -280,6 +279,12 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
                 raise
     except (OSError, RuntimeError, StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
         raise StorageError(f"{path}: {_cause(error)}") from error
+
+
+def _use_log(path: Path) -> None:
+    """Switch a file to the write-ahead log, for good; a file that others have open without it stays so."""
+    with closing(sqlite3.connect(path, timeout=1.0)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _connect(path: Path, ready: bool) -> RDBStorage:

@@ -132,9 +132,22 @@ def test_a_plain_optuna_database_is_taken_over(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/studies.db"
     plain = optuna.create_study(storage=url, study_name="plain")
     plain.add_trial(optuna.create_trial(value=1.0))
-    storage = open_storage(url)
-    assert create_study(storage, "plain", "minimize", resume=True).best_value == 1.0
-    close(storage)
+
+    def reopened() -> Any:
+        storage = open_storage(url)
+        assert create_study(storage, "plain", "minimize", resume=True).best_value == 1.0
+        with storage._backend.engine.connect() as connection:  # type: ignore[attr-defined]
+            mode = connection.exec_driver_sql("PRAGMA journal_mode").scalar()
+        close(storage)
+        return mode
+
+    engine = plain._storage._backend.engine  # type: ignore[attr-defined]
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql("SELECT * FROM trials").all()
+        assert reopened() == "delete", "somebody reads it without the log"
+    engine.dispose()
+    assert reopened() == "wal"
 
 
 def test_a_database_half_made_by_a_killed_process_is_completed(template: Path, tmp_path: Path) -> None:
