@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -61,14 +62,21 @@ def test_it_is_json_and_equal_to_itself() -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    code = "from tests.study.test_fingerprint import described; import json; print(json.dumps(described()))"
-    root = str(Path(__file__).parents[2])
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": root}
-        output = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, check=True
-        )
-        assert json.loads(output.stdout) == described()
+    code = (
+        "import json, pickle, sys; from inna_tune.study.fingerprint import fingerprint\n"
+        "print(json.dumps(fingerprint(**pickle.load(sys.stdin.buffer))))"
+    )
+    y = pd.Series(["no", "yes", "yes", "no"], name="survived")
+    given = {"X": table(), "y": y, "task": "binary", "space": SPACE, "cv": KFold(3), "metric": "accuracy"}
+    environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(given),
+        env=environment,
+        capture_output=True,
+        check=True,
+    ).stdout
+    assert json.loads(output) == fingerprint(**given)
 
 
 @pytest.mark.parametrize(
