@@ -271,7 +271,8 @@ def resume_summary(study: optuna.Study, n_trials: int) -> ResumeSummary:
     Returns
     -------
     ResumeSummary
-        ``str()`` of it is one line. ``left_to_do`` counts the trials to be taken up again, too.
+        ``str()`` of it is one line. ``left_to_do`` counts the trials to be taken up again, too. Workers
+        of other hosts count as running, since only `ask` looks at their leases.
     """
     with storage_errors(study._storage):
         trials = study.get_trials(deepcopy=False)
