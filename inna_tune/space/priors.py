@@ -243,9 +243,9 @@ def _solve(increasing: Callable[[float], float], target: float) -> float:
     """Where a function that rises from 0 to 1 on [0, 1] reaches the target."""
     from scipy.optimize import brentq
 
-    # A probability below 1e-30 is the bound itself to every digit that a draw can show.
-    if target <= 1e-30 or target >= 1:
-        return 1.0 if target >= 1 else 0.0
+    # Closer to the ends than rounding can tell, the quantile is the bound itself.
+    if target <= 1e-16 or target >= 1 - 1e-15:
+        return 1.0 if target > 0.5 else 0.0
     return float(brentq(lambda s: increasing(s) - target, 0.0, 1.0, xtol=1e-18, rtol=4 * np.finfo(float).eps))
 
 
@@ -455,9 +455,9 @@ class Beta(_Truncated):
         return (special.betaincc if upper else special.betainc)(self.a, self.b, share)
 
     def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        # NOTE: scipy gives NaN for some q below 1e-200, where the answer is the bound to all digits that matter.
+        # NOTE: scipy gives NaN for some q below 3e-105, where the answer is the bound to all digits that matter.
         share = (special.betainccinv if upper else special.betaincinv)(
-            self.a, self.b, np.where(q < 1e-150, 0.0, q)
+            self.a, self.b, np.where(q < 1e-100, 0.0, q)
         )
         return np.asarray(self.flat_ppf(share))
 
