@@ -54,15 +54,14 @@ N_TRAIN, N_VALIDATION = 2000, 1000
 
 def encode(name: str) -> tuple[TableTensors, int, bool]:
     """A table as tensors, its number of outputs, and whether its target is a class."""
-    frame, target = read_table(name) if name.startswith("sklearn:") else load_table(name)[:2]
-    task = None if name.startswith("sklearn:") else load_table(name)[2]
+    frame, target, task = (*read_table(name), None) if name.startswith("sklearn:") else load_table(name)
     problem = make_problem(frame, target, task=task)
     order = np.random.default_rng(0).permutation(len(problem.y))[: N_TRAIN + N_VALIDATION]
     X, y = problem.X.iloc[order], problem.y.iloc[order]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         x = torch.from_numpy(TableEncoder().fit_transform(X))
-    if task == "regression" or problem.task == "regression":
+    if problem.task == "regression":
         values = y.to_numpy(dtype=np.float32)
         return TableTensors(x, torch.from_numpy((values - values.mean()) / values.std())[:, None]), 1, False
     labels, codes = np.unique(y, return_inverse=True)

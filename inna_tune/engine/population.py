@@ -138,7 +138,6 @@ class Population:
         ).to(device)
         column = self._column
         self.weight_decay = column([m.weight_decay for m in members])
-        self.dropout = column([m.dropout for m in members])
         self.label_smoothing = column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
@@ -243,13 +242,13 @@ class Population:
         factor = torch.where(step < own_steps, factor, 0.0)
         return self.lr * factor[..., None].to(self.lr)
 
-    def train_epoch(self, epoch: int, *, deadline: float | None = None) -> tuple[Tensor, bool]:
+    def train_epoch(self, rates: Tensor, *, deadline: float | None = None) -> tuple[Tensor, bool]:
         """Let every member see each of its training rows once.
 
         Parameters
         ----------
-        epoch : int
-            Epochs done.
+        rates : Tensor of shape [steps, P, 1]
+            From ``learning_rates``.
         deadline : float, optional
             Value of ``time.monotonic()`` past which no further batch is begun.
 
@@ -263,7 +262,6 @@ class Population:
         rows = []
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
-        rates = self.learning_rates(epoch)
         numbers = rates.flatten().tolist() if len(self) == 1 else None
         (group,) = self.optimizer.param_groups
         total = self.flat.new_zeros(len(self))
@@ -272,8 +270,9 @@ class Population:
             if deadline is not None and time.monotonic() > deadline:
                 return total / seen.clamp(min=1), False
             group["lr"] = rates[step] if numbers is None else numbers[step]
-            total += self._step(batch) * batch.count
-            seen += batch.count
+            count = batch.count
+            total += self._step(batch) * count
+            seen += count
         return total / seen, True
 
     def _step(self, batch: Batch) -> Tensor:
@@ -324,7 +323,7 @@ class Population:
         for name in ("members", "rows", "watched_rows", "order_streams", "dropout_streams"):
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
-        for name in ("weight_decay", "dropout", "label_smoothing", "curvature", "lr", "alpha", "beta"):
+        for name in ("weight_decay", "label_smoothing", "curvature", "lr", "alpha", "beta"):
             setattr(self, name, getattr(self, name)[index])
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]

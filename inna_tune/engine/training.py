@@ -59,7 +59,6 @@ class Training:
     ) -> None:
         self.net, self.max_epochs, self.patience = net, max_epochs, patience
         self.epoch = 0
-        self._began = time.monotonic()
         self._seconds = 0.0
         self.population = Population(net, table, members, loss, batch_size=batch_size, horizon=max_epochs)
         self.active = list(range(len(members)))
@@ -94,12 +93,14 @@ class Training:
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
         while self.active and self.epoch < until:
             began = time.monotonic()
-            rates = self.population.learning_rates(self.epoch)[0].flatten().tolist()
-            train_loss, completed = self.population.train_epoch(self.epoch, deadline=deadline)
+            rates = self.population.learning_rates(self.epoch)
+            train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
             watched_loss = self.population.watched_loss()
             self._seconds += time.monotonic() - began
             self.epoch += 1
-            self._record(train_loss.tolist(), watched_loss.tolist(), rates, completed=completed)
+            self._record(
+                train_loss.tolist(), watched_loss.tolist(), rates[0].flatten().tolist(), completed=completed
+            )
         if self.epoch >= self.max_epochs:
             self._leave((i for i in self.active), "max_epochs")
 

@@ -12,12 +12,12 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
 from inna_tune.engine import Loss, Member, MemberResult, TableTensors, Training, outputs
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.tables import Weights, as_frame, check_weights
+from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.nets import TabularNet
 from inna_tune.optim.schedules import DECAY_LAWS
 
@@ -115,10 +115,6 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         """Learn labels or scale from y and encode it."""
         raise NotImplementedError
 
-    def _encode_target(self, y: Any) -> npt.NDArray[Any]:
-        """Encode y by what ``_fit_target`` learned."""
-        raise NotImplementedError
-
     def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
         """A factor on the weight of every row, or None."""
         return None
@@ -191,10 +187,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         frame = as_frame(self, X, reset=True)
         weight = check_weights(sample_weight, len(frame))
         y = np.asarray(y) if not hasattr(y, "iloc") else y
-        if len(y) != len(frame):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {[len(frame), len(y)]}"
-            )
+        check_consistent_length(frame, y)
         if weight is not None and (weight == 0).any():
             present = weight > 0
             frame, y, weight = frame.loc[present], y[present], weight[present]
@@ -393,9 +386,4 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
-        tags.input_tags.sparse = True
-        return tags
+        return takes_any_table(super().__sklearn_tags__())

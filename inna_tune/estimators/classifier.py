@@ -139,9 +139,6 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             )
         return codes.astype(np.int64)
 
-    def _encode_target(self, y: Any) -> npt.NDArray[np.int64]:
-        return np.searchsorted(self.classes_, np.asarray(y)).astype(np.int64)
-
     def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
         if self.class_weight is None:
             return None

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api import types
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from inna_tune.estimators.tables import as_frame, check_weights
+from inna_tune.estimators.tables import as_frame, check_weights, takes_any_table
 
 Matrix = npt.NDArray[np.float32]
 
@@ -198,12 +198,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.array([name for plan in self.plan_ for name in plan.outputs], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.string = True
-        tags.input_tags.sparse = True
-        return tags
+        return takes_any_table(super().__sklearn_tags__())
 
     def to_json(self) -> list[dict[str, Any]]:
         """The fitted plan as plain data."""

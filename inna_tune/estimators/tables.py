@@ -76,6 +76,15 @@ def _refuse_containers(array: npt.NDArray[Any]) -> None:
             )
 
 
+def takes_any_table(tags: Any) -> Any:
+    """scikit-learn's tags of what works on every table that ``as_frame`` lets in."""
+    tags.input_tags.allow_nan = True
+    tags.input_tags.categorical = True
+    tags.input_tags.string = True
+    tags.input_tags.sparse = True
+    return tags
+
+
 def check_weights(sample_weight: Any, n_samples: int) -> Weights | None:
     """Sample weights as float64 [n_samples], or None.
 

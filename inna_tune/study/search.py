@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.engine import Population
 from inna_tune.estimators.base import InnaEstimator, Rows
@@ -27,7 +27,7 @@ from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.results import collect_results
 from inna_tune.study.scoring import resolve_scorer, scorer_name
 from inna_tune.study.storage import create_study, open_storage
-from inna_tune.study.workers import Worker, ask, resume_summary
+from inna_tune.study.workers import Worker, ask, resume_summary, tell
 
 logger = logging.getLogger(__name__)
 
@@ -208,10 +208,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         frame = as_frame(self, X, reset=True)
         weight = check_weights(sample_weight, len(frame))
-        if len(y) != len(frame):
-            raise ValueError(
-                f"Found input variables with inconsistent numbers of samples: {[len(frame), len(y)]}"
-            )
+        check_consistent_length(frame, y)
         labels = y if hasattr(y, "iloc") else np.asarray(y)
         classifier = is_classifier(self.estimator)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
@@ -243,7 +240,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 trial = ask(self.study_, worker, self.n_trials)
                 if trial is None:
                     break
-                self._run(trial, space, folded, seed, deadline)
+                self._run(trial, worker, space, folded, seed, deadline)
         self._finish(frame, labels, weight)
         return self
 
@@ -331,7 +328,13 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     # ------------------------------------------------------------------ one trial
 
     def _run(
-        self, trial: optuna.Trial, space: SearchSpace, folded: FoldedTable, seed: int, deadline: float | None
+        self,
+        trial: optuna.Trial,
+        worker: Worker,
+        space: SearchSpace,
+        folded: FoldedTable,
+        seed: int,
+        deadline: float | None,
     ) -> None:
         """Train and score one trial, and tell the study."""
         began = time.monotonic()
@@ -351,14 +354,14 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 notes["seed"] = int(estimator.random_state)
         except Exception as error:
             if self.error_score == "raise":
-                self.study_.tell(trial, state=TrialState.FAIL)
+                tell(self.study_, worker, trial, state=TrialState.FAIL)
                 raise
             logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
             state, notes = TrialState.FAIL, {REASON: f"{type(error).__name__}: {error}"}
         notes["seconds"] = round(time.monotonic() - began, 4)
         for name, content in notes.items():
             trial.set_user_attr(name, content)
-        told = self.study_.tell(trial, value, state=state)
+        stored = tell(self.study_, worker, trial, value, state)
         logger.log(
             logging.INFO if self.verbose else logging.DEBUG,
             "trial %d: %s, score %s, %s",
@@ -367,8 +370,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             value,
             notes,
         )
-        for callback in self.callbacks:
-            callback(self.study_, told)
+        if stored and self.callbacks:
+            told = self.study_._storage.get_trial(trial._trial_id)
+            for callback in self.callbacks:
+                callback(self.study_, told)
 
     def _train(
         self, trial: optuna.Trial, cohort: Cohort, estimator: InnaEstimator, deadline: float | None

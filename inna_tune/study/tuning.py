@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -177,8 +177,3 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise TableError(f"The folder {path.parent} cannot be written to.")
     return path
-
-
-def best_model(report: TuningReport) -> InnaClassifier | InnaRegressor:
-    """The tuned and refitted estimator of a report."""
-    return cast("InnaClassifier | InnaRegressor", report.search.best_estimator_)
