@@ -24,7 +24,7 @@ _SMALLEST_MOMENTUM = 1 / 64
 _SMALLEST_GAP = 1e-6
 _SCALE_RANGE = (1e-12, 1e12)
 # Numbers of each tensor that are stepped together on a CPU: 1 MiB in float32.
-_PIECE = 2**18
+PIECE = 2**18
 
 
 @dataclass(slots=True)
@@ -106,12 +106,15 @@ def foreach_step(
         [batch.weights, batch.grads, batch.momenta]  # type: ignore[list-item]
     )
     for (thetas, gradients, buffers), _ in groups.values():
-        if gradient_decay != 0.0:
-            gradients = torch._foreach_add(gradients, thetas, alpha=sign * gradient_decay)
-        torch._foreach_add_(thetas, buffers, alpha=-lr * batch.scale)
-        torch._foreach_add_(thetas, gradients, alpha=-sign * lr * beta)
-        torch._foreach_mul_(buffers, (1.0 - alpha * lr) * (batch.scale / new_scale))
-        torch._foreach_add_(buffers, gradients, alpha=sign * lr * (1.0 - alpha * beta) / new_scale)
+        columns = [thetas, gradients, buffers]
+        stretches = pieces(columns, PIECE) if _all_contiguous(columns) else [(slice(None), columns)]
+        for _, (weights, grads, momenta) in stretches:
+            if gradient_decay != 0.0:
+                grads = list(torch._foreach_add(grads, weights, alpha=sign * gradient_decay))
+            torch._foreach_add_(weights, momenta, alpha=-lr * batch.scale)
+            torch._foreach_add_(weights, grads, alpha=-sign * lr * beta)
+            torch._foreach_mul_(momenta, (1.0 - alpha * lr) * (batch.scale / new_scale))
+            torch._foreach_add_(momenta, grads, alpha=sign * lr * (1.0 - alpha * beta) / new_scale)
     batch.scale = new_scale
 
 
@@ -144,29 +147,34 @@ def single_step(
     batch.scale = new_scale
 
 
-def pieces(columns: list[list[Tensor]]) -> Iterator[tuple[slice, list[list[Tensor]]]]:
+def pieces(columns: list[list[Tensor]], most: int) -> Iterator[tuple[slice, list[list[Tensor]]]]:
     """Runs of equally long rows of contiguous CPU tensors, or stretches of one row, that a cache holds.
 
-    A step that takes several passes then takes but the first of them over memory. On other devices, all at once.
+    A step that takes several passes then takes but the first of them over memory. ``most`` is how many numbers of a
+    column make a piece. On other devices, all at once.
     """
     rows = columns[0]
-    if not rows[0].is_cpu or sum(row.numel() for row in rows) <= _PIECE:
+    if not rows[0].is_cpu or sum(row.numel() for row in rows) <= most:
         yield slice(None), columns
         return
     start = filled = 0
     for i, row in enumerate(rows):
         size = row.numel()
-        if filled and filled + size > _PIECE:
+        if filled and filled + size > most:
             yield slice(start, i), [column[start:i] for column in columns]
             start, filled = i, 0
-        if size > _PIECE:
-            for stretch in zip(*(torch.split(column[i].view(-1), _PIECE) for column in columns), strict=True):
+        if size > most:
+            for stretch in zip(*(torch.split(column[i].view(-1), most) for column in columns), strict=True):
                 yield slice(i, i + 1), [[part] for part in stretch]
             start = i + 1
         else:
             filled += size
     if filled:
         yield slice(start, None), [column[start:] for column in columns]
+
+
+def _all_contiguous(columns: list[list[Tensor]]) -> bool:
+    return all(tensor.is_contiguous() for column in columns for tensor in column)
 
 
 def has_tensors(*numbers: Number) -> bool:
@@ -197,10 +205,13 @@ def add_scaled_all(targets: list[Tensor], tensors: list[Tensor], factor: Number)
 
 def shrink(weights: list[Tensor], lr: Number, rate: Number) -> None:
     """θ ← (1 - γλ)θ, for each."""
-    if isinstance(rate, Tensor) or (isinstance(lr, Tensor) and rate != 0.0):
+    if not isinstance(rate, Tensor) and rate == 0.0:
+        return
+    if has_tensors(lr, rate):
         for weight in weights:
             multiply(weight, 1.0 - lr * rate)
-    elif rate != 0.0:
+    elif any(abs(float(lr * rate)) > torch.finfo(weight.dtype).eps / 4 for weight in weights):
+        # Below that the factor rounds to 1.
         torch._foreach_mul_(weights, 1.0 - lr * rate)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inna_tune.optim import INNA, INNAprop, _step
+from inna_tune.optim import INNA, INNAprop, _step, innaprop
 
 WAYS = [{}, {"foreach": True}, {"foreach": False}, {"capturable": True}]
 SHAPES = ((3, 2), (4,))
@@ -54,7 +54,7 @@ def gradients(step, dtype=torch.float64, members=()):
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3, 2.0])
 @pytest.mark.parametrize(
     ("lr", "alpha", "beta"),
     [(1e-3, 0.1, 0.9), (0.05, 2.0, 2.0), (0.3, 0.1, 0.2), (0.0999, 1.0, 0.1)],
@@ -217,10 +217,13 @@ def test_states_of_relatives_are_refused():
 
 
 @pytest.mark.parametrize("piece", [1, 3, 5, 7, 100])
-def test_stepping_in_pieces_changes_nothing(piece, monkeypatch):
+@pytest.mark.parametrize(
+    ("cls", "options"), [(INNAprop, {}), (INNAprop, {"foreach": True}), (INNA, {"foreach": True})]
+)
+def test_stepping_in_pieces_changes_nothing(cls, options, piece, monkeypatch):
     def run():
         params = parameters()
-        optimizer = INNAprop(params, 0.05, 0.5, 0.1, weight_decay=0.1)
+        optimizer = cls(params, 0.05, 0.5, 0.1, weight_decay=0.1, **options)
         for step in range(20):
             for p, grad in zip(params, gradients(step), strict=True):
                 p.grad = grad if p.dim() == 2 or step % 3 else None
@@ -228,7 +231,8 @@ def test_stepping_in_pieces_changes_nothing(piece, monkeypatch):
         return params
 
     expected = run()
-    monkeypatch.setattr(_step, "_PIECE", piece)
+    monkeypatch.setattr(_step, "PIECE", piece)
+    monkeypatch.setattr(innaprop, "_PIECE", piece)
     for p, q in zip(run(), expected, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-14, atol=1e-14)
 
@@ -236,13 +240,11 @@ def test_stepping_in_pieces_changes_nothing(piece, monkeypatch):
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.integers(1, 10))
 def test_pieces_cover_every_number_once(sizes, piece):
     columns = [[torch.zeros(size) for size in sizes] for _ in range(2)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_step, "_PIECE", piece)
-        for rows, (first, second) in _step.pieces(columns):
-            assert sum(t.numel() for t in first) <= piece or sum(sizes) <= piece
-            assert [t.shape for t in first] == [t.shape for t in second]
-            assert len(first) == len(sizes[rows])
-            for tensor in first:
-                tensor += 1
+    for rows, (first, second) in _step.pieces(columns, piece):
+        assert sum(t.numel() for t in first) <= piece or sum(sizes) <= piece
+        assert [t.shape for t in first] == [t.shape for t in second]
+        assert len(first) == len(sizes[rows])
+        for tensor in first:
+            tensor += 1
     assert all((tensor == 1).all() for tensor in columns[0])
     assert not any(tensor.any() for tensor in columns[1])
