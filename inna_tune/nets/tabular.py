@@ -46,6 +46,16 @@ class TabularNet:
         return {name: shape for layer in self.layers for name, shape in layer.parameter_shapes.items()}
 
     @property
+    def buffers(self) -> frozenset[str]:
+        """None: every tensor is trained."""
+        return frozenset()
+
+    @property
+    def widest(self) -> int:
+        """Most numbers that a row has in any layer."""
+        return max(self.in_features, self.out_features, *self.hidden_layer_sizes, 1)
+
+    @property
     def dropout_width(self) -> int:
         """How many units a row can drop: one column of the dropout mask each."""
         return sum(self.hidden_layer_sizes)
@@ -81,7 +91,12 @@ class TabularNet:
         return values
 
     def __call__(
-        self, parameters: Mapping[str, Tensor], x: Tensor, dropout_mask: Tensor | None = None
+        self,
+        parameters: Mapping[str, Tensor],
+        x: Tensor,
+        dropout_mask: Tensor | None = None,
+        *,
+        training: bool = False,
     ) -> Tensor:
         """Outputs of every member on its own batch.
 
@@ -93,6 +108,8 @@ class TabularNet:
             Encoded rows.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             Factor of every hidden unit: 0 or 1 / (1 - rate). None keeps all units.
+        training : bool, default=False
+            Makes no difference here: what differs in training is the mask.
 
         Returns
         -------

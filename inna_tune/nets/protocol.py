@@ -1,0 +1,58 @@
+"""What the engine asks of a net."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Net(Protocol):
+    """An architecture: it owns no tensors, and maps the stacked weights of P members to stacked outputs."""
+
+    @property
+    def in_features(self) -> int:
+        """Width of the encoded table."""
+        ...
+
+    @property
+    def out_features(self) -> int:
+        """Number of classes, or of regression targets."""
+        ...
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of one member, by name, in the order of the flat vector."""
+        ...
+
+    @property
+    def buffers(self) -> frozenset[str]:
+        """Names among ``parameter_shapes`` that no optimizer steps: running statistics and the like."""
+        ...
+
+    @property
+    def dropout_width(self) -> int:
+        """How many units a row can drop: one column of the dropout mask each."""
+        ...
+
+    @property
+    def widest(self) -> int:
+        """Most numbers that a row has in any layer: it bounds the memory of a forward pass."""
+        ...
+
+    def initialize(
+        self, generator: torch.Generator, *, used_features: int | None = None, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """One member's initial tensors, drawn from its own stream; only ``used_features`` leading columns are its own."""
+        ...
+
+    def __call__(
+        self,
+        parameters: Mapping[str, Tensor],
+        x: Tensor,
+        dropout_mask: Tensor | None = None,
+        *,
+        training: bool = False,
+    ) -> Tensor:
+        """Outputs [P, B, out] of rows [P, B, in]; in training, buffers may be written in place."""
+        ...
