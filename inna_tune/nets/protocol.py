@@ -41,7 +41,11 @@ class Net(Protocol):
         ...
 
     def initialize(
-        self, generator: torch.Generator, *, used_features: int | None = None, dtype: torch.dtype = torch.float32
+        self,
+        generator: torch.Generator,
+        *,
+        used_features: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         """One member's initial tensors, drawn from its own stream; only ``used_features`` leading columns are its own."""
         ...
