@@ -11,7 +11,7 @@ from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberResult, StopReason
 from inna_tune.engine.population import Population
-from inna_tune.nets import TabularNet
+from inna_tune.nets import Net
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Training:
 
     Parameters
     ----------
-    net : TabularNet
+    net : Net
         Architecture shared by all members.
     table : TableTensors
         Encoded rows on the device of training.
@@ -48,7 +48,7 @@ class Training:
 
     def __init__(
         self,
-        net: TabularNet,
+        net: Net,
         table: TableTensors,
         members: Sequence[Member],
         loss: Loss,
@@ -78,7 +78,7 @@ class Training:
             )
             for i in self.active
         ]
-        self._best = population.flat.detach().clone()
+        self._best = population.flat
 
     def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
         """Train up to an epoch, or until no member is left.
@@ -137,7 +137,7 @@ class Training:
 
     @torch.no_grad()
     def _store_best(self, positions: list[int]) -> None:
-        flat = self.population.flat.detach()
+        flat = self.population.flat
         if len(positions) == len(flat):
             self._best.copy_(flat)
         elif positions:
