@@ -5,7 +5,7 @@ their gradients need no copies; a member's weights as one vector, [n], are put t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -87,6 +87,9 @@ class Population:
         Shared by all.
     horizon : int
         Epochs over which the cosine law falls to zero.
+    stacked : bool, default=False
+        Step a single member in the way that several are stepped. Its results then are, on a CPU, those it has in company
+        to the last bit, and a step takes a little longer.
 
     Attributes
     ----------
@@ -105,8 +108,11 @@ class Population:
         *,
         batch_size: int,
         horizon: int,
+        stacked: bool = False,
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
+        # Decided once: a member that the others leave goes on as it began.
+        self.stacked = stacked or len(members) > 1
         self.members = list(members)
         self.batch_size, self.horizon = batch_size, horizon
         device, self.dtype = table.x.device, table.x.dtype
@@ -191,7 +197,13 @@ class Population:
         def loss_fn() -> Tensor:
             return (self.loss.per_row(self.net(named, batch.x), batch.target) * batch.coefficient).sum()
 
-        found = calibrate(loss_fn, views, member_axis=True, seed=[self.members[i].seed for i in which])
+        found = calibrate(
+            loss_fn,
+            views,
+            member_axis=True,
+            seed=[self.members[i].seed for i in which],
+            scaled_alpha=self.loss.scaled_alpha,
+        )
         return {
             name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
             for name in ("curvature", "lr", "alpha", "beta")
@@ -210,7 +222,7 @@ class Population:
         # One row a member, so that settings of shape [P, 1] fit every tensor.
         self._rows = [torch.nn.Parameter(leaf.detach().view(len(self), -1)) for leaf in self._leaves]
         # One member is a plain optimizer with plain numbers: the fused kernel serves it.
-        hyper = (lambda t: float(t)) if len(self) == 1 else (lambda t: t)
+        hyper = (lambda t: t) if self.stacked else (lambda t: float(t))
         return INNA(
             self._rows,
             lr=hyper(self.lr),
@@ -246,7 +258,13 @@ class Population:
         factor = torch.where(step < own_steps, factor, 0.0)
         return self.lr * factor[..., None].to(self.lr)
 
-    def train_epoch(self, rates: Tensor, *, deadline: float | None = None) -> tuple[Tensor, bool]:
+    def train_epoch(
+        self,
+        rates: Tensor,
+        *,
+        deadline: float | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> tuple[Tensor, bool]:
         """Let every member see each of its training rows once.
 
         Parameters
@@ -255,6 +273,8 @@ class Population:
             From ``learning_rates``.
         deadline : float, optional
             Value of ``time.monotonic()`` past which no further batch is begun.
+        after_step : callable, optional
+            Called after every step.
 
         Returns
         -------
@@ -266,7 +286,7 @@ class Population:
         rows = []
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
-        numbers = rates.flatten().tolist() if len(self) == 1 else None
+        numbers = None if self.stacked else rates.flatten().tolist()
         (group,) = self.optimizer.param_groups
         total, seen = self.table.x.new_zeros(2, len(self))
         for step, batch in enumerate(iterate_batches(self.table, rows, self.mean_weight, self.batch_size)):
@@ -275,6 +295,8 @@ class Population:
             group["lr"] = rates[step] if numbers is None else numbers[step]
             total += self._step(batch) * batch.count
             seen += batch.count
+            if after_step is not None:
+                after_step()
         return total / seen, True
 
     def _step(self, batch: Batch) -> Tensor:
