@@ -84,11 +84,10 @@ def train(table, net, loss, settings, rows, seed, epochs, decay):
     """Members with the given (lr, alpha, beta), from the same weights on the same batches."""
     train_rows, validation_rows = rows
     members = [
-        Member(train_rows, validation_rows, seed, lr=g, alpha=a, beta=b, decay=decay) for g, a, b in settings
+        Member(train_rows, validation_rows, seed, lr=g, alpha=a, beta=b, decay=decay, patience=PATIENCE)
+        for g, a, b in settings
     ]
-    training = Training(
-        net, table, members, loss, batch_size=BATCH_SIZE, max_epochs=epochs, patience=PATIENCE
-    )
+    training = Training(net, table, members, loss, batch_size=BATCH_SIZE, max_epochs=epochs)
     training.run()
     return training.results
 

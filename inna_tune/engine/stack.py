@@ -37,8 +37,6 @@ class Stack:
         Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
-    patience : int, optional
-        A member stops after this many epochs without a better validation loss. None: never.
     stacked : bool
         As for `Population`.
     """
@@ -52,10 +50,9 @@ class Stack:
         *,
         batch_size: int,
         max_epochs: int,
-        patience: int | None = None,
         stacked: bool = False,
     ) -> None:
-        self.max_epochs, self.patience = max_epochs, patience
+        self.max_epochs = max_epochs
         self.epoch = 0
         self._seconds = 0.0
         self.population = Population(
@@ -112,7 +109,8 @@ class Stack:
         leaving: dict[int, StopReason] = {}
         for position, member in enumerate(self.active):
             result = self.results[member]
-            validates = len(self.population.members[position].validation_rows) > 0
+            settings = self.population.members[position]
+            validates = len(settings.validation_rows) > 0
             watched = watched_loss[position]
             result.epochs = self.epoch
             history = result.history
@@ -127,7 +125,7 @@ class Stack:
             if not validates or watched < result.best_loss:
                 result.best_loss, result.best_epoch = watched, self.epoch
                 improved.append(position)
-            elif self.patience is not None and self.epoch - result.best_epoch >= self.patience:
+            elif settings.patience is not None and self.epoch - result.best_epoch >= settings.patience:
                 leaving[member] = "early_stopping"
             if not completed:
                 leaving[member] = "time"

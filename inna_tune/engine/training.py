@@ -32,8 +32,6 @@ class Training:
         Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
-    patience : int, optional
-        A member stops after this many epochs without a better validation loss. None: never.
     width : int, optional
         Members in a stack. None: the quickest, by a few timed steps (`stacking_width`).
     stacked : bool, default=False
@@ -62,7 +60,6 @@ class Training:
         *,
         batch_size: int,
         max_epochs: int,
-        patience: int | None = None,
         width: int | None = None,
         stacked: bool = False,
     ) -> None:
@@ -70,7 +67,7 @@ class Training:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
         self.net, self.max_epochs, self.epoch = net, max_epochs, 0
         self.members = list(members)
-        self._table, self._loss, self._batch_size, self._patience = table, loss, batch_size, patience
+        self._table, self._loss, self._batch_size = table, loss, batch_size
         self._stacked = stacked or len(self.members) > 1
         if width is None:
             width = stacking_width(net, table, self.members, loss, batch_size=batch_size)
@@ -91,7 +88,6 @@ class Training:
                 self._loss,
                 batch_size=self._batch_size,
                 max_epochs=self.max_epochs,
-                patience=self._patience,
                 stacked=self._stacked,
             )
         except (RuntimeError, MemoryError) as error:

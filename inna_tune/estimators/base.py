@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -66,6 +66,12 @@ class EncodedTable:
 
 class InnaEstimator(BaseEstimator):  # type: ignore[misc]
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
+
+    # What members of one population may differ in; all else they share.
+    _member_parameters = frozenset(
+        {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout", "validation_fraction"}
+        | {"random_state"}
+    )
 
     encoder_: TableEncoder
     weights_: Tensor
@@ -242,13 +248,24 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
+            patience=self._patience_for(len(train)),
             used_features=used_features,
         )
 
+    def _patience_for(self, n_rows: int) -> int | None:
+        if not self.early_stopping:
+            return None
+        steps = -(-n_rows // int(self.batch_size))
+        return max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
+
     def _training(
-        self, table: TableTensors, members: Sequence[Member], net: TabularNet | None = None
+        self,
+        table: TableTensors,
+        members: Sequence[Member],
+        net: TabularNet | None = None,
+        *,
+        stacked: bool = False,
     ) -> Training:
-        steps = max(-(-len(m.train_rows) // int(self.batch_size)) for m in members)
         return Training(
             self.net_ if net is None else net,
             table,
@@ -256,10 +273,13 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             self._loss,
             batch_size=int(self.batch_size),
             max_epochs=int(self.max_epochs),
-            patience=max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
-            if self.early_stopping
-            else None,
+            stacked=stacked,
         )
+
+    def _population_key(self) -> Hashable:
+        """Estimators of one class whose keys are equal can train as one population."""
+        shared = {k: v for k, v in self.get_params().items() if k not in self._member_parameters}
+        return tuple((name, repr(value)) for name, value in sorted(shared.items()))
 
     def _take_results(self, results: Sequence[MemberResult]) -> None:
         """Keep the members that got somewhere."""

@@ -157,7 +157,10 @@ class Cohort:
         self.n_members = estimators[0].n_members
         self._per_trial = self.n_members * len(table.folds)
         members = [m for e in estimators for m in table.members(e)]
-        self.training = estimators[0]._training(table.tensors, members, table.net_for(estimators[0]))
+        # Stacked, even where there is but one, so that a trial's scores do not depend on its company in one bit.
+        self.training = estimators[0]._training(
+            table.tensors, members, table.net_for(estimators[0]), stacked=True
+        )
 
     def _members(self, trial: int) -> range:
         return range(trial * self._per_trial, (trial + 1) * self._per_trial)

@@ -1,5 +1,7 @@
 """The population engine against plain torch, and members against themselves in other company."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -37,11 +39,10 @@ def train(members, table, *, epochs=6, hidden=(8, 6), loss=None, batch_size=16, 
     training = Training(
         net,
         table,
-        members,
+        [replace(m, patience=patience) for m in members],
         loss or CrossEntropy(),
         batch_size=batch_size,
         max_epochs=epochs,
-        patience=patience,
     )
     training.run(until)
     return training

@@ -1,5 +1,7 @@
 """How members are stacked changes nothing but the time and the memory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -26,8 +28,9 @@ def make_members(n):
     ]
 
 
-def train(members, **options):
+def train(members, *, patience=None, **options):
     net = TabularNet(6, (16, 16), 3)
+    members = [replace(m, patience=patience) for m in members]
     training = Training(net, make_table(), members, CrossEntropy(), batch_size=32, max_epochs=12, **options)
     training.run()
     return training.results
