@@ -87,7 +87,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         decay: str = "power",
         decay_power: float | None = None,
         weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
+        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
         dropout: float = 0.0,
         batch_size: int = 256,
         max_epochs: int = 100,
@@ -203,7 +203,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         if factor is not None:
             weight = factor if weight is None else weight * factor
         x = self.encoder_.transform(frame)
-        self.net_ = TabularNet(x.shape[1], tuple(int(h) for h in self.hidden_layer_sizes), self._out_features)
+        self.net_ = TabularNet(x.shape[1], self._layer_sizes(), self._out_features)
         return EncodedTable(x, target, weight)
 
     def _seeds(self) -> list[int]:
@@ -250,6 +250,24 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             dropout=float(self.dropout),
             patience=self._patience_for(len(train)),
             used_features=used_features,
+        )
+
+    def _layer_sizes(self) -> tuple[int, ...]:
+        """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written."""
+        sizes = self.hidden_layer_sizes
+        found: list[Any] = []
+        if isinstance(sizes, str):
+            found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
+        elif isinstance(sizes, (int, np.integer)):
+            found = [sizes]
+        elif isinstance(sizes, (Sequence, np.ndarray)):
+            found = list(sizes)
+        if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
+            found or not isinstance(sizes, (str, int))
+        ):
+            return tuple(int(size) for size in found)
+        raise ValueError(
+            f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
         )
 
     def _patience_for(self, n_rows: int) -> int | None:
@@ -389,13 +407,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             ):
                 refuse(name, "must be a whole number of at least 1.")
             number(name, 1)
-        sizes = self.hidden_layer_sizes
-        if isinstance(sizes, (str, int)) or not all(
-            isinstance(h, (int, np.integer)) and h >= 1 for h in sizes
-        ):
-            refuse(
-                "hidden_layer_sizes", "must be a sequence of whole numbers of at least 1, such as (256, 256)."
-            )
+        self._layer_sizes()
         if self.random_state is not None and not isinstance(
             self.random_state, (int, np.integer, np.random.RandomState, np.random.Generator)
         ):

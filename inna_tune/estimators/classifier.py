@@ -31,8 +31,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Power of the laws "power" and "log".
     weight_decay : float, default=0.0
         INNA's weight decay λ (the gradient gains λ/β times the weights).
-    hidden_layer_sizes : sequence of int, default=(256, 256)
-        Widths of the hidden layers.
+    hidden_layer_sizes : sequence of int, int or str, default=(256, 256)
+        Widths of the hidden layers. "256-256" means the same: a search space can hold it, and not a tuple.
     dropout : float, default=0.0
         Probability of dropping a hidden unit.
     batch_size, max_epochs : int, default=256 and 100
@@ -90,7 +90,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         decay: str = "power",
         decay_power: float | None = None,
         weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
+        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
         dropout: float = 0.0,
         batch_size: int = 256,
         max_epochs: int = 100,

@@ -205,7 +205,7 @@ def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
     parameters = {
         k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
     }
-    parameters["hidden_layer_sizes"] = [int(h) for h in parameters["hidden_layer_sizes"]]
+    parameters["hidden_layer_sizes"] = list(model._layer_sizes())
     if not isinstance(parameters["random_state"], int):
         parameters["random_state"] = None
     if isinstance(parameters.get("class_weight"), dict):

@@ -117,9 +117,7 @@ class FoldedTable:
 
     def net_for(self, estimator: InnaEstimator) -> TabularNet:
         """The net of a trial's settings."""
-        return TabularNet(
-            self.net.in_features, tuple(int(h) for h in estimator.hidden_layer_sizes), self.net.out_features
-        )
+        return TabularNet(self.net.in_features, estimator._layer_sizes(), self.net.out_features)
 
     def members(self, estimator: InnaEstimator) -> list[Member]:
         """The members that train one trial: fold by fold, ``n_members`` each.
@@ -187,10 +185,14 @@ class Cohort:
         return [weights[i : i + self.n_members] for i in range(0, len(weights), self.n_members)]
 
     def scores(self, trial: int, scorer: Scorer) -> list[float]:
-        """Score of every fold's test rows with the best weights so far; higher is better."""
+        """Score of every fold's test rows with the best weights so far; higher is better, NaN where there are none."""
         found = []
         for fold, weights in zip(self.table.folds, self._fold_weights(trial), strict=True):
-            stacked = torch.stack([w for w in weights if w is not None])
+            finite = [w for w in weights if w is not None]
+            if not finite:
+                found.append(float("nan"))
+                continue
+            stacked = torch.stack(finite)
             rows = torch.from_numpy(fold.test_rows).to(stacked.device)
             raw = (
                 outputs(self.training.net, stacked.double(), self.table.tensors.x[rows].double())

@@ -225,7 +225,7 @@ class TrialRunner:
         notes["best_epoch"] = [r.best_epoch for r in results]
         if any(r.stop_reason == "time" for r in results):
             state, reason = TrialState.PRUNED, "timeout"
-        scores = [float("nan")] if cohort.diverged(place) else cohort.scores(place, self.scorer)
+        scores = cohort.scores(place, self.scorer)
         if np.isfinite(scores).all():
             notes["scores"] = scores
         else:

@@ -1,7 +1,6 @@
 """InnaSearchCV: tune an estimator by an Optuna study that survives."""
 
 import logging
-import numbers
 import time
 from collections.abc import Sequence
 from typing import Any, Self, cast
@@ -14,12 +13,11 @@ from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.engine import Population
-from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame, check_weights
 from inna_tune.space import PriorSampler, SearchSpace
 from inna_tune.study.evaluation import FoldedTable
@@ -27,6 +25,7 @@ from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.results import collect_results
 from inna_tune.study.running import REASON, REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
 from inna_tune.study.scoring import resolve_scorer, scorer_name
+from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
 from inna_tune.study.workers import Worker, resume_summary
 
@@ -35,21 +34,6 @@ logger = logging.getLogger(__name__)
 SEED = "inna_tune:seed"
 CURVATURE = "inna_tune:curvature"
 POPULATION = "inna_tune:population"
-
-
-def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
-    """The folds of ``cv=None``.
-
-    The more rows, the less a score depends on which are held out: five folds under 2,000 rows, three under 10,000, one
-    held-out fifth above. Shuffled with a fixed seed, so that a resumed study sees the same folds.
-    """
-    if n_rows >= 10_000:
-        kind = StratifiedShuffleSplit if classifier else ShuffleSplit
-        return kind(n_splits=1, test_size=0.2, random_state=0)
-    n_splits = 5 if n_rows < 2_000 else 3
-    if classifier and np.unique(y, return_counts=True)[1].min() >= n_splits:
-        return StratifiedKFold(n_splits, shuffle=True, random_state=0)
-    return KFold(n_splits, shuffle=True, random_state=0)
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -203,7 +187,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         classifier = is_classifier(self.estimator)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
-        splitter, splits = self._splits(frame, labels, groups, classifier)
+        splitter, splits = resolve_splits(self.cv, frame, labels, groups=groups, classifier=classifier)
         self.n_splits_ = len(splits)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
         folded = FoldedTable(self.estimator, frame, labels, weight, splits)
@@ -245,29 +229,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                     break
         self._finish(frame, labels, weight)
         return self
-
-    def _splits(
-        self, frame: pd.DataFrame, y: Any, groups: Any, classifier: bool
-    ) -> tuple[Any, list[tuple[Rows, Rows]]]:
-        splitter = self.cv
-        if splitter is None:
-            splitter = default_splitter(y, len(frame), classifier=classifier)
-        elif not isinstance(splitter, numbers.Integral):
-            splitter = splitter if hasattr(splitter, "split") else list(splitter)
-        folds = splitter if isinstance(splitter, numbers.Integral) else getattr(splitter, "n_splits", 0)
-        if isinstance(folds, numbers.Integral) and int(folds) > len(frame):
-            raise ValueError(
-                f"Cannot have number of splits n_splits={folds} greater than the number of samples: n_samples={len(frame)}. "
-                "Use fewer folds."
-            )
-        splits = [
-            (np.asarray(train), np.asarray(test))
-            for train, test in check_cv(splitter, y, classifier=classifier).split(frame, y, groups)
-        ]
-        for k, (train, test) in enumerate(splits):
-            if not len(train) or not len(test):
-                raise ValueError(f"cv: fold {k} has no {'test' if len(train) else 'training'} rows.")
-        return splitter, splits
 
     def _prepare_study(
         self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
@@ -417,6 +378,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds, or None.")
         if not (self.error_score == "raise" or isinstance(self.error_score, (int, float, np.floating))):
             raise ValueError(f"error_score={self.error_score!r} must be 'raise' or a number.")
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise TypeError(
+                    f"callbacks: {callback!r} cannot be called; give functions of (study, trial)."
+                )
         if self.space is not None:
             if not isinstance(self.space, SearchSpace):
                 raise TypeError(f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna().")
