@@ -81,7 +81,11 @@ def take(table: Tensor, index: Tensor) -> Tensor:
 
 
 def iterate_batches(
-    table: TableTensors, rows: Sequence[Tensor], mean_weight: Tensor | None, batch_size: int
+    table: TableTensors,
+    rows: Sequence[Tensor],
+    mean_weight: Tensor | None,
+    batch_size: int,
+    minimum_rows: int = 1,
 ) -> Iterator[Batch]:
     """Batches of one epoch.
 
@@ -95,16 +99,21 @@ def iterate_batches(
         Mean sample weight over each member's rows, if the table has weights.
     batch_size : int
         Rows in a batch; the last batch of a member holds what is left.
+    minimum_rows : int
+        A last batch of fewer rows is passed over: the member counts none in it.
     """
     index, valid = pad(rows)
     longest = index.shape[1]
     starts = range(0, longest, batch_size)
     lengths = [len(r) for r in rows]
     # Numbers of own rows, a row a batch; divided by once an epoch, not once a batch.
-    counts = [tuple(min(max(n - start, 0), batch_size) for n in lengths) for start in starts]
+    counts = [
+        tuple(n if n >= minimum_rows else 0 for n in (min(max(m - start, 0), batch_size) for m in lengths))
+        for start in starts
+    ]
     count = torch.tensor(counts, dtype=table.x.dtype, device=table.x.device)
-    divisor = count.clamp(min=1).repeat_interleave(batch_size, 0)[:longest].T
-    coefficient = valid.to(table.x.dtype) / divisor
+    share = torch.where(count > 0, 1 / count, 0.0).repeat_interleave(batch_size, 0)[:longest].T
+    coefficient = valid.to(table.x.dtype) * share
     if table.weight is not None and mean_weight is not None:
         coefficient = coefficient * (take(table.weight, index) / mean_weight)
     width = max(table.x.shape[1], 1)
@@ -114,6 +123,8 @@ def iterate_batches(
         x, target = take(table.x, part), take(table.target, part)
         for start in range(0, part.shape[1], batch_size):
             here, step = slice(start, start + batch_size), (begin + start) // batch_size
+            if not any(counts[step]):
+                return
             yield Batch(
                 x[:, here],
                 target[:, here],

@@ -6,6 +6,7 @@ their gradients need no copies; a member's weights as one vector, [n], are put t
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, 
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
 from inna_tune.nets import Net
+from inna_tune.nets.factory import seeded
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.schedules import decay_factor
@@ -194,16 +196,21 @@ class Population:
         named = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
         views = [named[name].requires_grad_() for name in self._trained]
 
-        def loss_fn() -> Tensor:
-            return (self.loss.per_row(self.net(named, batch.x), batch.target) * batch.coefficient).sum()
+        # Statistics of the batch belong to the loss that is trained; what is written here are copies.
+        training = bool(self.net.buffers)
 
-        found = calibrate(
-            loss_fn,
-            views,
-            member_axis=True,
-            seed=[self.members[i].seed for i in which],
-            scaled_alpha=self.loss.scaled_alpha,
-        )
+        def loss_fn() -> Tensor:
+            output = self.net(named, batch.x, training=training, counts=batch.counts if training else None)
+            return (self.loss.per_row(output, batch.target) * batch.coefficient).sum()
+
+        with self._own_stream():
+            found = calibrate(
+                loss_fn,
+                views,
+                member_axis=True,
+                seed=[self.members[i].seed for i in which],
+                scaled_alpha=self.loss.scaled_alpha,
+            )
         return {
             name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
             for name in ("curvature", "lr", "alpha", "beta")
@@ -245,7 +252,10 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        own_steps = torch.tensor([-(-len(r) // self.batch_size) for r in self.rows])
+        least = self.net.minimum_rows
+        own_steps = torch.tensor(
+            [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
+        )
         step = torch.arange(int(own_steps.max()))[:, None]
         position = epoch + step.double() / own_steps
         factor = torch.ones_like(position)
@@ -289,7 +299,8 @@ class Population:
         numbers = None if self.stacked else rates.flatten().tolist()
         (group,) = self.optimizer.param_groups
         total, seen = self.table.x.new_zeros(2, len(self))
-        for step, batch in enumerate(iterate_batches(self.table, rows, self.mean_weight, self.batch_size)):
+        batches = iterate_batches(self.table, rows, self.mean_weight, self.batch_size, self.net.minimum_rows)
+        for step, batch in enumerate(batches):
             if deadline is not None and time.monotonic() > deadline:
                 return total / seen.clamp(min=1), False
             group["lr"] = rates[step] if numbers is None else numbers[step]
@@ -301,14 +312,23 @@ class Population:
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        output = self.net(self._named, batch.x, self._dropout_mask(batch), training=True)
         smoothing = self.label_smoothing if self._smooths else None
-        loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
-        gradients = torch.autograd.grad(loss.sum(), self._leaves)
+        with self._own_stream():
+            output = self.net(
+                self._named, batch.x, self._dropout_mask(batch), training=True, counts=batch.counts
+            )
+            loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
+            gradients = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
         for rows, gradient in zip(self._rows, gradients, strict=True):
             rows.grad = gradient.reshape(rows.shape)
         self.optimizer.step()
         return loss.detach()
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """For nets that draw from the global stream: a seed from our own, and the global one put back."""
+        if not self.net.draws:
+            return nullcontext()
+        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
 
     def _dropout_mask(self, batch: Batch) -> Tensor | None:
         """Factors of the hidden units, drawn from each member's own stream for its own rows only."""

@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from inna_tune.engine import Loss, Member, MemberResult, TableTensors, Training, outputs
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.nets import TabularNet
+from inna_tune.nets import ModuleNet, Net, TabularNet
 from inna_tune.optim.schedules import DECAY_LAWS
 
 Rows = npt.NDArray[np.int64]
@@ -75,7 +75,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
     encoder_: TableEncoder
     weights_: Tensor
-    net_: TabularNet
+    net_: Net
     _loss: Loss
 
     def __init__(
@@ -95,6 +95,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         patience: int = 15,
         validation_fraction: float = 0.1,
         n_members: int = 1,
+        module: Callable[[int, int], torch.nn.Module] | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -112,6 +113,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.n_members = n_members
+        self.module = module
         self.device = device
         self.random_state = random_state
 
@@ -203,7 +205,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         if factor is not None:
             weight = factor if weight is None else weight * factor
         x = self.encoder_.transform(frame)
-        self.net_ = TabularNet(x.shape[1], self._layer_sizes(), self._out_features)
+        self.net_ = self._build_net(x.shape[1], self._out_features)
         return EncodedTable(x, target, weight)
 
     def _seeds(self) -> list[int]:
@@ -270,6 +272,11 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
         )
 
+    def _build_net(self, in_features: int, out_features: int) -> Net:
+        if self.module is not None:
+            return ModuleNet(self.module, in_features, out_features)
+        return TabularNet(in_features, self._layer_sizes(), out_features)
+
     def _patience_for(self, n_rows: int) -> int | None:
         if not self.early_stopping:
             return None
@@ -280,7 +287,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self,
         table: TableTensors,
         members: Sequence[Member],
-        net: TabularNet | None = None,
+        net: Net | None = None,
         *,
         stacked: bool = False,
     ) -> Training:

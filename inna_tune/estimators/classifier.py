@@ -1,11 +1,12 @@
 """InnaClassifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
@@ -47,6 +48,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Nets trained side by side from different seeds; their probabilities are averaged.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
+    module : callable, optional
+        ``module(in_features, out_features)`` builds a `torch.nn.Module` to train in place of the multi-layer perceptron;
+        ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
+        [B, out_features]. Members are stacked by `torch.func`; what that cannot do (BatchNorm) trains one by one.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
     random_state : int, RandomState, Generator or None, default=None
@@ -99,6 +104,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         n_members: int = 1,
         class_weight: Mapping[Any, float] | str | None = None,
+        module: Callable[[int, int], torch.nn.Module] | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -117,6 +123,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             patience=patience,
             validation_fraction=validation_fraction,
             n_members=n_members,
+            module=module,
             device=device,
             random_state=random_state,
         )

@@ -50,6 +50,11 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         If class labels are of a type other than str, int, float or bool.
     """
     check_is_fitted(model, "weights_")
+    if not isinstance(model.net_, TabularNet):
+        raise TypeError(
+            "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
+            "that file only where you trust it"
+        )
     content = {
         "class": type(model).__name__,
         "parameters": _plain_parameters(model),

@@ -623,8 +623,6 @@ def test_trains_in_a_population_whoever_is_beside():
     x = torch.randn(90, IN, generator=torch.Generator().manual_seed(0))
     table = TableTensors(x, (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0))
     net = ModuleNet(mlp, IN, OUT)
-    # NOTE: the population asks for these widths until it reads `widest`.
-    net.hidden_layer_sizes = (net.widest,)
     order = np.arange(90)
     settings = [{}, {"lr": 0.1, "alpha": 0.5}, {"lr": 0.2}]  # what is left open comes from the curvature
     members = [
