@@ -15,7 +15,7 @@ from torch import Tensor
 from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
-from inna_tune.nets import Net
+from inna_tune.nets import ExplicitGradient, Net, TabularNet
 from inna_tune.nets.factory import seeded
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.inna import INNA
@@ -228,6 +228,11 @@ class Population:
         self._named = self.tensors | dict(zip(self._trained, self._leaves, strict=True))
         # One row a member, so that settings of shape [P, 1] fit every tensor.
         self._rows = [torch.nn.Parameter(leaf.detach().view(len(self), -1)) for leaf in self._leaves]
+        self._explicit = None
+        if isinstance(self.net, TabularNet):
+            self._explicit = ExplicitGradient(self.net, self.tensors)
+            for rows, gradient in zip(self._rows, self._explicit.gradients, strict=True):
+                rows.grad = gradient.view(rows.shape)
         # One member is a plain optimizer with plain numbers: the fused kernel serves it.
         hyper = (lambda t: t) if self.stacked else (lambda t: float(t))
         return INNA(
@@ -313,6 +318,12 @@ class Population:
     def _step(self, batch: Batch) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
         smoothing = self.label_smoothing if self._smooths else None
+        if self._explicit is not None:
+            output = self._explicit.forward(batch.x, self._dropout_mask(batch))
+            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            self._explicit.backward(slope)
+            self.optimizer.step()
+            return loss
         with self._own_stream():
             output = self.net(
                 self._named, batch.x, self._dropout_mask(batch), training=True, counts=batch.counts
