@@ -4,9 +4,12 @@ Every tensor of the net is stacked along a leading axis of members, [P, *shape],
 their gradients need no copies; a member's weights as one vector, [n], are put together when they are asked for.
 """
 
+import inspect
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +18,20 @@ from torch import Tensor
 from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
-from inna_tune.nets import ExplicitGradient, Net, TabularNet
+from inna_tune.engine.method import Method, matrix_products
+from inna_tune.engine.stepping import Captured, Stepping, trained_names
+from inna_tune.engine.updates import DEFAULT_LR, MOMENTUM
+from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.optim.curvature import calibrate
-from inna_tune.optim.inna import INNA
 from inna_tune.optim.schedules import decay_factor
 
 # Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
 _FORWARD_ELEMENTS = 2**22
 
-# Rows on which a member's curvature is measured.
+# Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
+_SANITY_ROWS = 256
 
 
 def stacked_views(net: Net, flat: Tensor) -> dict[str, Tensor]:
@@ -89,6 +95,8 @@ class Population:
         Shared by all.
     horizon : int
         Epochs over which the cosine law falls to zero.
+    method : Method, optional
+        Optimizer and the like, shared by all.
     stacked : bool, default=False
         Step a single member in the way that several are stepped. Its results then are, on a CPU, those it has in company
         to the last bit, and a step takes a little longer.
@@ -110,9 +118,11 @@ class Population:
         *,
         batch_size: int,
         horizon: int,
+        method: Method | None = None,
         stacked: bool = False,
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
+        self.method = Method() if method is None else method
         # Decided once: a member that the others leave goes on as it began.
         self.stacked = stacked or len(members) > 1
         self.members = list(members)
@@ -122,9 +132,9 @@ class Population:
         # Without validation rows some training rows tell whether the weights are still sane: the loss met in training is
         # that of the weights before each step.
         self.watched_rows = [
-            torch.from_numpy(
-                m.validation_rows if len(m.validation_rows) else m.train_rows[:_CALIBRATION_ROWS]
-            ).to(device)
+            torch.from_numpy(m.validation_rows if len(m.validation_rows) else m.train_rows[:_SANITY_ROWS]).to(
+                device
+            )
             for m in members
         ]
         # Three streams a member, on the CPU so that they are the same on every device.
@@ -147,7 +157,7 @@ class Population:
             self.mean_weight = torch.stack([take(table.weight, r[None]).mean() for r in self.rows])[:, None]
         self.curvature = column([float("nan")] * len(members))
         self.lr, self.alpha, self.beta = self._settings(calibration)
-        self.optimizer = self._new_optimizer()
+        self.stepping = self._new_stepping()
 
     def __len__(self) -> int:
         return len(self.members)
@@ -159,8 +169,11 @@ class Population:
 
     @property
     def flat(self) -> Tensor:
-        """The members' weights as vectors, a new tensor [P, n]."""
-        return torch.cat([t.detach().reshape(len(self), -1) for t in self.tensors.values()], 1)
+        """The members' weights as vectors, averaged if the method says so; a new tensor [P, n]."""
+        parts = {name: t.detach().reshape(len(self), -1) for name, t in self.tensors.items()}
+        if self.stepping.averages:
+            parts |= zip(self._trained, self.stepping.averages, strict=True)
+        return torch.cat(list(parts.values()), 1)
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.dtype, device=self.table.x.device)[:, None]
@@ -168,8 +181,10 @@ class Population:
     # ------------------------------------------------------------------ settings
 
     def _settings(self, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the members say of lr, alpha and beta, the open places filled from the curvature."""
+        """What the members say of lr, alpha and beta, the open places filled: from the curvature, where it sets them."""
         said = {name: [getattr(m, name) for m in self.members] for name in ("lr", "alpha", "beta")}
+        if (usual := self._usual()) is not None:
+            said = {n: [usual[n] if v is None else v for v in values] for n, values in said.items()}
         open_ = [any(said[name][i] is None for name in said) for i in range(len(self))]
         filled = {
             name: self._column([0.0 if v is None else v for v in values]) for name, values in said.items()
@@ -183,6 +198,18 @@ class Population:
                 missing = torch.tensor([said[name][i] is None for i in which], device=self.device)[:, None]
                 filled[name][chosen] = torch.where(missing, found[name], filled[name][chosen])
         return filled["lr"], filled["alpha"], filled["beta"]
+
+    def _usual(self) -> dict[str, float] | None:
+        """Settings of optimizers whose steps have no natural scale; None where the curvature gives one."""
+        kind = self.method.optimizer
+        if kind == "inna" or (kind == "sgd" and any(m.lr is None for m in self.members)):
+            return None
+        if not isinstance(kind, str):
+            own = inspect.signature(kind).parameters.get("lr")
+            lr = own.default if own is not None and isinstance(own.default, float) else 1e-3
+            return {"lr": lr, "alpha": math.nan, "beta": math.nan}
+        alpha, beta = (0.1, 0.9) if kind == "innaprop" else (math.nan, math.nan)
+        return {"lr": DEFAULT_LR.get(kind, math.nan), "alpha": alpha, "beta": beta}
 
     def _calibrate(self, which: list[int], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Curvature and the settings that follow from it, each [len(which), 1]."""
@@ -211,36 +238,37 @@ class Population:
                 seed=[self.members[i].seed for i in which],
                 scaled_alpha=self.loss.scaled_alpha,
             )
-        return {
+        settings = {
             name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
             for name in ("curvature", "lr", "alpha", "beta")
         }
+        if self.method.optimizer == "sgd":
+            # Half of the largest stable step of heavy ball, 2(1 + μ)/λ: as far from the edge as INNA's r = 2.
+            momentum = self.method.optimizer_params.get("momentum", MOMENTUM)
+            settings["lr"] = (1.0 + momentum) / settings["curvature"]
+            settings["alpha"] = settings["beta"] = torch.full_like(settings["lr"], math.nan)
+        return settings
 
     @property
     def _trained(self) -> list[str]:
-        return [name for name in self.tensors if name not in self.net.buffers]
+        return trained_names(self.net, list(self.tensors))
 
-    def _new_optimizer(self) -> INNA:
-        """An optimizer over ``tensors`` as they are now, and the leaves of the forward pass."""
+    def _new_stepping(self) -> Stepping:
+        """What steps ``tensors`` as they are now."""
         self._drops = any(m.dropout > 0 for m in self.members)
-        self._smooths = any(m.label_smoothing > 0 for m in self.members)
-        self._leaves = [self.tensors[name].detach().requires_grad_() for name in self._trained]
-        self._named = self.tensors | dict(zip(self._trained, self._leaves, strict=True))
-        # One row a member, so that settings of shape [P, 1] fit every tensor.
-        self._rows = [torch.nn.Parameter(leaf.detach().view(len(self), -1)) for leaf in self._leaves]
-        self._explicit = None
-        if isinstance(self.net, TabularNet):
-            self._explicit = ExplicitGradient(self.net, self.tensors)
-            for rows, gradient in zip(self._rows, self._explicit.gradients, strict=True):
-                rows.grad = gradient.view(rows.shape)
-        # One member is a plain optimizer with plain numbers: the fused kernel serves it.
-        hyper = (lambda t: t) if self.stacked else (lambda t: float(t))
-        return INNA(
-            self._rows,
-            lr=hyper(self.lr),
-            alpha=hyper(self.alpha),
-            beta=hyper(self.beta),
-            weight_decay=hyper(self.weight_decay) if bool((self.weight_decay != 0).any()) else 0.0,
+        self._captured: Captured | None = None
+        settings = {name: getattr(self, name) for name in ("lr", "alpha", "beta", "weight_decay")}
+        return Stepping(
+            self.net,
+            self.loss,
+            self.tensors,
+            self.method,
+            settings,
+            label_smoothing=self.label_smoothing
+            if any(m.label_smoothing > 0 for m in self.members)
+            else None,
+            stacked=self.stacked,
+            own_stream=self._own_stream,
         )
 
     # ------------------------------------------------------------------ training
@@ -302,38 +330,37 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
-        (group,) = self.optimizer.param_groups
-        total, seen = self.table.x.new_zeros(2, len(self))
         batches = iterate_batches(self.table, rows, self.mean_weight, self.batch_size, self.net.minimum_rows)
+        with matrix_products(self.method.precision, self.device):
+            return self._steps(batches, rates, numbers, deadline, after_step)
+
+    def _steps(
+        self,
+        batches: Iterable[Batch],
+        rates: Tensor,
+        numbers: list[float] | None,
+        deadline: float | None,
+        after_step: Callable[[], None] | None,
+    ) -> tuple[Tensor, bool]:
+        total, seen = self.table.x.new_zeros(2, len(self))
         for step, batch in enumerate(batches):
             if deadline is not None and time.monotonic() > deadline:
                 return total / seen.clamp(min=1), False
-            group["lr"] = rates[step] if numbers is None else numbers[step]
-            total += self._step(batch) * batch.count
+            rate = rates[step] if numbers is None else numbers[step]
+            total += self._step(batch, rate) * batch.count
             seen += batch.count
             if after_step is not None:
                 after_step()
         return total / seen, True
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, rate: Any) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        smoothing = self.label_smoothing if self._smooths else None
-        if self._explicit is not None:
-            output = self._explicit.forward(batch.x, self._dropout_mask(batch))
-            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
-            self._explicit.backward(slope)
-            self.optimizer.step()
-            return loss
-        with self._own_stream():
-            output = self.net(
-                self._named, batch.x, self._dropout_mask(batch), training=True, counts=batch.counts
-            )
-            loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
-            gradients = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
-        for rows, gradient in zip(self._rows, gradients, strict=True):
-            rows.grad = gradient.reshape(rows.shape)
-        self.optimizer.step()
-        return loss.detach()
+        mask = self._dropout_mask(batch)
+        if Captured.is_possible(self.stepping, self.device) and batch.x.shape[1] == self.batch_size:
+            if self._captured is None or not self._captured.fits(batch):
+                self._captured = Captured(self.stepping, batch, mask)
+            return self._captured(batch, rate, mask)
+        return self.stepping(batch, rate, mask)
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
@@ -375,7 +402,6 @@ class Population:
             Positions among the present members, at least one.
         """
         index = torch.tensor(list(positions), device=self.device)
-        states = [self.optimizer.state[rows] for rows in self._rows]
         for name in ("members", "rows", "watched_rows", "order_streams", "dropout_streams"):
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
@@ -384,11 +410,5 @@ class Population:
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
         self.tensors = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
-        shapes = [rows.shape for rows in self._rows]
-        self.optimizer = self._new_optimizer()
-        for rows, shape, state in zip(self._rows, shapes, states, strict=True):
-            if state:
-                self.optimizer.state[rows] = {
-                    name: value[index] if isinstance(value, Tensor) and value.shape == shape else value
-                    for name, value in state.items()
-                }
+        older, self.stepping = self.stepping, self._new_stepping()
+        self.stepping.adopt(older, index)

@@ -10,6 +10,7 @@ from torch import Tensor
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberResult, StopReason
+from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.nets import Net
 
@@ -37,6 +38,8 @@ class Stack:
         Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
+    method : Method, optional
+        Optimizer and the like, shared by all.
     stacked : bool
         As for `Population`.
     """
@@ -50,13 +53,21 @@ class Stack:
         *,
         batch_size: int,
         max_epochs: int,
+        method: Method | None = None,
         stacked: bool = False,
     ) -> None:
         self.max_epochs = max_epochs
         self.epoch = 0
         self._seconds = 0.0
         self.population = Population(
-            net, table, members, loss, batch_size=batch_size, horizon=max_epochs, stacked=stacked
+            net,
+            table,
+            members,
+            loss,
+            batch_size=batch_size,
+            horizon=max_epochs,
+            method=method,
+            stacked=stacked,
         )
         self.active = list(range(len(members)))
         population = self.population

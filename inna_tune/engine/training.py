@@ -8,6 +8,7 @@ from torch import Tensor
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberResult
+from inna_tune.engine.method import Method
 from inna_tune.engine.stack import Stack
 from inna_tune.engine.width import is_out_of_memory, stacking_width
 from inna_tune.nets import Net
@@ -32,6 +33,8 @@ class Training:
         Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
+    method : Method, optional
+        Optimizer and the like, shared by all.
     width : int, optional
         Members in a stack. None: the quickest, by a few timed steps (`stacking_width`).
     stacked : bool, default=False
@@ -60,6 +63,7 @@ class Training:
         *,
         batch_size: int,
         max_epochs: int,
+        method: Method | None = None,
         width: int | None = None,
         stacked: bool = False,
     ) -> None:
@@ -67,10 +71,10 @@ class Training:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
         self.net, self.max_epochs, self.epoch = net, max_epochs, 0
         self.members = list(members)
-        self._table, self._loss, self._batch_size = table, loss, batch_size
+        self._table, self._loss, self._batch_size, self._method = table, loss, batch_size, method
         self._stacked = stacked or len(self.members) > 1
         if width is None:
-            width = stacking_width(net, table, self.members, loss, batch_size=batch_size)
+            width = stacking_width(net, table, self.members, loss, batch_size=batch_size, method=method)
         everyone = range(len(self.members))
         self._stacks: list[tuple[list[int], Stack]] = []
         # Members that had left a stack before it was halved.
@@ -88,6 +92,7 @@ class Training:
                 self._loss,
                 batch_size=self._batch_size,
                 max_epochs=self.max_epochs,
+                method=self._method,
                 stacked=self._stacked,
             )
         except (RuntimeError, MemoryError) as error:

@@ -16,6 +16,7 @@ import torch
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
+from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.nets import Net
 
@@ -30,13 +31,19 @@ _measured: dict[tuple[object, ...], dict[int, float]] = {}
 
 
 def stacking_width(
-    net: Net, table: TableTensors, members: Sequence[Member], loss: Loss, *, batch_size: int
+    net: Net,
+    table: TableTensors,
+    members: Sequence[Member],
+    loss: Loss,
+    *,
+    batch_size: int,
+    method: Method | None = None,
 ) -> int:
     """Number of members to train as one stack.
 
     Parameters
     ----------
-    net, table, loss, batch_size
+    net, table, loss, batch_size, method
         As for `Population`.
     members : sequence of Member
         Those to be trained; the width is at most their number.
@@ -52,12 +59,12 @@ def stacking_width(
         return 1
     device = table.x.device
     threads = torch.get_num_threads()
-    key = (net, batch_size, str(device), table.x.dtype, threads, _kind(members))
+    key = (net, batch_size, str(device), table.x.dtype, threads, repr(method), _kind(members))
     seconds = _measured.setdefault(key, {})
     tried: dict[int, float] = {}
     for width in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:
         if width not in seconds:
-            seconds[width] = _seconds_a_member(net, table, members[:width], loss, batch_size)
+            seconds[width] = _seconds_a_member(net, table, members[:width], loss, batch_size, method)
         tried[width] = seconds[width]
         if tried[width] > _HOPELESS * min(tried.values()):
             break
@@ -97,7 +104,12 @@ def _free_bytes(device: torch.device) -> float:
 
 
 def _seconds_a_member(
-    net: Net, table: TableTensors, members: Sequence[Member], loss: Loss, batch_size: int
+    net: Net,
+    table: TableTensors,
+    members: Sequence[Member],
+    loss: Loss,
+    batch_size: int,
+    method: Method | None = None,
 ) -> float:
     """The quickest of a few steps, divided by the members."""
     few = _TIMED_STEPS * batch_size
@@ -105,7 +117,9 @@ def _seconds_a_member(
         replace(m, train_rows=m.train_rows[:few], lr=1e-6, alpha=1.0, beta=1e-3, decay="constant")
         for m in members
     ]
-    population = Population(net, table, short, loss, batch_size=batch_size, horizon=1, stacked=True)
+    population = Population(
+        net, table, short, loss, batch_size=batch_size, horizon=1, method=method, stacked=True
+    )
     times: list[float] = []
     clock = _clock(table.x.device, times)
     clock()

@@ -56,6 +56,11 @@ class TabularNet:
         return max(self.in_features, self.out_features, *self.hidden_layer_sizes, 1)
 
     @property
+    def is_perceptron(self) -> bool:
+        """Whether it is nothing but affine layers, ReLU and dropout, as `ExplicitGradient` computes them."""
+        return True
+
+    @property
     def draws(self) -> bool:
         """No: the dropout mask comes from outside."""
         return False

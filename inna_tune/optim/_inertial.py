@@ -367,7 +367,9 @@ def zeros_for(p: Tensor) -> Tensor:
 
 
 def counter(count: int | Tensor, group: dict[str, Any]) -> int | Tensor:
-    """A step count as the host or, under ``capturable``, the device keeps it."""
+    """A step count as the host or, under ``capturable``, the device keeps it; counts of members stay tensors."""
+    if isinstance(count, Tensor) and count.dim() > 0:
+        return count.to(_device(group)).clone()
     if group["capturable"]:
         return torch.as_tensor(count, dtype=torch.float32, device=_device(group)).clone()
     return int(count)

@@ -41,7 +41,8 @@ class INNAprop(InertialNewton):
         Parameters, named parameters, or dicts that define groups, as for any torch optimizer.
     lr : float or Tensor, default 1e-3
         Step size γ ≥ 0. Where it is zero, weights and velocity stay exactly what they are, also when the gradient is
-        not finite; the second moment goes on, with what is not finite counted as zero.
+        not finite. The second moment goes on, with what is not finite counted as zero; that of a population's member,
+        whose ``lr`` is one of several in a tensor, stays as well.
     alpha : float or Tensor, default 0.1
         Viscous friction α ≥ 0.
     beta : float or Tensor, default 0.9
@@ -121,18 +122,25 @@ class INNAprop(InertialNewton):
 
     def _update(self, group: dict[str, Any], batch: Batch) -> None:
         lr, alpha, beta, weight_decay = group["lr"], group["alpha"], group["beta"], group["weight_decay"]
-        if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
+        still = standing_still(lr) if isinstance(lr, Tensor) else None
+        if still is not None:
             batch.grads = [
                 torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in batch.grads
             ]
+        by_member = isinstance(lr, Tensor) and lr.dim() > 0
         moments, updates = [], []
         for p in batch.params:
             state = self.state[p]
-            state["updates"] += 1
+            if by_member and not (isinstance(state["updates"], Tensor) and state["updates"].dim() > 0):
+                state["updates"] = torch.zeros_like(lr) + state["updates"]
+            state["updates"] += 1 if still is None or not by_member else ~still
             moments.append(state["second_moment"])
             updates.append(state["updates"])
+        before = [moment.clone() for moment in moments] if by_member and still is not None else []
         by_kernel = (
-            not group["capturable"] and may_fuse(group, batch) and all(v.is_contiguous() for v in moments)
+            not (group["capturable"] or by_member)
+            and may_fuse(group, batch)
+            and all(v.is_contiguous() for v in moments)
         )
         whole = not by_kernel or has_tensors(lr, alpha, beta, weight_decay)
         columns = [batch.weights, batch.grads, batch.momenta, moments]
@@ -158,6 +166,8 @@ class INNAprop(InertialNewton):
                 # which the inertial step takes in its stride, but for a factor on θ that usual settings round to 1.
                 shrink(weights, lr, excess / lr)
                 decay = (1.0 - alpha * lr) * weight_decay / beta / (1.0 - excess)
+            for second, old in zip(seconds, before, strict=False):
+                second.copy_(torch.where(still.to(second.device), old, second))  # type: ignore[union-attr]
             piece = Batch(batch.params[rows], weights, directions, momenta, scale)
             self._advance(group, piece, lr, gradient_decay=decay)
             batch.scale = piece.scale
@@ -218,7 +228,7 @@ def _directions(
     """The same by foreach or one by one."""
     sigma, eps = group["sigma"], group["eps"]
     roots: list[Any] = [_root_of_bias(sigma, count) for count in updates]
-    if foreach and not group["capturable"]:
+    if foreach and not any(isinstance(root, Tensor) for root in roots):
         torch._foreach_mul_(moments, sigma)
         torch._foreach_addcmul_(moments, grads, grads, 1.0 - sigma)
         denominators = torch._foreach_sqrt(moments)

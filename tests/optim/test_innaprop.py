@@ -158,14 +158,32 @@ def test_a_member_at_lr_zero_is_exactly_untouched():
         p.grad = torch.randn(3, 5, generator=torch.Generator().manual_seed(step))
         if step == 4:
             optimizer.param_groups[0]["lr"][1] = 0.0
-            before = p.detach()[1].clone(), optimizer.state[p]["momentum"][1].clone()
+            state = optimizer.state[p]
+            before = p.detach()[1].clone(), state["momentum"][1].clone(), state["second_moment"][1].clone()
         if step >= 4:
             p.grad[1] = torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0, 2.0])
         optimizer.step()
     assert torch.equal(p.detach()[1], before[0])
     assert torch.equal(optimizer.state[p]["momentum"][1], before[1])
+    assert torch.equal(optimizer.state[p]["second_moment"][1], before[2])
     assert p.isfinite().all()
-    assert optimizer.state[p]["second_moment"].isfinite().all()
+    assert optimizer.state[p]["updates"].flatten().tolist() == [8, 4, 8]
+
+
+def test_a_member_that_sat_out_steps_goes_on_as_if_there_had_been_none():
+    start = torch.randn(2, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    together, alone = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start[1].clone())
+    lr = torch.full((2, 1), 0.01, dtype=torch.float64)
+    both, single = INNAprop([together], lr=lr), INNAprop([alone], lr=0.01)
+    for step in range(12):
+        grad = torch.randn(2, 5, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+        resting = step % 3 == 2
+        both.param_groups[0]["lr"] = lr * torch.tensor([[1.0], [0.0 if resting else 1.0]])
+        together.grad, alone.grad = grad, grad[1]
+        both.step()
+        if not resting:
+            single.step()
+    torch.testing.assert_close(together[1], alone, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize("saving", WAYS, ids=str)

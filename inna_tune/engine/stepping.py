@@ -1,0 +1,203 @@
+"""One training step of a stack of members: outputs, loss, gradients, update."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inna_tune.engine.batches import Batch
+from inna_tune.engine.losses import Loss
+from inna_tune.engine.method import Method
+from inna_tune.engine.updates import make_updates
+from inna_tune.nets import ExplicitGradient, Net, TabularNet
+
+
+class Stepping:
+    """Steps the stacked tensors of a population in place.
+
+    Parameters
+    ----------
+    net : Net
+    loss : Loss
+    tensors : mapping of str to Tensor
+        Each [P, *shape].
+    method : Method
+    settings : mapping of str to Tensor of shape [P, 1]
+        ``lr``, ``alpha``, ``beta``, ``weight_decay``.
+    label_smoothing : Tensor of shape [P, 1], optional
+    stacked : bool
+        Whether a single member steps as in company.
+    own_stream : callable
+        Context in which a net may draw from torch's global stream.
+
+    Attributes
+    ----------
+    averages : list of Tensor, each [P, n]
+        The averaged weights, trained tensors in their order; empty without averaging.
+    """
+
+    def __init__(
+        self,
+        net: Net,
+        loss: Loss,
+        tensors: Mapping[str, Tensor],
+        method: Method,
+        settings: Mapping[str, Tensor],
+        *,
+        label_smoothing: Tensor | None,
+        stacked: bool,
+        own_stream: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.net, self.loss, self.method, self.stacked = net, loss, method, stacked
+        self.label_smoothing, self._own_stream = label_smoothing, own_stream
+        trained = [name for name in tensors if name not in net.buffers]
+        n_members = len(next(iter(tensors.values())))
+        # One row a member, so that settings of shape [P, 1] fit every tensor.
+        self.rows = [torch.nn.Parameter(tensors[name].detach().view(n_members, -1)) for name in trained]
+        self._explicit = None
+        if isinstance(net, TabularNet) and net.is_perceptron and method.is_plain:
+            self._explicit = ExplicitGradient(net, tensors)
+            for rows, gradient in zip(self.rows, self._explicit.gradients, strict=True):
+                rows.grad = gradient.view(rows.shape)
+        else:
+            self._leaves = [tensors[name].detach().requires_grad_() for name in trained]
+            self._named = dict(tensors) | dict(zip(trained, self._leaves, strict=True))
+        self._updates = make_updates(
+            method.optimizer, self.rows, settings, method.optimizer_params, stacked=stacked
+        )
+        self.averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
+        self.count = self.rows[0].new_zeros(n_members, 1)
+
+    def __call__(self, batch: Batch, rate: Any, dropout_mask: Tensor | None) -> Tensor:
+        """One step of every member on its batch.
+
+        Parameters
+        ----------
+        batch : Batch
+        rate : Tensor of shape [P, 1], or float for a single member that is not stacked
+            Step sizes; where one is 0 the member stays exactly as it is.
+        dropout_mask : Tensor of shape [P, B, dropout_width], optional
+
+        Returns
+        -------
+        Tensor of shape [P]
+            The losses of the batch.
+        """
+        loss = self._gradients(batch, dropout_mask)
+        with torch.no_grad():
+            if self.method.gradient_clip is not None:
+                self._clip(self.method.gradient_clip)
+            self._updates.step(rate)
+            if self.method.averaging is not None:
+                self._average(rate, self.method.averaging)
+        return loss
+
+    def _gradients(self, batch: Batch, dropout_mask: Tensor | None) -> Tensor:
+        """Leave the gradients at ``rows``; the losses, [P]."""
+        smoothing = self.label_smoothing
+        if self._explicit is not None:
+            output = self._explicit.forward(batch.x, dropout_mask)
+            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            self._explicit.backward(slope)
+            return loss
+        with self._own_stream():
+            with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):
+                output = self.net(self._named, batch.x, dropout_mask, training=True, counts=batch.counts)
+            loss = self.loss.per_row(output.to(batch.x.dtype), batch.target, smoothing)
+            loss = (loss * batch.coefficient).sum(1)
+            gradients = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
+        for rows, gradient in zip(self.rows, gradients, strict=True):
+            rows.grad = gradient.reshape(rows.shape)
+        return loss.detach()
+
+    def _clip(self, longest: float) -> None:
+        gradients = [rows.grad for rows in self.rows if rows.grad is not None]
+        length = torch.stack([g.square().sum(1) for g in gradients]).sum(0).sqrt()
+        # A gradient that is not finite keeps its NaN, so that the member is seen to have diverged.
+        factor = (longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1.0)[:, None]
+        for gradient in gradients:
+            gradient.mul_(factor)
+
+    def _average(self, rate: Any, decay: float) -> None:
+        moving = (torch.as_tensor(rate, device=self.count.device) != 0).to(self.count)
+        self.count += moving
+        share = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
+        for average, rows in zip(self.averages, self.rows, strict=True):
+            average.lerp_(rows, share.expand_as(rows))
+
+    def adopt(self, older: "Stepping", index: Tensor) -> None:
+        """Take over what ``older`` remembers of the members at these places.
+
+        Parameters
+        ----------
+        older : Stepping
+            Of the population that this one's members are from.
+        index : Tensor of int64, shape [P]
+            Their places in it.
+        """
+        self._updates.adopt(older._updates, index)
+        self.averages = [average[index] for average in older.averages]
+        self.count = older.count[index]
+
+
+class Captured:
+    """A `Stepping` on CUDA as a graph: one launch a step.
+
+    Parameters
+    ----------
+    stepping : Stepping
+        Stacked, so that it reads nothing on the host.
+    batch : Batch
+        Sets the shapes; later batches must have them.
+    dropout_mask : Tensor, optional
+        As for later batches.
+    """
+
+    def __init__(self, stepping: Stepping, batch: Batch, dropout_mask: Tensor | None) -> None:
+        x, target, coefficient = (t.clone() for t in (batch.x, batch.target, batch.coefficient))
+        self._places = [x, target, coefficient]
+        self._mask = None if dropout_mask is None else dropout_mask.clone()
+        self._rate = stepping.rows[0].new_zeros(len(batch.x), 1)
+        own = Batch(x, target, coefficient, batch.count, batch.counts)
+        # Steps of size zero warm up what is allocated once, and leave weights and velocities exactly as they are.
+        stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                stepping(own, self._rate, self._mask)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._loss = stepping(own, self._rate, self._mask)
+
+    @staticmethod
+    def is_possible(stepping: Stepping, device: torch.device) -> bool:
+        """Whether a step can be captured: on CUDA, by INNA, of a net that draws nothing and keeps no statistics."""
+        return (
+            device.type == "cuda"
+            and stepping.stacked
+            and stepping.method.optimizer in ("inna", "innaprop")
+            and not stepping.net.draws
+            and not stepping.net.buffers
+        )
+
+    def fits(self, batch: Batch) -> bool:
+        """Whether a batch has the shape that was captured."""
+        return batch.x.shape == self._places[0].shape
+
+    def __call__(self, batch: Batch, rate: Tensor, dropout_mask: Tensor | None) -> Tensor:
+        """One step, as by `Stepping`; the losses are good until the next."""
+        for place, value in zip(self._places, (batch.x, batch.target, batch.coefficient), strict=True):
+            place.copy_(value)
+        if self._mask is not None and dropout_mask is not None:
+            self._mask.copy_(dropout_mask)
+        self._rate.copy_(rate)
+        self._graph.replay()
+        return self._loss
+
+
+def trained_names(net: Net, names: Sequence[str]) -> list[str]:
+    """Those of a net's tensors that an optimizer steps."""
+    return [name for name in names if name not in net.buffers]
