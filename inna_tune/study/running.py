@@ -202,7 +202,7 @@ class TrialRunner:
                 if cohort.diverged(place) or not cohort.is_active(place):
                     finish(place)
                     continue
-                score = float(np.mean(cohort.scores(place, self.scorer)))
+                score = float(np.mean(cohort.scores(place, self.scorer, final=False)))
                 candidate.trial.report(score, rung)
                 if candidate.estimator.decay != "cosine" and self._should_prune(candidate.trial):
                     cohort.drop([place])
