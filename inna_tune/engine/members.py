@@ -28,8 +28,9 @@ class Member:
     weight_decay, dropout, label_smoothing : float
         L2 penalty (as INNA's ``weight_decay``), probability of dropping a hidden unit, share of each label that
         is spread over all classes.
-    used_features : int, optional
-        Number of leading columns of the table that are this member's; the others are padding.
+    used_features : tuple of two int, or int, optional
+        How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
+        how many leading columns in all); the others are padding and hold zeros.
     """
 
     train_rows: npt.NDArray[np.int64]
@@ -43,7 +44,7 @@ class Member:
     weight_decay: float = 0.0
     dropout: float = 0.0
     label_smoothing: float = 0.0
-    used_features: int | None = None
+    used_features: tuple[int, int] | int | None = None
 
 
 @dataclass
