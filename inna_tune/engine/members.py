@@ -30,8 +30,9 @@ class Member:
         is spread over all classes.
     patience : int, optional
         The member stops after this many epochs without a better validation loss. None: never.
-    used_features : int, optional
-        Number of leading columns of the table that are this member's; the others are padding.
+    used_features : tuple of two int, or int, optional
+        How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
+        how many leading columns in all); the others are padding and hold zeros.
     """
 
     train_rows: npt.NDArray[np.int64]
@@ -46,7 +47,7 @@ class Member:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     patience: int | None = None
-    used_features: int | None = None
+    used_features: tuple[int, int] | int | None = None
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,14 +56,20 @@ class Stepping:
         n_members = len(next(iter(tensors.values())))
         # One row a member, so that settings of shape [P, 1] fit every tensor.
         self.rows = [torch.nn.Parameter(tensors[name].detach().view(n_members, -1)) for name in trained]
-        self._explicit = None
-        if isinstance(net, TabularNet) and net.is_perceptron and method.is_plain:
+        # The passes through a plain trunk are written out; autograd computes what is left, embeddings or all.
+        self._explicit: ExplicitGradient | None = None
+        if isinstance(net, TabularNet) and net.is_trunk_plain and method.is_plain:
             self._explicit = ExplicitGradient(net, tensors)
-            for rows, gradient in zip(self.rows, self._explicit.gradients, strict=True):
-                rows.grad = gradient.view(rows.shape)
-        else:
-            self._leaves = [tensors[name].detach().requires_grad_() for name in trained]
-            self._named = dict(tensors) | dict(zip(trained, self._leaves, strict=True))
+        explicit = {} if self._explicit is None else self._explicit.gradients
+        self._leaves: dict[str, Tensor] = {}
+        self._leaf_rows: list[Tensor] = []
+        for name, rows in zip(trained, self.rows, strict=True):
+            if name in explicit:
+                rows.grad = explicit[name].view(rows.shape)
+            else:
+                self._leaves[name] = tensors[name].detach().requires_grad_()
+                self._leaf_rows.append(rows)
+        self._named = dict(tensors) | self._leaves
         self._updates = make_updates(
             method.optimizer, self.rows, settings, method.optimizer_params, stacked=stacked
         )
@@ -97,20 +103,27 @@ class Stepping:
     def _gradients(self, batch: Batch, dropout_mask: Tensor | None) -> Tensor:
         """Leave the gradients at ``rows``; the losses, [P]."""
         smoothing = self.label_smoothing
+        leaves = list(self._leaves.values())
         if self._explicit is not None:
-            output = self._explicit.forward(batch.x, dropout_mask)
+            inputs = cast("TabularNet", self.net).inputs(self._named, batch.x) if leaves else batch.x
+            output = self._explicit.forward(inputs.detach(), dropout_mask)
             loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
-            self._explicit.backward(slope)
+            slope_of_inputs = self._explicit.backward(slope, through=bool(leaves))
+            if slope_of_inputs is not None:
+                self._keep(torch.autograd.grad(inputs, leaves, slope_of_inputs))
             return loss
         with self._own_stream():
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):
                 output = self.net(self._named, batch.x, dropout_mask, training=True, counts=batch.counts)
             loss = self.loss.per_row(output.to(batch.x.dtype), batch.target, smoothing)
             loss = (loss * batch.coefficient).sum(1)
-            gradients = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
-        for rows, gradient in zip(self.rows, gradients, strict=True):
-            rows.grad = gradient.reshape(rows.shape)
+            gradients = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
+        self._keep(gradients)
         return loss.detach()
+
+    def _keep(self, gradients: Sequence[Tensor]) -> None:
+        for rows, gradient in zip(self._leaf_rows, gradients, strict=True):
+            rows.grad = gradient.reshape(rows.shape)
 
     def _clip(self, longest: float) -> None:
         gradients = [rows.grad for rows in self.rows if rows.grad is not None]

@@ -234,7 +234,13 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         )
         return np.sort(train), np.sort(validation)
 
-    def _member(self, train: Rows, validation: Rows, seed: int, used_features: int | None = None) -> Member:
+    def _member(
+        self,
+        train: Rows,
+        validation: Rows,
+        seed: int,
+        used_features: tuple[int, int] | int | None = None,
+    ) -> Member:
         """A member with this estimator's settings."""
         lr, alpha, beta = (
             None if value == "auto" else float(value) for value in (self.lr, self.alpha, self.beta)

@@ -1,4 +1,4 @@
-"""Forward and backward passes of a multi-layer perceptron, written out.
+"""Forward and backward passes of the plain trunk of a tabular net, written out.
 
 What autograd does for a small net is mostly to allocate: a step of one member takes 2.5 times as long with it, of 32
 members half again as long (studies/population_speed.py). Here activations and gradients have their places once and for
@@ -14,19 +14,21 @@ from inna_tune.nets.tabular import TabularNet
 
 
 class ExplicitGradient:
-    """Gradients of a stacked `TabularNet`, in buffers that each pass overwrites.
+    """Gradients of the layers of a stacked `TabularNet`, in buffers that each pass overwrites.
+
+    What lies before the layers, embeddings, is the caller's.
 
     Parameters
     ----------
     net : TabularNet
-        Its architecture.
+        Its architecture; its trunk must be plain.
     parameters : mapping of str to Tensor
         Stacked parameters, each ``[P, *net.parameter_shapes[name]]``, contiguous; changed in place between the passes.
 
     Attributes
     ----------
-    gradients : list of Tensor
-        In the order of ``net.parameter_shapes``, of the same shapes.
+    gradients : dict of str to Tensor
+        By name, of the shapes of the layers' parameters.
     """
 
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
@@ -35,11 +37,9 @@ class ExplicitGradient:
         self._biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
         self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
         self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
-        named = {
-            f"{layer.name}.weight": g for layer, g in zip(net.layers, self._weight_gradients, strict=True)
-        }
-        named |= {f"{layer.name}.bias": g for layer, g in zip(net.layers, self._bias_gradients, strict=True)}
-        self.gradients = [named[name] for name in net.parameter_shapes]
+        self.gradients: dict[str, Tensor] = {}
+        for layer, weight, bias in zip(net.layers, self._weight_gradients, self._bias_gradients, strict=True):
+            self.gradients |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
         # One set of places for the batches of each length; an epoch has two, whole ones and the last.
         self._places: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._inputs: list[Tensor] = []
@@ -62,7 +62,8 @@ class ExplicitGradient:
 
         Parameters
         ----------
-        x : Tensor of shape [P, B, in_features]
+        x : Tensor of shape [P, B, width]
+            What the first layer reads.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             As for `TabularNet`.
         """
@@ -83,25 +84,26 @@ class ExplicitGradient:
         return outputs[-1]
 
     @torch.no_grad()
-    def backward(self, slope: Tensor) -> list[Tensor]:
-        """Gradients of the loss, after `forward`.
+    def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
+        """Write the gradients of the loss into ``gradients``, after `forward`.
 
         Parameters
         ----------
         slope : Tensor of shape [P, B, out_features]
             Derivative of the loss with respect to the outputs.
+        through : bool, default=False
+            Whether to go on to the derivative with respect to ``x``.
 
         Returns
         -------
-        list of Tensor
-            ``gradients``, good until the next pass.
+        Tensor of shape [P, B, width], or None
         """
         _, slopes = self._rows(slope.shape[1])
         for i in reversed(range(len(self._weights))):
             torch.bmm(self._inputs[i].transpose(1, 2), slope, out=self._weight_gradients[i])
             torch.sum(slope, 1, keepdim=True, out=self._bias_gradients[i])
             if i == 0:
-                break
+                return torch.bmm(slope, self._weights[0].transpose(1, 2)) if through else None
             below = slopes[i - 1]
             torch.bmm(slope, self._weights[i].transpose(1, 2), out=below)
             if (mask := self._masks[i - 1]) is not None:
@@ -109,4 +111,4 @@ class ExplicitGradient:
             # Where a unit was dropped or negative its activation is zero, and so is its derivative.
             torch.ops.aten.threshold_backward.grad_input(below, self._inputs[i], 0, grad_input=below)
             slope = below
-        return self.gradients
+        return None

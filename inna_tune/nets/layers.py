@@ -6,11 +6,37 @@ to a stacked output. One member is simply ``P = 1``.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+
+class Activation(NamedTuple):
+    """An elementwise nonlinearity.
+
+    Attributes
+    ----------
+    function : callable
+        Tensor to tensor of the same shape.
+    gain : float
+        Factor g of the weights before it that keeps a second moment of 1: E[f(g z)²] = 1 for z from N(0, 1).
+    """
+
+    function: Callable[[Tensor], Tensor]
+    gain: float
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": Activation(torch.relu, math.sqrt(2.0)),
+    "gelu": Activation(F.gelu, 1.4680112605),
+    "silu": Activation(F.silu, 1.5587599301),
+    "mish": Activation(F.mish, 1.4514912400),
+    "selu": Activation(torch.selu, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +50,8 @@ class MemberLinear:
     in_features, out_features : int
         Widths.
     gain : float, default=1.0
-        Weights are drawn from N(0, gain² / fan-in); √2 keeps the variance through a ReLU (He et al., 2015).
+        Weights are drawn from N(0, gain² / fan-in); √2 keeps the second moment through a ReLU (He et al., 2015).
+        0 starts the map at zero.
 
     Notes
     -----
@@ -49,7 +76,7 @@ class MemberLinear:
         self,
         generator: torch.Generator,
         *,
-        used_features: int | None = None,
+        used: Tensor | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         """Draw one member's initial parameters.
@@ -58,18 +85,19 @@ class MemberLinear:
         ----------
         generator : torch.Generator
             The member's own stream.
-        used_features : int, optional
-            How many leading inputs this member really has. The rest is padding, made so that members of different
-            widths fit one stack: its weights are zero, and what is drawn is what the unpadded layer would draw.
+        used : Tensor of bool, shape [in_features], optional
+            Which inputs this member really has. The rest is padding, made so that members of different widths fit
+            one stack: its weights are zero, and what is drawn is what the unpadded layer would draw.
         dtype : torch.dtype, default=torch.float32
             Type of the parameters.
         """
-        used = self.in_features if used_features is None else used_features
+        if used is None:
+            used = torch.ones(self.in_features, dtype=torch.bool)
+        fan_in = int(used.sum())
         weight = torch.zeros(self.in_features, self.out_features, dtype=dtype)
-        scale = self.gain / math.sqrt(max(used, 1))
         # Drawn in float64 and rounded, so that a member starts at the same point in every dtype.
-        drawn = torch.randn(used, self.out_features, generator=generator, dtype=torch.float64)
-        weight[:used] = (scale * drawn).to(dtype)
+        drawn = torch.randn(fan_in, self.out_features, generator=generator, dtype=torch.float64)
+        weight[used] = (self.gain / math.sqrt(max(fan_in, 1)) * drawn).to(dtype)
         return {
             f"{self.name}.weight": weight,
             f"{self.name}.bias": torch.zeros(1, self.out_features, dtype=dtype),

@@ -124,7 +124,7 @@ class ModuleNet:
         self,
         generator: torch.Generator,
         *,
-        used_features: int | None = None,
+        used_features: tuple[int, int] | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
         """Build a module and take its tensors as one member's initial ones.
@@ -134,7 +134,7 @@ class ModuleNet:
         generator : torch.Generator
             The member's own stream, on the CPU: gives the seed under which the factory draws. The global streams of
             torch, numpy and Python stay as they are.
-        used_features : int, optional
+        used_features : tuple of two int, or int, optional
             Makes no difference: the module has weights for all columns, those of padding are multiplied by zeros.
         dtype : torch.dtype, default=torch.float32
             Type of all tensors, buffers of integers included. They are drawn in torch's default type and cast, so

@@ -54,10 +54,14 @@ class Net(Protocol):
         self,
         generator: torch.Generator,
         *,
-        used_features: int | None = None,
+        used_features: tuple[int, int] | int | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> dict[str, Tensor]:
-        """One member's initial tensors, drawn from its own stream; only ``used_features`` leading columns are its own."""
+        """One member's initial tensors, drawn from its own stream.
+
+        ``used_features`` says how many of the leading numeric columns and of the leading other columns are the
+        member's own (an int counts from the first column of the table on); the rest is padding and holds zeros.
+        """
         ...
 
     def __call__(

@@ -1,0 +1,102 @@
+"""Every kind of tabular net trained by the engine: against autograd, and in other company."""
+
+import numpy as np
+import pytest
+import torch
+
+from inna_tune.engine import (
+    CrossEntropy,
+    Member,
+    Method,
+    SquaredError,
+    Stack,
+    TableTensors,
+    Training,
+    stepping,
+)
+from inna_tune.nets import TabularNet
+
+N_ROWS, N_NUMERIC, N_OTHERS = 90, 3, 2
+CATEGORIES = (4, 7)
+
+
+def make_table(dtype=torch.float64, *, regression=False):
+    generator = torch.Generator().manual_seed(0)
+    floats = torch.randn(N_ROWS, N_NUMERIC + N_OTHERS, generator=generator, dtype=torch.float64)
+    codes = [torch.randint(n, (N_ROWS, 1), generator=generator).double() for n in CATEGORIES]
+    target = torch.randint(3, (N_ROWS,), generator=generator)
+    if regression:
+        target = torch.randn(N_ROWS, 3, generator=generator, dtype=torch.float64).to(dtype)
+    return TableTensors(torch.cat([floats, *codes], 1).to(dtype), target)
+
+
+def make_members(n):
+    order = np.random.default_rng(0).permutation(N_ROWS)
+    return [
+        Member(
+            order[: 60 - 7 * i], order[65:], i, lr=0.03 * (i + 1), alpha=0.5, beta=0.1,
+            dropout=0.2 * (i % 2), weight_decay=0.01 * i, patience=3,
+            used_features=(N_NUMERIC - (i == 1), N_OTHERS - (i == 2)),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+NETS = {
+    "plain": {},
+    "codes": {"categories": CATEGORIES},
+    "periodic": {"categories": CATEGORIES, "numeric_embedding": "periodic"},
+    "pbld": {"categories": CATEGORIES, "numeric_embedding": "pbld"},
+    "piecewise": {"categories": CATEGORIES, "numeric_embedding": "piecewise"},
+    "residual": {"categories": CATEGORIES, "block": "residual", "activation": "silu"},
+    "gelu": {"categories": CATEGORIES, "numeric_embedding": "pbld", "activation": "gelu"},
+}
+
+
+def make_net(options):
+    width = N_NUMERIC + N_OTHERS + (len(CATEGORIES) if "categories" in options else 0)
+    return TabularNet(width, (8, 6), 3, n_numeric=N_NUMERIC, **options)
+
+
+def padded(table, net, members):
+    """Columns that a member does not have hold zeros: here, each member trains on a copy of the table of its own."""
+    x = table.x[:, : net.in_features].clone()
+    for numeric, others in {m.used_features for m in members}:
+        x[:, numeric:N_NUMERIC] = 0
+        x[:, N_NUMERIC + others : N_NUMERIC + N_OTHERS] = 0
+    return TableTensors(x, table.target)
+
+
+@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
+def test_a_member_does_not_depend_on_its_company(options, dtype, tolerance):
+    net, members = make_net(options), make_members(4)
+    table = padded(make_table(dtype), net, members)
+
+    def train(some):
+        training = Training(net, table, some, CrossEntropy(), batch_size=16, max_epochs=10)
+        training.run()
+        return training.results
+
+    for member, result in zip(members, train(members), strict=True):
+        (alone,) = train([member])
+        torch.testing.assert_close(result.weights, alone.weights, rtol=10 * tolerance, atol=tolerance)
+        assert (result.epochs, result.best_epoch) == (alone.epochs, alone.best_epoch)
+
+
+@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("regression", [False, True])
+def test_passes_written_out_are_autograds(options, regression, monkeypatch):
+    net, members = make_net(options), make_members(3)
+    table = padded(make_table(regression=regression), net, members)
+    loss = SquaredError() if regression else CrossEntropy()
+
+    def run():
+        stack = Stack(net, table, members, loss, batch_size=16, max_epochs=5, method=Method(averaging=0.9))
+        stack.run()
+        return [r.weights for r in stack.results]
+
+    found = run()
+    monkeypatch.setattr(stepping.TabularNet, "is_trunk_plain", False)
+    for mine, autograds in zip(found, run(), strict=True):
+        torch.testing.assert_close(mine, autograds, rtol=1e-10, atol=1e-12)
