@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import TableTensors
@@ -10,7 +11,7 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberResult
 from inna_tune.engine.method import Method
 from inna_tune.engine.stack import Stack
-from inna_tune.engine.width import is_out_of_memory, stacking_width
+from inna_tune.engine.width import is_out_of_memory, quickest_layout, torch_threads
 from inna_tune.nets import Net
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Training:
     method : Method, optional
         Optimizer and the like, shared by all.
     width : int, optional
-        Members in a stack. None: the quickest, by a few timed steps (`stacking_width`).
+        Members in a stack. None: the quickest, by a few timed steps, and as many threads as are (`quickest_layout`).
     stacked : bool, default=False
         As for `Population`: a single member as in company, to the last bit.
 
@@ -44,6 +45,8 @@ class Training:
     ----------
     results : list of MemberResult
         In the order of the members.
+    threads : int
+        That torch uses while training.
     epoch : int
         Epochs done by those that still train.
 
@@ -73,8 +76,11 @@ class Training:
         self.members = list(members)
         self._table, self._loss, self._batch_size, self._method = table, loss, batch_size, method
         self._stacked = stacked or len(self.members) > 1
+        self.threads = torch.get_num_threads()
         if width is None:
-            width = stacking_width(net, table, self.members, loss, batch_size=batch_size, method=method)
+            width, self.threads = quickest_layout(
+                net, table, self.members, loss, batch_size=batch_size, method=method
+            )
         everyone = range(len(self.members))
         self._stacks: list[tuple[list[int], Stack]] = []
         # Members that had left a stack before it was halved.
@@ -134,10 +140,11 @@ class Training:
             Value of ``time.monotonic()`` at which training ends, also inside an epoch.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
-        # The stacks take turns, so that a deadline finds all members equally far.
-        while self.epoch < until and self.active:
-            self.epoch += 1
-            self._advance(deadline)
+        with torch_threads(self.threads):
+            # The stacks take turns, so that a deadline finds all members equally far.
+            while self.epoch < until and self.active:
+                self.epoch += 1
+                self._advance(deadline)
 
     def _advance(self, deadline: float | None) -> None:
         """Bring every stack to the present epoch; one that does not fit the memory is halved."""

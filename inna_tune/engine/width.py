@@ -1,4 +1,4 @@
-"""How many members to stack: found by timing a few steps, and bounded by memory.
+"""How many members to stack, by how many threads: found by timing a few steps, and bounded by memory.
 
 Stacking pays where a step is dominated by what each operation costs whatever its size, and costs nothing but memory until
 the tensors of a step no longer fit the caches. Where that lies depends on the machine, the net and the batch, so it is
@@ -7,9 +7,11 @@ measured, once a process. What a member learns does not depend on it.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -30,7 +32,14 @@ _LEVEL, _HOPELESS = 1.03, 1.15
 _measured: dict[tuple[object, ...], dict[int, float]] = {}
 
 
-def stacking_width(
+class Layout(NamedTuple):
+    """How to train: members in a stack, and threads for the operations on it."""
+
+    width: int
+    threads: int
+
+
+def quickest_layout(
     net: Net,
     table: TableTensors,
     members: Sequence[Member],
@@ -38,8 +47,8 @@ def stacking_width(
     *,
     batch_size: int,
     method: Method | None = None,
-) -> int:
-    """Number of members to train as one stack.
+) -> Layout:
+    """Number of members to train as one stack, and of threads.
 
     Parameters
     ----------
@@ -50,27 +59,46 @@ def stacking_width(
 
     Returns
     -------
-    int
-        Of the powers of two and the number of members that whose step takes the least time a member, and whose tensors
-        take at most `MEMORY_SHARE` of the free memory; less where the members then fall into stacks of equal width.
+    Layout
+        Of all of torch's threads and one, and of the powers of two and the number of members, those with which a step takes
+        the least time a member, where tensors take at most `MEMORY_SHARE` of the free memory; less wide where the members
+        then fall into stacks of equal width. One thread is quicker for small nets, and by far where others use the machine:
+        threads that wait for each other wait for the slowest.
     """
+    present = torch.get_num_threads()
+    choices = {1, present} if table.x.device.type == "cpu" else {present}
     most = min(len(members), _MOST, width_for_memory(net, table, batch_size=batch_size))
-    if most <= 1:
-        return 1
-    device = table.x.device
-    threads = torch.get_num_threads()
-    key = (net, batch_size, str(device), table.x.dtype, threads, repr(method), _kind(members))
-    seconds = _measured.setdefault(key, {})
-    tried: dict[int, float] = {}
-    for width in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:
-        if width not in seconds:
-            seconds[width] = _seconds_a_member(net, table, members[:width], loss, batch_size, method)
-        tried[width] = seconds[width]
-        if tried[width] > _HOPELESS * min(tried.values()):
-            break
-    best = max(w for w, time_ in tried.items() if time_ <= _LEVEL * min(tried.values()))
-    n_stacks = -(-len(members) // best)
-    return -(-len(members) // n_stacks)
+    if most <= 1 and len(choices) == 1:
+        return Layout(1, present)
+    kind = (any(m.dropout > 0 for m in members), any(m.label_smoothing > 0 for m in members))
+    key = (net, batch_size, str(table.x.device), table.x.dtype, repr(method), kind)
+    found: dict[Layout, float] = {}
+    for threads in sorted(choices):
+        seconds = _measured.setdefault((*key, threads), {})
+        with torch_threads(threads):
+            for width in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:
+                if width not in seconds:
+                    seconds[width] = _seconds_a_member(net, table, members[:width], loss, batch_size, method)
+                found[Layout(width, threads)] = seconds[width]
+                if seconds[width] > _HOPELESS * min(found.values()):
+                    break
+    level = _LEVEL * min(found.values())
+    best = max(layout for layout, time_ in found.items() if time_ <= level)
+    n_stacks = -(-len(members) // best.width)
+    return Layout(-(-len(members) // n_stacks), best.threads)
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Let torch use so many threads within; what it used before is put back."""
+    before = torch.get_num_threads()
+    if number != before:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        if number != before:
+            torch.set_num_threads(before)
 
 
 def width_for_memory(net: Net, table: TableTensors, *, batch_size: int) -> int:
@@ -88,10 +116,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     )
-
-
-def _kind(members: Sequence[Member]) -> tuple[bool, bool]:
-    return any(m.dropout > 0 for m in members), any(m.label_smoothing > 0 for m in members)
 
 
 def _free_bytes(device: torch.device) -> float:

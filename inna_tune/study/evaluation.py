@@ -12,6 +12,7 @@ from sklearn.base import clone, is_classifier
 from torch import Tensor
 
 from inna_tune.engine import Member, TableTensors, outputs
+from inna_tune.engine.width import torch_threads
 from inna_tune.estimators.base import EncodedTable, InnaEstimator, Rows
 from inna_tune.nets import Net
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
@@ -210,7 +211,8 @@ class Cohort:
             rows = self.table.test_rows(k)
             if final:
                 stacked, rows = stacked.double(), rows.double()
-            raw = outputs(self.training.net, stacked, rows).double().cpu().numpy()
+            with torch_threads(self.training.threads):
+                raw = outputs(self.training.net, stacked, rows).double().cpu().numpy()
             predicted = fold.estimator._from_outputs(raw)
             model: Any
             if hasattr(fold.estimator, "classes_"):

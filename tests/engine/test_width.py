@@ -110,22 +110,48 @@ def test_other_errors_pass(monkeypatch):
         train(make_members(4), width=4)
 
 
-def choose(seconds, n, monkeypatch):
-    """The width for n members where a step of w members takes seconds[w] a member."""
+def choose(seconds, n, monkeypatch, *, alone=None):
+    """The layout for n members where a step takes seconds[w] a member, or alone[w] with one thread."""
+
+    def timed(net, table, members, *rest):
+        return (alone if torch.get_num_threads() == 1 and alone else seconds)[len(members)]
+
     monkeypatch.setattr(width, "_measured", {})
-    monkeypatch.setattr(width, "_seconds_a_member", lambda net, table, members, *rest: seconds[len(members)])
+    monkeypatch.setattr(width, "_seconds_a_member", timed)
     net = TabularNet(6, (16, 16), 3)
-    return width.stacking_width(net, make_table(), make_members(n), CrossEntropy(), batch_size=32)
+    return width.quickest_layout(net, make_table(), make_members(n), CrossEntropy(), batch_size=32)
 
 
 def test_the_width_is_the_quickest(monkeypatch):
     falling = {1: 8.0, 2: 4.0, 3: 3.0, 4: 2.0, 8: 1.5, 9: 1.52, 12: 1.7, 16: 1.8, 32: 0.1}
-    assert choose(falling, 3, monkeypatch) == 3
-    assert choose(falling, 8, monkeypatch) == 8
-    assert choose(falling, 9, monkeypatch) == 9, "of widths that are level the widest"
-    assert choose(falling, 12, monkeypatch) == 6, "two stacks of six, not of eight and four"
-    assert choose(falling, 32, monkeypatch) == 8, "what lies beyond a width that is much slower is not tried"
-    assert choose({1: 1.0, 2: 1.2, 4: 0.1}, 20, monkeypatch) == 1
+    assert choose(falling, 3, monkeypatch).width == 3
+    assert choose(falling, 8, monkeypatch).width == 8
+    assert choose(falling, 9, monkeypatch).width == 9, "of widths that are level the widest"
+    assert choose(falling, 12, monkeypatch).width == 6, "two stacks of six, not of eight and four"
+    assert choose(falling, 32, monkeypatch).width == 8, (
+        "what lies beyond a width that is much slower is not tried"
+    )
+    assert choose({1: 1.0, 2: 1.2, 4: 0.1}, 20, monkeypatch).width == 1
+
+
+def test_the_threads_are_the_quickest_and_put_back(monkeypatch):
+    with width.torch_threads(3):
+        level = {1: 1.0, 2: 1.0, 4: 1.0}
+        assert choose(level, 4, monkeypatch, alone={1: 0.5, 2: 0.4, 4: 0.3}) == (4, 1)
+        assert choose(level, 4, monkeypatch, alone={1: 2.0, 2: 2.0, 4: 2.0}) == (4, 3)
+        assert choose({1: 1.0}, 1, monkeypatch, alone={1: 0.5}) == (1, 1)
+        assert torch.get_num_threads() == 3
+        with pytest.raises(KeyError):
+            choose({}, 4, monkeypatch, alone=level)
+        assert torch.get_num_threads() == 3
+
+
+def test_the_number_of_threads_changes_no_bit():
+    members = make_members(4)
+    with width.torch_threads(1):
+        expected = train(members, width=4)
+    with width.torch_threads(2):
+        assert_same(train(members, width=4), expected)
 
 
 def test_the_width_is_bounded_by_memory(monkeypatch):
@@ -136,7 +162,7 @@ def test_the_width_is_bounded_by_memory(monkeypatch):
     assert few * sum(np.prod(s) for s in net.parameter_shapes.values()) * 4 < 0.25 * 1e6
     monkeypatch.setattr(width, "_free_bytes", lambda device: 1.0)
     assert width.width_for_memory(net, table, batch_size=32) == 1
-    assert choose({1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}, 8, monkeypatch) == 1
+    assert choose({1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}, 8, monkeypatch).width == 1
 
 
 def test_timing_leaves_everything_as_it_was():
