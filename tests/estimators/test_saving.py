@@ -12,7 +12,11 @@ from sklearn.datasets import load_iris
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import ModelFileError, save
+from inna_tune.estimators.saving import FORMAT_VERSION
+from tests.estimators.fixtures.make import read_rows
 from tests.estimators.test_estimators import QUICK, titanic_like
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture
@@ -134,3 +138,17 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(classifier, tmp_path, m
 def test_pickle_works_as_for_any_estimator(classifier):
     model, X = classifier
     assert np.array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.inna")), ids=lambda p: p.stem)
+def test_files_of_every_format_keep_loading(path):
+    content = json.loads(path.with_suffix(".json").read_text())
+    model, rows = inna_tune.load(path), read_rows(content)
+    predicted = model.predict_proba(rows) if "classifier" in path.stem else model.predict(rows)
+    np.testing.assert_allclose(predicted, content["predictions"], rtol=1e-9)
+
+
+def test_every_format_has_its_fixtures():
+    kept = {p.stem for p in FIXTURES.glob("*.inna")}
+    wanted = {f"{c}-v{v}" for c in ("classifier", "regressor") for v in range(1, FORMAT_VERSION + 1)}
+    assert kept == wanted, "run python -m tests.estimators.fixtures.make before the format changes"
