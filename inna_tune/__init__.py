@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inna_tune.estimators import InnaClassifier, InnaRegressor, load
     from inna_tune.optim import INNA, INNAprop
     from inna_tune.space import PriorSampler, SearchSpace
-    from inna_tune.study import InnaSearchCV
+    from inna_tune.study import InnaSearchCV, cross_validate
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ _HOMES = {
     "InnaSearchCV": "inna_tune.study",
     "PriorSampler": "inna_tune.space",
     "SearchSpace": "inna_tune.space",
+    "cross_validate": "inna_tune.study",
     "load": "inna_tune.estimators",
 }
 
@@ -34,6 +35,7 @@ __all__ = [
     "InnaSearchCV",
     "PriorSampler",
     "SearchSpace",
+    "cross_validate",
     "load",
 ]
 

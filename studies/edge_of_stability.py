@@ -26,7 +26,7 @@ from joblib import Parallel, delayed
 from scipy.stats import rankdata
 from tables import load_table
 
-from inna_tune.engine import CrossEntropy, Member, SquaredError, TableTensors, Training
+from inna_tune.engine import CrossEntropy, Member, SquaredError, Stack, TableTensors, Training
 from inna_tune.estimators import TableEncoder
 from inna_tune.nets import TabularNet
 from inna_tune.optim.dynamics import largest_stable_step, settings_from_curvature
@@ -84,29 +84,26 @@ def train(table, net, loss, settings, rows, seed, epochs, decay):
     """Members with the given (lr, alpha, beta), from the same weights on the same batches."""
     train_rows, validation_rows = rows
     members = [
-        Member(train_rows, validation_rows, seed, lr=g, alpha=a, beta=b, decay=decay) for g, a, b in settings
+        Member(train_rows, validation_rows, seed, lr=g, alpha=a, beta=b, decay=decay, patience=PATIENCE)
+        for g, a, b in settings
     ]
-    training = Training(
-        net, table, members, loss, batch_size=BATCH_SIZE, max_epochs=epochs, patience=PATIENCE
-    )
+    training = Training(net, table, members, loss, batch_size=BATCH_SIZE, max_epochs=epochs)
     training.run()
     return training.results
 
 
 def curvature_along(table, net, loss, settings, rows, seed, epochs):
     """Curvature on one batch after each of a few epochs of training with one setting."""
-    open_ = [Member(*rows, seed)]
     found = []
-    training = Training(
-        net, table, [Member(*rows, seed, lr=settings[0], alpha=settings[1], beta=settings[2])], loss,
-        batch_size=BATCH_SIZE, max_epochs=epochs,
-    )  # fmt: skip
-    probe = Training(net, table, open_, loss, batch_size=BATCH_SIZE, max_epochs=epochs).population
+    options = {"batch_size": BATCH_SIZE, "max_epochs": epochs}
+    lr, alpha, beta = settings
+    stack = Stack(net, table, [Member(*rows, seed, lr=lr, alpha=alpha, beta=beta)], loss, **options)
+    probe = Stack(net, table, [Member(*rows, seed)], loss, **options).population
     for epoch in (0, 1, 3, 10, epochs):
-        training.run(epoch)
-        if epoch > training.epoch:
+        stack.run(epoch)
+        if epoch > stack.epoch:
             break
-        probe.flat.data.copy_(training.population.flat.data)
+        probe.tensors = stack.population.tensors
         measured = probe._calibrate([0], [torch.Generator().manual_seed(seed)])
         found.append({"epoch": epoch, "curvature": float(measured["curvature"])})
     return found
@@ -127,7 +124,7 @@ def study(name: str, seeds: int, epochs: int) -> tuple[list[dict], list[dict]]:
     for (net_name, (hidden, is_periodic)), seed in product(NETS.items(), range(seeds)):
         table = TableTensors(periodic(base.x, seed) if is_periodic else base.x, base.target)
         net = TabularNet(table.x.shape[1], hidden, n_out)
-        probe = Training(net, table, [Member(*rows, seed)], loss, batch_size=BATCH_SIZE, max_epochs=1)
+        probe = Stack(net, table, [Member(*rows, seed)], loss, batch_size=BATCH_SIZE, max_epochs=1)
         curvature = float(probe.population.curvature)
         # A step too small to have learned much in these epochs has survived: what counts is to have left upwards.
         bound = max(constant, float(probe.population.watched_loss()[0]))
@@ -157,6 +154,7 @@ def study(name: str, seeds: int, epochs: int) -> tuple[list[dict], list[dict]]:
             members.append(
                 {
                     "table": name.removeprefix("sklearn:"), "net": net_name, "seed": seed,
+                    "task": "classification" if classes else "regression",
                     "kind": "grid" if i < len(GRID) else "log-uniform",
                     "scaled_alpha": pure[0], "damping_ratio": pure[1], "stable_step_ratio": pure[2],
                     "lr": lr, "alpha": alpha, "beta": beta, "curvature": curvature,
@@ -172,10 +170,11 @@ def study(name: str, seeds: int, epochs: int) -> tuple[list[dict], list[dict]]:
     return members, curvatures
 
 
-def package_default() -> tuple[float, float, float]:
-    """The pure numbers that ``lr="auto"`` uses: a setting of the grid, so that it is judged beside the others."""
+def package_default(task: str) -> tuple[float, float, float]:
+    """The pure numbers behind ``lr="auto"`` for a task: settings of the grid, so that they are judged beside the others."""
     defaults = inspect.signature(settings_from_curvature).parameters
-    return tuple(defaults[name].default for name in ("scaled_alpha", "damping_ratio", "stable_step_ratio"))
+    loss = CrossEntropy() if task == "classification" else SquaredError()
+    return (loss.scaled_alpha, *(defaults[name].default for name in ("damping_ratio", "stable_step_ratio")))
 
 
 def area_under_curve(score: np.ndarray, positive: np.ndarray) -> float:
@@ -215,18 +214,28 @@ def summarize(members: pd.DataFrame, curvatures: pd.DataFrame) -> pd.DataFrame:
     by_setting["excess_of_seed_mean"] = per_problem.groupby(keys).excess.mean()
     for label, setting in (
         ("the setting of the design", PUBLISHED),
-        ("the package's default", package_default()),
         ("the best of the grid", by_setting.excess_of_seed_mean.idxmin()),
     ):
         row = by_setting.loc[setting]
         print(
-            f"{label} {setting}: excess {row.excess_of_seed_mean:.1%} over each problem's best setting "
+            f"{label} {tuple(map(float, setting))}: excess {row.excess_of_seed_mean:.1%} over each problem's best setting "
             f"({row.excess:.1%} over each run's), diverged {row.diverged:.1%}"
         )
-    default = (
-        grid[(grid[keys] == list(package_default())).all(axis=1)].groupby(["table", "net"]).excess.mean()
-    )
-    print("where the default costs most:", default.nlargest(4).round(3).to_dict())
+    chosen = []
+    for task in members.task.unique():
+        of_task = per_problem[per_problem.table.isin(members.table[members.task == task])]
+        best_of_task = of_task.groupby(keys).excess.mean()
+        default = package_default(task)
+        here = of_task[(of_task[keys] == list(default)).all(axis=1)]
+        chosen.append(here)
+        print(
+            f"{task}: the default {default} {here.excess.mean():.1%}, the best of the grid "
+            f"{tuple(map(float, best_of_task.idxmin()))} {best_of_task.min():.1%}; the default costs most at "
+            f"{here.loc[here.excess.idxmax(), ['table', 'net']].tolist()} ({here.excess.max():.1%})"
+        )
+        diverged = grid[(grid.task == task) & (grid[keys] == list(default)).all(axis=1)]
+        print(f"{task}: diverged under the default: {1 - diverged.survived.mean():.1%}")
+    print(f"the defaults, over all problems: excess {pd.concat(chosen).excess.mean():.1%} (goal: 3%)")
     first = curvatures[curvatures.epoch == 0].set_index(["table", "net"]).curvature
     for epoch in sorted(set(curvatures.epoch) - {0}):
         ratio = curvatures[curvatures.epoch == epoch].set_index(["table", "net"]).curvature / first
@@ -286,7 +295,12 @@ def main() -> None:
     parser.add_argument(
         "--tables", default=",".join(BUNDLED + (FOLDER if "INNA_TUNE_DATA" in os.environ else ()))
     )
+    parser.add_argument("--summarize", action="store_true", help="only read and print what is there")
     arguments = parser.parse_args()
+    if arguments.summarize:
+        files = (RESULTS / f"edge_of_stability{part}.csv" for part in ("", "_curvature"))
+        summarize(*map(pd.read_csv, files))
+        return
     members, curvatures = [], []
     # A process a table, each with its share of the cores.
     studies = Parallel(n_jobs=-1, return_as="generator")(

@@ -4,6 +4,7 @@ from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
 from inna_tune.engine.members import Member, MemberResult
 from inna_tune.engine.population import Population, outputs
+from inna_tune.engine.stack import Stack
 from inna_tune.engine.training import Training
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "MemberResult",
     "Population",
     "SquaredError",
+    "Stack",
     "TableTensors",
     "Training",
     "outputs",

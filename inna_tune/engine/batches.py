@@ -39,19 +39,17 @@ class Batch:
     coefficient : Tensor of shape [P, B]
         What each row's loss counts: weight / number of the member's rows in this batch, 0 where the member has none.
         Its sum with the row losses is the mean over the batch, summed over members.
-    counts : list of P int
+    count : Tensor of shape [P]
         How many of the rows are the member's own.
+    counts : tuple of P int
+        The same on the host.
     """
 
     x: Tensor
     target: Tensor
     coefficient: Tensor
-    counts: list[int]
-
-    @property
-    def count(self) -> Tensor:
-        """``counts`` as a tensor of shape [P]."""
-        return torch.tensor(self.counts, dtype=self.x.dtype, device=self.x.device)
+    count: Tensor
+    counts: tuple[int, ...]
 
 
 def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -83,7 +81,11 @@ def take(table: Tensor, index: Tensor) -> Tensor:
 
 
 def iterate_batches(
-    table: TableTensors, rows: Sequence[Tensor], mean_weight: Tensor | None, batch_size: int
+    table: TableTensors,
+    rows: Sequence[Tensor],
+    mean_weight: Tensor | None,
+    batch_size: int,
+    minimum_rows: int = 1,
 ) -> Iterator[Batch]:
     """Batches of one epoch.
 
@@ -97,20 +99,36 @@ def iterate_batches(
         Mean sample weight over each member's rows, if the table has weights.
     batch_size : int
         Rows in a batch; the last batch of a member holds what is left.
+    minimum_rows : int
+        A last batch of fewer rows is passed over: the member counts none in it.
     """
     index, valid = pad(rows)
     longest = index.shape[1]
-    coefficient = valid.to(table.x.dtype)
+    starts = range(0, longest, batch_size)
+    lengths = [len(r) for r in rows]
+    # Numbers of own rows, a row a batch; divided by once an epoch, not once a batch.
+    counts = [
+        tuple(n if n >= minimum_rows else 0 for n in (min(max(m - start, 0), batch_size) for m in lengths))
+        for start in starts
+    ]
+    count = torch.tensor(counts, dtype=table.x.dtype, device=table.x.device)
+    share = torch.where(count > 0, 1 / count, 0.0).repeat_interleave(batch_size, 0)[:longest].T
+    coefficient = valid.to(table.x.dtype) * share
     if table.weight is not None and mean_weight is not None:
-        coefficient = coefficient * take(table.weight, index) / mean_weight
+        coefficient = coefficient * (take(table.weight, index) / mean_weight)
     width = max(table.x.shape[1], 1)
     stretch = max(1, _GATHER_ELEMENTS // (len(rows) * batch_size * width)) * batch_size
     for begin in range(0, longest, stretch):
         part = index[:, begin : begin + stretch]
         x, target = take(table.x, part), take(table.target, part)
         for start in range(0, part.shape[1], batch_size):
-            here = slice(begin + start, begin + start + batch_size)
-            end = start + batch_size
-            counts = [min(max(len(r) - here.start, 0), batch_size) for r in rows]
-            divisor = torch.tensor([max(c, 1) for c in counts], device=x.device)[:, None]
-            yield Batch(x[:, start:end], target[:, start:end], coefficient[:, here] / divisor, counts)
+            here, step = slice(start, start + batch_size), (begin + start) // batch_size
+            if not any(counts[step]):
+                return
+            yield Batch(
+                x[:, here],
+                target[:, here],
+                coefficient[:, begin + start : begin + start + batch_size],
+                count[step],
+                counts[step],
+            )

@@ -1,7 +1,7 @@
 """The training losses, row by row, over a stacked population."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -9,10 +9,21 @@ from torch import Tensor
 
 
 class Loss(Protocol):
-    """A loss that is a mean over rows."""
+    """A loss that is a mean over rows.
+
+    ``scaled_alpha`` is the friction, in units of the curvature, that serves it best (studies/edge_of_stability.py).
+    """
+
+    scaled_alpha: ClassVar[float]
 
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Loss of every row of every member, shape [P, B]."""
+        ...
+
+    def with_slope(
+        self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over rows of coefficient [P, B] × loss, [P], and its derivative with respect to the outputs, [P, B, K]."""
         ...
 
 
@@ -23,6 +34,8 @@ class CrossEntropy:
     ``output`` is ``[P, B, K]`` logits, ``target`` ``[P, B]`` class numbers, ``label_smoothing`` ``[P, 1]`` or None.
     """
 
+    scaled_alpha: ClassVar[float] = 0.24
+
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Negative log-likelihood of every row, shape [P, B]."""
         log_probability = F.log_softmax(output, dim=-1)
@@ -31,11 +44,40 @@ class CrossEntropy:
             return loss
         return torch.lerp(loss, -log_probability.mean(-1), label_smoothing.expand_as(loss))
 
+    def with_slope(
+        self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and slope in closed form: probabilities less the (smoothed) labels."""
+        # NOTE: classes first, since log_softmax over a short last dimension takes 20 times as long on a CPU.
+        log_probability = torch.log_softmax(output.transpose(1, 2).contiguous(), 1)
+        label = target.unsqueeze(1)
+        loss = log_probability.gather(1, label).squeeze(1).neg_()
+        rows = coefficient.unsqueeze(1)
+        if label_smoothing is None:
+            slope = log_probability.exp_().mul_(rows)
+            slope.scatter_add_(1, label, -rows)
+        else:
+            loss = torch.lerp(loss, -log_probability.mean(1), label_smoothing.expand_as(loss))
+            spread = label_smoothing.unsqueeze(2)
+            slope = (log_probability.exp_() - spread / output.shape[2]).mul_(rows)
+            slope.scatter_add_(1, label, (spread - 1.0) * rows)
+        return (loss * coefficient).sum(1), slope.transpose(1, 2).contiguous()
+
 
 @dataclass(frozen=True)
 class SquaredError:
     """Squared error, averaged over the targets; ``output`` and ``target`` are ``[P, B, K]``."""
 
+    scaled_alpha: ClassVar[float] = 0.06
+
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Mean squared error of every row, shape [P, B]. Label smoothing has no meaning here and is ignored."""
         return (output - target).square().mean(-1)
+
+    def with_slope(
+        self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and slope in closed form."""
+        error = output - target
+        loss = (error.square().mean(-1) * coefficient).sum(1)
+        return loss, error.mul_((2.0 / error.shape[2]) * coefficient.unsqueeze(2))

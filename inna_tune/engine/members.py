@@ -28,6 +28,8 @@ class Member:
     weight_decay, dropout, label_smoothing : float
         L2 penalty (as INNA's ``weight_decay``), probability of dropping a hidden unit, share of each label that
         is spread over all classes.
+    patience : int, optional
+        The member stops after this many epochs without a better validation loss. None: never.
     used_features : int, optional
         Number of leading columns of the table that are this member's; the others are padding.
     """
@@ -43,6 +45,7 @@ class Member:
     weight_decay: float = 0.0
     dropout: float = 0.0
     label_smoothing: float = 0.0
+    patience: int | None = None
     used_features: int | None = None
 
 

@@ -1,11 +1,12 @@
 """A population: nets of one architecture, stacked and stepped together.
 
-All parameters of all members live in one tensor ``flat`` of shape ``[P, n]``; the layers see views of it. So a step of
-the optimizer is a handful of operations on one tensor, and keeping some members is one ``index_select``.
+Every tensor of the net is stacked along a leading axis of members, [P, *shape], contiguous, so that batched products and
+their gradients need no copies; a member's weights as one vector, [n], are put together when they are asked for.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
-from inna_tune.nets import TabularNet
+from inna_tune.nets import ExplicitGradient, Net, TabularNet
+from inna_tune.nets.factory import seeded
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.schedules import decay_factor
@@ -26,7 +28,7 @@ _FORWARD_ELEMENTS = 2**22
 _CALIBRATION_ROWS = 1024
 
 
-def stacked_views(net: TabularNet, flat: Tensor) -> dict[str, Tensor]:
+def stacked_views(net: Net, flat: Tensor) -> dict[str, Tensor]:
     """Views of ``flat`` [P, n] under the names and shapes of the net's parameters, each [P, *shape]."""
     views, start = {}, 0
     for name, shape in net.parameter_shapes.items():
@@ -37,7 +39,7 @@ def stacked_views(net: TabularNet, flat: Tensor) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def outputs(net: TabularNet, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = None) -> Tensor:
+def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = None) -> Tensor:
     """Outputs of stacked members, without dropout.
 
     Parameters
@@ -59,8 +61,7 @@ def outputs(net: TabularNet, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | N
     views = stacked_views(net, flat)
     index = pad(rows)[0] if rows is not None else None
     total = len(x) if index is None else index.shape[1]
-    widest = max(net.in_features, net.out_features, *net.hidden_layer_sizes, 1)
-    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * widest))
+    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * net.widest))
     parts = []
     for start in range(0, total, piece):
         if index is None:
@@ -88,26 +89,32 @@ class Population:
         Shared by all.
     horizon : int
         Epochs over which the cosine law falls to zero.
+    stacked : bool, default=False
+        Step a single member in the way that several are stepped. Its results then are, on a CPU, those it has in company
+        to the last bit, and a step takes a little longer.
 
     Attributes
     ----------
-    flat : Tensor of shape [P, n]
-        All parameters.
+    tensors : dict of str to Tensor
+        Everything that the net holds, each [P, *shape].
     lr, alpha, beta, curvature : Tensor of shape [P, 1]
         The members' settings (calibrated where a member left one open); curvature is NaN where it was not measured.
     """
 
     def __init__(
         self,
-        net: TabularNet,
+        net: Net,
         table: TableTensors,
         members: Sequence[Member],
         loss: Loss,
         *,
         batch_size: int,
         horizon: int,
+        stacked: bool = False,
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
+        # Decided once: a member that the others leave goes on as it began.
+        self.stacked = stacked or len(members) > 1
         self.members = list(members)
         self.batch_size, self.horizon = batch_size, horizon
         device, self.dtype = table.x.device, table.x.dtype
@@ -125,17 +132,13 @@ class Population:
         initial, self.order_streams, self.dropout_streams, calibration = (
             [torch.Generator().manual_seed(int(s[i] >> np.uint64(1))) for s in seeds] for i in range(4)
         )
-        self.flat = torch.stack(
-            [
-                torch.cat(
-                    [
-                        v.reshape(-1)
-                        for v in net.initialize(g, used_features=m.used_features, dtype=self.dtype).values()
-                    ]
-                )
-                for m, g in zip(members, initial, strict=True)
-            ]
-        ).to(device)
+        drawn = [
+            net.initialize(g, used_features=m.used_features, dtype=self.dtype)
+            for m, g in zip(members, initial, strict=True)
+        ]
+        self.tensors = {
+            name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes
+        }
         column = self._column
         self.weight_decay = column([m.weight_decay for m in members])
         self.label_smoothing = column([m.label_smoothing for m in members])
@@ -148,6 +151,16 @@ class Population:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the training takes place."""
+        return self.table.x.device
+
+    @property
+    def flat(self) -> Tensor:
+        """The members' weights as vectors, a new tensor [P, n]."""
+        return torch.cat([t.detach().reshape(len(self), -1) for t in self.tensors.values()], 1)
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.dtype, device=self.table.x.device)[:, None]
@@ -164,12 +177,10 @@ class Population:
         if any(open_):
             which = [i for i, is_open in enumerate(open_) if is_open]
             found = self._calibrate(which, [streams[i] for i in which])
-            chosen = torch.tensor(which, device=self.flat.device)
+            chosen = torch.tensor(which, device=self.device)
             self.curvature[chosen] = found["curvature"]
             for name in said:
-                missing = torch.tensor([said[name][i] is None for i in which], device=self.flat.device)[
-                    :, None
-                ]
+                missing = torch.tensor([said[name][i] is None for i in which], device=self.device)[:, None]
                 filled[name][chosen] = torch.where(missing, found[name], filled[name][chosen])
         return filled["lr"], filled["alpha"], filled["beta"]
 
@@ -179,36 +190,53 @@ class Population:
         for i, stream in zip(which, streams, strict=True):
             order = torch.randperm(len(self.rows[i]), generator=stream)[:_CALIBRATION_ROWS]
             rows.append(self.rows[i][order.to(self.rows[i].device)])
-        index = torch.tensor(which, device=self.flat.device)
+        index = torch.tensor(which, device=self.device)
         mean_weight = None if self.mean_weight is None else self.mean_weight[index]
         batch = next(iter(iterate_batches(self.table, rows, mean_weight, _CALIBRATION_ROWS)))
-        views = [
-            v.detach().clone().requires_grad_() for v in stacked_views(self.net, self.flat[index]).values()
-        ]
-        named = dict(zip(self.net.parameter_shapes, views, strict=True))
+        named = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
+        views = [named[name].requires_grad_() for name in self._trained]
+
+        # Statistics of the batch belong to the loss that is trained; what is written here are copies.
+        training = bool(self.net.buffers)
 
         def loss_fn() -> Tensor:
-            return (self.loss.per_row(self.net(named, batch.x), batch.target) * batch.coefficient).sum()
+            output = self.net(named, batch.x, training=training, counts=batch.counts if training else None)
+            return (self.loss.per_row(output, batch.target) * batch.coefficient).sum()
 
-        found = calibrate(loss_fn, views, member_axis=True, seed=[self.members[i].seed for i in which])
+        with self._own_stream():
+            found = calibrate(
+                loss_fn,
+                views,
+                member_axis=True,
+                seed=[self.members[i].seed for i in which],
+                scaled_alpha=self.loss.scaled_alpha,
+            )
         return {
-            name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.flat.device).view(-1, 1)
+            name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
             for name in ("curvature", "lr", "alpha", "beta")
         }
 
+    @property
+    def _trained(self) -> list[str]:
+        return [name for name in self.tensors if name not in self.net.buffers]
+
     def _new_optimizer(self) -> INNA:
-        """An optimizer over ``flat`` as it is now, and the leaves of the forward pass."""
+        """An optimizer over ``tensors`` as they are now, and the leaves of the forward pass."""
         self._drops = any(m.dropout > 0 for m in self.members)
         self._smooths = any(m.label_smoothing > 0 for m in self.members)
-        self.flat.requires_grad_(True)
-        self._leaves = [
-            v.detach().requires_grad_() for v in stacked_views(self.net, self.flat.detach()).values()
-        ]
-        self._views = dict(zip(self.net.parameter_shapes, self._leaves, strict=True))
+        self._leaves = [self.tensors[name].detach().requires_grad_() for name in self._trained]
+        self._named = self.tensors | dict(zip(self._trained, self._leaves, strict=True))
+        # One row a member, so that settings of shape [P, 1] fit every tensor.
+        self._rows = [torch.nn.Parameter(leaf.detach().view(len(self), -1)) for leaf in self._leaves]
+        self._explicit = None
+        if isinstance(self.net, TabularNet):
+            self._explicit = ExplicitGradient(self.net, self.tensors)
+            for rows, gradient in zip(self._rows, self._explicit.gradients, strict=True):
+                rows.grad = gradient.view(rows.shape)
         # One member is a plain optimizer with plain numbers: the fused kernel serves it.
-        hyper = (lambda t: float(t)) if len(self) == 1 else (lambda t: t)
+        hyper = (lambda t: t) if self.stacked else (lambda t: float(t))
         return INNA(
-            [self.flat],
+            self._rows,
             lr=hyper(self.lr),
             alpha=hyper(self.alpha),
             beta=hyper(self.beta),
@@ -229,7 +257,10 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        own_steps = torch.tensor([-(-len(r) // self.batch_size) for r in self.rows])
+        least = self.net.minimum_rows
+        own_steps = torch.tensor(
+            [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
+        )
         step = torch.arange(int(own_steps.max()))[:, None]
         position = epoch + step.double() / own_steps
         factor = torch.ones_like(position)
@@ -242,7 +273,13 @@ class Population:
         factor = torch.where(step < own_steps, factor, 0.0)
         return self.lr * factor[..., None].to(self.lr)
 
-    def train_epoch(self, rates: Tensor, *, deadline: float | None = None) -> tuple[Tensor, bool]:
+    def train_epoch(
+        self,
+        rates: Tensor,
+        *,
+        deadline: float | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> tuple[Tensor, bool]:
         """Let every member see each of its training rows once.
 
         Parameters
@@ -251,6 +288,8 @@ class Population:
             From ``learning_rates``.
         deadline : float, optional
             Value of ``time.monotonic()`` past which no further batch is begun.
+        after_step : callable, optional
+            Called after every step.
 
         Returns
         -------
@@ -262,28 +301,45 @@ class Population:
         rows = []
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
-        numbers = rates.flatten().tolist() if len(self) == 1 else None
+        numbers = None if self.stacked else rates.flatten().tolist()
         (group,) = self.optimizer.param_groups
-        total = self.flat.new_zeros(len(self))
-        seen = self.flat.new_zeros(len(self))
-        for step, batch in enumerate(iterate_batches(self.table, rows, self.mean_weight, self.batch_size)):
+        total, seen = self.table.x.new_zeros(2, len(self))
+        batches = iterate_batches(self.table, rows, self.mean_weight, self.batch_size, self.net.minimum_rows)
+        for step, batch in enumerate(batches):
             if deadline is not None and time.monotonic() > deadline:
                 return total / seen.clamp(min=1), False
             group["lr"] = rates[step] if numbers is None else numbers[step]
-            count = batch.count
-            total += self._step(batch) * count
-            seen += count
+            total += self._step(batch) * batch.count
+            seen += batch.count
+            if after_step is not None:
+                after_step()
         return total / seen, True
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        output = self.net(self._views, batch.x, self._dropout_mask(batch))
         smoothing = self.label_smoothing if self._smooths else None
-        loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
-        gradients = torch.autograd.grad(loss.sum(), self._leaves)
-        self.flat.grad = torch.cat([g.reshape(len(self), -1) for g in gradients], 1)
+        if self._explicit is not None:
+            output = self._explicit.forward(batch.x, self._dropout_mask(batch))
+            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            self._explicit.backward(slope)
+            self.optimizer.step()
+            return loss
+        with self._own_stream():
+            output = self.net(
+                self._named, batch.x, self._dropout_mask(batch), training=True, counts=batch.counts
+            )
+            loss = (self.loss.per_row(output, batch.target, smoothing) * batch.coefficient).sum(1)
+            gradients = torch.autograd.grad(loss.sum(), self._leaves, materialize_grads=True)
+        for rows, gradient in zip(self._rows, gradients, strict=True):
+            rows.grad = gradient.reshape(rows.shape)
         self.optimizer.step()
         return loss.detach()
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """For nets that draw from the global stream: a seed from our own, and the global one put back."""
+        if not self.net.draws:
+            return nullcontext()
+        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
 
     def _dropout_mask(self, batch: Batch) -> Tensor | None:
         """Factors of the hidden units, drawn from each member's own stream for its own rows only."""
@@ -294,14 +350,14 @@ class Population:
             if member.dropout > 0:
                 own = mask[i, : batch.counts[i]]
                 own.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
-        return mask.to(self.flat.device)
+        return mask.to(self.device)
 
     # ------------------------------------------------------------------ members leave
 
     def watched_loss(self) -> Tensor:
         """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
         index, valid = pad(self.watched_rows)
-        output = outputs(self.net, self.flat.detach(), self.table.x, self.watched_rows)
+        output = outputs(self.net, self.flat, self.table.x, self.watched_rows)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)
@@ -318,8 +374,8 @@ class Population:
         positions : sequence of int
             Positions among the present members, at least one.
         """
-        index = torch.tensor(list(positions), device=self.flat.device)
-        old_shape, state = self.flat.shape, self.optimizer.state[self.flat]
+        index = torch.tensor(list(positions), device=self.device)
+        states = [self.optimizer.state[rows] for rows in self._rows]
         for name in ("members", "rows", "watched_rows", "order_streams", "dropout_streams"):
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
@@ -327,11 +383,12 @@ class Population:
             setattr(self, name, getattr(self, name)[index])
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
-        self.flat = self.flat.detach()[index]
+        self.tensors = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
+        shapes = [rows.shape for rows in self._rows]
         self.optimizer = self._new_optimizer()
-        kept = {
-            name: value[index] if isinstance(value, Tensor) and value.shape == old_shape else value
-            for name, value in state.items()
-        }
-        if kept:
-            self.optimizer.state[self.flat] = kept
+        for rows, shape, state in zip(self._rows, shapes, states, strict=True):
+            if state:
+                self.optimizer.state[rows] = {
+                    name: value[index] if isinstance(value, Tensor) and value.shape == shape else value
+                    for name, value in state.items()
+                }

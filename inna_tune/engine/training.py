@@ -1,23 +1,18 @@
-"""The training loop over a population: early stopping, divergence, best weights, histories."""
+"""Training of any number of members: stacked as is quickest, halted at any epoch, taken on again."""
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
-from inna_tune.engine.members import Member, MemberResult, StopReason
-from inna_tune.engine.population import Population
-from inna_tune.nets import TabularNet
+from inna_tune.engine.members import Member, MemberResult
+from inna_tune.engine.stack import Stack
+from inna_tune.engine.width import is_out_of_memory, stacking_width
+from inna_tune.nets import Net
 
 logger = logging.getLogger(__name__)
-
-# Losses are of order one by construction (log of the classes, squared error of a standardised target): a member
-# beyond this has left for good, though float32 may take some more epochs to say so.
-_DIVERGED_LOSS = 1e6
 
 
 class Training:
@@ -25,7 +20,7 @@ class Training:
 
     Parameters
     ----------
-    net : TabularNet
+    net : Net
         Architecture shared by all members.
     table : TableTensors
         Encoded rows on the device of training.
@@ -37,48 +32,91 @@ class Training:
         Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
-    patience : int, optional
-        A member stops after this many epochs without a better validation loss. None: never.
+    width : int, optional
+        Members in a stack. None: the quickest, by a few timed steps (`stacking_width`).
+    stacked : bool, default=False
+        As for `Population`: a single member as in company, to the last bit.
+
+    Attributes
+    ----------
+    results : list of MemberResult
+        In the order of the members.
+    epoch : int
+        Epochs done by those that still train.
 
     Notes
     -----
-    A member's result does not depend on who trains beside it. A member whose training or validation loss is no longer
-    finite, or past 1e6, leaves at the end of that epoch with the best weights it had.
+    A member's result does not depend on who trains beside it, nor on the width. A member whose training or validation loss
+    is no longer finite, or past 1e6, leaves at the end of that epoch with the best weights it had. Where memory runs out,
+    the stack is halved and its members train again from their seeds, to where they were and on.
     """
 
     def __init__(
         self,
-        net: TabularNet,
+        net: Net,
         table: TableTensors,
         members: Sequence[Member],
         loss: Loss,
         *,
         batch_size: int,
         max_epochs: int,
-        patience: int | None = None,
+        width: int | None = None,
+        stacked: bool = False,
     ) -> None:
-        self.net, self.max_epochs, self.patience = net, max_epochs, patience
-        self.epoch = 0
-        self._seconds = 0.0
-        self.population = Population(net, table, members, loss, batch_size=batch_size, horizon=max_epochs)
-        self.active = list(range(len(members)))
-        population = self.population
-        self.results = [
-            MemberResult(
-                weights=None,
-                best_epoch=0,
-                best_loss=float("inf"),
-                epochs=0,
-                stop_reason="max_epochs",
-                lr=float(population.lr[i]),
-                alpha=float(population.alpha[i]),
-                beta=float(population.beta[i]),
-                curvature=None if population.curvature[i].isnan() else float(population.curvature[i]),
-                history={"epoch": [], "train_loss": [], "validation_loss": [], "lr": [], "seconds": []},
+        if width is not None and width < 1:
+            raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
+        self.net, self.max_epochs, self.epoch = net, max_epochs, 0
+        self.members = list(members)
+        self._table, self._loss, self._batch_size = table, loss, batch_size
+        self._stacked = stacked or len(self.members) > 1
+        if width is None:
+            width = stacking_width(net, table, self.members, loss, batch_size=batch_size)
+        everyone = range(len(self.members))
+        self._stacks: list[tuple[list[int], Stack]] = []
+        # Members that had left a stack before it was halved.
+        self._left: dict[int, MemberResult] = {}
+        for start in range(0, len(self.members), width):
+            self._add(list(everyone[start : start + width]))
+
+    def _add(self, places: list[int]) -> None:
+        """Stack the members at these places, in as many stacks as memory asks for."""
+        try:
+            stack = Stack(
+                self.net,
+                self._table,
+                [self.members[i] for i in places],
+                self._loss,
+                batch_size=self._batch_size,
+                max_epochs=self.max_epochs,
+                stacked=self._stacked,
             )
-            for i in self.active
-        ]
-        self._best = population.flat.detach().clone()
+        except (RuntimeError, MemoryError) as error:
+            self._halve(places, error)
+        else:
+            self._stacks.append((places, stack))
+
+    def _halve(self, places: list[int], error: Exception) -> None:
+        if not is_out_of_memory(error) or len(places) < 2:
+            raise error
+        logger.warning(
+            "memory ran out with %d members stacked; going on with half as many at a time", len(places)
+        )
+        middle = len(places) // 2
+        self._add(places[:middle])
+        self._add(places[middle:])
+
+    @property
+    def results(self) -> list[MemberResult]:
+        """What became of each member so far."""
+        found = dict(self._left)
+        for places, stack in self._stacks:
+            found |= zip(places, stack.results, strict=True)
+        return [found[place] for place in range(len(self.members))]
+
+    @property
+    def active(self) -> list[int]:
+        """Places of the members that still train."""
+        return sorted(places[i] for places, stack in self._stacks for i in stack.active)
 
     def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
         """Train up to an epoch, or until no member is left.
@@ -91,75 +129,32 @@ class Training:
             Value of ``time.monotonic()`` at which training ends, also inside an epoch.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
-        while self.active and self.epoch < until:
-            began = time.monotonic()
-            rates = self.population.learning_rates(self.epoch)
-            train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
-            watched_loss = self.population.watched_loss()
-            self._seconds += time.monotonic() - began
+        # The stacks take turns, so that a deadline finds all members equally far.
+        while self.epoch < until and self.active:
             self.epoch += 1
-            self._record(
-                train_loss.tolist(), watched_loss.tolist(), rates[0].flatten().tolist(), completed=completed
-            )
-        if self.epoch >= self.max_epochs:
-            self._leave((i for i in self.active), "max_epochs")
+            self._advance(deadline)
 
-    def _record(
-        self, train_loss: list[float], watched_loss: list[float], rates: list[float], *, completed: bool
-    ) -> None:
-        """Enter one epoch into the books and let those leave who have a reason to."""
-        improved: list[int] = []
-        leaving: dict[int, StopReason] = {}
-        for position, member in enumerate(self.active):
-            result = self.results[member]
-            validates = len(self.population.members[position].validation_rows) > 0
-            watched = watched_loss[position]
-            result.epochs = self.epoch
-            history = result.history
-            history["epoch"].append(self.epoch)
-            history["train_loss"].append(train_loss[position])
-            history["validation_loss"].append(watched if validates else float("nan"))
-            history["lr"].append(rates[position])
-            history["seconds"].append(self._seconds)
-            if not (_is_sane(train_loss[position]) and _is_sane(watched)):
-                leaving[member] = "diverged"
+    def _advance(self, deadline: float | None) -> None:
+        """Bring every stack to the present epoch; one that does not fit the memory is halved."""
+        pending = list(self._stacks)
+        while pending:
+            places, stack = pending.pop(0)
+            active = [places[i] for i in stack.active]
+            try:
+                stack.run(self.epoch, deadline=deadline)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or len(active) < 2:
+                    raise
+                problem = error
+            else:
                 continue
-            if not validates or watched < result.best_loss:
-                result.best_loss, result.best_epoch = watched, self.epoch
-                improved.append(position)
-            elif self.patience is not None and self.epoch - result.best_epoch >= self.patience:
-                leaving[member] = "early_stopping"
-            if not completed:
-                leaving[member] = "time"
-        self._store_best(improved)
-        for reason in set(leaving.values()):
-            self._leave((m for m, r in leaving.items() if r == reason), reason)
-
-    @torch.no_grad()
-    def _store_best(self, positions: list[int]) -> None:
-        flat = self.population.flat.detach()
-        if len(positions) == len(flat):
-            self._best.copy_(flat)
-        elif positions:
-            index = torch.tensor(positions, device=flat.device)
-            self._best[index] = flat[index]
-
-    def _leave(self, members: Iterable[int], reason: StopReason) -> None:
-        """Cut members out of the population; their best weights stay in their results."""
-        gone = set(members)
-        for position, member in enumerate(self.active):
-            if member in gone:
-                result = self.results[member]
-                result.stop_reason = reason
-                result.weights = self._best[position].clone() if result.best_epoch > 0 else None
-        kept = [p for p, m in enumerate(self.active) if m not in gone]
-        if len(kept) == len(self.active):
-            return
-        self.active = [self.active[p] for p in kept]
-        self._best = self._best[kept]
-        if kept:
-            self.population.keep(kept)
-        logger.debug("epoch %d: members %s left (%s)", self.epoch, sorted(gone), reason)
+            self._left |= {p: r for p, r in zip(places, stack.results, strict=True) if p not in active}
+            self._stacks.remove((places, stack))
+            # Its memory must be free before that of the halves is asked for.
+            del stack
+            before = len(self._stacks)
+            self._halve(active, problem.with_traceback(None))
+            pending += self._stacks[before:]
 
     def drop(self, members: Iterable[int]) -> None:
         """Take members out by decision of the caller (pruning).
@@ -169,15 +164,13 @@ class Training:
         members : iterable of int
             Places in the sequence given at the beginning; those that have left already are passed over.
         """
-        self._leave([m for m in members if m in self.active], "dropped")
+        gone = set(members)
+        for places, stack in self._stacks:
+            stack.drop(i for i, place in enumerate(places) if place in gone)
 
     def best_weights(self, member: int) -> Tensor | None:
         """Best weights so far of a member, shape [n]; None where no epoch ended finite."""
-        if member not in self.active:
-            return self.results[member].weights
-        return self._best[self.active.index(member)] if self.results[member].best_epoch > 0 else None
-
-
-def _is_sane(loss: float) -> bool:
-    """Whether a loss is a number that training can come back from; False for NaN."""
-    return loss < _DIVERGED_LOSS
+        for places, stack in self._stacks:
+            if member in places:
+                return stack.best_weights(places.index(member))
+        return self._left[member].weights

@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from inna_tune.engine import Loss, Member, MemberResult, TableTensors, Training, outputs
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.nets import TabularNet
+from inna_tune.nets import ModuleNet, Net, TabularNet
 from inna_tune.optim.schedules import DECAY_LAWS
 
 Rows = npt.NDArray[np.int64]
@@ -67,9 +67,15 @@ class EncodedTable:
 class InnaEstimator(BaseEstimator):  # type: ignore[misc]
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
+    # What members of one population may differ in; all else they share.
+    _member_parameters = frozenset(
+        {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout", "validation_fraction"}
+        | {"random_state"}
+    )
+
     encoder_: TableEncoder
     weights_: Tensor
-    net_: TabularNet
+    net_: Net
     _loss: Loss
 
     def __init__(
@@ -81,7 +87,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         decay: str = "power",
         decay_power: float | None = None,
         weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
+        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
         dropout: float = 0.0,
         batch_size: int = 256,
         max_epochs: int = 100,
@@ -89,6 +95,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         patience: int = 15,
         validation_fraction: float = 0.1,
         n_members: int = 1,
+        module: Callable[[int, int], torch.nn.Module] | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -106,6 +113,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.n_members = n_members
+        self.module = module
         self.device = device
         self.random_state = random_state
 
@@ -198,7 +206,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         if factor is not None:
             weight = factor if weight is None else weight * factor
         x = self.encoder_.transform(frame)
-        self.net_ = TabularNet(x.shape[1], tuple(int(h) for h in self.hidden_layer_sizes), self._out_features)
+        self.net_ = self._build_net(x.shape[1], self._out_features)
         return EncodedTable(x, target, weight)
 
     def _seeds(self) -> list[int]:
@@ -243,13 +251,47 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
+            patience=self._patience_for(len(train)),
             used_features=used_features,
         )
 
+    def _layer_sizes(self) -> tuple[int, ...]:
+        """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written."""
+        sizes = self.hidden_layer_sizes
+        found: list[Any] = []
+        if isinstance(sizes, str):
+            found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
+        elif isinstance(sizes, (int, np.integer)):
+            found = [sizes]
+        elif isinstance(sizes, (Sequence, np.ndarray)):
+            found = list(sizes)
+        if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
+            found or not isinstance(sizes, (str, int))
+        ):
+            return tuple(int(size) for size in found)
+        raise ValueError(
+            f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
+        )
+
+    def _build_net(self, in_features: int, out_features: int) -> Net:
+        if self.module is not None:
+            return ModuleNet(self.module, in_features, out_features)
+        return TabularNet(in_features, self._layer_sizes(), out_features)
+
+    def _patience_for(self, n_rows: int) -> int | None:
+        if not self.early_stopping:
+            return None
+        steps = -(-n_rows // int(self.batch_size))
+        return max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
+
     def _training(
-        self, table: TableTensors, members: Sequence[Member], net: TabularNet | None = None
+        self,
+        table: TableTensors,
+        members: Sequence[Member],
+        net: Net | None = None,
+        *,
+        stacked: bool = False,
     ) -> Training:
-        steps = max(-(-len(m.train_rows) // int(self.batch_size)) for m in members)
         return Training(
             self.net_ if net is None else net,
             table,
@@ -257,10 +299,13 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             self._loss,
             batch_size=int(self.batch_size),
             max_epochs=int(self.max_epochs),
-            patience=max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
-            if self.early_stopping
-            else None,
+            stacked=stacked,
         )
+
+    def _population_key(self) -> Hashable:
+        """Estimators of one class whose keys are equal can train as one population."""
+        shared = {k: v for k, v in self.get_params().items() if k not in self._member_parameters}
+        return tuple((name, repr(value)) for name, value in sorted(shared.items()))
 
     def _take_results(self, results: Sequence[MemberResult]) -> None:
         """Keep the members that got somewhere."""
@@ -370,13 +415,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             ):
                 refuse(name, "must be a whole number of at least 1.")
             number(name, 1)
-        sizes = self.hidden_layer_sizes
-        if isinstance(sizes, (str, int)) or not all(
-            isinstance(h, (int, np.integer)) and h >= 1 for h in sizes
-        ):
-            refuse(
-                "hidden_layer_sizes", "must be a sequence of whole numbers of at least 1, such as (256, 256)."
-            )
+        self._layer_sizes()
         if self.random_state is not None and not isinstance(
             self.random_state, (int, np.integer, np.random.RandomState, np.random.Generator)
         ):

@@ -1,11 +1,12 @@
 """InnaClassifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
@@ -31,8 +32,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Power of the laws "power" and "log".
     weight_decay : float, default=0.0
         INNA's weight decay λ (the gradient gains λ/β times the weights).
-    hidden_layer_sizes : sequence of int, default=(256, 256)
-        Widths of the hidden layers.
+    hidden_layer_sizes : sequence of int, int or str, default=(256, 256)
+        Widths of the hidden layers. "256-256" means the same: a search space can hold it, and not a tuple.
     dropout : float, default=0.0
         Probability of dropping a hidden unit.
     batch_size, max_epochs : int, default=256 and 100
@@ -47,6 +48,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Nets trained side by side from different seeds; their probabilities are averaged.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
+    module : callable, optional
+        ``module(in_features, out_features)`` builds a `torch.nn.Module` to train in place of the multi-layer perceptron;
+        ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
+        [B, out_features]. Members are stacked by `torch.func`; what that cannot do (BatchNorm) trains one by one.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
     random_state : int, RandomState, Generator or None, default=None
@@ -90,7 +95,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         decay: str = "power",
         decay_power: float | None = None,
         weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] = (256, 256),
+        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
         dropout: float = 0.0,
         batch_size: int = 256,
         max_epochs: int = 100,
@@ -99,6 +104,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         n_members: int = 1,
         class_weight: Mapping[Any, float] | str | None = None,
+        module: Callable[[int, int], torch.nn.Module] | None = None,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -117,6 +123,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             patience=patience,
             validation_fraction=validation_fraction,
             n_members=n_members,
+            module=module,
             device=device,
             random_state=random_state,
         )

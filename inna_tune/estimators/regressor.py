@@ -21,7 +21,7 @@ class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
         loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``).
     decay, decay_power, weight_decay, hidden_layer_sizes, dropout, batch_size, max_epochs, early_stopping, patience, \
-validation_fraction, n_members, device, random_state
+validation_fraction, n_members, module, device, random_state
         As in :class:`InnaClassifier`; the members' predictions are averaged.
 
     Attributes

@@ -51,6 +51,11 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         If class labels are of a type other than str, int, float or bool.
     """
     check_is_fitted(model, "weights_")
+    if not isinstance(model.net_, TabularNet):
+        raise TypeError(
+            "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
+            "that file only where you trust it"
+        )
     encoder, arrays = model.encoder_.to_plain()
     content = {
         "class": type(model).__name__,
@@ -229,7 +234,7 @@ def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
     parameters = {
         k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
     }
-    parameters["hidden_layer_sizes"] = [int(h) for h in parameters["hidden_layer_sizes"]]
+    parameters["hidden_layer_sizes"] = list(model._layer_sizes())
     if not isinstance(parameters["random_state"], int):
         parameters["random_state"] = None
     if isinstance(parameters.get("class_weight"), dict):

@@ -1,6 +1,6 @@
 """What the engine asks of a net."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -40,6 +40,16 @@ class Net(Protocol):
         """Most numbers that a row has in any layer: it bounds the memory of a forward pass."""
         ...
 
+    @property
+    def draws(self) -> bool:
+        """Whether a forward pass draws from torch's global stream."""
+        ...
+
+    @property
+    def minimum_rows(self) -> int:
+        """Least number of rows of a member in a training batch, where it has any."""
+        ...
+
     def initialize(
         self,
         generator: torch.Generator,
@@ -57,6 +67,10 @@ class Net(Protocol):
         dropout_mask: Tensor | None = None,
         *,
         training: bool = False,
+        counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """Outputs [P, B, out] of rows [P, B, in]; in training, buffers may be written in place."""
+        """Outputs [P, B, out] of rows [P, B, in], of which the leading ``counts`` are a member's own.
+
+        In training, buffers may be written in place.
+        """
         ...

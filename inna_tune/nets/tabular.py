@@ -1,7 +1,7 @@
 """The tabular net: a multi-layer perceptron whose every layer carries the member axis."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -56,6 +56,16 @@ class TabularNet:
         return max(self.in_features, self.out_features, *self.hidden_layer_sizes, 1)
 
     @property
+    def draws(self) -> bool:
+        """No: the dropout mask comes from outside."""
+        return False
+
+    @property
+    def minimum_rows(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def dropout_width(self) -> int:
         """How many units a row can drop: one column of the dropout mask each."""
         return sum(self.hidden_layer_sizes)
@@ -97,6 +107,7 @@ class TabularNet:
         dropout_mask: Tensor | None = None,
         *,
         training: bool = False,
+        counts: Sequence[int] | None = None,
     ) -> Tensor:
         """Outputs of every member on its own batch.
 
@@ -108,8 +119,8 @@ class TabularNet:
             Encoded rows.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             Factor of every hidden unit: 0 or 1 / (1 - rate). None keeps all units.
-        training : bool, default=False
-            Makes no difference here: what differs in training is the mask.
+        training, counts
+            Make no difference here: what differs in training is the mask, and rows do not meet.
 
         Returns
         -------

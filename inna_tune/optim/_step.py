@@ -136,15 +136,41 @@ def single_step(
     from_gradient = -sign * lr * beta
     keep = (1.0 - alpha * lr) * (batch.scale / new_scale)
     gain = sign * lr * (1.0 - alpha * beta) / new_scale
-    for theta, gradient, buffer in zip(batch.weights, batch.grads, batch.momenta, strict=True):
-        if isinstance(gradient_decay, Tensor):
-            gradient = torch.addcmul(gradient, theta, match(sign * gradient_decay, theta))
-        elif gradient_decay != 0.0:
-            gradient = torch.add(gradient, theta, alpha=sign * gradient_decay)
-        add_scaled(theta, buffer, from_buffer)
-        add_scaled(theta, gradient, from_gradient)
-        add_scaled(multiply(buffer, keep), gradient, gain)
+    factors = (gradient_decay * sign, from_buffer, from_gradient, keep, gain)
+    for tensors in zip(batch.weights, batch.grads, batch.momenta, strict=True):
+        for (theta, gradient, buffer), (decay, to_theta, to_theta_too, kept, gained) in _members(
+            tensors, factors
+        ):
+            if isinstance(decay, Tensor):
+                gradient = torch.addcmul(gradient, theta, match(decay, theta))
+            elif decay != 0.0:
+                gradient = torch.add(gradient, theta, alpha=decay)
+            add_scaled(theta, buffer, to_theta)
+            add_scaled(theta, gradient, to_theta_too)
+            add_scaled(multiply(buffer, kept), gradient, gained)
     batch.scale = new_scale
+
+
+def _members(
+    tensors: tuple[Tensor, ...], factors: tuple[Number, ...]
+) -> Iterator[tuple[tuple[Tensor, ...], tuple[Number, ...]]]:
+    """Runs of members that a cache holds, each with its own factors; all at once where that does not pay."""
+    whole = tensors[0]
+    n_members = len(whole) if whole.dim() > 1 else 1
+    if not whole.is_cpu or n_members == 1 or whole.numel() <= PIECE or torch.compiler.is_compiling():
+        yield tensors, factors
+        return
+    run = max(1, PIECE * n_members // whole.numel())
+    for start in range(0, n_members, run):
+        yield (
+            tuple(tensor[start : start + run] for tensor in tensors),
+            tuple(
+                factor[start : start + run]
+                if isinstance(factor, Tensor) and factor.dim() == whole.dim() and len(factor) == n_members
+                else factor
+                for factor in factors
+            ),
+        )
 
 
 def pieces(columns: list[list[Tensor]], most: int) -> Iterator[tuple[slice, list[list[Tensor]]]]:

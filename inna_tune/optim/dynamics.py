@@ -182,9 +182,9 @@ def tolerated_curvature(alpha: Real, beta: Real, lr: Real) -> Real:
 def settings_from_curvature(
     curvature: Real,
     *,
-    scaled_alpha: Real = 0.03,
+    scaled_alpha: Real = 0.24,
     damping_ratio: Real = 0.75,
-    stable_step_ratio: Real = 1.0,
+    stable_step_ratio: Real = 2.0,
 ) -> Settings:
     r"""INNA's hyper-parameters from the curvature of the problem and three pure numbers.
 
@@ -196,11 +196,11 @@ def settings_from_curvature(
     ----------
     curvature : float, array or Tensor
         Largest Hessian eigenvalue λ of the loss, positive.
-    scaled_alpha : float, array or Tensor, default 0.03
+    scaled_alpha : float, array or Tensor, default 0.24
         α̃, positive and less than twice the damping ratio.
     damping_ratio : float, array or Tensor, default 0.75
         ζ of the stiffest direction.
-    stable_step_ratio : float, array or Tensor, default 1
+    stable_step_ratio : float, array or Tensor, default 2
         r; below 1 the step is beyond the edge of stability at `curvature`, above 1 short of it.
 
     Returns
@@ -216,6 +216,12 @@ def settings_from_curvature(
     See Also
     --------
     pure_numbers : the inverse.
+
+    Notes
+    -----
+    The defaults are the best single setting over 13 tables, three nets and five seeds each: on average 2.8% above each
+    problem's best of 36 settings, none diverged (studies/edge_of_stability.py). Regression likes less friction:
+    scaled_alpha=0.06 is 1.5% above the best there.
     """
     given = {
         "curvature": curvature,

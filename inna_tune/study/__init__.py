@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from inna_tune.study.search import InnaSearchCV
     from inna_tune.study.storage import StorageError, open_storage
     from inna_tune.study.tables import TableError
+    from inna_tune.study.validation import cross_validate
 
 _HOMES = {
     "InnaSearchCV": "inna_tune.study.search",
     "MismatchError": "inna_tune.study.fingerprint",
     "StorageError": "inna_tune.study.storage",
     "TableError": "inna_tune.study.tables",
+    "cross_validate": "inna_tune.study.validation",
     "open_storage": "inna_tune.study.storage",
 }
 
-__all__ = ["InnaSearchCV", "MismatchError", "StorageError", "TableError", "open_storage"]
+__all__ = ["InnaSearchCV", "MismatchError", "StorageError", "TableError", "cross_validate", "open_storage"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Scores of settings on the folds: all folds of all trials in hand train as one population."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inna_tune.engine import Member, TableTensors, outputs
 from inna_tune.estimators.base import EncodedTable, InnaEstimator, Rows
-from inna_tune.nets import TabularNet
+from inna_tune.nets import Net
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
 
 
@@ -57,8 +57,8 @@ class FoldedTable:
     Attributes
     ----------
     folds : list of Fold
-    net : TabularNet
-        Wide enough for every fold.
+    in_features, out_features : int
+        Of a net that is wide enough for every fold.
     tensors : TableTensors
         All folds' rows; narrower folds are filled up with zero columns.
     """
@@ -113,13 +113,15 @@ class FoldedTable:
         weighted = any(f.encoded.weight is not None for f in self.folds)
         everything = EncodedTable(x, np.concatenate(targets), np.concatenate(weights) if weighted else None)
         self.tensors: TableTensors = everything.tensors(first._torch_device())
-        self.net = TabularNet(width, first.net_.hidden_layer_sizes, first._out_features)
+        self.in_features, self.out_features = width, first._out_features
+        self._nets: dict[Hashable, Net] = {}
 
-    def net_for(self, estimator: InnaEstimator) -> TabularNet:
-        """The net of a trial's settings."""
-        return TabularNet(
-            self.net.in_features, tuple(int(h) for h in estimator.hidden_layer_sizes), self.net.out_features
-        )
+    def net_for(self, estimator: InnaEstimator) -> Net:
+        """The net of a trial's settings, the same one for trials whose nets are alike."""
+        key = estimator._population_key()
+        if key not in self._nets:
+            self._nets[key] = estimator._build_net(self.in_features, self.out_features)
+        return self._nets[key]
 
     def members(self, estimator: InnaEstimator) -> list[Member]:
         """The members that train one trial: fold by fold, ``n_members`` each.
@@ -157,7 +159,10 @@ class Cohort:
         self.n_members = estimators[0].n_members
         self._per_trial = self.n_members * len(table.folds)
         members = [m for e in estimators for m in table.members(e)]
-        self.training = estimators[0]._training(table.tensors, members, table.net_for(estimators[0]))
+        # Stacked, even where there is but one, so that a trial's scores do not depend on its company in one bit.
+        self.training = estimators[0]._training(
+            table.tensors, members, table.net_for(estimators[0]), stacked=True
+        )
 
     def _members(self, trial: int) -> range:
         return range(trial * self._per_trial, (trial + 1) * self._per_trial)
@@ -184,10 +189,14 @@ class Cohort:
         return [weights[i : i + self.n_members] for i in range(0, len(weights), self.n_members)]
 
     def scores(self, trial: int, scorer: Scorer) -> list[float]:
-        """Score of every fold's test rows with the best weights so far; higher is better."""
+        """Score of every fold's test rows with the best weights so far; higher is better, NaN where there are none."""
         found = []
         for fold, weights in zip(self.table.folds, self._fold_weights(trial), strict=True):
-            stacked = torch.stack([w for w in weights if w is not None])
+            finite = [w for w in weights if w is not None]
+            if not finite:
+                found.append(float("nan"))
+                continue
+            stacked = torch.stack(finite)
             rows = torch.from_numpy(fold.test_rows).to(stacked.device)
             raw = (
                 outputs(self.training.net, stacked.double(), self.table.tensors.x[rows].double())

@@ -1,9 +1,8 @@
 """InnaSearchCV: tune an estimator by an Optuna study that survives."""
 
 import logging
-import numbers
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import numpy as np
@@ -12,59 +11,29 @@ import optuna
 import pandas as pd
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.engine import Population
-from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame, check_weights
 from inna_tune.space import PriorSampler, SearchSpace
-from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.results import collect_results
+from inna_tune.study.running import REASON, REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
 from inna_tune.study.scoring import resolve_scorer, scorer_name
+from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
-from inna_tune.study.workers import Worker, ask, resume_summary, tell
+from inna_tune.study.workers import Worker, resume_summary
 
 logger = logging.getLogger(__name__)
 
 SEED = "inna_tune:seed"
 CURVATURE = "inna_tune:curvature"
-REASON = "reason"
-
-Callback = Callable[[optuna.Study, FrozenTrial], None]
-
-# Rungs grow by this factor, and at each one the better half goes on.
-_REDUCTION_FACTOR = 2
-_FIRST_RUNG_SHARE = 16
-
-
-def rungs(max_epochs: int) -> list[int]:
-    """Epochs at which members report: about max_epochs / 16 and its doublings, the last one before the end."""
-    first = max(1, max_epochs // _FIRST_RUNG_SHARE)
-    found = []
-    while first <= max_epochs // _REDUCTION_FACTOR:
-        found.append(first)
-        first *= _REDUCTION_FACTOR
-    return found
-
-
-def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
-    """The folds of ``cv=None``.
-
-    The more rows, the less a score depends on which are held out: five folds under 2,000 rows, three under 10,000, one
-    held-out fifth above. Shuffled with a fixed seed, so that a resumed study sees the same folds.
-    """
-    if n_rows >= 10_000:
-        kind = StratifiedShuffleSplit if classifier else ShuffleSplit
-        return kind(n_splits=1, test_size=0.2, random_state=0)
-    n_splits = 5 if n_rows < 2_000 else 3
-    if classifier and np.unique(y, return_counts=True)[1].min() >= n_splits:
-        return StratifiedKFold(n_splits, shuffle=True, random_state=0)
-    return KFold(n_splits, shuffle=True, random_state=0)
+POPULATION = "inna_tune:population"
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -100,6 +69,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     pruner : optuna.pruners.BasePruner, optional
         Asked at every rung; None: successive halving. Trials with the cosine law are not pruned, since their early
         scores say little about the end.
+    population : int or "auto", default="auto"
+        Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
+        the knowledge of all before it. "auto": see `cohort_size`.
     refit : bool, default=True
         Fit the best settings on all rows.
     error_score : "raise" or number, default=nan
@@ -159,6 +131,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         resume: bool = False,
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
+        population: int | str = "auto",
         refit: bool = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
@@ -177,6 +150,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.resume = resume
         self.sampler = sampler
         self.pruner = pruner
+        self.population = population
         self.refit = refit
         self.error_score = error_score
         self.random_state = random_state
@@ -213,7 +187,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         classifier = is_classifier(self.estimator)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
-        splitter, splits = self._splits(frame, labels, groups, classifier)
+        splitter, splits = resolve_splits(self.cv, frame, labels, groups=groups, classifier=classifier)
         self.n_splits_ = len(splits)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
         folded = FoldedTable(self.estimator, frame, labels, weight, splits)
@@ -227,6 +201,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             resume=self.resume,
         )
         seed, space = self._prepare_study(folded, frame, labels, splitter)
+        population = self._population()
         self.study_.sampler = self._sampler(space, seed)
         self.resumed_ = resume_summary(self.study_, self.n_trials)
         logger.log(
@@ -236,36 +211,24 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             self.resumed_,
         )
         with Worker(storage) as worker:
+            runner = TrialRunner(
+                self.study_,
+                worker,
+                folded,
+                self.estimator,
+                space,
+                scorer=self.scorer_,
+                seed=seed,
+                deadline=deadline,
+                error_score=self.error_score,
+                callbacks=self.callbacks,
+                log_level=logging.INFO if self.verbose else logging.DEBUG,
+            )
             while deadline is None or time.monotonic() < deadline:
-                trial = ask(self.study_, worker, self.n_trials)
-                if trial is None:
+                if not runner.run_cohort(self.n_trials, population):
                     break
-                self._run(trial, worker, space, folded, seed, deadline)
         self._finish(frame, labels, weight)
         return self
-
-    def _splits(
-        self, frame: pd.DataFrame, y: Any, groups: Any, classifier: bool
-    ) -> tuple[Any, list[tuple[Rows, Rows]]]:
-        splitter = self.cv
-        if splitter is None:
-            splitter = default_splitter(y, len(frame), classifier=classifier)
-        elif not isinstance(splitter, numbers.Integral):
-            splitter = splitter if hasattr(splitter, "split") else list(splitter)
-        folds = splitter if isinstance(splitter, numbers.Integral) else getattr(splitter, "n_splits", 0)
-        if isinstance(folds, numbers.Integral) and int(folds) > len(frame):
-            raise ValueError(
-                f"Cannot have number of splits n_splits={folds} greater than the number of samples: n_samples={len(frame)}. "
-                "Use fewer folds."
-            )
-        splits = [
-            (np.asarray(train), np.asarray(test))
-            for train, test in check_cv(splitter, y, classifier=classifier).split(frame, y, groups)
-        ]
-        for k, (train, test) in enumerate(splits):
-            if not len(train) or not len(test):
-                raise ValueError(f"cv: fold {k} has no {'test' if len(train) else 'training'} rows.")
-        return splitter, splits
 
     def _prepare_study(
         self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
@@ -316,6 +279,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         )
         return float(population.curvature)
 
+    def _population(self) -> int:
+        """Trials that train together; a resumed study goes on in cohorts of the size it began with."""
+        stored = self.study_.user_attrs.get(POPULATION)
+        if self.population == "auto":
+            size = stored or cohort_size(self.n_trials)
+        else:
+            size = int(self.population)
+        if size != stored:
+            self.study_.set_user_attr(POPULATION, size)
+        return int(size)
+
     def _sampler(self, space: SearchSpace, seed: int) -> BaseSampler:
         if isinstance(self.sampler, PriorSampler):
             return self.sampler
@@ -323,93 +297,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _default_pruner(self) -> BasePruner:
         first = rungs(self.estimator.max_epochs)[:1] or [1]
-        return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=_REDUCTION_FACTOR)
-
-    # ------------------------------------------------------------------ one trial
-
-    def _run(
-        self,
-        trial: optuna.Trial,
-        worker: Worker,
-        space: SearchSpace,
-        folded: FoldedTable,
-        seed: int,
-        deadline: float | None,
-    ) -> None:
-        """Train and score one trial, and tell the study."""
-        began = time.monotonic()
-        state: TrialState
-        value: float | None = None
-        try:
-            settings = space.suggest(trial)
-            estimator = clone(self.estimator).set_params(**settings)
-            if estimator.random_state is None:
-                estimator.random_state = int(
-                    np.random.SeedSequence([seed, trial.number]).generate_state(1)[0]
-                )
-            estimator._check_parameters()
-            cohort = Cohort(folded, [estimator])
-            state, value, notes = self._train(trial, cohort, estimator, deadline)
-            if isinstance(estimator.random_state, (int, np.integer)):
-                notes["seed"] = int(estimator.random_state)
-        except Exception as error:
-            if self.error_score == "raise":
-                tell(self.study_, worker, trial, state=TrialState.FAIL)
-                raise
-            logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
-            state, notes = TrialState.FAIL, {REASON: f"{type(error).__name__}: {error}"}
-        notes["seconds"] = round(time.monotonic() - began, 4)
-        for name, content in notes.items():
-            trial.set_user_attr(name, content)
-        stored = tell(self.study_, worker, trial, value, state)
-        logger.log(
-            logging.INFO if self.verbose else logging.DEBUG,
-            "trial %d: %s, score %s, %s",
-            trial.number,
-            state.name.lower(),
-            value,
-            notes,
-        )
-        if stored and self.callbacks:
-            told = self.study_._storage.get_trial(trial._trial_id)
-            for callback in self.callbacks:
-                callback(self.study_, told)
-
-    def _train(
-        self, trial: optuna.Trial, cohort: Cohort, estimator: InnaEstimator, deadline: float | None
-    ) -> tuple[TrialState, float | None, dict[str, Any]]:
-        state, reason = TrialState.COMPLETE, None
-        for rung in rungs(estimator.max_epochs):
-            cohort.run(rung, deadline=deadline)
-            if not cohort.is_active(0) or cohort.diverged(0):
-                break
-            trial.report(float(np.mean(cohort.scores(0, self.scorer_))), rung)
-            if estimator.decay != "cosine" and trial.should_prune():
-                cohort.drop([0])
-                state, reason = TrialState.PRUNED, f"pruned at epoch {rung}"
-        if not cohort.diverged(0):
-            cohort.run(deadline=deadline)
-        results = cohort.results(0)
-        notes: dict[str, Any] = {
-            "epochs": max(r.epochs for r in results),
-            "best_epoch": [r.best_epoch for r in results],
-        }
-        if any(r.stop_reason == "time" for r in results):
-            state, reason = TrialState.PRUNED, "timeout"
-        scores = [float("nan")] if cohort.diverged(0) else cohort.scores(0, self.scorer_)
-        value: float | None = float(np.mean(scores))
-        if not np.isfinite(scores).all():
-            # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.
-            state, value, reason = (
-                TrialState.PRUNED,
-                None,
-                "diverged: the loss was not finite within the first epoch",
-            )
-        else:
-            notes["scores"] = scores
-        if reason is not None:
-            notes[REASON] = reason
-        return state, value if state == TrialState.COMPLETE else None, notes
+        return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=REDUCTION_FACTOR)
 
     # ------------------------------------------------------------------ the end
 
@@ -478,10 +366,23 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             or self.n_trials < 1
         ):
             raise ValueError(f"n_trials={self.n_trials!r} must be a whole number of at least 1.")
+        if self.population != "auto" and (
+            isinstance(self.population, bool)
+            or not isinstance(self.population, (int, np.integer))
+            or self.population < 1
+        ):
+            raise ValueError(
+                f"population={self.population!r} must be a whole number of at least 1, or 'auto'."
+            )
         if self.timeout is not None and not self.timeout > 0:
             raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds, or None.")
         if not (self.error_score == "raise" or isinstance(self.error_score, (int, float, np.floating))):
             raise ValueError(f"error_score={self.error_score!r} must be 'raise' or a number.")
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise TypeError(
+                    f"callbacks: {callback!r} cannot be called; give functions of (study, trial)."
+                )
         if self.space is not None:
             if not isinstance(self.space, SearchSpace):
                 raise TypeError(f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna().")

@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.study.search import Callback, InnaSearchCV
+from inna_tune.study.running import Callback
+from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.tables import Problem, TableError
 
 

@@ -189,7 +189,11 @@ def test_divergence_later_on_keeps_the_best_and_warns():
         ("n_members", 0, "n_members=0"),
         ("validation_fraction", 0.0, "validation_fraction=0.0"),
         ("hidden_layer_sizes", (0,), r"hidden_layer_sizes=\(0,\)"),
-        ("hidden_layer_sizes", 64, "hidden_layer_sizes=64"),
+        ("hidden_layer_sizes", 0, "hidden_layer_sizes=0"),
+        ("hidden_layer_sizes", True, "hidden_layer_sizes=True"),
+        ("hidden_layer_sizes", "64-", "hidden_layer_sizes='64-'"),
+        ("hidden_layer_sizes", "", "hidden_layer_sizes=''"),
+        ("hidden_layer_sizes", (8, None), "hidden_layer_sizes="),
         ("device", "abacus", "device='abacus'"),
         ("random_state", "today", "random_state='today'"),
     ],
@@ -226,3 +230,12 @@ def test_a_table_with_other_columns_is_refused():
     model = InnaRegressor(**QUICK).fit(X, score)
     with pytest.raises(ValueError, match="age"):
         model.predict(X.drop(columns="age"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "widths"), [((8, 4), (8, 4)), ([8], (8,)), (8, (8,)), ("8-4", (8, 4)), ("8", (8,)), ((), ())]
+)
+def test_layer_sizes_may_be_written_in_several_ways(sizes, widths):
+    X, y = load_iris(return_X_y=True)
+    model = InnaClassifier(hidden_layer_sizes=sizes, max_epochs=1).fit(X, y)
+    assert model.net_.hidden_layer_sizes == widths

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from inna_tune.optim import INNA
+from inna_tune.optim import INNA, _step
 
 MEMBERS = 5
 
@@ -28,7 +28,9 @@ def gradients(step, shapes, dtype):
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("inner", [[(7,)], [(3, 4), (1, 4)]], ids=["flat", "layers"])
-def test_members_train_as_separate_optimizers(decoupled, maximize, dtype, inner):
+@pytest.mark.parametrize("piece", [1, 15, 2**18], ids=["one by one", "two by two", "all at once"])
+def test_members_train_as_separate_optimizers(decoupled, maximize, dtype, inner, piece, monkeypatch):
+    monkeypatch.setattr(_step, "PIECE", piece)
     shapes = [(MEMBERS, *shape) for shape in inner]
     start = gradients(-1, shapes, dtype)
     options = {"decoupled_weight_decay": decoupled, "maximize": maximize, "decay_power": 0.1}

@@ -183,9 +183,10 @@ def test_places_of_conditional_parameters_give_the_values_back(curvature, weight
 
 @settings(max_examples=30, deadline=None)
 @given(curvature=CURVATURES)
-def test_the_default_settings_are_in_the_middle_of_the_shipped_prior(curvature):
+@pytest.mark.parametrize("scaled_alpha", [0.06, 0.24], ids=["regression", "classification"])
+def test_the_default_settings_are_in_the_middle_of_the_shipped_prior(curvature, scaled_alpha):
     space = SearchSpace.inna(curvature=curvature)
-    config = settings_from_curvature(curvature)._asdict()
+    config = settings_from_curvature(curvature, scaled_alpha=scaled_alpha)._asdict()
     for name in ("alpha", "beta", "lr"):
         assert 0.2 < space.places(name, config[name], config)[0] < 0.8
 

@@ -10,7 +10,9 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.study import MismatchError, StorageError
-from inna_tune.study.search import CURVATURE, SEED, default_splitter, rungs
+from inna_tune.study.running import rungs
+from inna_tune.study.search import CURVATURE, SEED
+from inna_tune.study.splits import default_splitter
 
 NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12)
 IRIS = load_iris(return_X_y=True, as_frame=True)

@@ -1,0 +1,86 @@
+"""Cross-validation of an estimator, all folds trained as one population."""
+
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import check_consistent_length
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.tables import as_frame, check_weights
+from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.scoring import resolve_scorer
+from inna_tune.study.splits import resolve_splits
+
+
+def cross_validate(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    cv: Any = None,
+    *,
+    scoring: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Score an estimator on every fold, as `sklearn.model_selection.cross_validate` does, in less time.
+
+    The nets of all folds (times ``n_members``) are one stacked model. Each fold is encoded from its own training rows, so
+    the scores are those of separate fits up to rounding.
+
+    Parameters
+    ----------
+    estimator : InnaClassifier or InnaRegressor
+        Stays unfitted.
+    X : DataFrame or array of shape [n_samples, n_features]
+    y : array of shape [n_samples]
+    cv : int, splitter, iterable or None, default=None
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
+    scoring : str, callable or None, default=None
+        As in scikit-learn, but None means negative log-loss or negative root mean squared error.
+    sample_weight : array of shape [n_samples], optional
+        Used in training and in scoring.
+    groups : array of shape [n_samples], optional
+        For the splitter.
+
+    Returns
+    -------
+    dict of str to ndarray of shape [n_splits]
+        ``test_score``, higher is better, NaN for a fold whose net diverged in the first epoch; ``fit_time`` and
+        ``score_time`` in seconds, each an equal share of the whole.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the estimator is another's, or a parameter, the table or the folds make no sense.
+    """
+    if not isinstance(estimator, InnaEstimator):
+        raise TypeError(
+            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor; "
+            "for other models use sklearn.model_selection.cross_validate."
+        )
+    model = clone(estimator)
+    model._check_parameters()
+    if y is None:
+        raise ValueError("cross_validate requires y to be passed, but the target y is None.")
+    frame = as_frame(model, X, reset=True)
+    weight = check_weights(sample_weight, len(frame))
+    check_consistent_length(frame, y)
+    labels = y if hasattr(y, "iloc") else np.asarray(y)
+    classifier = is_classifier(model)
+    clone(model)._fit_target(labels, None)
+    _, splits = resolve_splits(cv, frame, labels, groups=groups, classifier=classifier)
+    scorer = resolve_scorer(model, scoring, np.unique(labels) if classifier else None)
+    began = time.monotonic()
+    cohort = Cohort(FoldedTable(model, frame, labels, weight, splits), [model])
+    cohort.run()
+    trained = time.monotonic()
+    scores = cohort.scores(0, scorer)
+    ended = time.monotonic()
+    return {
+        "fit_time": np.full(len(splits), (trained - began) / len(splits)),
+        "score_time": np.full(len(splits), (ended - trained) / len(splits)),
+        "test_score": np.array(scores),
+    }

@@ -1,0 +1,557 @@
+"""How fast a population trains: against the machine's own products, against peers, and as its members leave.
+
+Everything takes turns in one run, in an order drawn anew each round, so that what else the machine does falls on all
+alike; every ratio is a median over the rounds of ratios within a round.
+
+(a) Steps of training against the members that are stacked. Operations are those of the matrix products (twice the
+    multiply-adds of the forward pass, of every weight gradient, and of every input gradient but the first layer's); their
+    rate is set against the best that large float32 products reach in the same round. ``share_of_products`` sets the time
+    of the step's products alone, as torch's ``bmm`` makes them, against the time of the step: how much of it is not them.
+(b) Trials of InnaSearchCV beside OptunaSearchCV over skorch and over scikit-learn's MLPClassifier: the same net, rows,
+    folds, epochs, batch size and number of trials, three floats drawn by a random sampler, no pruning, no early stopping,
+    no refit. The peers are handed standardised float32; ours encodes each fold, and scores at the rungs as it always does.
+(c) A population of which half leave, again and again, beside a fresh one of as many members.
+
+Needs ``pip install 'inna-tune[studies]'``.
+
+    python studies/population_speed.py             writes studies/results/population_speed.csv and .png
+    python studies/population_speed.py --quick     a round, fewer trials, prints only
+    python studies/population_speed.py --device cuda
+"""
+
+import argparse
+import inspect
+import math
+import random
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+import optuna
+import pandas as pd
+import torch
+from optimizer_speed import machine
+from optuna.distributions import FloatDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna_integration import OptunaSearchCV
+from sklearn.datasets import load_digits, make_classification
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
+
+from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.engine import CrossEntropy, Member, Population, TableTensors
+from inna_tune.nets import TabularNet
+from inna_tune.space import LogUniform, SearchSpace, Uniform
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+RESULTS = Path(__file__).parent / "results" / "population_speed.csv"
+OURS, SKORCH, MLP = "InnaSearchCV", "OptunaSearchCV, skorch", "OptunaSearchCV, MLPClassifier"
+FOLDS = 3
+SHARE_GOAL, SHARE_MEMBERS = 0.6, 32
+RATIO_GOALS = [("digits", SKORCH, 8.0), ("synthetic", SKORCH, 3.0), ("digits", MLP, 3.0)]
+
+# What each search draws. All of it is stable: a net that diverges is cheap to one method and not to another.
+SPACE = {"lr": LogUniform(0.01, 0.05), "alpha": Uniform(0.3, 0.9), "beta": LogUniform(0.05, 0.15)}
+SKORCH_SPACE = {
+    "optimizer__lr": FloatDistribution(1e-3, 2e-2, log=True),
+    "optimizer__momentum": FloatDistribution(0.5, 0.9),
+    "optimizer__weight_decay": FloatDistribution(1e-6, 1e-3, log=True),
+}
+MLP_SPACE = {
+    "learning_rate_init": FloatDistribution(1e-3, 2e-2, log=True),
+    "momentum": FloatDistribution(0.5, 0.9),
+    "alpha": FloatDistribution(1e-6, 1e-3, log=True),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows, and the net that learns them."""
+
+    name: str
+    x: npt.NDArray[np.float32]
+    y: npt.NDArray[np.int64]
+    hidden: tuple[int, ...]
+    batch_size: int
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths of all layers, input to output."""
+        return [self.x.shape[1], *self.hidden, int(self.y.max()) + 1]
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch of (a) and (c), which takes whole batches only."""
+        return min(len(self.x) // self.batch_size, 16)
+
+    @property
+    def label(self) -> str:
+        """Net and batch size in words."""
+        return f"{'-'.join(map(str, self.widths))}, batch {self.batch_size}"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes
+    ----------
+    members : sizes of the populations
+    rounds : of everything
+    turns : rounds of (a) and (c) within each of them, being so much shorter than those of (b)
+    seconds : that a timing of (a) lasts, at least
+    epochs, trials : of the searches
+    """
+
+    members: tuple[int, ...]
+    rounds: int
+    turns: int
+    seconds: float
+    epochs: int
+    trials: int
+
+
+FULL = Size((1, 2, 4, 8, 16, 32, 64), rounds=3, turns=3, seconds=0.1, epochs=12, trials=16)
+QUICK = Size((1, 8, 32), rounds=1, turns=2, seconds=0.02, epochs=4, trials=4)
+
+
+def problems() -> tuple[Problem, Problem, Problem]:
+    """Digits at batch 64, digits at batch 256 (of which (a) measures one size only), and two wide hidden layers."""
+    x, y = load_digits(return_X_y=True)
+    # Constant pixels get a little noise: the encoder would drop them, and the nets would differ from the peers'.
+    x = x + 1e-3 * np.random.default_rng(0).standard_normal(x.shape)
+    digits = StandardScaler().fit_transform(x).astype(np.float32), y.astype(np.int64)
+    x, y = make_classification(4000, 20, n_informative=10, random_state=0)
+    synthetic = StandardScaler().fit_transform(x).astype(np.float32), y.astype(np.int64)
+    return (
+        Problem("digits", *digits, (128, 128), 64),
+        Problem("digits", *digits, (128, 128), 256),
+        Problem("synthetic", *synthetic, (256, 256), 256),
+    )
+
+
+def seconds_of(call: Callable[[], object], repeats: int, device: torch.device) -> float:
+    """Seconds a call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+class Timer:
+    """Times a call as often as makes a reading of some length, found at the first, which also warms the caches."""
+
+    def __init__(self, call: Callable[[], object], seconds: float, device: torch.device) -> None:
+        self.call, self.device = call, device
+        seconds_of(call, 1, device)
+        self.repeats = max(1, math.ceil(seconds / seconds_of(call, 1, device)))
+
+    def __call__(self) -> float:
+        """Seconds a call."""
+        return seconds_of(self.call, self.repeats, self.device)
+
+
+# ---------------------------------------------------------------------- (a) products, and steps of training
+
+
+def products(widths: list[int], rows: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Shapes of the two factors of every matrix product of one member's step."""
+    found = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        found += [((rows, a), (a, b)), ((a, rows), (rows, b))]
+        if i > 0:
+            found.append(((rows, b), (b, a)))
+    return found
+
+
+def operations(widths: list[int], rows: int) -> int:
+    """Floating-point operations of one member's step, counted in its products."""
+    return sum(2 * m * k * n for (m, k), (_, n) in products(widths, rows))
+
+
+def large_products(device: torch.device, seconds: float) -> dict[str, tuple[Timer, int]]:
+    """Products that show what the machine can do, each with its operations."""
+    square = (4096, 8192) if device.type == "cuda" else (1024, 2048)
+    stacked = (64, 1024) if device.type == "cuda" else (32, 256)
+    found = {}
+    for n in square:
+        a, b = (torch.randn(n, n, device=device) for _ in range(2))
+        out = torch.empty(n, n, device=device)
+        found[f"mm {n}"] = (
+            Timer(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), seconds, device),
+            2 * n**3,
+        )
+    p, n = stacked
+    a, b = (torch.randn(p, n, n, device=device) for _ in range(2))
+    out = torch.empty(p, n, n, device=device)
+    found[f"bmm {p} x {n}"] = (Timer(lambda: torch.bmm(a, b, out=out), seconds, device), 2 * p * n**3)
+    return found
+
+
+def step_products(problem: Problem, members: int, seconds: float, device: torch.device) -> Timer:
+    """The products of a step and nothing else, into memory that is there."""
+    factors = []
+    for left, right in products(problem.widths, problem.batch_size):
+        a, b = (torch.randn(members, *shape, device=device) for shape in (left, right))
+        # A transposed factor lies in memory as the step finds it: the weight gradient's is the layer's input.
+        factors.append((a, b, torch.empty(members, left[0], right[1], device=device)))
+
+    def call() -> None:
+        for a, b, out in factors:
+            torch.bmm(a, b, out=out)
+
+    return Timer(call, seconds, device)
+
+
+def population(problem: Problem, members: int, device: torch.device) -> Population:
+    """Members with settings of their own, which learn the same rows."""
+    rows = np.arange(problem.steps * problem.batch_size)
+    table = TableTensors(torch.from_numpy(problem.x).to(device), torch.from_numpy(problem.y).to(device))
+    # Small steps: the weights hardly change over all the epochs that are timed.
+    settings = np.random.default_rng(0).uniform((0.001, 0.3, 0.05), (0.002, 0.9, 0.15), (members, 3))
+    return Population(
+        TabularNet(problem.widths[0], problem.hidden, problem.widths[-1]),
+        table,
+        [Member(rows, rows[:0], seed, lr=g, alpha=a, beta=b) for seed, (g, a, b) in enumerate(settings)],
+        CrossEntropy(),
+        batch_size=problem.batch_size,
+        horizon=1,
+    )
+
+
+def epoch(population: Population) -> Callable[[], object]:
+    """An epoch of training, its step sizes included."""
+    return lambda: population.train_epoch(population.learning_rates(0))
+
+
+# ---------------------------------------------------------------------- (b) searches
+
+
+class Net(nn.Sequential):
+    """The peers' net, as one writes it."""
+
+    def __init__(self, widths: list[int]) -> None:
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        super().__init__(*layers[:-1])
+
+
+def searches(
+    problem: Problem, size: Size, device: torch.device, batch: str | int
+) -> dict[str, Callable[[int], object]]:
+    """The searches, each a function of its seed that returns the study."""
+    cv = KFold(FOLDS, shuffle=True, random_state=0)
+
+    def ours(seed: int) -> optuna.Study:
+        net = InnaClassifier(
+            hidden_layer_sizes=problem.hidden,
+            batch_size=problem.batch_size,
+            max_epochs=size.epochs,
+            early_stopping=False,
+            device=str(device),
+        )
+        known = inspect.signature(InnaSearchCV).parameters
+        return (
+            InnaSearchCV(
+                net,
+                SearchSpace(SPACE),
+                n_trials=size.trials,
+                cv=cv,
+                scoring="accuracy",
+                sampler=optuna.samplers.RandomSampler(seed=seed),
+                pruner=optuna.pruners.NopPruner(),
+                refit=False,
+                error_score="raise",
+                random_state=seed,
+                **({"population": batch} if "population" in known else {}),
+            )
+            .fit(problem.x, problem.y)
+            .study_
+        )
+
+    def theirs(net: object, space: dict[str, FloatDistribution], seed: int) -> optuna.Study:
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed=seed),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        search = OptunaSearchCV(
+            net,
+            space,
+            cv=cv,
+            n_trials=size.trials,
+            scoring="accuracy",
+            study=study,
+            refit=False,
+            error_score="raise",
+        )
+        search.fit(problem.x, problem.y)
+        return study
+
+    skorch = NeuralNetClassifier(
+        Net,
+        module__widths=problem.widths,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.SGD,
+        batch_size=problem.batch_size,
+        max_epochs=size.epochs,
+        iterator_train__shuffle=True,
+        train_split=None,
+        callbacks__print_log=None,
+        device=str(device),
+        verbose=0,
+    )
+    mlp = MLPClassifier(
+        problem.hidden,
+        solver="sgd",
+        batch_size=problem.batch_size,
+        max_iter=size.epochs,
+        n_iter_no_change=size.epochs,
+        tol=0.0,
+        early_stopping=False,
+        nesterovs_momentum=False,
+        random_state=0,
+    )
+    return {
+        OURS: ours,
+        SKORCH: lambda seed: theirs(skorch, SKORCH_SPACE, seed),
+        MLP: lambda seed: theirs(mlp, MLP_SPACE, seed),
+    }
+
+
+# ---------------------------------------------------------------------- (c) members leave
+
+
+def leave(
+    problem: Problem,
+    fresh: dict[int, Timer],
+    seconds: float,
+    device: torch.device,
+    order: random.Random,
+) -> dict[tuple[str, int], float]:
+    """Seconds an epoch of a shrinking population, and of fresh ones, the largest first."""
+    found = {}
+    shrinking = population(problem, max(fresh), device)
+    for survivors in sorted(fresh, reverse=True):
+        if survivors < len(shrinking):
+            # Whoever leaves, they are spread over the whole stack.
+            shrinking.keep(sorted(order.sample(range(len(shrinking)), survivors)))
+        timers = {"survivors": Timer(epoch(shrinking), seconds, device), "fresh": fresh[survivors]}
+        for kind in order.sample(list(timers), len(timers)):
+            found[kind, survivors] = timers[kind]()
+    return found
+
+
+# ---------------------------------------------------------------------- the run
+
+
+def measure(size: Size, device: torch.device, batch: str | int) -> tuple[pd.DataFrame, ...]:
+    """Seconds: of products and epochs, of searches, of the leaving curve (a row a turn), and the best scores."""
+    order = random.Random(0)
+    digits, digits_large_batch, synthetic = problems()
+    cells = [(p, m) for p in (digits, synthetic) for m in size.members]
+    cells.append((digits_large_batch, SHARE_MEMBERS))
+    timers = {("gemm", name, work): t for name, (t, work) in large_products(device, size.seconds).items()}
+    for problem, members in cells:
+        timers["epoch", problem.label, members] = Timer(
+            epoch(population(problem, members, device)), size.seconds, device
+        )
+        timers["products", problem.label, members] = step_products(problem, members, size.seconds, device)
+    stages = [max(size.members) >> i for i in range(max(size.members).bit_length())]
+    fresh = {m: Timer(epoch(population(digits, m, device)), size.seconds, device) for m in stages}
+    warm_up = Size(size.members, 1, 1, 0.0, epochs=2, trials=1)
+    runs = {}
+    for problem in (digits, synthetic):
+        for search in searches(problem, warm_up, device, batch).values():
+            search(0)  # The first call of anything is slower.
+        for name, search in searches(problem, size, device, batch).items():
+            runs[problem.name, name] = search
+
+    steps, leaving, searching, scores = [], [], [], []
+    for number in range(size.rounds):
+        for _ in range(size.turns):
+            steps.append({key: timers[key]() for key in order.sample(list(timers), len(timers))})
+            leaving.append(leave(digits, fresh, size.seconds, device, order))
+        seconds, best = {}, {}
+        for key in order.sample(list(runs), len(runs)):
+            start = time.perf_counter()
+            study = runs[key](number)  # A score has been read from the device: its work is done.
+            seconds[key] = time.perf_counter() - start
+            states = [t.state for t in study.trials]
+            if states != [optuna.trial.TrialState.COMPLETE] * size.trials:
+                raise RuntimeError(
+                    f"{key}: not all of {size.trials} trials were trained to the end: {states}"
+                )
+            best[key] = study.best_value
+        searching.append(seconds)
+        scores.append(best)
+        print(
+            f"round {number + 1} of {size.rounds}: "
+            + ", ".join(f"{k}: {s:.1f} s" for k, s in seconds.items())
+        )
+    return tuple(map(pd.DataFrame, (steps, searching, leaving, scores)))
+
+
+def steps_table(times: pd.DataFrame) -> pd.DataFrame:
+    """Part (a): a row for every net and number of members."""
+    gemm = pd.DataFrame({k: k[2] / times[k] for k in times if k[0] == "gemm"}).max(axis=1)
+    rows = []
+    for problem in problems():
+        for members in sorted(k[2] for k in times if k[:2] == ("epoch", problem.label)):
+            step = times["epoch", problem.label, members] / problem.steps
+            rate = members * operations(problem.widths, problem.batch_size) / step
+            alone = times["products", problem.label, members]
+            rows.append(
+                {
+                    "part": "steps",
+                    "net": problem.label,
+                    "members": members,
+                    "rounds": len(times),
+                    "seconds": step.median(),
+                    "member_steps_per_second": (members / step).median().round(1),
+                    "gflops": (rate / 1e9).median().round(2),
+                    "gemm_gflops": (gemm / 1e9).median().round(2),
+                    "share_of_gemm": (rate / gemm).median().round(4),
+                    "share_of_products": (alone / step).median().round(4),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def searches_table(times: pd.DataFrame, scores: pd.DataFrame, size: Size) -> pd.DataFrame:
+    """Part (b): a row for every problem and search."""
+    labels = {p.name: p.label for p in reversed(problems())}
+    return pd.DataFrame(
+        {
+            "part": "searches",
+            "problem": problem,
+            "net": labels[problem],
+            "method": method,
+            "rounds": len(times),
+            "trials": size.trials,
+            "epochs": size.epochs,
+            "folds": FOLDS,
+            "seconds": seconds.median(),
+            "trials_per_second": (size.trials / seconds).median().round(3),
+            "times_slower_than_ours": (seconds / times[problem, OURS]).median().round(3),
+            "best_accuracy": scores[problem, method].median().round(4),
+        }
+        for (problem, method), seconds in sorted(times.items())
+    )
+
+
+def leaving_table(times: pd.DataFrame) -> pd.DataFrame:
+    """Part (c): a row for every number of survivors, largest first."""
+    problem = problems()[0]
+    return pd.DataFrame(
+        {
+            "part": "leaving",
+            "net": problem.label,
+            "members": members,
+            "rounds": len(times),
+            "seconds": times["survivors", members].median() / problem.steps,
+            "fresh_seconds": times["fresh", members].median() / problem.steps,
+            "ratio_to_fresh": (times["survivors", members] / times["fresh", members]).median().round(3),
+        }
+        for members in sorted({k[1] for k in times}, reverse=True)
+    )
+
+
+def print_goals(steps: pd.DataFrame, searching: pd.DataFrame) -> None:
+    """Each goal, the figure, and whether it is met."""
+
+    def verdict(what: str, value: float, goal: float) -> None:
+        print(f"{what}: {value:.3g}, goal at least {goal:g}: {'met' if value >= goal else 'missed'}")
+
+    for net, row in steps[steps.members == SHARE_MEMBERS].groupby("net", sort=False):
+        what, share = f"{SHARE_MEMBERS} members of {net}: share of the GEMM rate", row.share_of_gemm.item()
+        if "-128-" in net:
+            verdict(what, share, SHARE_GOAL)
+        else:
+            print(f"{what}: {share:.3g}, no goal")
+    ratio = searching.set_index(["problem", "method"]).times_slower_than_ours
+    for problem, peer, goal in RATIO_GOALS:
+        verdict(f"{problem}: trials per second over {peer}", ratio[problem, peer], goal)
+
+
+def draw(steps: pd.DataFrame, searching: pd.DataFrame, leaving: pd.DataFrame, path: Path) -> None:
+    """The figure."""
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    for net, rows in steps.groupby("net", sort=False):
+        axes[0, 0].loglog(rows.members, rows.member_steps_per_second, "o-", base=2, label=net)
+        axes[0, 1].semilogx(rows.members, rows.share_of_gemm, "o-", base=2, label=net)
+    axes[0, 0].set(xlabel="members", ylabel="member steps per second", title="Training")
+    axes[0, 0].set_yscale("log", base=10)
+    axes[0, 1].axhline(SHARE_GOAL, color="grey", linestyle=":")
+    axes[0, 1].set(
+        xlabel="members", ylabel="share of the GEMM rate", ylim=(0, 1), title="Share of the machine"
+    )
+    table = searching.pivot(index="problem", columns="method", values="trials_per_second")
+    table[[OURS, MLP, SKORCH]].plot.bar(ax=axes[1, 0], rot=0, xlabel="")
+    axes[1, 0].set(ylabel="trials per second", title="Searches")
+    axes[1, 1].loglog(leaving.members, leaving.seconds * 1e3, "o-", base=2, label="survivors")
+    axes[1, 1].loglog(leaving.members, leaving.fresh_seconds * 1e3, "x--", base=2, label="a fresh population")
+    axes[1, 1].set_yscale("log", base=10)
+    axes[1, 1].set(xlabel="members left", ylabel="milliseconds a step", title="Half leave at every rung")
+    for ax in axes.flat:
+        ax.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measure, print, and write table and figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--population",
+        default="auto",
+        type=lambda text: text if text == "auto" else int(text),
+        help="trials that InnaSearchCV trains together, where it lets one choose",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    size = QUICK if arguments.quick else FULL
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    # The peers are meant to stop at the last epoch, and OptunaSearchCV says at every fit that it is experimental.
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    warnings.simplefilter("ignore", ExperimentalWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="optuna")
+
+    times, search_times, leave_times, scores = measure(size, device, arguments.population)
+    steps, leaving = steps_table(times), leaving_table(leave_times)
+    searching = searches_table(search_times, scores, size)
+    for table in (steps, searching, leaving):
+        print("\n" + table.drop(columns=["part", "rounds"]).to_string(index=False))
+    print()
+    print(machine(device))
+    print_goals(steps, searching)
+    if not arguments.quick:
+        arguments.output.parent.mkdir(exist_ok=True)
+        result = pd.concat([steps, searching, leaving], ignore_index=True).assign(**machine(device))
+        result.to_csv(arguments.output, index=False)
+        draw(steps, searching, leaving, arguments.output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""How members are stacked changes nothing but the time and the memory."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from inna_tune.engine import CrossEntropy, Member, Population, Stack, TableTensors, Training, width
+from inna_tune.nets import TabularNet
+
+N_ROWS = 300
+
+
+def make_table(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(N_ROWS, 6, generator=generator)
+    return TableTensors(x.to(dtype), torch.randint(3, (N_ROWS,), generator=generator))
+
+
+def make_members(n):
+    order = np.random.default_rng(0).permutation(N_ROWS)
+    return [
+        Member(
+            order[i : 200 + i], order[220:], i, lr=0.02 * (i + 1), alpha=0.5, beta=0.1, dropout=0.1 * (i % 2)
+        )
+        for i in range(n)
+    ]
+
+
+def train(members, *, patience=None, **options):
+    net = TabularNet(6, (16, 16), 3)
+    members = [replace(m, patience=patience) for m in members]
+    training = Training(net, make_table(), members, CrossEntropy(), batch_size=32, max_epochs=12, **options)
+    training.run()
+    return training.results
+
+
+def assert_same(results, expected):
+    for result, other in zip(results, expected, strict=True):
+        assert torch.equal(result.weights, other.weights)
+        assert {k: v for k, v in result.history.items() if k != "seconds"} == {
+            k: v for k, v in other.history.items() if k != "seconds"
+        }
+        assert (result.best_epoch, result.epochs, result.stop_reason) == (
+            other.best_epoch,
+            other.epochs,
+            other.stop_reason,
+        )
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3, None])
+def test_the_width_changes_no_bit(stack):
+    members = make_members(7)
+    assert_same(train(members, width=stack, patience=3), train(members, width=7, patience=3))
+
+
+def test_a_single_member_can_be_trained_as_in_company_to_the_last_bit():
+    members = make_members(4)
+    together = train(members, patience=3)
+    for member, result in zip(members, together, strict=True):
+        assert_same(train([member], patience=3, stacked=True), [result])
+
+
+def failing_above(limit, monkeypatch, *, error, from_epoch=0):
+    """Make every stack of more than ``limit`` members run out of memory, as torch would say it."""
+    widths = []
+    run = Stack.run
+
+    def failing(self, until_epoch=None, *, deadline=None):
+        widths.append(len(self.active))
+        if len(self.active) > limit and until_epoch > from_epoch:
+            raise error
+        run(self, until_epoch, deadline=deadline)
+
+    monkeypatch.setattr(Stack, "run", failing)
+    return widths
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+        MemoryError(),
+    ],
+    ids=["device", "host", "python"],
+)
+@pytest.mark.parametrize("from_epoch", [0, 4])
+def test_where_memory_runs_out_half_as_many_train_at_a_time(error, from_epoch, monkeypatch, caplog):
+    members = make_members(7)
+    expected = train(members, patience=3)
+    widths = failing_above(2, monkeypatch, error=error, from_epoch=from_epoch)
+    assert_same(train(members, width=7, patience=3), expected)
+    assert max(widths) > 2
+    assert "going on with half as many" in caplog.text
+
+
+def test_a_member_that_does_not_fit_alone_says_so(monkeypatch):
+    failing_above(0, monkeypatch, error=torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        train(make_members(4), width=4)
+
+
+def test_other_errors_pass(monkeypatch):
+    failing_above(2, monkeypatch, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(make_members(4), width=4)
+
+
+def choose(seconds, n, monkeypatch):
+    """The width for n members where a step of w members takes seconds[w] a member."""
+    monkeypatch.setattr(width, "_measured", {})
+    monkeypatch.setattr(width, "_seconds_a_member", lambda net, table, members, *rest: seconds[len(members)])
+    net = TabularNet(6, (16, 16), 3)
+    return width.stacking_width(net, make_table(), make_members(n), CrossEntropy(), batch_size=32)
+
+
+def test_the_width_is_the_quickest(monkeypatch):
+    falling = {1: 8.0, 2: 4.0, 3: 3.0, 4: 2.0, 8: 1.5, 9: 1.52, 12: 1.7, 16: 1.8, 32: 0.1}
+    assert choose(falling, 3, monkeypatch) == 3
+    assert choose(falling, 8, monkeypatch) == 8
+    assert choose(falling, 9, monkeypatch) == 9, "of widths that are level the widest"
+    assert choose(falling, 12, monkeypatch) == 6, "two stacks of six, not of eight and four"
+    assert choose(falling, 32, monkeypatch) == 8, "what lies beyond a width that is much slower is not tried"
+    assert choose({1: 1.0, 2: 1.2, 4: 0.1}, 20, monkeypatch) == 1
+
+
+def test_the_width_is_bounded_by_memory(monkeypatch):
+    net, table = TabularNet(6, (16, 16), 3), make_table()
+    monkeypatch.setattr(width, "_free_bytes", lambda device: 1e6)
+    few = width.width_for_memory(net, table, batch_size=32)
+    assert 1 <= few < 64
+    assert few * sum(np.prod(s) for s in net.parameter_shapes.values()) * 4 < 0.25 * 1e6
+    monkeypatch.setattr(width, "_free_bytes", lambda device: 1.0)
+    assert width.width_for_memory(net, table, batch_size=32) == 1
+    assert choose({1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}, 8, monkeypatch) == 1
+
+
+def test_timing_leaves_everything_as_it_was():
+    net, table, members = TabularNet(6, (16, 16), 3), make_table(), make_members(3)
+    before = torch.get_rng_state()
+    width._seconds_a_member(net, table, members, CrossEntropy(), 32)
+    assert torch.equal(torch.get_rng_state(), before)
+    population = Population(net, table, members, CrossEntropy(), batch_size=32, horizon=1)
+    assert population.lr.flatten().tolist() == pytest.approx([m.lr for m in members])
+
+
+def test_widths_that_make_no_sense():
+    with pytest.raises(ValueError, match=r"width=0 must be at least 1"):
+        train(make_members(2), width=0)

@@ -1,0 +1,76 @@
+"""The passes written out, against autograd."""
+
+import pytest
+import torch
+
+from inna_tune.engine import CrossEntropy, SquaredError
+from inna_tune.nets import ExplicitGradient, TabularNet
+
+P, B, IN, OUT = 3, 7, 5, 4
+
+
+def setting(hidden, *, seed=0):
+    net = TabularNet(IN, hidden, OUT)
+    drawn = [net.initialize(torch.Generator().manual_seed(seed + i), dtype=torch.float64) for i in range(P)]
+    parameters = {name: torch.stack([own[name] for own in drawn]) for name in net.parameter_shapes}
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(P, B, IN, generator=generator, dtype=torch.float64)
+    coefficient = torch.rand(P, B, generator=generator, dtype=torch.float64)
+    coefficient[0, 4:] = 0.0
+    labels = torch.randint(OUT, (P, B), generator=generator)
+    values = torch.randn(P, B, OUT, generator=generator, dtype=torch.float64)
+    mask = torch.randint(2, (P, B, net.dropout_width), generator=generator).double() * 1.7
+    return net, parameters, x, coefficient, labels, values, mask
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 3, 8)])
+@pytest.mark.parametrize("kind", ["classes", "smoothed classes", "values"])
+@pytest.mark.parametrize("drops", [False, True])
+def test_loss_and_gradients_are_those_of_autograd(hidden, kind, drops):
+    net, parameters, x, coefficient, labels, values, mask = setting(hidden)
+    loss = SquaredError() if kind == "values" else CrossEntropy()
+    target = values if kind == "values" else labels
+    smoothing = torch.tensor([[0.0], [0.1], [0.5]], dtype=torch.float64) if "smoothed" in kind else None
+    mask = mask if drops else None
+    leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+    expected = (loss.per_row(net(leaves, x, mask), target, smoothing) * coefficient).sum(1)
+    gradients = torch.autograd.grad(expected.sum(), list(leaves.values()))
+    explicit = ExplicitGradient(net, parameters)
+    found, slope = loss.with_slope(explicit.forward(x, mask), target, coefficient, smoothing)
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-14)
+    for mine, autograds in zip(explicit.backward(slope), gradients, strict=True):
+        torch.testing.assert_close(mine, autograds, rtol=1e-12, atol=1e-14)
+
+
+def test_batches_of_any_length_in_any_order():
+    net, parameters, x, coefficient, labels, _, _ = setting((6,))
+    explicit = ExplicitGradient(net, parameters)
+    for length in (7, 3, 7, 5, 1, 3):
+        leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        part = (labels[:, :length], coefficient[:, :length])
+        expected = (CrossEntropy().per_row(net(leaves, x[:, :length]), part[0]) * part[1]).sum()
+        gradients = torch.autograd.grad(expected, list(leaves.values()))
+        _, slope = CrossEntropy().with_slope(explicit.forward(x[:, :length]), *part)
+        for mine, autograds in zip(explicit.backward(slope), gradients, strict=True):
+            torch.testing.assert_close(mine, autograds, rtol=1e-12, atol=1e-14)
+
+
+def test_parameters_changed_in_place_are_seen_and_the_rows_stay():
+    net, parameters, x, *_ = setting((6,))
+    explicit, before = ExplicitGradient(net, parameters), x.clone()
+    first = explicit.forward(x).clone()
+    for value in parameters.values():
+        value.mul_(1.5)
+    assert not torch.allclose(explicit.forward(x), first)
+    torch.testing.assert_close(explicit.forward(x), net(parameters, x))
+    assert torch.equal(x, before)
+
+
+def test_outputs_that_are_not_finite_stay_with_their_member():
+    net, parameters, x, coefficient, labels, _, _ = setting((6,))
+    parameters["layers.0.weight"][1] = float("nan")
+    explicit = ExplicitGradient(net, parameters)
+    loss, slope = CrossEntropy().with_slope(explicit.forward(x), labels, coefficient)
+    assert loss.isfinite().tolist() == [True, False, True]
+    for gradient in explicit.backward(slope):
+        assert gradient[[0, 2]].isfinite().all()

@@ -1,0 +1,643 @@
+import logging
+import pickle
+import random
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed
+from torch import nn
+
+from inna_tune.engine.batches import TableTensors
+from inna_tune.engine.losses import CrossEntropy
+from inna_tune.engine.members import Member
+from inna_tune.engine.training import Training
+from inna_tune.nets import ModuleNet
+from inna_tune.nets.factory import named_tensors, seeded
+from inna_tune.optim.curvature import curvature
+
+IN, OUT, P, B = 4, 3, 3, 6
+
+
+# ---------------------------------------------------------------------- factories
+
+
+def mlp(in_features, out_features):
+    return nn.Sequential(nn.Linear(in_features, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, out_features))
+
+
+def convolution(in_features, out_features):
+    return nn.Sequential(
+        nn.Unflatten(1, (1, in_features)),
+        nn.Conv1d(1, 3, 2),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(3 * (in_features - 1), out_features),
+    )
+
+
+class Attention(nn.Module):
+    """Columns attend to each other; a code of each row is embedded."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.embedding = nn.Embedding(2, 8)
+        self.columns = nn.Parameter(torch.randn(in_features, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Linear(8, out_features)
+        self.register_buffer("last", torch.tensor([in_features - 1]))
+        self.register_buffer("visible", torch.ones(in_features, in_features, dtype=torch.bool).tril())
+
+    def forward(self, x):
+        tokens = x[..., None] * self.columns + self.embedding((x > 0.5).long())
+        attended, _ = self.attention(tokens, tokens, tokens, attn_mask=~self.visible, need_weights=False)
+        return self.head(attended[:, self.last].squeeze(1))
+
+
+class Tied(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.down, self.up = nn.Linear(in_features, 5), nn.Linear(5, in_features, bias=False)
+        self.head = nn.Linear(in_features, out_features)
+        self.up.weight = nn.Parameter(self.down.weight.detach().T.clone())
+        self.again = nn.Linear(5, in_features, bias=False)
+        self.again.weight = self.up.weight
+
+    def forward(self, x):
+        return self.head(self.up(torch.tanh(self.down(x))) + self.again(self.down(x).sin()))
+
+
+def frozen_features(in_features, out_features):
+    module = nn.Sequential(nn.Linear(in_features, 7), nn.Sigmoid(), nn.Linear(7, out_features))
+    module[0].requires_grad_(False)
+    return module
+
+
+def inplace(in_features, out_features):
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(in_features, out_features))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.recurrent, self.head = nn.GRU(1, 5, batch_first=True), nn.Linear(5, out_features)
+
+    def forward(self, x):
+        return self.head(self.recurrent(x[..., None])[0][:, -1])
+
+
+class Branching(nn.Module):
+    """Looks at values, which ``vmap`` cannot, in batches larger than a probe."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, x):
+        if len(x) > 5 and x.sum() > 0:
+            return 2 * self.linear(x)
+        return self.linear(x)
+
+
+def normalized(in_features, out_features, momentum=0.1):
+    return nn.Sequential(
+        nn.Linear(in_features, 8), nn.BatchNorm1d(8, momentum=momentum), nn.ReLU(), nn.Linear(8, out_features)
+    )
+
+
+def cumulative(in_features, out_features):
+    return normalized(in_features, out_features, momentum=None)
+
+
+class OwnStatistics(nn.Module):
+    """Puts a new tensor in its buffer's place."""
+
+    def __init__(self, in_features, out_features):
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.register_buffer("mean", torch.zeros(in_features))
+
+    def forward(self, x):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        return self.linear(x - self.mean)
+
+
+def dropping(in_features, out_features):
+    return nn.Sequential(nn.Linear(in_features, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, out_features))
+
+
+STACKED = [mlp, convolution, Attention, Tied, frozen_features, inplace]
+ALONE = [Recurrent, Branching]
+WRITING = [normalized, cumulative, OwnStatistics]
+
+
+# ---------------------------------------------------------------------- helpers
+
+
+def draw(net, n_members=P, dtype=torch.float32):
+    """Stacked tensors, leaves where trained."""
+    drawn = [net.initialize(torch.Generator().manual_seed(s), dtype=dtype) for s in range(n_members)]
+    return {
+        name: torch.stack([d[name] for d in drawn]).requires_grad_(name not in net.buffers)
+        for name in net.parameter_shapes
+    }
+
+
+def plain(net, parameters, member):
+    """The member as a plain module."""
+    module = net.factory(net.in_features, net.out_features).double()
+    with torch.no_grad():
+        for name, tensor in named_tensors(module).items():
+            tensor.copy_(parameters[name][member])
+    return module
+
+
+def rows(dtype=torch.float64, n_rows=B, n_members=P, seed=5):
+    return torch.rand(n_members, n_rows, IN, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(net, parameters):
+    return [parameters[name] for name in net.parameter_shapes if name not in net.buffers]
+
+
+def warnings_of(caplog):
+    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+
+# ---------------------------------------------------------------------- each member is its module
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("factory", STACKED + ALONE)
+def test_each_member_is_its_module_alone(factory, training):
+    net = ModuleNet(factory, IN, OUT)
+    parameters, x = draw(net, dtype=torch.float64), rows()
+    given = x.clone()
+    output = net(parameters, given, training=training)
+    assert output.shape == (P, B, OUT)
+    assert torch.equal(given, x)
+    gradients = torch.autograd.grad(output.square().sum(), trained(net, parameters))
+    for member in range(P):
+        module = plain(net, parameters, member).train(training)
+        expected = module(x[member].clone())
+        torch.testing.assert_close(output[member], expected)
+        own = torch.autograd.grad(
+            expected.square().sum(), [p for p in module.parameters() if p.requires_grad]
+        )
+        for found, one in zip(gradients, own, strict=True):
+            torch.testing.assert_close(found[member], one)
+
+
+@pytest.mark.parametrize("factory", [mlp, convolution, Attention, Tied, normalized, Branching])
+def test_curvature_of_a_stack_is_that_of_its_members(factory):
+    net = ModuleNet(factory, IN, OUT)
+    parameters, x = draw(net, dtype=torch.float64), rows()
+    measured = curvature(
+        lambda: net(parameters, x).square().sum(), trained(net, parameters), member_axis=True, seed=[0, 1, 2]
+    )
+    assert measured.isfinite().all()
+    for member in range(P):
+        one = {
+            n: p[member : member + 1].detach().clone().requires_grad_(n not in net.buffers)
+            for n, p in parameters.items()
+        }
+        alone = curvature(lambda one=one, m=member: net(one, x[m : m + 1]).square().sum(),
+                          trained(net, one), member_axis=True, seed=[member])  # fmt: skip
+        torch.testing.assert_close(measured[member : member + 1], alone)
+
+
+def test_only_what_vmap_can_do_is_stacked(caplog):
+    for factory in [*STACKED, dropping]:
+        assert ModuleNet(factory, IN, OUT).stacked == {False: True, True: True}
+    assert not warnings_of(caplog)
+    assert ModuleNet(Recurrent, IN, OUT).stacked == {False: False, True: False}
+    assert len(warnings_of(caplog)) == 1
+    assert ModuleNet(normalized, IN, OUT).stacked == {False: True, True: False}
+
+
+def test_tied_weights_are_one_tensor():
+    net = ModuleNet(Tied, IN, OUT)
+    assert [n for n in net.parameter_shapes if n.startswith(("up", "again"))] == ["up.weight"]
+
+
+def test_frozen_parameters_and_integers_are_buffers_after_the_trained():
+    net = ModuleNet(frozen_features, IN, OUT)
+    assert list(net.parameter_shapes) == ["2.weight", "2.bias", "0.weight", "0.bias"]
+    assert net.buffers == {"0.weight", "0.bias"}
+    net = ModuleNet(Attention, IN, OUT)
+    assert net.buffers == {"last", "visible"}
+    assert all(v.dtype == torch.float64 for v in draw(net, dtype=torch.float64).values())
+
+
+def test_a_module_that_fails_in_a_stack_later_goes_on_one_by_one(caplog):
+    net = ModuleNet(Branching, IN, OUT)
+    assert net.stacked[True]
+    parameters = draw(net)
+    for _ in range(2):
+        net(parameters, rows(torch.float32), training=True)
+        net(parameters, rows(torch.float32))
+    assert not net.stacked[True]
+    (message,) = warnings_of(caplog)
+    assert "Branching" in message
+    assert "data-dependent" in message
+
+
+# ---------------------------------------------------------------------- buffers
+
+
+@pytest.mark.parametrize("shared_storage", [False, True])
+@pytest.mark.parametrize("factory", WRITING)
+def test_running_statistics_are_each_members_own(factory, shared_storage, caplog):
+    net = ModuleNet(factory, IN, OUT)
+    (message,) = warnings_of(caplog)
+    assert "one by one in training" in message
+    assert "writes its buffers in place" in message
+    assert net.mixes_rows
+    parameters = draw(net, dtype=torch.float64)
+    if shared_storage:  # as the population keeps them: views of one matrix, one version counter
+        flat = torch.cat([p.detach().reshape(P, -1) for p in parameters.values()], 1)
+        parts = flat.split([p[0].numel() for p in parameters.values()], 1)
+        parameters = {
+            name: part.view(parameters[name].shape).detach().requires_grad_(name not in net.buffers)
+            for name, part in zip(parameters, parts, strict=True)
+        }
+    modules = [plain(net, parameters, member).train() for member in range(P)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in modules]
+    for step in range(4):
+        x = rows(seed=step)
+        gradients = torch.autograd.grad(
+            net(parameters, x, training=True).square().sum(), trained(net, parameters)
+        )
+        with torch.no_grad():
+            for parameter, gradient in zip(trained(net, parameters), gradients, strict=True):
+                parameter -= 0.1 * gradient
+        for module, optimizer, batch in zip(modules, optimizers, x, strict=True):
+            optimizer.zero_grad()
+            module(batch).square().sum().backward()
+            optimizer.step()
+    for member, module in enumerate(modules):
+        for name, tensor in named_tensors(module).items():
+            torch.testing.assert_close(parameters[name][member], tensor, check_dtype=False)
+    x = rows()
+    torch.testing.assert_close(
+        net(parameters, x), torch.stack([m.eval()(b) for m, b in zip(modules, x, strict=True)])
+    )
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_evaluation_leaves_buffers():
+    net = ModuleNet(normalized, IN, OUT)
+    parameters = draw(net)
+    before = {n: t.detach().clone() for n, t in parameters.items()}
+    net(parameters, rows(torch.float32))
+    assert all(torch.equal(parameters[n], before[n]) for n in before)
+
+
+def test_a_short_members_padding_is_not_seen():
+    net = ModuleNet(normalized, IN, OUT)
+    together, alone = draw(net), draw(net)
+    x = rows(torch.float32)
+    output = net(together, x, training=True, counts=[B, 2, 0])
+    one = {n: t[1:2] for n, t in alone.items()}
+    torch.testing.assert_close(output[1:2, :2], net(one, x[1:2, :2], training=True))
+    assert not output[2].any()
+    for name in net.buffers:
+        torch.testing.assert_close(together[name][1], one[name][0])
+        assert torch.equal(together[name][2], alone[name][2])
+    assert net.minimum_rows == 2
+    with pytest.raises(ValueError, match="batch_size"):
+        net(together, x, training=True, counts=[B, 1, B])
+
+
+def test_integers_that_the_dtype_cannot_hold_are_refused():
+    class Numbered(nn.Linear):
+        def __init__(self, in_features, out_features):
+            super().__init__(in_features, out_features)
+            self.register_buffer("number", torch.tensor(2**24 + 1))
+
+    net = ModuleNet(Numbered, IN, OUT)
+    assert net.initialize(torch.Generator(), dtype=torch.float64)["number"] == 2**24 + 1
+    with pytest.raises(ValueError, match="'number' holds integers that torch.float32 cannot represent"):
+        net.initialize(torch.Generator())
+
+
+# ---------------------------------------------------------------------- random numbers
+
+
+def noisy_start(in_features, out_features):
+    """Draws from all three global streams."""
+    module = nn.Linear(in_features, out_features)
+    with torch.no_grad():
+        module.weight += random.random() + np.random.rand()  # noqa: NPY002
+    return module
+
+
+def test_members_draw_their_start_from_their_own_stream():
+    net = ModuleNet(noisy_start, IN, OUT)
+    first, again, other = (net.initialize(torch.Generator().manual_seed(s)) for s in (0, 0, 1))
+    assert torch.equal(first["weight"], again["weight"])
+    assert not torch.equal(first["weight"], other["weight"])
+    double = net.initialize(torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(double["weight"].float(), first["weight"])
+
+
+@pytest.mark.parametrize("factory", [noisy_start, dropping, normalized])
+def test_global_streams_stay_as_they_are(factory):
+    def state():
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+
+    before = state()
+    net = ModuleNet(factory, IN, OUT)
+    parameters = draw(net)
+    net(parameters, rows(torch.float32))
+    assert state() == before
+    net(parameters, rows(torch.float32), training=True)
+    assert (state() != before) == net.draws
+
+
+def test_dropout_differs_between_members():
+    net = ModuleNet(dropping, IN, OUT)
+    assert net.draws
+    one = net.initialize(torch.Generator().manual_seed(0))
+    parameters = {n: t.expand(2, *t.shape) for n, t in one.items()}
+    x = rows(torch.float32, n_members=1).expand(2, -1, -1)
+    with seeded(3):
+        output = net(parameters, x, training=True)
+    with seeded(3):
+        assert torch.equal(net(parameters, x, training=True), output)
+    assert not torch.allclose(output[0], output[1])
+    calm = net(parameters, x)
+    torch.testing.assert_close(calm[0], calm[1])
+
+
+# ---------------------------------------------------------------------- as an object
+
+
+def test_survives_pickling(caplog):
+    for factory in (mlp, normalized):
+        net = ModuleNet(factory, IN, OUT)
+        copy = pickle.loads(pickle.dumps(net))
+        parameters, x = draw(net), rows(torch.float32)
+        assert torch.equal(copy(parameters, x), net(parameters, x))
+        assert (copy.buffers, copy.stacked, copy.widest) == (net.buffers, net.stacked, net.widest)
+    assert len(warnings_of(caplog)) == 1
+    assert len({net, copy}) == 2
+
+
+def test_goes_to_other_processes_with_a_factory_of_the_moment():
+    net = ModuleNet(lambda a, b: nn.Linear(a, b), IN, OUT)
+    parameters = {n: t.detach() for n, t in draw(net).items()}
+    (found,) = Parallel(n_jobs=2)([delayed(net)(parameters, rows(torch.float32))])
+    torch.testing.assert_close(found, net(parameters, rows(torch.float32)).detach())
+
+
+def test_threads_may_share_a_net():
+    net = ModuleNet(dropping, IN, OUT)
+    members, x = [draw(net, 1) for _ in range(2)], rows(torch.float32, n_members=1)
+    expected = [net(m, x).detach() for m in members]
+    found = Parallel(n_jobs=2, prefer="threads")(
+        delayed(net)(members[i % 2], x, training=i % 3 == 0) for i in range(60)
+    )
+    for i, output in enumerate(found):
+        if i % 3:
+            torch.testing.assert_close(output.detach(), expected[i % 2])
+
+
+def test_widest_bounds_what_a_row_becomes():
+    assert ModuleNet(lambda a, b: nn.Linear(a, b), 9, 2).widest == 9
+    assert ModuleNet(lambda a, b: nn.Linear(a, b), 2, 9).widest == 9
+
+    class Periodic(nn.Module):
+        def __init__(self, in_features, out_features):
+            super().__init__()
+            self.frequency = nn.Parameter(torch.randn(in_features, 20))
+            self.head = nn.Linear(20, out_features)
+
+        def forward(self, x):
+            return self.head(torch.sin(x[..., None] * self.frequency).mean(1))
+
+    assert ModuleNet(Periodic, 4, 2).widest == 80
+
+
+# ---------------------------------------------------------------------- factories that are refused
+
+
+def module_of(forward, **buffers):
+    """A factory of modules with one linear layer and this forward."""
+
+    class Custom(nn.Module):
+        def __init__(self, in_features, out_features):
+            super().__init__()
+            self.linear = nn.Linear(in_features, out_features)
+            for name, value in buffers.items():
+                self.register_buffer(name, value.clone())
+
+    Custom.forward = forward
+    return Custom
+
+
+def with_state(change):
+    """A factory that changes something of the whole process."""
+
+    def factory(in_features, out_features):
+        change()
+        return nn.Linear(in_features, out_features)
+
+    return factory
+
+
+def shared_layer():
+    layer = nn.Linear(IN, IN)
+    return lambda a, b: nn.Sequential(layer, nn.Linear(a, b))
+
+
+def shared_buffer():
+    mean = torch.zeros(IN)
+
+    def factory(a, b):
+        module = nn.Linear(a, b)
+        module.register_buffer("mean", mean)
+        return module
+
+    return factory
+
+
+def same_module():
+    module = nn.Linear(IN, OUT)
+    return lambda a, b: module
+
+
+def growing():
+    calls = []
+
+    def factory(a, b):
+        calls.append(None)
+        return nn.Sequential(nn.Linear(a, len(calls)), nn.Linear(len(calls), b))
+
+    return factory
+
+
+def own_stream():
+    generator = torch.Generator()
+
+    def factory(a, b):
+        module = nn.Linear(a, b)
+        nn.init.normal_(module.weight, generator=generator)
+        return module
+
+    return factory
+
+
+def views():
+    def factory(a, b):
+        module = nn.Linear(a, b)
+        module.mirror = nn.Parameter(module.weight.detach())
+        return module
+
+    return factory
+
+
+class Unregistered(nn.Linear):
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.frequencies = torch.randn(in_features)
+
+    def forward(self, x):
+        return super().forward(x * self.frequencies)
+
+
+class Counting(nn.Linear):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) / self.calls
+
+
+BAD = {
+    "not callable": (None, TypeError, "factory=None is not callable"),
+    "a module": (nn.Linear(IN, OUT), TypeError, "factory is a module, Linear"),
+    "no module": (lambda a, b: torch.relu, TypeError, "must return a torch.nn.Module"),
+    "other arguments": (lambda: nn.Linear(IN, OUT), ValueError, r"factory\(4, 3\) failed with TypeError"),
+    "the same module": (same_module(), ValueError, "the same module twice"),
+    "a shared layer": (shared_layer(), ValueError, "share the memory of '0"),
+    "a shared buffer": (shared_buffer(), ValueError, "share the memory of 'mean'"),
+    "a counter": (growing(), ValueError, "two calls gave modules that differ in the shape"),
+    "a stream of its own": (own_stream(), ValueError, "same seed gave different values of 'weight'"),
+    "drawn, not registered": (Unregistered, ValueError, "register_buffer"),
+    "overlapping tensors": (views(), ValueError, "tie weights by assigning the same nn.Parameter"),
+    "nothing to train": (
+        lambda a, b: nn.Linear(a, b).requires_grad_(False),
+        ValueError,
+        "nothing to train",
+    ),
+    "lazy": (lambda a, b: nn.LazyLinear(b), ValueError, "'weight' is not initialized"),
+    "complex": (lambda a, b: nn.Linear(a, b, dtype=torch.complex64), ValueError, "complex64, but members"),
+    "on no device": (lambda a, b: nn.Linear(a, b, device="meta"), ValueError, "on the CPU"),
+    "sparse gradients": (
+        lambda a, b: nn.Sequential(_Long(), nn.Embedding(3, b, sparse=True), nn.Flatten(1), nn.Linear(a * b, b)),
+        ValueError,
+        "sparse=False",
+    ),
+    "written parameters": (
+        lambda a, b: nn.Sequential(_Long(), nn.Embedding(3, b, max_norm=0.1), nn.Flatten(1), nn.Linear(a * b, b)),
+        ValueError,
+        "writes its parameter '1.weight'",
+    ),
+    "reseeding": (with_state(lambda: torch.manual_seed(1)), ValueError, "torch's global seed"),
+    "default dtype": (
+        with_state(lambda: torch.set_default_dtype(torch.float64)),
+        ValueError,
+        "torch's default dtype",
+    ),
+    "gradient mode": (with_state(lambda: torch.set_grad_enabled(False)), ValueError, "gradient mode"),
+    "fails on rows": (
+        lambda a, b: nn.Linear(a + 1, b),
+        ValueError,
+        r"fails on rows of shape \(2, 4\) with RuntimeError",
+    ),
+    "too many outputs": (lambda a, b: nn.Linear(a, b + 1), ValueError, "a layer of out_features=3 outputs"),
+    "outputs of another shape": (
+        module_of(lambda self, x: self.linear(x)[None]),
+        ValueError,
+        r"shape \(1, 2, 3\) .* is \(2, 3\); return output.reshape\(-1, 3\)",
+    ),
+    "one row squeezed": (
+        module_of(lambda self, x: self.linear(x).squeeze()),
+        ValueError,
+        r"shape \(3,\) .* for rows of shape \(1, 4\)",
+    ),
+    "two outputs": (module_of(lambda self, x: (self.linear(x), x)), ValueError, "returns tuple, not a tensor"),
+    "classes": (module_of(lambda self, x: self.linear(x).long()), ValueError, "class scores, not classes"),
+    "no gradient": (module_of(lambda self, x: self.linear(x).detach()), ValueError, "has no gradient"),
+    "a memory": (Counting, ValueError, "gives other outputs when called again"),
+    "rows that mix": (
+        module_of(lambda self, x: self.linear(x - x.mean(0))),
+        ValueError,
+        "depends on the rows beside it",
+    ),
+    "batch statistics": (
+        lambda a, b: nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b, track_running_stats=False)),
+        ValueError,
+        r"in eval\(\) mode the module fails on rows of shape \(1, 4\)",
+    ),
+}  # fmt: skip
+
+
+class _Long(nn.Module):
+    def forward(self, x):
+        return x.long()
+
+
+@pytest.mark.parametrize("why", BAD)
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_a_bad_factory_is_refused_at_construction(why):
+    factory, kind, message = BAD[why]
+    before = torch.get_rng_state()
+    with pytest.raises(kind, match=message):
+        ModuleNet(factory, IN, OUT)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_factory_that_changes_later_is_refused_at_initialization():
+    widths = [5]
+    net = ModuleNet(lambda a, b: nn.Sequential(nn.Linear(a, widths[0]), nn.Linear(widths[0], b)), IN, OUT)
+    widths[0] = 6
+    with pytest.raises(ValueError, match="differ in the shape"):
+        net.initialize(torch.Generator())
+
+
+def test_construction_does_not_need_gradients_to_be_on():
+    with torch.no_grad():
+        net = ModuleNet(mlp, IN, OUT)
+    assert net.stacked[True]
+
+
+# ---------------------------------------------------------------------- in a population
+
+
+def test_trains_in_a_population_whoever_is_beside():
+    x = torch.randn(90, IN, generator=torch.Generator().manual_seed(0))
+    table = TableTensors(x, (x[:, 0] * x[:, 1] > 0).long() + (x[:, 2] > 0))
+    net = ModuleNet(mlp, IN, OUT)
+    order = np.arange(90)
+    settings = [{}, {"lr": 0.1, "alpha": 0.5}, {"lr": 0.2}]  # what is left open comes from the curvature
+    members = [
+        Member(order[: 60 - 10 * i], order[60:], seed=i, **{"beta": 0.2} | chosen)
+        for i, chosen in enumerate(settings)
+    ]
+
+    def train(some):
+        training = Training(net, table, some, CrossEntropy(), batch_size=16, max_epochs=4)
+        training.run()
+        return training.results
+
+    together = train(members)
+    assert together[1].history["train_loss"][-1] < together[1].history["train_loss"][0]
+    for member, result in zip(members, together, strict=True):
+        (alone,) = train([member])
+        torch.testing.assert_close(alone.lr, result.lr, rtol=1e-4, atol=0)
+        torch.testing.assert_close(alone.weights, result.weights, rtol=1e-3, atol=1e-4)
