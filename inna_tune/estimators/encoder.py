@@ -75,8 +75,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     text : "auto", "never" or list of str, default="auto"
         Which columns of strings are free text: those that look like it (see ``inna_tune.estimators.text.is_text``), none,
         or those named. Pandas categories never look like it.
-    n_components : int, default=24
-        Outputs of a column of text.
+    n_components : int, default=30
+        Most outputs of a column of text.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         embed: bool = True,
         max_codes: int = 4096,
         text: str | Sequence[str] = "auto",
-        n_components: int = 24,
+        n_components: int = 30,
     ) -> None:
         self.numeric = numeric
         self.max_levels = max_levels

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from inna_tune.estimators import DroppedColumnWarning, TableEncoder
 from tests.estimators.fixtures.make import table
@@ -390,3 +391,9 @@ print("skrub" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.filterwarnings("ignore::inna_tune.estimators.DroppedColumnWarning")
+@parametrize_with_checks([TableEncoder(), TableEncoder(numeric="quantile")])
+def test_scikit_learn_s_checks_pass(estimator, check):
+    check(estimator)
