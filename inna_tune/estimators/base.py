@@ -142,8 +142,8 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : DataFrame or array of shape [n_samples, n_features]
-            Numeric, boolean, date and categorical columns; missing values are welcome.
+        X : DataFrame of pandas or polars, array or sparse matrix, of shape [n_samples, n_features]
+            Columns of numbers, booleans, dates, categories and free text; missing values are welcome.
         y : array of shape [n_samples]
             Labels, or values.
         sample_weight : array of shape [n_samples], optional
@@ -200,7 +200,8 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             present = weight > 0
             frame, y, weight = frame.loc[present], y[present], weight[present]
         target = self._fit_target(y, weight)
-        self.encoder_ = TableEncoder().fit(frame, sample_weight=weight)
+        # NOTE: the net takes every column for a number, so that there must be no codes yet.
+        self.encoder_ = TableEncoder(embed=False).fit(frame, sample_weight=weight)
         factor = self._class_weights(target)
         if factor is not None:
             weight = factor if weight is None else weight * factor

@@ -1,104 +1,124 @@
-"""The table encoder: columns of any kind in, one float matrix out."""
+"""The table encoder: columns of any kind in, one float matrix of three sections out."""
 
 import warnings
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pandas.api import types
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from inna_tune.estimators.tables import as_frame, check_weights, takes_any_table
+from inna_tune.estimators.columns import (
+    ColumnPlan,
+    DroppedPlan,
+    Floats,
+    Matrix,
+    is_plain,
+    look_at,
+    read_numbers,
+    refuse_infinities,
+)
+from inna_tune.estimators.dates import plan_dates, read_dates
+from inna_tune.estimators.levels import count_levels, plan_levels
+from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
+from inna_tune.estimators.plans import plan_from_plain, plan_to_plain
+from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.text import is_text, plan_text
 
-Matrix = npt.NDArray[np.float32]
+# Plain columns are read in blocks of so many numbers: few steps for wide tables, little memory for long ones.
+_BLOCK = 2**21
 
-# Level under which a missing value is counted; no text reads like this.
-_MISSING = "\0missing"
+_REASONS = {
+    "constant": "constant or empty column(s)",
+    "empty": "constant or empty column(s)",
+    "rare": "column(s) without a level that occurs often enough to learn from",
+}
 
 
 class DroppedColumnWarning(UserWarning):
     """A column carries no information (constant, or missing throughout) and was left out."""
 
 
-@dataclass(frozen=True)
-class ColumnPlan:
-    """What is done with one column.
-
-    Attributes
-    ----------
-    name : str
-        The column's name, as text.
-    kind : str
-        ``"numeric"``, ``"categorical"`` or ``"dropped"``.
-    center, scale : float
-        Of a numeric column: weighted median, and interquartile range / 1.349 (the standard deviation of a normal law).
-    indicator : float or None
-        Of a numeric column with missing values: their share in the training rows.
-    levels : list of str
-        Of a categorical column: the levels with an output column of their own, most frequent first.
-    shares : list of float
-        Share of each level in the training rows, and last that of all other levels together.
-    """
-
-    name: str
-    kind: str
-    center: float = 0.0
-    scale: float = 1.0
-    indicator: float | None = None
-    levels: list[str] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
-
-    @property
-    def outputs(self) -> list[str]:
-        """Names of the output columns."""
-        if self.kind == "numeric":
-            return [self.name] + ([f"{self.name}_missing"] if self.indicator is not None else [])
-        if self.kind == "categorical":
-            names = ["missing" if level == _MISSING else level for level in self.levels]
-            return [f"{self.name}_{n}" for n in names] + (
-                [f"{self.name}_other"] if self.shares[-1] > 0 else []
-            )
-        return []
-
-
 class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn a table with numeric, boolean, date, categorical and missing values into a float32 matrix.
+    """Turn a table of any kind of column into a float32 matrix of three sections.
 
-    Numbers (booleans and dates among them) are scaled by median and interquartile range and clipped smoothly to
-    (−3, 3) by x / √(1 + (x/3)²), as RealMLP does (Holzmüller, Grinsztajn and Steinwart, 2024); a column with missing
-    values gets an indicator beside it. Categories become one column a level, less the level's share: centred inputs
-    keep the curvature of the loss, and so the stable steps of INNA, within bounds. A missing category is a level;
-    rare and unseen levels share one column.
+    First come the **numbers**: every numeric column (booleans, durations and times of day among them), scaled by median
+    and interquartile range and clipped smoothly to (−3, 3) by x / √(1 + (x/3)²), as RealMLP does (Holzmüller,
+    Grinsztajn and Steinwart, 2024); and of dates, also those written as text, the days since 1970 and the parts of the
+    calendar that ``skrub.DatetimeEncoder`` gives.
+
+    Then come **other floats**: an indicator where numbers, dates or texts are missing; the levels of categorical
+    columns, one output each; the vectors of free text that ``skrub.StringEncoder`` learns. All are centred, which keeps
+    the curvature of the loss, and so the stable steps of INNA, within bounds. A missing category is a level; rare and
+    unseen levels share one output.
+
+    Last come **codes**, whole numbers that a net looks up in a table of embeddings: of categorical columns with many
+    levels. Code 0 stands for rare and unseen levels, code 1 for missing ones.
 
     Parameters
     ----------
+    numeric : {"scale", "quantile"}, default="scale"
+        How numbers are scaled: as above, or by their place among 256 quantiles of the training rows to a standard normal
+        law within ±2.9.
     max_levels : int, default=64
-        Levels of a categorical column that get an output column of their own.
+        Levels of a categorical column that get an output of their own; a column with more, counting those that occur
+        twice or more, gets codes.
     min_count : int, default=10
         In tables of 1,000 rows or more a level that occurs less often counts as rare; in smaller tables the bound falls
-        in proportion.
+        in proportion. In a column of codes only levels that occur once are rare.
+    embed : bool, default=True
+        Whether there are columns of codes; if not, levels beyond ``max_levels`` count as rare.
+    max_codes : int, default=4096
+        Most codes of a column; levels beyond it count as rare.
+    text : "auto", "never" or list of str, default="auto"
+        Which columns of strings are free text: those that look like it (see ``inna_tune.estimators.text.is_text``), none,
+        or those named. Pandas categories never look like it.
+    n_components : int, default=30
+        Most outputs of a column of text.
 
     Attributes
     ----------
     plan_ : list of ColumnPlan
-        What is done with each column.
+        What is done with each column: a ``NumericPlan``, ``DatePlan``, ``OneHotPlan``, ``CodedPlan``, ``TextPlan`` or
+        ``DroppedPlan``.
+    n_numeric_ : int
+        Width of the section of numbers.
+    categories_ : tuple of int
+        Number of codes of each output in the section of codes.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Where the table had string names.
     """
 
-    def __init__(self, *, max_levels: int = 64, min_count: int = 10) -> None:
+    def __init__(
+        self,
+        *,
+        numeric: str = "scale",
+        max_levels: int = 64,
+        min_count: int = 10,
+        embed: bool = True,
+        max_codes: int = 4096,
+        text: str | Sequence[str] = "auto",
+        n_components: int = 30,
+    ) -> None:
+        self.numeric = numeric
         self.max_levels = max_levels
         self.min_count = min_count
+        self.embed = embed
+        self.max_codes = max_codes
+        self.text = text
+        self.n_components = n_components
+
+    # ------------------------------------------------------------------ fit
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Learn scales and levels.
+        """Learn scales, levels and text vectors.
 
         Parameters
         ----------
-        X : DataFrame or array of shape [n_samples, n_features]
+        X : DataFrame, array, sparse matrix or anything with ``to_pandas``, of shape [n_samples, n_features]
         y : ignored
         sample_weight : array of shape [n_samples], optional
             Rows of weight w count like w equal rows.
@@ -112,70 +132,105 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If a numeric column holds infinities or complex numbers, or the parameters make no sense.
         """
-        if self.max_levels < 1:
-            raise ValueError(f"max_levels must be at least 1, got {self.max_levels}.")
+        self._check_parameters()
         frame = as_frame(self, X, reset=True)
         weight = check_weights(sample_weight, len(frame))
         if weight is not None and (weight == 0).any():
             frame, weight = frame.loc[weight > 0], weight[weight > 0]
-        self.plan_ = [self._plan(str(name), frame.iloc[:, i], weight) for i, name in enumerate(frame.columns)]
-        dropped = [c.name for c in self.plan_ if c.kind == "dropped"]
-        if dropped:
-            warnings.warn(
-                f"Left out {len(dropped)} constant or empty column(s): {', '.join(dropped[:10])}"
-                + (" …" if len(dropped) > 10 else ""),
-                DroppedColumnWarning,
-                stacklevel=2,
-            )
+        names = [str(name) for name in frame.columns]
+        texts = [] if isinstance(self.text, str) else list(self.text)
+        strangers = [name for name in texts if name not in names]
+        if strangers:
+            raise ValueError(f"text={texts!r} names {strangers}, but the columns are {names[:20]}.")
+        plans: dict[int, ColumnPlan] = {}
+        for places, block in _plain_blocks(frame, [i for i, name in enumerate(names) if name not in texts]):
+            own = [names[i] for i in places]
+            refuse_infinities(block, own)
+            fitted = fit_numbers(own, block, weight, quantile=self.numeric == "quantile")
+            plans |= dict(zip(places, fitted, strict=True))
+        for i, name in enumerate(names):
+            if i not in plans:
+                plans[i] = self._plan(name, frame.iloc[:, i], weight)
+        self._take([plans[i] for i in range(len(names))])
+        self._warn_of_dropped()
         return self
 
-    def _plan(self, name: str, column: pd.Series, weight: npt.NDArray[np.float64] | None) -> ColumnPlan:
-        w = np.ones(len(column)) if weight is None else weight
-        numbers = _numbers(column, name)
-        if numbers is not None:
-            present = ~np.isnan(numbers)
-            if not present.any() or (present.all() and (numbers == numbers[0]).all()):
-                return ColumnPlan(name, "dropped")
-            values, own = numbers[present], w[present]
-            low, center, high = (
-                float(q) for q in np.quantile(values, [0.25, 0.5, 0.75], weights=own, method="inverted_cdf")
-            )
-            # A difference, a mean and a square root of extreme values may overflow; scaling by the largest prevents it.
-            largest = float(np.abs(values).max()) or 1.0
-            scale = (high / largest - low / largest) / 1.349
-            if scale <= 0:
-                scaled = values / largest
-                scale = float(
-                    np.sqrt(np.average((scaled - np.average(scaled, weights=own)) ** 2, weights=own))
-                )
-            scale = scale * largest or 1.0
-            indicator = None if present.all() else float(w[~present].sum() / w.sum())
-            return ColumnPlan(name, "numeric", center=center, scale=scale, indicator=indicator)
-        counts = pd.Series(w).groupby(_levels(column)).sum()
-        if len(counts) < 2:
-            return ColumnPlan(name, "dropped")
-        # Ties are broken by name, so that the order of the rows does not matter.
-        counts = counts.sort_index(kind="stable").sort_values(ascending=False, kind="stable")
-        bound = min(self.min_count, w.sum() / 100) if len(counts) > 2 else 0
-        kept = counts[counts >= bound].head(self.max_levels)
-        shares = [float(c) for c in kept / w.sum()]
-        return ColumnPlan(
-            name,
-            "categorical",
-            levels=[str(v) for v in kept.index],
-            shares=[*shares, float(counts.drop(kept.index).sum() / w.sum())],
+    def _plan(self, name: str, column: pd.Series, weight: Weights | None) -> ColumnPlan:
+        """Plan of a column that is not plain numbers."""
+        quantile = self.numeric == "quantile"
+        column, kind = look_at(column, name)
+        is_named_text = not isinstance(self.text, str) and name in self.text
+        if kind == "numbers" and not is_named_text:
+            return fit_numbers([name], read_numbers(column, name)[None], weight, quantile=quantile)[0]
+        if kind == "dates" and not is_named_text:
+            return plan_dates(name, column, weight, quantile=quantile)
+        if kind == "strings" and not is_named_text:
+            read = read_dates(column, name)
+            if read is not None:
+                return plan_dates(name, read[0], weight, quantile=quantile, text_format=read[1])
+        counted = count_levels(column, name, weight)
+        looks_like_text = (
+            self.text == "auto" and kind == "strings" and is_text(counted, max_levels=self.max_levels)
         )
+        if is_named_text or looks_like_text:
+            plan = plan_text(name, counted, n_components=self.n_components)
+            if plan is not None:
+                return plan
+        return plan_levels(
+            name,
+            counted,
+            max_levels=self.max_levels,
+            min_count=self.min_count,
+            max_codes=self.max_codes,
+            embed=self.embed,
+        )
+
+    def _take(self, plans: Sequence[ColumnPlan]) -> None:
+        """Keep the plans and what follows from them."""
+        self.plan_ = list(plans)
+        self.n_numeric_ = sum(len(plan.numbers) for plan in plans)
+        self.categories_ = tuple(plan.n_codes for plan in plans if plan.n_codes)
+
+    def _warn_of_dropped(self) -> None:
+        found: dict[str, list[str]] = {}
+        for plan in self.plan_:
+            if isinstance(plan, DroppedPlan):
+                found.setdefault(_REASONS[plan.reason], []).append(plan.name)
+        if found:
+            sentences = [
+                f"Left out {len(names)} {what}: {', '.join(names[:10])}"
+                + (f" and {len(names) - 10} more (see plan_)." if len(names) > 10 else ".")
+                for what, names in found.items()
+            ]
+            warnings.warn(" ".join(sentences), DroppedColumnWarning, stacklevel=3)
+
+    def _check_parameters(self) -> None:
+        if self.numeric not in ("scale", "quantile"):
+            raise ValueError(f"numeric={self.numeric!r} must be 'scale' or 'quantile'.")
+        if isinstance(self.text, str) and self.text not in ("auto", "never"):
+            raise ValueError(f"text={self.text!r} must be 'auto', 'never' or a list of column names.")
+        for name, least in (("max_levels", 1), ("min_count", 0), ("max_codes", 3), ("n_components", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+
+    # ------------------------------------------------------------------ transform
+
+    @property
+    def sections(self) -> tuple[int, int, int]:
+        """Widths of the three sections: numbers, other floats, codes."""
+        n_floats = sum(len(plan.floats) for plan in self.plan_)
+        return self.n_numeric_, n_floats, len(self.categories_)
 
     def transform(self, X: Any) -> Matrix:
         """Encode a table.
 
         Parameters
         ----------
-        X : DataFrame or array of shape [n_samples, n_features]
+        X : DataFrame, array, sparse matrix or anything with ``to_pandas``, of shape [n_samples, n_features]
 
         Returns
         -------
-        ndarray of float32, shape [n_samples, len(get_feature_names_out())]
+        ndarray of float32, shape [n_samples, sum(sections)]
 
         Raises
         ------
@@ -183,100 +238,105 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             If columns are missing, or a numeric column holds text or infinities.
         """
         frame = as_frame(self, X, reset=False)
-        names = self.get_feature_names_out()
-        matrix = np.zeros((len(frame), len(names)), dtype=np.float32)
-        start = 0
+        matrix = np.zeros((len(frame), sum(self.sections)), dtype=np.float32)
+        numbers, floats, codes = np.split(matrix, np.cumsum(self.sections)[:2], axis=1)
+        ends = [
+            list(accumulate(widths, initial=0))
+            for widths in zip(
+                *((len(p.numbers), len(p.floats), p.n_codes > 0) for p in self.plan_), strict=True
+            )
+        ]
+
+        def own(section: int, i: int) -> slice:
+            return slice(ends[section][i], ends[section][i + 1])
+
+        scaled = [i for i, p in enumerate(self.plan_) if isinstance(p, NumericPlan) and p.quantiles is None]
+        done = set()
+        for places, block in _plain_blocks(frame, scaled):
+            plans: list[Any] = [self.plan_[i] for i in places]
+            refuse_infinities(block, [p.name for p in plans])
+            missing = np.isnan(block)
+            block = squash(block, np.array([[p.center] for p in plans]), np.array([[p.scale] for p in plans]))
+            numbers[:, [ends[0][i] for i in places]] = block.T
+            for i, plan, gaps in zip(places, plans, missing, strict=True):
+                encode_indicator(gaps, plan.indicator, floats[:, own(1, i)])
+            done |= set(places)
         for i, plan in enumerate(self.plan_):
-            width = len(plan.outputs)
-            if width:
-                _encode(plan, frame.iloc[:, i], matrix[:, start : start + width])
-            start += width
+            if i not in done and not isinstance(plan, DroppedPlan):
+                plan.encode(
+                    frame.iloc[:, i], numbers[:, own(0, i)], floats[:, own(1, i)], codes[:, own(2, i)]
+                )
         return matrix
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
-        """Names of the output columns, e.g. ``age``, ``age_missing``, ``job_clerk``, ``job_other``."""
-        return np.array([name for plan in self.plan_ for name in plan.outputs], dtype=object)
+        """Names of the outputs, section by section, e.g. ``age``, ``age_missing``, ``job_clerk``, ``job_other``, ``town``."""
+        names = [name for plan in self.plan_ for name in plan.numbers]
+        names += [name for plan in self.plan_ for name in plan.floats]
+        names += [plan.name for plan in self.plan_ if plan.n_codes]
+        return np.array(_unique(names), dtype=object)
 
     def __sklearn_tags__(self) -> Any:
-        return takes_any_table(super().__sklearn_tags__())
+        tags = takes_any_table(super().__sklearn_tags__())
+        tags.transformer_tags.preserves_dtype = []
+        return tags
 
-    def to_json(self) -> list[dict[str, Any]]:
-        """The fitted plan as plain data."""
-        return [asdict(plan) for plan in self.plan_]
+    # ------------------------------------------------------------------ plain data
+
+    def to_plain(self) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+        """What was fitted as JSON-able data, and as arrays by name."""
+        parameters = self.get_params(deep=False)
+        if not isinstance(self.text, str):
+            parameters["text"] = list(self.text)
+        columns: list[dict[str, Any]] = []
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for i, plan in enumerate(self.plan_):
+            column, own = plan_to_plain(plan)
+            columns.append(column)
+            arrays |= {f"{i}.{name}": array for name, array in own.items()}
+        return {"parameters": parameters, "columns": columns}, arrays
 
     @classmethod
-    def from_json(cls, plan: list[dict[str, Any]]) -> Self:
-        """An encoder fitted to a plan that ``to_json`` gave."""
-        encoder = cls()
-        encoder.plan_ = [ColumnPlan(**column) for column in plan]
-        encoder.n_features_in_ = len(plan)
+    def from_plain(cls, content: dict[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The encoder that ``to_plain`` described.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If the description makes no sense.
+        """
+        encoder = cls(**content["parameters"])
+        encoder._check_parameters()
+        plans = []
+        for i, column in enumerate(content["columns"]):
+            prefix = f"{i}."
+            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+            plans.append(plan_from_plain(column, own))
+        encoder._take(plans)
+        encoder.n_features_in_ = len(plans)
         return encoder
 
 
-def _numbers(column: pd.Series, name: str) -> npt.NDArray[np.float64] | None:
-    """The column as float64 with NaN where missing; None if it is categorical.
-
-    Dates become days since 1970, durations days.
-    """
-    dtype = column.dtype
-    if types.is_complex_dtype(dtype):
-        raise ValueError(
-            f"Complex data not supported: column {name!r} holds complex numbers. Split it into two columns."
-        )
-    if isinstance(dtype, pd.CategoricalDtype):
-        return None
-    if types.is_datetime64_any_dtype(dtype):
-        naive = (
-            column.dt.tz_convert("UTC").dt.tz_localize(None)
-            if getattr(dtype, "tz", None) is not None
-            else column
-        )
-        return _as_floats((naive - pd.Timestamp(0)) / pd.Timedelta(days=1))
-    if types.is_timedelta64_dtype(dtype):
-        return _as_floats(column / pd.Timedelta(days=1))
-    if not types.is_numeric_dtype(dtype):
-        kind = types.infer_dtype(column, skipna=True)
-        if kind == "empty":
-            return np.full(len(column), np.nan)
-        if kind not in {"integer", "floating", "mixed-integer-float", "decimal", "boolean"}:
-            return None
-    numbers = _as_floats(column)
-    if np.isinf(numbers).any():
-        raise ValueError(
-            f"Input X contains infinity or a value too large for float64 in column {name!r}. Replace it by a number or NaN."
-        )
-    return numbers
+def _unique(names: Sequence[str]) -> list[str]:
+    """The same names with a number behind those that came before: a level may be called "missing"."""
+    found: dict[str, None] = {}
+    for name in names:
+        unique, n = name, 1
+        while unique in found:
+            n += 1
+            unique = f"{name}_{n}"
+        found[unique] = None
+    return list(found)
 
 
-def _as_floats(column: pd.Series) -> npt.NDArray[np.float64]:
-    return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
-
-
-def _levels(column: pd.Series) -> npt.NDArray[np.object_]:
-    """Every value of a categorical column as text, missing ones as the missing level."""
-    missing = column.isna().to_numpy()
-    texts: npt.NDArray[np.object_] = column.astype(object).map(str).to_numpy(dtype=object)
-    texts[missing] = _MISSING
-    return texts
-
-
-def _encode(plan: ColumnPlan, column: pd.Series, out: Matrix) -> None:
-    """Write one column's encoding into ``out`` [n_samples, len(plan.outputs)]."""
-    if plan.kind == "categorical":
-        codes = pd.Index(plan.levels).get_indexer(_levels(column))
-        out[:] = -np.asarray(plan.shares[: out.shape[1]], dtype=np.float32)
-        codes[codes < 0] = len(plan.levels)
-        known = np.flatnonzero(codes < out.shape[1])
-        out[known, codes[known]] += 1.0
-        return
-    numbers = _numbers(column, plan.name)
-    if numbers is None:
-        raise ValueError(
-            f"Column {plan.name!r} was numeric when the model was fitted and now holds text. Convert it to numbers."
-        )
-    missing = np.isnan(numbers)
-    scaled = numbers / plan.scale - plan.center / plan.scale
-    # hypot does not overflow where a square would.
-    out[:, 0] = np.where(missing, 0.0, scaled / np.hypot(1.0, scaled / 3.0))
-    if plan.indicator is not None:
-        out[:, 1] = missing - plan.indicator
+def _plain_blocks(frame: pd.DataFrame, places: Sequence[int]) -> Iterator[tuple[list[int], Floats]]:
+    """Those columns among ``places`` that are plain numbers, in float64 blocks [n_columns, n_samples]."""
+    dtypes = list(frame.dtypes)
+    plain = [i for i in places if is_plain(dtypes[i])]
+    width = max(_BLOCK // len(frame), 1)
+    # Neighbours are read in one go: pandas gives a slice of columns quicker than a list of them.
+    for _, run in groupby(enumerate(plain), key=lambda pair: pair[1] - pair[0]):
+        columns = [i for _, i in run]
+        for start in range(0, len(columns), width):
+            part = columns[start : start + width]
+            block = frame.iloc[:, part[0] : part[-1] + 1].to_numpy(dtype=np.float64)
+            yield part, np.ascontiguousarray(block.T)

@@ -1,5 +1,6 @@
 """Models in one file: tensors by safetensors, everything else as JSON in its header. Loading runs no code."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,12 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.formats import FORMAT_VERSION, Tensors, upgrade
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.nets import TabularNet
 
-FORMAT_VERSION = 1
-
 _CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
+_ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -55,10 +56,11 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
             "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
             "that file only where you trust it"
         )
+    encoder, arrays = model.encoder_.to_plain()
     content = {
         "class": type(model).__name__,
         "parameters": _plain_parameters(model),
-        "encoder": model.encoder_.to_json(),
+        "encoder": encoder,
         "n_features_in": model.n_features_in_,
         "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
         "net": {
@@ -71,16 +73,22 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         "target": _target_state(model),
         "extra": extra or {},
     }
+    tensors = {"weights": model.weights_.detach().cpu().contiguous()}
+    tensors |= {
+        f"{_ENCODER}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+    }
+    plain = json.dumps(_without_nan(content), allow_nan=False)
     metadata = {
         "format": "inna-tune",
         "version": str(FORMAT_VERSION),
-        "model": json.dumps(_without_nan(content), allow_nan=False),
+        "model": plain,
+        "digest": digest(plain, tensors),
     }
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
     try:
-        save_file({"weights": model.weights_.detach().cpu().contiguous()}, temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata=metadata)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -114,23 +122,38 @@ def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            weights = file.get_tensor("weights") if "weights" in file.keys() else None  # noqa: SIM118
+            tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{path} is not a model file of inna-tune ({error}).") from error
-    if metadata.get("format") != "inna-tune" or weights is None:
+    if metadata.get("format") != "inna-tune" or "weights" not in tensors:
         raise ModelFileError(f"{path} is not a model file of inna-tune.")
-    if metadata.get("version") != str(FORMAT_VERSION):
+    version = str(metadata.get("version"))
+    if version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise ModelFileError(
-            f"{path} has model format {metadata.get('version')!r}; this inna-tune reads format {FORMAT_VERSION}. "
+            f"{path} has model format {version!r}; this inna-tune reads the formats 1 to {FORMAT_VERSION}. "
             "Install the version of inna-tune that wrote it, or fit again."
         )
     try:
-        return _restore(json.loads(metadata["model"]), weights)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        # Format 1 had no digest. It tells damage, not malice: whoever rewrites a file can write its digest, too.
+        if version != "1" and metadata["digest"] != digest(metadata["model"], tensors):
+            raise ValueError("it was changed after it was written; take it from where it came once more")
+        return _restore(*upgrade(int(version), json.loads(metadata["model"]), tensors))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
 
 
-def _restore(content: dict[str, Any], weights: torch.Tensor) -> InnaClassifier | InnaRegressor:
+def digest(plain: str, tensors: Tensors) -> str:
+    """SHA-256 of a file's JSON and tensors."""
+    found = hashlib.sha256(plain.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | InnaRegressor:
+    weights = tensors["weights"]
     model: Any = _CLASSES[content["class"]]()
     parameters = dict(content["parameters"])
     parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
@@ -146,7 +169,8 @@ def _restore(content: dict[str, Any], weights: torch.Tensor) -> InnaClassifier |
     if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
         raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
     model.weights_ = weights
-    model.encoder_ = TableEncoder.from_json(content["encoder"])
+    arrays = {n.removeprefix(_ENCODER): t.numpy() for n, t in tensors.items() if n.startswith(_ENCODER)}
+    model.encoder_ = TableEncoder.from_plain(content["encoder"], arrays)
     model.n_features_in_ = int(content["n_features_in"])
     if content["feature_names_in"] is not None:
         model.feature_names_in_ = np.array([str(n) for n in content["feature_names_in"]], dtype=object)

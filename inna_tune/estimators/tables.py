@@ -1,5 +1,6 @@
 """Tables as people have them: checks at the door, one representation (a DataFrame) behind it."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,11 +31,16 @@ def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        If the table is empty, not two-dimensional, holds infinities or complex numbers, has duplicate column names,
-        or differs in its columns from the table that was fitted.
+        If the table is empty, not two-dimensional, holds complex numbers, has duplicate column names, or differs in its
+        columns from the table that was fitted.
+    TypeError
+        If it is lazy, or holds containers.
     """
-    if not isinstance(X, pd.DataFrame) and hasattr(X, "to_pandas"):
-        X = X.to_pandas()
+    if not isinstance(X, pd.DataFrame):
+        if hasattr(X, "collect") and hasattr(X, "collect_schema"):
+            raise TypeError("X is a lazy frame: pass X.collect(), so that its rows are there.")
+        if hasattr(X, "to_pandas"):
+            X = X.to_pandas()
     if isinstance(X, pd.DataFrame):
         duplicates = X.columns[X.columns.duplicated()].unique().tolist()
         if duplicates:
@@ -57,22 +63,25 @@ def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
         reset=reset,
         dtype=None,
         accept_sparse=True,
-        ensure_all_finite="allow-nan",
+        ensure_all_finite=False,  # the encoder refuses infinities, and says in which column
         estimator=estimator,
     )
     if scipy.sparse.issparse(array):
-        array = array.toarray()
+        # Columns stay sparse until they are read, a few at a time.
+        return pd.DataFrame.sparse.from_spmatrix(array)
     if array.dtype.kind == "O":
-        _refuse_containers(array)
+        refuse_containers(array.ravel(), "X")
         return pd.DataFrame(array).infer_objects()
     return pd.DataFrame(array)
 
 
-def _refuse_containers(array: npt.NDArray[Any]) -> None:
-    for value in array.ravel():
-        if isinstance(value, (dict, list, set, tuple)):
+def refuse_containers(values: Iterable[Any], holder: str) -> None:
+    """Raise a TypeError that names what holds them if there are lists, dictionaries and the like among values."""
+    for value in values:
+        if isinstance(value, (dict, list, set, tuple, np.ndarray)):
             raise TypeError(
-                f"argument must be a string or a number, not {type(value).__name__}: X holds {value!r}."
+                f"argument must be a string or a number, not {type(value).__name__}: {holder} holds {str(value)[:80]}. "
+                "Make columns of numbers or of text of it, or drop it."
             )
 
 

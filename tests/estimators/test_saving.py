@@ -12,7 +12,12 @@ from sklearn.datasets import load_iris
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import ModelFileError, save
+from inna_tune.estimators.formats import FORMAT_VERSION
+from inna_tune.estimators.saving import digest
+from tests.estimators.fixtures.make import read_rows, table
 from tests.estimators.test_estimators import QUICK, titanic_like
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture
@@ -23,13 +28,14 @@ def classifier():
     return model.fit(X, y), X
 
 
-def rewrite(path, *, weights=None, metadata=None, **content):
-    """The same file with something changed in it."""
+def rewrite(path, *, tensors=None, metadata=None, **content):
+    """The same file with something changed in it, and a digest that fits."""
     with safe_open(str(path), framework="pt") as file:
-        old, tensor = file.metadata(), file.get_tensor("weights")
-    model = json.loads(old["model"]) | content
-    new = {**old, "model": json.dumps(model), **(metadata or {})}
-    save_file({"weights": tensor if weights is None else weights}, str(path), metadata=new)
+        old, had = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    model = json.dumps(json.loads(old["model"]) | content)
+    kept = {name: tensor for name, tensor in (had | (tensors or {})).items() if tensor is not None}
+    new = {**old, "model": model, "digest": digest(model, kept), **(metadata or {})}
+    save_file(kept, str(path), metadata=new)
 
 
 def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
@@ -42,6 +48,19 @@ def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
     assert list(again.feature_names_in_) == list(model.feature_names_in_)
     assert again.members_ == model.members_
     np.testing.assert_allclose(again.history_, model.history_)
+
+
+def test_text_dates_and_all_else_come_back(tmp_path):
+    """Without code: vocabularies are JSON, the matrices tensors."""
+    X = table().drop(columns="same")
+    model = InnaClassifier(**QUICK).fit(X, X["new"].map({True: "yes", False: "no"}))
+    kinds = {plan.kind for plan in model.encoder_.plan_}
+    assert kinds == {"numeric", "categorical", "date", "text"}
+    model.save(tmp_path / "m.inna")
+    again = inna_tune.load(tmp_path / "m.inna")
+    strange = X.assign(note=X["note"].where(X["new"]), town="elsewhere", seen="2031-12-24")
+    for rows in (X, strange):
+        assert np.array_equal(again.predict_proba(rows), model.predict_proba(rows))
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -89,12 +108,18 @@ def test_a_pickle_is_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metadata": {"version": "99"}}, "format '99'.*reads format 1"),
+        ({"metadata": {"version": "99"}}, "format '99'.*reads the formats 1 to 2"),
+        ({"metadata": {"version": "1"}}, "damaged"),
+        ({"metadata": {"digest": "0"}}, "damaged.*changed after it was written"),
         ({"metadata": {"format": "other"}}, "not a model file"),
         ({"metadata": {"model": "{"}}, "damaged"),
         ({"class": "os.system"}, "damaged"),
-        ({"weights": torch.zeros(2, 3)}, "damaged.*shape"),
-        ({"encoder": []}, "damaged.*encoder"),
+        ({"tensors": {"weights": torch.zeros(2, 3)}}, "damaged.*shape"),
+        ({"tensors": {"weights": None}}, "not a model file"),
+        ({"encoder": []}, "damaged"),
+        ({"encoder": {"parameters": {}, "columns": []}}, "damaged.*encoder"),
+        ({"encoder": {"parameters": {"strange": 1}, "columns": []}}, "damaged.*strange"),
+        ({"encoder": {"parameters": {}, "columns": [{"kind": "os.system", "name": "x"}]}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "__class__": "x"}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "lr": -1}}, "damaged.*lr=-1"),
         ({"target": {"classes": [["str", "a"]], "object": False}}, "damaged.*target"),
@@ -105,6 +130,27 @@ def test_a_tampered_file_is_refused(classifier, tmp_path, change, message):
     classifier[0].save(path)
     rewrite(path, **change)
     with pytest.raises(ModelFileError, match=message):
+        inna_tune.load(path)
+
+
+def test_a_file_with_a_bit_turned_is_refused(classifier, tmp_path):
+    path = tmp_path / "m.inna"
+    classifier[0].save(path)
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match="damaged.*changed after it was written"):
+        inna_tune.load(path)
+
+
+def test_text_vectors_that_do_not_fit_are_refused(tmp_path):
+    X = table().drop(columns="same")
+    path = tmp_path / "m.inna"
+    InnaClassifier(**QUICK).fit(X, X["new"]).save(path)
+    with safe_open(str(path), framework="pt") as file:
+        name = next(n for n in file.keys() if n.endswith("components"))  # noqa: SIM118
+    rewrite(path, tensors={name: torch.zeros(2, 3)})
+    with pytest.raises(ModelFileError, match="damaged.*'note'.*vocabulary"):
         inna_tune.load(path)
 
 
@@ -134,3 +180,17 @@ def test_a_failed_save_leaves_the_old_file_and_no_litter(classifier, tmp_path, m
 def test_pickle_works_as_for_any_estimator(classifier):
     model, X = classifier
     assert np.array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.inna")), ids=lambda p: p.stem)
+def test_files_of_every_format_keep_loading(path):
+    content = json.loads(path.with_suffix(".json").read_text())
+    model, rows = inna_tune.load(path), read_rows(content)
+    predicted = model.predict_proba(rows) if "classifier" in path.stem else model.predict(rows)
+    np.testing.assert_allclose(predicted, content["predictions"], rtol=1e-9)
+
+
+def test_every_format_has_its_fixtures():
+    kept = {p.stem for p in FIXTURES.glob("*.inna")}
+    wanted = {f"{c}-v{v}" for c in ("classifier", "regressor") for v in range(1, FORMAT_VERSION + 1)}
+    assert kept == wanted, "run python -m tests.estimators.fixtures.make before the format changes"

@@ -1,0 +1,218 @@
+"""Numeric columns: robust scales or normal quantiles, learned for many columns at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy.special import ndtri
+
+from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix, read_numbers
+from inna_tune.estimators.tables import Weights
+
+# So many quantiles are kept where a column is mapped to a normal law.
+_N_QUANTILES = 256
+
+# A weighted sum that ought to equal a share of the total may miss it by a rounding error.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class NumericPlan(ColumnPlan):
+    """A column of numbers.
+
+    Attributes
+    ----------
+    center, scale : float
+        Weighted median, and interquartile range / 1.349 (the standard deviation of a normal law).
+    indicator : float or None
+        Where values are missing: their share in the training rows.
+    quantiles : ndarray of float64 [256] or None
+        Of a column that is mapped to a normal law, from the least value to the largest.
+    """
+
+    kind = "numeric"
+    center: float = 0.0
+    scale: float = 1.0
+    indicator: float | None = None
+    quantiles: Floats | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"column {self.name!r}: its scale must be positive, not {self.scale}")
+        check_quantiles(self.name, self.quantiles)
+
+    @property
+    def numbers(self) -> list[str]:
+        return [self.name]
+
+    @property
+    def floats(self) -> list[str]:
+        return indicator_names(self.name, self.indicator)
+
+    def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
+        values = read_numbers(column, self.name)
+        if self.quantiles is not None:
+            numbers[:, 0] = normal_scores(values, self.quantiles)
+        else:
+            numbers[:, 0] = squash(values, self.center, self.scale)
+        encode_indicator(np.isnan(values), self.indicator, floats)
+
+
+def check_quantiles(name: str, quantiles: Floats | None) -> None:
+    """Raise a ValueError unless they are numbers in ascending order."""
+    if quantiles is not None and (
+        quantiles.ndim != 1 or len(quantiles) < 2 or not (np.diff(quantiles) >= 0).all()
+    ):
+        raise ValueError(f"column {name!r}: its quantiles are not in ascending order")
+
+
+def indicator_names(name: str, indicator: float | None) -> list[str]:
+    """Name of the output that tells missing values, if there is one."""
+    return [] if indicator is None else [f"{name}_missing"]
+
+
+def encode_indicator(missing: npt.NDArray[np.bool_], indicator: float | None, out: Matrix) -> None:
+    """Write the centred indicator of missing values into the first of the columns ``out``, if there is one."""
+    if indicator is not None:
+        out[:, 0] = missing - indicator
+
+
+def squash(values: Floats, center: float | Floats, scale: float | Floats) -> Floats:
+    """Scale and clip smoothly to (−3, 3) by x / √(1 + (x/3)²); missing values become 0, the median."""
+    with np.errstate(over="ignore"):
+        scaled = values / scale
+    scaled -= center / scale
+    # Far beyond the clip, and its square does not overflow.
+    np.clip(scaled, -1e30, 1e30, out=scaled)
+    scaled /= np.sqrt(1.0 + np.square(scaled / 3.0))
+    np.nan_to_num(scaled, copy=False, nan=0.0)
+    return scaled
+
+
+def normal_scores(values: Floats, quantiles: Floats) -> Floats:
+    """Map values by their place among the quantiles to a standard normal law, within ±2.9; missing values become 0.
+
+    A value that many rows share lies in the middle of its ranks.
+    """
+    ranks = np.linspace(0.0, 1.0, len(quantiles))
+    last = np.interp(values, quantiles, ranks)
+    first = 1.0 - np.interp(-values, -quantiles[::-1], ranks)
+    edge = 0.5 / len(quantiles)
+    scores: Floats = ndtri(np.clip((first + last) / 2, edge, 1.0 - edge))
+    np.nan_to_num(scores, copy=False, nan=0.0)
+    return scores
+
+
+def fit_numbers(
+    names: Sequence[str], block: Floats, weight: Weights | None, *, quantile: bool
+) -> list[ColumnPlan]:
+    """Plans of several numeric columns.
+
+    Parameters
+    ----------
+    names : sequence of str
+    block : ndarray of float64 [n_columns, n_samples]
+        NaN where missing.
+    weight : ndarray of float64 [n_samples] or None
+    quantile : bool
+        Whether to map to a normal law, or to scale.
+
+    Returns
+    -------
+    list of NumericPlan and DroppedPlan
+    """
+    ranked = Ranked(block, weight)
+    centers, scales = fit_scales(block, ranked, weight)
+    curves = ranked.quantiles(np.linspace(0.0, 1.0, _N_QUANTILES)) if quantile else None
+    total = block.shape[1] if weight is None else weight.sum()
+    plans: list[ColumnPlan] = []
+    for i, name in enumerate(names):
+        share = 1.0 - ranked.totals[i] / total
+        has_gaps = ranked.counts[i] < block.shape[1]
+        if ranked.counts[i] == 0:
+            plans.append(DroppedPlan(name, "empty"))
+        elif ranked.is_constant[i] and not has_gaps:
+            plans.append(DroppedPlan(name, "constant"))
+        else:
+            plans.append(
+                NumericPlan(
+                    name,
+                    center=float(centers[i]),
+                    scale=float(scales[i]),
+                    indicator=float(share) if has_gaps else None,
+                    quantiles=None if curves is None else curves[i],
+                )
+            )
+    return plans
+
+
+class Ranked:
+    """Columns sorted by value, missing values last.
+
+    Parameters
+    ----------
+    block : ndarray of float64 [n_columns, n_samples]
+    weight : ndarray of float64 [n_samples] or None
+
+    Attributes
+    ----------
+    values : ndarray [n_columns, n_samples]
+    counts : ndarray of int64 [n_columns]
+        Present values.
+    totals : ndarray of float64 [n_columns]
+        Their weights' sum.
+    is_constant : ndarray of bool [n_columns]
+        Whether all present values are equal.
+    """
+
+    def __init__(self, block: Floats, weight: Weights | None) -> None:
+        self.counts = (~np.isnan(block)).sum(axis=1)
+        if weight is None:
+            self.values = np.sort(block, axis=1)
+            self._cumulated = None
+            self.totals = self.counts.astype(np.float64)
+        else:
+            order = np.argsort(block, axis=1, kind="stable")
+            self.values = np.take_along_axis(block, order, axis=1)
+            self._cumulated = np.cumsum(weight[order], axis=1)
+            last = np.maximum(self.counts - 1, 0)[:, None]
+            self.totals = np.take_along_axis(self._cumulated, last, axis=1)[:, 0] * (self.counts > 0)
+        rows = np.arange(len(block))
+        self.is_constant = self.values[rows, 0] == self.values[rows, np.maximum(self.counts - 1, 0)]
+
+    def quantiles(self, shares: Floats) -> Floats:
+        """Quantiles [n_columns, len(shares)]: the least value up to which that share of the weight lies.
+
+        It is always a value of the column, and rows of weight w give what w equal rows give. NaN in empty columns.
+        """
+        places = np.empty((len(self.values), len(shares)), dtype=np.int64)
+        for i, (total, count) in enumerate(zip(self.totals, self.counts, strict=True)):
+            wanted = shares * total * (1.0 - _ROUNDING)
+            if self._cumulated is None:
+                places[i] = np.ceil(wanted) - 1
+            else:
+                places[i] = np.searchsorted(self._cumulated[i, :count], wanted)
+            np.clip(places[i], 0, max(count - 1, 0), out=places[i])
+        return np.take_along_axis(self.values, places, axis=1)
+
+
+def fit_scales(block: Floats, ranked: Ranked, weight: Weights | None) -> tuple[Floats, Floats]:
+    """Median and positive scale of every column of a block [n_columns, n_samples]."""
+    low, centers, high = ranked.quantiles(np.array([0.25, 0.5, 0.75])).T
+    ends = np.maximum(ranked.counts - 1, 0)[:, None]
+    # A difference, a mean and a square root of extreme values may overflow; scaling by the largest prevents it.
+    largest = np.maximum(
+        np.abs(ranked.values[:, 0]), np.abs(np.take_along_axis(ranked.values, ends, 1)[:, 0])
+    )
+    largest = np.where(largest > 0, largest, 1.0)
+    scales = (high / largest - low / largest) / 1.349
+    for i in np.flatnonzero(scales <= 0):
+        present = ~np.isnan(block[i])
+        own = None if weight is None else weight[present]
+        values = block[i, present] / largest[i]
+        scales[i] = np.sqrt(np.average((values - np.average(values, weights=own)) ** 2, weights=own))
+    with np.errstate(over="ignore"):
+        scales = np.minimum(scales * largest, np.finfo(np.float64).max)
+    return centers, np.where(scales > 0, scales, 1.0)

@@ -1,0 +1,115 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import QuantileTransformer
+
+from inna_tune.estimators import TableEncoder
+from inna_tune.estimators.numbers import Ranked, normal_scores
+
+
+def encode(values, new=None, **settings):
+    frame = pd.DataFrame({"x": values})
+    encoder = TableEncoder(**settings).fit(frame)
+    return encoder.transform(frame if new is None else pd.DataFrame({"x": new}))
+
+
+def test_numbers_are_scaled_robustly_and_clipped_smoothly():
+    values = np.random.default_rng(0).normal(5.0, 2.0, 100_000)
+    encoded = encode(values, [5.0, 7.0, 1e300, -1e300])[:, 0]
+    np.testing.assert_allclose(encoded, [0.0, 1 / np.sqrt(1 + 1 / 9), 3.0, -3.0], atol=0.02)
+
+
+def test_missing_numbers_are_the_median_with_an_indicator():
+    encoded = encode([20.0, 30.0, np.nan, 50.0, 60.0, 40.0])
+    assert encoded[2, 0] == encoded[5, 0] == 0.0
+    np.testing.assert_allclose(encoded[:, 1], np.array([0, 0, 1, 0, 0, 0]) - 1 / 6, rtol=1e-6)
+
+
+def test_missing_numbers_where_none_was_missing_are_the_median():
+    np.testing.assert_array_equal(encode([1.0, 2.0, 4.0], [2.0, np.nan]), [[0.0], [0.0]])
+
+
+def test_a_column_that_is_mostly_one_value_is_scaled_by_its_standard_deviation():
+    values = np.r_[np.zeros(90), np.full(10, 5.0)]
+    np.testing.assert_allclose(
+        encode(values, [5.0])[0, 0], (x := 5.0 / values.std()) / np.sqrt(1 + x * x / 9)
+    )
+
+
+@pytest.mark.parametrize(
+    "values", [[-1.7e308, 0, 1.7e308], [5e-324, 1e-323, 0], [1e300, 1e300, 1e-300], [0, 0, 1e200]]
+)
+@pytest.mark.parametrize("numeric", ["scale", "quantile"])
+def test_extreme_numbers_stay_finite_and_apart(values, numeric):
+    encoded = encode(np.array(values, dtype=float), [*values, 1.7e308, -1.7e308], numeric=numeric)
+    assert np.isfinite(encoded).all()
+    assert len(set(encoded[:3, 0])) == len(set(values))
+
+
+# ---------------------------------------------------------------------- quantiles of weighted rows
+
+numbers = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=numbers, data=st.data(), shares=st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_quantiles_are_numpy_s_inverted_cdf(values, data, shares):
+    weight = data.draw(st.none() | st.lists(st.integers(1, 4), min_size=len(values), max_size=len(values)))
+    w = None if weight is None else np.array(weight, dtype=float)
+    block = np.array([values])
+    found = Ranked(block, w).quantiles(np.array(shares))[0]
+    present = ~np.isnan(block[0])
+    if not present.any():
+        assert np.isnan(found).all()
+        return
+    repeated = np.repeat(block[0], 1 if weight is None else weight)
+    expected = np.quantile(repeated[~np.isnan(repeated)], shares, method="inverted_cdf")
+    # Within a rounding error of a jump either side is right.
+    nearby = [
+        np.quantile(repeated[~np.isnan(repeated)], np.clip(np.array(shares) + d, 0, 1), method="inverted_cdf")
+        for d in (-1e-11, 1e-11)
+    ]
+    assert ((found == expected) | (found == nearby[0]) | (found == nearby[1])).all()
+
+
+# ---------------------------------------------------------------------- a normal law
+
+
+def test_quantiles_make_any_law_normal():
+    rng = np.random.default_rng(0)
+    for values in (rng.lognormal(0, 2, 5000), rng.uniform(size=5000), rng.standard_cauchy(5000)):
+        encoded = encode(values, numeric="quantile")[:, 0].astype(float)
+        assert abs(encoded.mean()) < 0.01
+        assert abs(encoded.std() - 1) < 0.02
+        assert abs(encoded).max() < 2.9
+        assert (np.diff(encoded[np.argsort(values)]) >= 0).all()
+
+
+def test_quantiles_are_those_of_scikit_learn_inside():
+    values = np.random.default_rng(0).lognormal(size=4000).round(2)
+    ours = encode(values, numeric="quantile")[:, 0]
+    theirs = QuantileTransformer(n_quantiles=256, output_distribution="normal").fit_transform(
+        values[:, None]
+    )[:, 0]
+    inside = np.abs(theirs) < 2.3
+    np.testing.assert_allclose(ours[inside], theirs[inside], atol=0.06)
+
+
+def test_a_value_of_many_rows_lies_in_the_middle_of_its_ranks():
+    encoded = encode(
+        np.r_[np.zeros(500), np.ones(500)], [0.0, 1.0, 0.5, -7.0, 7.0, np.nan], numeric="quantile"
+    )[:, 0]
+    np.testing.assert_allclose(encoded[:3], [-0.674, 0.674, 0.0], atol=0.01)
+    np.testing.assert_allclose(encoded[3:], [-2.886, 2.886, 0.0], atol=0.01)
+
+
+@given(
+    st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=30),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False)),
+)
+def test_normal_scores_never_fall(quantiles, values):
+    scores = normal_scores(np.sort(values), np.sort(quantiles))
+    assert (np.diff(scores) >= -1e-12).all()
+    assert (np.abs(scores) < 2.9).all()
