@@ -1,13 +1,44 @@
 """What a member of a population is told, and what it brings back."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time"]
+StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
+
+
+@dataclass(eq=False)
+class MemberState:
+    """Where a member's training stands, to go on from there.
+
+    Attributes
+    ----------
+    weights : Tensor of shape [n_parameters]
+        The last ones, which need not be the best.
+    updates : list of dict
+        The optimizer's state of each trained tensor, with a leading axis of one member.
+    averages : list of Tensor, each [1, n]
+        Averaged weights of each trained tensor; empty without averaging.
+    count : Tensor of shape [1, 1]
+        Steps that are in the averages.
+    epochs : int
+        Epochs trained, over all continuations.
+    settings : dict of str to float
+        ``lr``, ``alpha``, ``beta``, ``curvature`` in use.
+    streams : list of Tensor
+        States of the streams of the order of rows and of dropout.
+    """
+
+    weights: Tensor
+    updates: list[dict[str, Any]]
+    averages: list[Tensor]
+    count: Tensor
+    epochs: int
+    settings: dict[str, float]
+    streams: list[Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +64,9 @@ class Member:
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
+    start : MemberState, optional
+        To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
+        open are those of the state.
     """
 
     train_rows: npt.NDArray[np.int64]
@@ -48,6 +82,7 @@ class Member:
     label_smoothing: float = 0.0
     patience: int | None = None
     used_features: tuple[int, int] | int | None = None
+    start: MemberState | None = None
 
 
 @dataclass
@@ -72,6 +107,8 @@ class MemberResult:
         The measured curvature, where it was needed.
     history : dict of str to list
         Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``; one entry an epoch.
+    state : MemberState or None
+        Where training ended, if it was asked for and is finite.
     """
 
     weights: Tensor | None
@@ -84,3 +121,4 @@ class MemberResult:
     beta: float
     curvature: float | None
     history: dict[str, list[float]] = field(default_factory=dict)
+    state: MemberState | None = None

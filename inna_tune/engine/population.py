@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.losses import Loss
-from inna_tune.engine.members import Member
+from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping, trained_names
 from inna_tune.engine.updates import DEFAULT_LR, MOMENTUM
@@ -149,6 +149,16 @@ class Population:
         self.tensors = {
             name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes
         }
+        starts = [m.start for m in members if m.start is not None]
+        if starts:
+            if len(starts) < len(members):
+                raise ValueError("members: some have a state to go on from and others have none")
+            self.tensors = {
+                name: view.clone()
+                for name, view in stacked_views(
+                    net, torch.stack([s.weights for s in starts]).to(self.table.x)
+                ).items()
+            }
         column = self._column
         self.weight_decay = column([m.weight_decay for m in members])
         self.label_smoothing = column([m.label_smoothing for m in members])
@@ -158,6 +168,11 @@ class Population:
         self.curvature = column([float("nan")] * len(members))
         self.lr, self.alpha, self.beta = self._settings(calibration)
         self.stepping = self._new_stepping()
+        if starts:
+            self.stepping.put(starts)
+            for start, *streams in zip(starts, self.order_streams, self.dropout_streams, strict=True):
+                for stream, state in zip(streams, start.streams, strict=False):
+                    stream.set_state(state)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -182,7 +197,15 @@ class Population:
 
     def _settings(self, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
         """What the members say of lr, alpha and beta, the open places filled: from the curvature, where it sets them."""
-        said = {name: [getattr(m, name) for m in self.members] for name in ("lr", "alpha", "beta")}
+        said = {
+            name: [
+                m.start.settings[name]
+                if getattr(m, name) is None and m.start is not None
+                else getattr(m, name)
+                for m in self.members
+            ]
+            for name in ("lr", "alpha", "beta")
+        }
         if (usual := self._usual()) is not None:
             said = {n: [usual[n] if v is None else v for v in values] for n, values in said.items()}
         open_ = [any(said[name][i] is None for name in said) for i in range(len(self))]
@@ -290,7 +313,8 @@ class Population:
             [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
         )
         step = torch.arange(int(own_steps.max()))[:, None]
-        position = epoch + step.double() / own_steps
+        before = torch.tensor([0 if m.start is None else m.start.epochs for m in self.members])
+        position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
         for i, member in enumerate(self.members):
             if member.decay != "constant":
@@ -380,6 +404,20 @@ class Population:
         return mask.to(self.device)
 
     # ------------------------------------------------------------------ members leave
+
+    def state(self, position: int, epochs: int) -> MemberState:
+        """Where the member at a position stands, ``epochs`` after the population began."""
+        start = self.members[position].start
+        updates, averages, count = self.stepping.take(position)
+        return MemberState(
+            weights=torch.cat([t.detach()[position].reshape(-1) for t in self.tensors.values()]),
+            updates=updates,
+            averages=averages,
+            count=count,
+            epochs=epochs + (0 if start is None else start.epochs),
+            settings={n: float(getattr(self, n)[position]) for n in ("lr", "alpha", "beta", "curvature")},
+            streams=[s[position].get_state() for s in (self.order_streams, self.dropout_streams)],
+        )
 
     def watched_loss(self) -> Tensor:
         """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""

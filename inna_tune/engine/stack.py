@@ -42,6 +42,8 @@ class Stack:
         Optimizer and the like, shared by all.
     stacked : bool
         As for `Population`.
+    keep_states : bool
+        Whether results say where training ended, so that it can go on.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class Stack:
         max_epochs: int,
         method: Method | None = None,
         stacked: bool = False,
+        keep_states: bool = False,
     ) -> None:
-        self.max_epochs = max_epochs
+        self.max_epochs, self._keep_states = max_epochs, keep_states
         self.epoch = 0
         self._seconds = 0.0
         self.population = Population(
@@ -160,6 +163,8 @@ class Stack:
             if member in gone:
                 result = self.results[member]
                 result.stop_reason = reason
+                if self._keep_states and reason != "diverged":
+                    result.state = self.population.state(position, self.epoch)
                 result.weights = self._best[position].clone() if result.best_epoch > 0 else None
         kept = [p for p, m in enumerate(self.active) if m not in gone]
         if len(kept) == len(self.active):
@@ -169,6 +174,10 @@ class Stack:
         if kept:
             self.population.keep(kept)
         logger.debug("epoch %d: members %s left (%s)", self.epoch, sorted(gone), reason)
+
+    def stop(self) -> None:
+        """Take all members out, as interrupted."""
+        self._leave(list(self.active), "interrupted")
 
     def drop(self, members: Iterable[int]) -> None:
         """Take members out by decision of the caller (pruning).

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inna_tune.engine.batches import Batch
 from inna_tune.engine.losses import Loss
+from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, Net, TabularNet
@@ -139,6 +140,22 @@ class Stepping:
         share = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
         for average, rows in zip(self.averages, self.rows, strict=True):
             average.lerp_(rows, share.expand_as(rows))
+
+    def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
+        """What is remembered of one member: the optimizer's state, averages and their count."""
+        one = slice(member, member + 1)
+        return self._updates.take(member), [a[one].clone() for a in self.averages], self.count[one].clone()
+
+    def put(self, states: Sequence[MemberState]) -> None:
+        """Remember of every member what `take` gave."""
+        if all(state.updates for state in states):
+            self._updates.put([state.updates for state in states])
+        if self.averages and all(state.averages for state in states):
+            self.averages = [
+                torch.cat(parts).to(self.count.device)
+                for parts in zip(*(state.averages for state in states), strict=True)
+            ]
+            self.count = torch.cat([state.count for state in states]).to(self.count)
 
     def adopt(self, older: "Stepping", index: Tensor) -> None:
         """Take over what ``older`` remembers of the members at these places.

@@ -41,6 +41,9 @@ class Training:
     stacked : bool, default=False
         As for `Population`: a single member as in company, to the last bit.
 
+    keep_states : bool, default=False
+        Whether results say where training ended, so that it can go on (`Member.start`).
+
     Attributes
     ----------
     results : list of MemberResult
@@ -69,12 +72,14 @@ class Training:
         method: Method | None = None,
         width: int | None = None,
         stacked: bool = False,
+        keep_states: bool = False,
     ) -> None:
         if width is not None and width < 1:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
         self.net, self.max_epochs, self.epoch = net, max_epochs, 0
         self.members = list(members)
         self._table, self._loss, self._batch_size, self._method = table, loss, batch_size, method
+        self._keep_states = keep_states
         self._stacked = stacked or len(self.members) > 1
         self.threads = torch.get_num_threads()
         if width is None:
@@ -100,6 +105,7 @@ class Training:
                 max_epochs=self.max_epochs,
                 method=self._method,
                 stacked=self._stacked,
+                keep_states=self._keep_states,
             )
         except (RuntimeError, MemoryError) as error:
             self._halve(places, error)
@@ -167,6 +173,11 @@ class Training:
             before = len(self._stacks)
             self._halve(active, problem.with_traceback(None))
             pending += self._stacks[before:]
+
+    def stop(self) -> None:
+        """End the training of all, who keep the best they had, as after an interruption."""
+        for _, stack in self._stacks:
+            stack.stop()
 
     def drop(self, members: Iterable[int]) -> None:
         """Take members out by decision of the caller (pruning).

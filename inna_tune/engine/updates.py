@@ -7,6 +7,7 @@ itself.
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -30,6 +31,14 @@ class Updates(Protocol):
 
     def step(self, rate: Any) -> None:
         """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
+        ...
+
+    def take(self, member: int) -> list[dict[str, Any]]:
+        """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
+        ...
+
+    def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Give every member the state that `take` gave."""
         ...
 
     def adopt(self, older: Any, index: Tensor) -> None:
@@ -116,6 +125,33 @@ class _Together:
         self._group["lr"] = rate
         self.optimizer.step()
 
+    def take(self, member: int) -> list[dict[str, Any]]:
+        return [
+            {
+                name: value[member : member + 1].clone()
+                if isinstance(value, Tensor) and value.dim() > 0
+                else value
+                for name, value in self.optimizer.state[row].items()
+            }
+            for row in self._group["params"]
+        ]
+
+    def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
+        for i, row in enumerate(self._group["params"]):
+            own = [dict(state[i]) for state in states]
+            if not own[0]:
+                continue
+            for state in own:
+                # INNA's velocity is -scale · momentum, and members stacked share a scale.
+                if "momentum" in state and state["scale"] != own[0]["scale"]:
+                    state["momentum"] = state["momentum"] * (state["scale"] / own[0]["scale"])
+            self.optimizer.state[row] = {
+                name: torch.cat([state[name] for state in own]).to(row.device)
+                if isinstance(value, Tensor) and value.dim() > 0
+                else value
+                for name, value in own[0].items()
+            }
+
     def adopt(self, older: Any, index: Tensor) -> None:
         for new, old in zip(self._group["params"], older._group["params"], strict=True):
             state = older.optimizer.state.get(old)
@@ -152,6 +188,16 @@ class _Separate:
             for group in optimizer.param_groups:
                 group["lr"] = own
             optimizer.step()
+
+    def take(self, member: int) -> list[dict[str, Any]]:
+        state = self.optimizers[member].state
+        return [deepcopy(dict(state[param])) if param in state else {} for param in self._params[member]]
+
+    def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
+        for optimizer, params, own in zip(self.optimizers, self._params, states, strict=True):
+            for param, state in zip(params, own, strict=True):
+                if state:
+                    optimizer.state[param] = deepcopy(state)
 
     def adopt(self, older: Any, index: Tensor) -> None:
         for place, i in enumerate(index.tolist()):

@@ -1,8 +1,9 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
+import time
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -15,11 +16,12 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
-from inna_tune.engine import Loss, Member, MemberResult, TableTensors, Training, outputs
+from inna_tune.engine import Loss, Member, MemberResult, MemberState, Method, TableTensors, Training, outputs
+from inna_tune.estimators.checks import check_parameters
+from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.nets import ModuleNet, Net, TabularNet
-from inna_tune.optim.schedules import DECAY_LAWS
 
 Rows = npt.NDArray[np.int64]
 
@@ -41,27 +43,19 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-@dataclass
-class EncodedTable:
-    """A table ready for the engine.
-
-    Attributes
-    ----------
-    x : ndarray of float32, shape [n_samples, n_columns]
-    target : ndarray, [n_samples] int64 classes or [n_samples, n_targets] float32
-    weight : ndarray of float64 [n_samples] or None
-    """
-
-    x: npt.NDArray[np.float32]
-    target: npt.NDArray[Any]
-    weight: Weights | None
-
-    def tensors(self, device: torch.device) -> TableTensors:
-        """The same on a device."""
-        weight = None if self.weight is None else torch.from_numpy(self.weight.astype(np.float32)).to(device)
-        return TableTensors(
-            torch.from_numpy(self.x).to(device), torch.from_numpy(self.target).to(device), weight
-        )
+def _at_rest(result: MemberResult) -> MemberState:
+    """A state of the best weights, without velocity."""
+    assert result.weights is not None
+    settings = {"lr": result.lr, "alpha": result.alpha, "beta": result.beta}
+    return MemberState(
+        weights=result.weights,
+        updates=[],
+        averages=[],
+        count=torch.zeros(1, 1),
+        epochs=result.epochs,
+        settings=settings | {"curvature": float("nan") if result.curvature is None else result.curvature},
+        streams=[],
+    )
 
 
 class InnaEstimator(BaseEstimator):  # type: ignore[misc]
@@ -69,14 +63,16 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
     # What members of one population may differ in; all else they share.
     _member_parameters = frozenset(
-        {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout", "validation_fraction"}
-        | {"random_state"}
+        {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout", "label_smoothing"}
+        | {"early_stopping", "patience", "validation_fraction", "random_state"}
     )
 
     encoder_: TableEncoder
     weights_: Tensor
+    history_: pd.DataFrame
     net_: Net
     _loss: Loss
+    _states: list[MemberState]
 
     def __init__(
         self,
@@ -88,14 +84,24 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         decay_power: float | None = None,
         weight_decay: float = 0.0,
         hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
+        block: str = "plain",
+        activation: str = "relu",
+        numeric_embedding: str = "none",
         dropout: float = 0.0,
+        optimizer: Any = "inna",
+        optimizer_params: Mapping[str, Any] | None = None,
+        gradient_clip: float | None = None,
+        averaging: float | None = None,
         batch_size: int = 256,
         max_epochs: int = 100,
+        max_time: float | None = None,
         early_stopping: bool = True,
         patience: int = 15,
         validation_fraction: float = 0.1,
         n_members: int = 1,
+        warm_start: bool = False,
         module: Callable[[int, int], torch.nn.Module] | None = None,
+        precision: str = "float32",
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -106,14 +112,24 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self.decay_power = decay_power
         self.weight_decay = weight_decay
         self.hidden_layer_sizes = hidden_layer_sizes
+        self.block = block
+        self.activation = activation
+        self.numeric_embedding = numeric_embedding
         self.dropout = dropout
+        self.optimizer = optimizer
+        self.optimizer_params = optimizer_params
+        self.gradient_clip = gradient_clip
+        self.averaging = averaging
         self.batch_size = batch_size
         self.max_epochs = max_epochs
+        self.max_time = max_time
         self.early_stopping = early_stopping
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.n_members = n_members
+        self.warm_start = warm_start
         self.module = module
+        self.precision = precision
         self.device = device
         self.random_state = random_state
 
@@ -121,6 +137,10 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[Any]:
         """Learn labels or scale from y and encode it."""
+        raise NotImplementedError
+
+    def _encode_target(self, y: Any) -> npt.NDArray[Any]:
+        """Encode y by what was learned."""
         raise NotImplementedError
 
     def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
@@ -160,14 +180,27 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         DivergenceError
             If the settings diverge within the first epoch.
         """
+        began = time.monotonic()
         self._check_parameters()
-        table = self._encode_for_fit(X, y, sample_weight)
+        states = self._states if self.warm_start and hasattr(self, "weights_") else None
+        if states is None:
+            table = self._encode_for_fit(X, y, sample_weight)
+        else:
+            table = self._encode_more(X, y, sample_weight)
         seed, *member_seeds = self._seeds()
         train, validation = self._split(table.target, table.weight, seed)
         members = [self._member(train, validation, s) for s in member_seeds]
+        deadline = None if self.max_time is None else began + self.max_time
         tensors = table.tensors(self._torch_device())
-        results = self._train(tensors, members)
-        for _ in range(_RETRIES if self.lr == "auto" else 0):
+        if states is not None:
+            if len(states) != len(members):
+                raise ValueError(
+                    f"n_members={self.n_members}: a warm start goes on with the {len(states)} members of the fit before; "
+                    "set warm_start=False to begin anew."
+                )
+            members = [replace(m, start=state) for m, state in zip(members, states, strict=True)]
+        results = self._train(tensors, members, deadline)
+        for _ in range(_RETRIES if self.lr == "auto" and states is None else 0):
             if any(r.stop_reason != "diverged" for r in results):
                 break
             warnings.warn(
@@ -179,14 +212,67 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
                 replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta)
                 for m, r in zip(members, results, strict=True)
             ]
-            results = self._train(tensors, members)
+            results = self._train(tensors, members, deadline)
         self._take_results(results)
         return self
 
-    def _train(self, table: TableTensors, members: Sequence[Member]) -> list[MemberResult]:
-        training = self._training(table, members)
-        training.run()
+    def _train(
+        self, table: TableTensors, members: Sequence[Member], deadline: float | None
+    ) -> list[MemberResult]:
+        training = self._training(table, members, keep_states=True)
+        try:
+            training.run(deadline=deadline)
+        except KeyboardInterrupt:
+            training.stop()
+            if not any(r.weights is not None for r in training.results):
+                raise
+            warnings.warn(
+                "Training was interrupted; the best weights so far are kept.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         return training.results
+
+    def _train_one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:
+        """One epoch on all rows given, from where training stands: what ``partial_fit`` does."""
+        self._check_parameters()
+        goes_on = hasattr(self, "weights_")
+        table = (self._encode_more if goes_on else self._encode_for_fit)(X, y, sample_weight)
+        rows = np.arange(len(table.target), dtype=np.int64)
+        _, *member_seeds = self._seeds()
+        starts: list[MemberState | None] = list(self._states) if goes_on else [None] * self.n_members
+        # A member that goes on has its own streams already, so that which seed it gets makes no difference.
+        members = [
+            replace(self._member(rows, rows[:0], member_seeds[i % self.n_members]), start=start)
+            for i, start in enumerate(starts)
+        ]
+        training = self._training(table.tensors(self._torch_device()), members, keep_states=True)
+        training.run(1)
+        training.drop(range(len(members)))
+        history = self.history_ if goes_on else None
+        self._take_results(training.results)
+        if history is not None:
+            before = history["epoch"].max()
+            fresh = self.history_.assign(epoch=self.history_["epoch"] + before)
+            self.history_ = pd.concat([history, fresh], ignore_index=True)
+            self.n_iter_ = self.best_epoch_ = int(before) + 1
+
+    def _encode_more(self, X: Any, y: Any, sample_weight: Any) -> EncodedTable:
+        """Encode a table by the encoder and the target's scale that were fitted before."""
+        if y is None:
+            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        frame = as_frame(self, X, reset=False)
+        weight = check_weights(sample_weight, len(frame))
+        y = np.asarray(y) if not hasattr(y, "iloc") else y
+        check_consistent_length(frame, y)
+        if weight is not None and (weight == 0).any():
+            present = weight > 0
+            frame, y, weight = frame.loc[present], y[present], weight[present]
+        target = self._encode_target(y)
+        factor = self._class_weights(target)
+        if factor is not None:
+            weight = factor if weight is None else weight * factor
+        return EncodedTable(self.encoder_.transform(frame), target, weight)
 
     def _encode_for_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EncodedTable:
         """Fit encoder and target, and encode both; rows of weight zero take no part in anything."""
@@ -200,13 +286,13 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             present = weight > 0
             frame, y, weight = frame.loc[present], y[present], weight[present]
         target = self._fit_target(y, weight)
-        # NOTE: the net takes every column for a number, so that there must be no codes yet.
-        self.encoder_ = TableEncoder(embed=False).fit(frame, sample_weight=weight)
+        # An own module knows nothing of codes: it gets one output a level instead.
+        self.encoder_ = TableEncoder(embed=self.module is None).fit(frame, sample_weight=weight)
         factor = self._class_weights(target)
         if factor is not None:
             weight = factor if weight is None else weight * factor
         x = self.encoder_.transform(frame)
-        self.net_ = self._build_net(x.shape[1], self._out_features)
+        self.net_ = self._build_net(self.encoder_.sections, self.encoder_.categories_, self._out_features)
         return EncodedTable(x, target, weight)
 
     def _seeds(self) -> list[int]:
@@ -257,6 +343,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
+            label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
             patience=self._patience_for(len(train)),
             used_features=used_features,
         )
@@ -279,10 +366,31 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
         )
 
-    def _build_net(self, in_features: int, out_features: int) -> Net:
+    def _build_net(
+        self, sections: tuple[int, int, int], categories: tuple[int, ...], out_features: int
+    ) -> Net:
+        """The net for a table encoded in sections of these widths, with these numbers of codes."""
         if self.module is not None:
-            return ModuleNet(self.module, in_features, out_features)
-        return TabularNet(in_features, self._layer_sizes(), out_features)
+            return ModuleNet(self.module, sum(sections), out_features)
+        return TabularNet(
+            sum(sections),
+            self._layer_sizes(),
+            out_features,
+            n_numeric=sections[0],
+            categories=categories,
+            numeric_embedding=self.numeric_embedding if sections[0] else "none",
+            block=self.block,
+            activation=self.activation,
+        )
+
+    def _method(self) -> Method:
+        return Method(
+            optimizer=self.optimizer,
+            optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
+            gradient_clip=self.gradient_clip,
+            averaging=self.averaging,
+            precision=self.precision,  # type: ignore[arg-type]
+        )
 
     def _patience_for(self, n_rows: int) -> int | None:
         if not self.early_stopping:
@@ -297,6 +405,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         net: Net | None = None,
         *,
         stacked: bool = False,
+        keep_states: bool = False,
     ) -> Training:
         return Training(
             self.net_ if net is None else net,
@@ -305,7 +414,9 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             self._loss,
             batch_size=int(self.batch_size),
             max_epochs=int(self.max_epochs),
+            method=self._method(),
             stacked=stacked,
+            keep_states=keep_states,
         )
 
     def _population_key(self) -> Hashable:
@@ -347,8 +458,14 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         ]
         self.best_epoch_ = max(r.best_epoch for r in good)
         self.n_iter_ = max(r.epochs for r in good)
-        frames = [pd.DataFrame(r.history).astype({"epoch": int}).assign(member=i) for i, r in enumerate(good)]
+        frames = []
+        for i, result in enumerate(good):
+            frame = pd.DataFrame(result.history).astype({"epoch": int}).assign(member=i, stopped="")
+            frame.loc[frame.index[-1], "stopped"] = result.stop_reason
+            frames.append(frame)
         self.history_ = pd.concat(frames, ignore_index=True)
+        # A member that diverged goes on, if it is told to, from its best weights at rest.
+        self._states = [r.state if r.state is not None else _at_rest(r) for r in good]
 
     # ------------------------------------------------------------------ predict
 
@@ -383,53 +500,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _check_parameters(self) -> None:
         """Raise a ValueError that names the parameter, its value and the remedy."""
-
-        def refuse(name: str, remedy: str) -> None:
-            raise ValueError(f"{name}={getattr(self, name)!r}: {remedy}")
-
-        def number(
-            name: str, low: float, high: float = np.inf, *, open_low: bool = False, open_high: bool = False
-        ) -> None:
-            value = getattr(self, name)
-            if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
-                refuse(name, "must be a number.")
-            inside = (low < value if open_low else low <= value) and (
-                value < high if open_high else value <= high
-            )
-            if not (inside and np.isfinite(value)):
-                refuse(
-                    name, f"must lie in {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}."
-                )
-
-        for name in ("lr", "alpha", "beta"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                if value != "auto":
-                    refuse(name, "must be a number or 'auto' (from the curvature of the loss).")
-            else:
-                number(name, 0.0, open_low=name != "alpha")
-        if self.decay not in DECAY_LAWS:
-            refuse("decay", f"must be one of {', '.join(DECAY_LAWS)}.")
-        if self.decay_power is not None:
-            number("decay_power", 0.0, open_low=True)
-        number("weight_decay", 0.0)
-        number("dropout", 0.0, 1.0, open_high=True)
-        number("validation_fraction", 0.0, 1.0, open_low=True, open_high=True)
-        for name in ("batch_size", "max_epochs", "patience", "n_members"):
-            if isinstance(getattr(self, name), bool) or not isinstance(
-                getattr(self, name), (int, np.integer)
-            ):
-                refuse(name, "must be a whole number of at least 1.")
-            number(name, 1)
-        self._layer_sizes()
-        if self.random_state is not None and not isinstance(
-            self.random_state, (int, np.integer, np.random.RandomState, np.random.Generator)
-        ):
-            refuse("random_state", "must be None, a whole number or a numpy random generator.")
-        try:
-            self._torch_device()
-        except (RuntimeError, TypeError):
-            refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
+        check_parameters(self)
 
     def __sklearn_tags__(self) -> Any:
         return takes_any_table(super().__sklearn_tags__())

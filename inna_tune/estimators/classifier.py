@@ -1,7 +1,7 @@
 """InnaClassifier."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -34,10 +34,27 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         INNA's weight decay λ (the gradient gains λ/β times the weights).
     hidden_layer_sizes : sequence of int, int or str, default=(256, 256)
         Widths of the hidden layers. "256-256" means the same: a search space can hold it, and not a tuple.
+    block : {"plain", "residual"}, default="plain"
+        Whether the hidden layers follow each other, or form residual blocks on a trunk as wide as the first.
+    activation : {"relu", "gelu", "silu", "mish", "selu"}, default="relu"
+    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="none"
+        What numeric columns go through before the first layer, see `inna_tune.nets.TabularNet`.
     dropout : float, default=0.0
         Probability of dropping a hidden unit.
+    label_smoothing : float, default=0.0
+        Share of each label that is spread over all classes.
+    optimizer : {"inna", "innaprop", "sgd", "adamw"} or class of torch.optim, default="inna"
+        With "sgd" ``lr="auto"`` comes from the curvature too; with the others it is the optimizer's own default.
+    optimizer_params : mapping, optional
+        Further arguments of the optimizer.
+    gradient_clip : float, optional
+        Longest gradient of a member.
+    averaging : float, optional
+        Decay a step of an exponential average of the weights, which is what is validated and kept.
     batch_size, max_epochs : int, default=256 and 100
         Rows in a batch, and the most passes over the rows.
+    max_time : float, optional
+        Seconds after which no further batch is begun.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights. Tables under 200 rows train to the end.
@@ -48,10 +65,14 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Nets trained side by side from different seeds; their probabilities are averaged.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
+    warm_start : bool, default=False
+        Go on with weights and velocity of the fit before, on a table of the same columns, for up to ``max_epochs`` more.
     module : callable, optional
         ``module(in_features, out_features)`` builds a `torch.nn.Module` to train in place of the multi-layer perceptron;
         ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
         [B, out_features]. Members are stacked by `torch.func`; what that cannot do (BatchNorm) trains one by one.
+    precision : {"float32", "tf32", "bf16"}, default="float32"
+        Of matrix products in training: TF32 on CUDA, or bfloat16.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
     random_state : int, RandomState, Generator or None, default=None
@@ -61,7 +82,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     ----------
     classes_ : ndarray of shape [n_classes]
     history_ : DataFrame
-        Columns epoch, train_loss, validation_loss, lr, seconds, member.
+        Columns epoch, train_loss, validation_loss, lr, seconds, member, stopped; the last holds in a member's last row why
+        it stopped: max_epochs, early_stopping, diverged, time or interrupted.
     best_epoch_ : int
         Epoch whose weights were kept (the latest over members).
     members_ : list of dict
@@ -96,15 +118,26 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         decay_power: float | None = None,
         weight_decay: float = 0.0,
         hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
+        block: str = "plain",
+        activation: str = "relu",
+        numeric_embedding: str = "none",
         dropout: float = 0.0,
+        label_smoothing: float = 0.0,
+        optimizer: Any = "inna",
+        optimizer_params: Mapping[str, Any] | None = None,
+        gradient_clip: float | None = None,
+        averaging: float | None = None,
         batch_size: int = 256,
         max_epochs: int = 100,
+        max_time: float | None = None,
         early_stopping: bool = True,
         patience: int = 15,
         validation_fraction: float = 0.1,
         n_members: int = 1,
+        warm_start: bool = False,
         class_weight: Mapping[Any, float] | str | None = None,
         module: Callable[[int, int], torch.nn.Module] | None = None,
+        precision: str = "float32",
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -116,17 +149,28 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             decay_power=decay_power,
             weight_decay=weight_decay,
             hidden_layer_sizes=hidden_layer_sizes,
+            block=block,
+            activation=activation,
+            numeric_embedding=numeric_embedding,
             dropout=dropout,
+            optimizer=optimizer,
+            optimizer_params=optimizer_params,
+            gradient_clip=gradient_clip,
+            averaging=averaging,
             batch_size=batch_size,
             max_epochs=max_epochs,
+            max_time=max_time,
             early_stopping=early_stopping,
             patience=patience,
             validation_fraction=validation_fraction,
             n_members=n_members,
+            warm_start=warm_start,
             module=module,
+            precision=precision,
             device=device,
             random_state=random_state,
         )
+        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
 
     @property
@@ -140,11 +184,60 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             raise ValueError(f"Input y contains NaN ({missing} missing labels). Drop those rows.")
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
+        if hasattr(self, "_all_classes"):
+            self.classes_ = self._all_classes
+            codes = self._encode_target(y)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"The number of classes has to be greater than one; got 1 class: {self.classes_.tolist()[0]!r}."
             )
         return codes.astype(np.int64)
+
+    def _encode_target(self, y: Any) -> npt.NDArray[np.int64]:
+        y = column_or_1d(y, warn=True)
+        codes = pd.Index(self.classes_).get_indexer(pd.Index(y))
+        if (codes < 0).any():
+            strangers = pd.unique(np.asarray(y)[codes < 0])[:5].tolist()
+            raise ValueError(
+                f"y holds labels that the first fit did not see: {strangers}. Name all classes in the first call of "
+                "partial_fit, or fit anew with warm_start=False."
+            )
+        return np.asarray(codes, dtype=np.int64)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Train for one epoch more, on these rows alone.
+
+        The first call learns from them how to encode tables; later calls go on with weights and velocity as they were left.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+        y : array of shape [n_samples]
+        classes : array of shape [n_classes], optional
+            All labels that will ever come, in the first call; by default those in ``y``.
+        sample_weight : array of shape [n_samples], optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If ``y`` holds a label that is none of the classes, or ``classes`` are others than those of the first call.
+        """
+        if classes is not None:
+            known = np.unique(classes)
+            if hasattr(self, "weights_") and not np.array_equal(known, self.classes_):
+                raise ValueError(
+                    f"classes={list(classes)!r} are not those of the first call of partial_fit, {self.classes_.tolist()}."
+                )
+            self._all_classes = known
+        try:
+            self._train_one_epoch(X, y, sample_weight)
+        finally:
+            self.__dict__.pop("_all_classes", None)
+        return self
 
     def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
         if self.class_weight is None:

@@ -8,7 +8,7 @@ from torch import Tensor
 Content = dict[str, Any]
 Tensors = dict[str, Tensor]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # How format 1 wrote the level of missing values.
 _MISSING_1 = "\0missing"
@@ -62,4 +62,19 @@ def _column_from_1(column: Content) -> Content:
     return {"kind": kind, "name": name} | kept
 
 
-_STEPS: dict[int, Callable[[Content, Tensors], tuple[Content, Tensors]]] = {1: _from_1_to_2}
+def _from_2_to_3(content: Content, tensors: Tensors) -> tuple[Content, Tensors]:
+    """There was but one kind of net, which took every column for a number."""
+    net = {
+        "n_numeric": 0,
+        "categories": [],
+        "block": "plain",
+        "activation": "relu",
+        "numeric_embedding": "none",
+        "embedding_dim": 4,
+        "n_frequencies": 16,
+        "frequency_scale": 0.1,
+    }
+    return content | {"net": net | content["net"]}, tensors
+
+
+_STEPS: dict[int, Callable[[Content, Tensors], tuple[Content, Tensors]]] = {1: _from_1_to_2, 2: _from_2_to_3}

@@ -1,6 +1,6 @@
 """InnaRegressor."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,16 @@ class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
     lr, alpha, beta : float or "auto", default="auto"
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
         loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``).
-    decay, decay_power, weight_decay, hidden_layer_sizes, dropout, batch_size, max_epochs, early_stopping, patience, \
-validation_fraction, n_members, module, device, random_state
+    decay, decay_power, weight_decay, hidden_layer_sizes, block, activation, numeric_embedding, dropout, optimizer, \
+optimizer_params, gradient_clip, averaging, batch_size, max_epochs, max_time, early_stopping, patience, \
+validation_fraction, n_members, warm_start, module, precision, device, random_state
         As in :class:`InnaClassifier`; the members' predictions are averaged.
 
     Attributes
     ----------
     history_ : DataFrame
-        Columns epoch, train_loss, validation_loss (squared error of the standardised target), lr, seconds, member.
+        Columns epoch, train_loss, validation_loss (squared error of the standardised target), lr, seconds, member,
+        stopped.
     best_epoch_, members_, encoder_, n_features_in_, feature_names_in_
         As in :class:`InnaClassifier`.
     target_mean_, target_scale_ : ndarray of shape [n_targets]
@@ -66,7 +68,31 @@ validation_fraction, n_members, module, device, random_state
 
     def _encode_target(self, y: Any) -> npt.NDArray[np.float32]:
         values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        if values.shape[1] != len(self.target_mean_):
+            raise ValueError(
+                f"y has {values.shape[1]} targets, and the first fit had {len(self.target_mean_)}; fit anew with "
+                "warm_start=False."
+            )
         return ((values - self.target_mean_) / self.target_scale_).astype(np.float32)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train for one epoch more, on these rows alone.
+
+        The first call learns from them how to encode tables and scale targets; later calls go on with weights and velocity
+        as they were left.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+        y : array of shape [n_samples] or [n_samples, n_targets]
+        sample_weight : array of shape [n_samples], optional
+
+        Returns
+        -------
+        self
+        """
+        self._train_one_epoch(X, y, sample_weight)
+        return self
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         values = raw.mean(0) * self.target_scale_ + self.target_mean_

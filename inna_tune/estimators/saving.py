@@ -63,11 +63,7 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         "encoder": encoder,
         "n_features_in": model.n_features_in_,
         "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
-        "net": {
-            "in_features": model.net_.in_features,
-            "hidden_layer_sizes": list(model.net_.hidden_layer_sizes),
-            "out_features": model.net_.out_features,
-        },
+        "net": _plain_net(model.net_),
         "members": model.members_,
         "history": {name: column.tolist() for name, column in model.history_.items()},
         "target": _target_state(model),
@@ -159,12 +155,13 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = {_label(k): float(v) for k, v in parameters["class_weight"]}
+    name = str(parameters.get("optimizer", "inna"))
+    if name.startswith("torch.optim."):
+        # The check below refuses what is no optimizer.
+        parameters["optimizer"] = getattr(torch.optim, name.removeprefix("torch.optim."), name)
     model.set_params(**parameters)
     model._check_parameters()
-    net = content["net"]
-    model.net_ = TabularNet(
-        int(net["in_features"]), tuple(int(h) for h in net["hidden_layer_sizes"]), int(net["out_features"])
-    )
+    model.net_ = _net(content["net"])
     size = sum(math.prod(shape) for shape in model.net_.parameter_shapes.values())
     if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
         raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
@@ -177,7 +174,9 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
         model.encoder_.feature_names_in_ = model.feature_names_in_
     if (
         len(model.encoder_.plan_) != model.n_features_in_
-        or len(model.encoder_.get_feature_names_out()) != model.net_.in_features
+        or sum(model.encoder_.sections) != model.net_.in_features
+        or (model.net_.n_numeric, model.net_.categories)
+        not in [(model.encoder_.n_numeric_, model.encoder_.categories_), (0, ())]
     ):
         raise ValueError("the encoder does not fit the net")
     model.members_ = content["members"]
@@ -230,11 +229,52 @@ def _label(typed: list[Any]) -> Any:
     return _LABEL_TYPES[name](value)
 
 
+_NET_FIELDS = (
+    "block",
+    "activation",
+    "numeric_embedding",
+    "embedding_dim",
+    "n_frequencies",
+    "frequency_scale",
+)
+
+
+def _plain_net(net: TabularNet) -> dict[str, Any]:
+    plain: dict[str, Any] = {name: getattr(net, name) for name in (*_NET_FIELDS, "n_numeric")}
+    return plain | {
+        "in_features": net.in_features,
+        "hidden_layer_sizes": list(net.hidden_layer_sizes),
+        "out_features": net.out_features,
+        "categories": list(net.categories),
+    }
+
+
+def _net(plain: dict[str, Any]) -> TabularNet:
+    return TabularNet(
+        int(plain["in_features"]),
+        tuple(int(h) for h in plain["hidden_layer_sizes"]),
+        int(plain["out_features"]),
+        n_numeric=int(plain["n_numeric"]),
+        categories=tuple(int(n) for n in plain["categories"]),
+        **{name: plain[name] for name in _NET_FIELDS},
+    )
+
+
 def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
     parameters = {
         k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
     }
     parameters["hidden_layer_sizes"] = list(model._layer_sizes())
+    if isinstance(parameters["optimizer"], type):
+        name = parameters["optimizer"].__name__
+        if getattr(torch.optim, name, None) is not parameters["optimizer"]:
+            raise TypeError(
+                f"optimizer={parameters['optimizer']!r} is not of torch.optim, and a model file holds no code: keep the "
+                "model with joblib.dump, and load that file only where you trust it"
+            )
+        parameters["optimizer"] = f"torch.optim.{name}"
+    if parameters["optimizer_params"] is not None:
+        parameters["optimizer_params"] = dict(parameters["optimizer_params"])
     if not isinstance(parameters["random_state"], int):
         parameters["random_state"] = None
     if isinstance(parameters.get("class_weight"), dict):

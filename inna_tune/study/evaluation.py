@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from inna_tune.engine import Member, TableTensors, outputs
 from inna_tune.engine.width import torch_threads
-from inna_tune.estimators.base import EncodedTable, InnaEstimator, Rows
+from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.nets import Net
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
 
@@ -59,10 +61,14 @@ class FoldedTable:
     Attributes
     ----------
     folds : list of Fold
-    in_features, out_features : int
-        Of a net that is wide enough for every fold.
+    sections : tuple of three int
+        Widths of the sections of a table that is wide enough for every fold: numbers, other floats, codes.
+    categories : tuple of int
+        Numbers of codes that are enough for every fold.
+    out_features : int
+        Of the nets.
     tensors : TableTensors
-        All folds' rows; narrower folds are filled up with zero columns.
+        All folds' rows; narrower folds are filled up with zeros, section by section.
     """
 
     def __init__(
@@ -106,17 +112,23 @@ class FoldedTable:
             targets += [encoded.target, np.zeros((n_test, *encoded.target.shape[1:]), encoded.target.dtype)]
             weights += [np.ones(n_train) if encoded.weight is None else encoded.weight, np.ones(n_test)]
             start += n_train + n_test
-        width = max(p.shape[1] for p in parts)
-        x = np.zeros((start, width), dtype=np.float32)
-        row = 0
-        for part in parts:
-            x[row : row + len(part), : part.shape[1]] = part
-            row += len(part)
         first = self.folds[0].estimator
+        own = [fold.estimator.encoder_.sections for fold in self.folds]
+        self.sections = (max(s[0] for s in own), max(s[1] for s in own), max(s[2] for s in own))
+        coded = [fold.estimator.encoder_.categories_ for fold in self.folds]
+        self.categories = tuple(max(codes) for codes in zip_longest(*coded, fillvalue=1))
+        x = np.zeros((start, sum(self.sections)), dtype=np.float32)
+        begins = np.cumsum([0, *self.sections])
+        row = 0
+        for part, widths in zip(parts, (w for w in own for _ in ("training", "test")), strict=True):
+            ends = np.cumsum(widths)
+            for begin, end, width in zip(begins, ends, widths, strict=False):
+                x[row : row + len(part), begin : begin + width] = part[:, end - width : end]
+            row += len(part)
         weighted = any(f.encoded.weight is not None for f in self.folds)
         everything = EncodedTable(x, np.concatenate(targets), np.concatenate(weights) if weighted else None)
         self.tensors: TableTensors = everything.tensors(first._torch_device())
-        self.in_features, self.out_features = width, first._out_features
+        self.out_features = first._out_features
         self._nets: dict[Hashable, Net] = {}
 
     def test_rows(self, fold: int) -> Tensor:
@@ -128,7 +140,7 @@ class FoldedTable:
         """The net of a trial's settings, the same one for trials whose nets are alike."""
         key = estimator._population_key()
         if key not in self._nets:
-            self._nets[key] = estimator._build_net(self.in_features, self.out_features)
+            self._nets[key] = estimator._build_net(self.sections, self.categories, self.out_features)
         return self._nets[key]
 
     def members(self, estimator: InnaEstimator) -> list[Member]:
@@ -146,7 +158,7 @@ class FoldedTable:
                         train + fold.train_start,
                         validation + fold.train_start,
                         member_seed,
-                        used_features=fold.encoded.x.shape[1],
+                        used_features=fold.estimator.encoder_.sections[:2],
                     )
                 )
         return members

@@ -107,6 +107,7 @@ def test_history_has_a_row_an_epoch_and_a_member():
         "lr",
         "seconds",
         "member",
+        "stopped",
     ]
     assert set(model.history_["member"]) == {0, 1}
     own = model.history_[model.history_["member"] == 0]

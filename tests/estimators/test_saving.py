@@ -3,6 +3,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors import safe_open
@@ -47,7 +48,7 @@ def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
     assert again.get_params() == model.get_params()
     assert list(again.feature_names_in_) == list(model.feature_names_in_)
     assert again.members_ == model.members_
-    np.testing.assert_allclose(again.history_, model.history_)
+    pd.testing.assert_frame_equal(again.history_, model.history_)
 
 
 def test_text_dates_and_all_else_come_back(tmp_path):
@@ -55,7 +56,7 @@ def test_text_dates_and_all_else_come_back(tmp_path):
     X = table().drop(columns="same")
     model = InnaClassifier(**QUICK).fit(X, X["new"].map({True: "yes", False: "no"}))
     kinds = {plan.kind for plan in model.encoder_.plan_}
-    assert kinds == {"numeric", "categorical", "date", "text"}
+    assert kinds == {"numeric", "categorical", "coded", "date", "text"}
     model.save(tmp_path / "m.inna")
     again = inna_tune.load(tmp_path / "m.inna")
     strange = X.assign(note=X["note"].where(X["new"]), town="elsewhere", seen="2031-12-24")
@@ -108,7 +109,7 @@ def test_a_pickle_is_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metadata": {"version": "99"}}, "format '99'.*reads the formats 1 to 2"),
+        ({"metadata": {"version": "99"}}, "format '99'.*reads the formats 1 to 3"),
         ({"metadata": {"version": "1"}}, "damaged"),
         ({"metadata": {"digest": "0"}}, "damaged.*changed after it was written"),
         ({"metadata": {"format": "other"}}, "not a model file"),
