@@ -80,6 +80,11 @@ class Law(ABC):
         names = [f.name for f in fields(self)]  # type: ignore[arg-type]  # every concrete law is a dataclass
         return {"law": type(self).__name__, **{name: _to_plain(getattr(self, name)) for name in names}}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Without what was computed on the way, so that a law that was used still has the joblib.hash of a new one.
+        names = [f.name for f in fields(self)]  # type: ignore[arg-type]
+        return {name: getattr(self, name) for name in names}
+
     @staticmethod
     def from_json(data: Any) -> "Law":
         """Read a law written by `to_json`.

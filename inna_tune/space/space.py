@@ -130,6 +130,10 @@ class SearchSpace(Mapping[str, Entry]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy may speak again: a space that was used still has the joblib.hash of a new one.
+        return self.__dict__ | {"_said": False}
+
     def __repr__(self) -> str:
         return f"SearchSpace({self._laws!r})"
 
