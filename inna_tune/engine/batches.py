@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 # Rows are gathered for a stretch of batches at once and then taken as views (9 µs instead of 28 µs a batch);
-# a stretch is as long as this many elements of x allow.
-_GATHER_ELEMENTS = 2**24
+# a stretch is as long as this many elements of x allow: of a large table, a small part.
+_GATHER_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,19 @@ class ExplicitGradient:
         self._layers = net.layers
         self._weights = [parameters[f"{layer.name}.weight"].detach() for layer in net.layers]
         self._biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
+        self._transposed_weights = [weight.transpose(1, 2) for weight in self._weights]
         self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
         self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
         self.gradients: dict[str, Tensor] = {}
         for layer, weight, bias in zip(net.layers, self._weight_gradients, self._bias_gradients, strict=True):
             self.gradients |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
         # One set of places for the batches of each length; an epoch has two, whole ones and the last.
-        self._places: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._places: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
         self._inputs: list[Tensor] = []
         self._masks: list[Tensor | None] = []
 
-    def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """For batches of this length: the layers' outputs, the same transposed, and the slopes."""
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
@@ -53,10 +55,9 @@ class ExplicitGradient:
             outputs, slopes = (
                 [w.new_empty(s) for w, s in zip(self._weights, shapes, strict=True)] for _ in "ab"
             )
-            self._places[n_rows] = outputs, slopes
+            self._places[n_rows] = outputs, [output.transpose(1, 2) for output in outputs], slopes
         return self._places[n_rows]
 
-    @torch.no_grad()
     def forward(self, x: Tensor, dropout_mask: Tensor | None = None) -> Tensor:
         """Outputs [P, B, out] of rows [P, B, in]; good until the next pass.
 
@@ -67,7 +68,7 @@ class ExplicitGradient:
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             As for `TabularNet`.
         """
-        outputs, _ = self._rows(x.shape[1])
+        outputs, _, _ = self._rows(x.shape[1])
         self._inputs, self._masks = [x], []
         start = 0
         for i, (weight, bias, output) in enumerate(zip(self._weights, self._biases, outputs, strict=True)):
@@ -83,7 +84,6 @@ class ExplicitGradient:
             self._inputs.append(output)
         return outputs[-1]
 
-    @torch.no_grad()
     def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
         """Write the gradients of the loss into ``gradients``, after `forward`.
 
@@ -98,17 +98,21 @@ class ExplicitGradient:
         -------
         Tensor of shape [P, B, width], or None
         """
-        _, slopes = self._rows(slope.shape[1])
+        _, transposed, slopes = self._rows(slope.shape[1])
+        inputs, masks = self._inputs, self._masks
+        # The batch is a view of many others, which are let go with it.
+        self._inputs, self._masks = [], []
         for i in reversed(range(len(self._weights))):
-            torch.bmm(self._inputs[i].transpose(1, 2), slope, out=self._weight_gradients[i])
+            input_ = transposed[i - 1] if i > 0 else inputs[0].transpose(1, 2)
+            torch.bmm(input_, slope, out=self._weight_gradients[i])
             torch.sum(slope, 1, keepdim=True, out=self._bias_gradients[i])
             if i == 0:
-                return torch.bmm(slope, self._weights[0].transpose(1, 2)) if through else None
+                return torch.bmm(slope, self._transposed_weights[0]) if through else None
             below = slopes[i - 1]
-            torch.bmm(slope, self._weights[i].transpose(1, 2), out=below)
-            if (mask := self._masks[i - 1]) is not None:
+            torch.bmm(slope, self._transposed_weights[i], out=below)
+            if (mask := masks[i - 1]) is not None:
                 below.mul_(mask)
             # Where a unit was dropped or negative its activation is zero, and so is its derivative.
-            torch.ops.aten.threshold_backward.grad_input(below, self._inputs[i], 0, grad_input=below)
+            torch.ops.aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
             slope = below
         return None
