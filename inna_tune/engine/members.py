@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
@@ -122,3 +123,17 @@ class MemberResult:
     curvature: float | None
     history: dict[str, list[float]] = field(default_factory=dict)
     state: MemberState | None = None
+
+    def at_rest(self) -> MemberState:
+        """A state of the best weights, without velocity."""
+        assert self.weights is not None
+        settings = {"lr": self.lr, "alpha": self.alpha, "beta": self.beta}
+        return MemberState(
+            weights=self.weights,
+            updates=[],
+            averages=[],
+            count=torch.zeros(1, 1),
+            epochs=self.epochs,
+            settings=settings | {"curvature": float("nan") if self.curvature is None else self.curvature},
+            streams=[],
+        )

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
 from inna_tune.engine import Loss, Member, MemberResult, MemberState, Method, TableTensors, Training, outputs
-from inna_tune.estimators.checks import check_parameters
+from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
@@ -29,11 +29,14 @@ Rows = npt.NDArray[np.int64]
 # epoch, at 71% accuracy where the last has 95%): train to the end.
 _MIN_ROWS_FOR_EARLY_STOPPING = 200
 
+# Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
+# of stability a rounding error may grow a thousandfold until the end: in float32 the order of the rows shows in the
+# predictions' fourth digit, and a row of weight two is not quite two rows.
+_FLOAT64_ROWS = 256
 
 # On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
 # this many steps, which is 15 epochs of a table of some 1,500 rows.
 _MIN_PATIENCE_STEPS = 90
-
 
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
 _RETRIES = 3
@@ -41,21 +44,6 @@ _RETRIES = 3
 
 class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
-
-
-def _at_rest(result: MemberResult) -> MemberState:
-    """A state of the best weights, without velocity."""
-    assert result.weights is not None
-    settings = {"lr": result.lr, "alpha": result.alpha, "beta": result.beta}
-    return MemberState(
-        weights=result.weights,
-        updates=[],
-        averages=[],
-        count=torch.zeros(1, 1),
-        epochs=result.epochs,
-        settings=settings | {"curvature": float("nan") if result.curvature is None else result.curvature},
-        streams=[],
-    )
 
 
 class InnaEstimator(BaseEstimator):  # type: ignore[misc]
@@ -143,7 +131,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         """Encode y by what was learned."""
         raise NotImplementedError
 
-    def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
+    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
         """A factor on the weight of every row, or None."""
         return None
 
@@ -237,7 +225,10 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         """One epoch on all rows given, from where training stands: what ``partial_fit`` does."""
         self._check_parameters()
         goes_on = hasattr(self, "weights_")
-        table = (self._encode_more if goes_on else self._encode_for_fit)(X, y, sample_weight)
+        if goes_on:
+            table = self._encode_more(X, y, sample_weight)
+        else:
+            table = self._encode_for_fit(X, y, sample_weight, in_parts=True)
         rows = np.arange(len(table.target), dtype=np.int64)
         _, *member_seeds = self._seeds()
         starts: list[MemberState | None] = list(self._states) if goes_on else [None] * self.n_members
@@ -257,43 +248,53 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             self.history_ = pd.concat([history, fresh], ignore_index=True)
             self.n_iter_ = self.best_epoch_ = int(before) + 1
 
-    def _encode_more(self, X: Any, y: Any, sample_weight: Any) -> EncodedTable:
-        """Encode a table by the encoder and the target's scale that were fitted before."""
+    def _read(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
+    ) -> tuple[pd.DataFrame, Any, Weights | None]:
+        """Check table, target and weights; rows of weight zero take no part in anything."""
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        frame = as_frame(self, X, reset=False)
+        frame = as_frame(self, X, reset=reset)
         weight = check_weights(sample_weight, len(frame))
         y = np.asarray(y) if not hasattr(y, "iloc") else y
         check_consistent_length(frame, y)
         if weight is not None and (weight == 0).any():
             present = weight > 0
             frame, y, weight = frame.loc[present], y[present], weight[present]
-        target = self._encode_target(y)
-        factor = self._class_weights(target)
-        if factor is not None:
-            weight = factor if weight is None else weight * factor
-        return EncodedTable(self.encoder_.transform(frame), target, weight)
+        return frame, y, weight
 
-    def _encode_for_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EncodedTable:
-        """Fit encoder and target, and encode both; rows of weight zero take no part in anything."""
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        frame = as_frame(self, X, reset=True)
-        weight = check_weights(sample_weight, len(frame))
-        y = np.asarray(y) if not hasattr(y, "iloc") else y
-        check_consistent_length(frame, y)
-        if weight is not None and (weight == 0).any():
-            present = weight > 0
-            frame, y, weight = frame.loc[present], y[present], weight[present]
+    def _with_class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+        factor = self._class_weights(target, weight)
+        if factor is None or weight is None:
+            return weight if factor is None else factor
+        return weight * factor
+
+    def _encode_more(self, X: Any, y: Any, sample_weight: Any) -> EncodedTable:
+        """Encode a table by the encoder and the target's scale that were fitted before, in the weights' type."""
+        frame, y, weight = self._read(X, y, sample_weight, reset=False)
+        target = self._encode_target(y)
+        x = self.encoder_.encode(frame, self._dtype)
+        return EncodedTable(x, target, self._with_class_weights(target, weight))
+
+    def _encode_for_fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, in_parts: bool = False
+    ) -> EncodedTable:
+        """Fit encoder and target, and encode both; ``in_parts`` says that more rows may follow."""
+        frame, y, weight = self._read(X, y, sample_weight, reset=True)
         target = self._fit_target(y, weight)
         # An own module knows nothing of codes: it gets one output a level instead.
         self.encoder_ = TableEncoder(embed=self.module is None).fit(frame, sample_weight=weight)
-        factor = self._class_weights(target)
-        if factor is not None:
-            weight = factor if weight is None else weight * factor
-        x = self.encoder_.transform(frame)
+        # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
+        is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
+        is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
+        x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
         self.net_ = self._build_net(self.encoder_.sections, self.encoder_.categories_, self._out_features)
-        return EncodedTable(x, target, weight)
+        return EncodedTable(x, target, self._with_class_weights(target, weight))
+
+    @property
+    def _dtype(self) -> type[np.float32] | type[np.float64]:
+        """Type of the weights, and of the tables that go with them."""
+        return np.float64 if self.weights_.dtype == torch.float64 else np.float32
 
     def _seeds(self) -> list[int]:
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
@@ -350,21 +351,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
 
     def _layer_sizes(self) -> tuple[int, ...]:
         """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written."""
-        sizes = self.hidden_layer_sizes
-        found: list[Any] = []
-        if isinstance(sizes, str):
-            found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
-        elif isinstance(sizes, (int, np.integer)):
-            found = [sizes]
-        elif isinstance(sizes, (Sequence, np.ndarray)):
-            found = list(sizes)
-        if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
-            found or not isinstance(sizes, (str, int))
-        ):
-            return tuple(int(size) for size in found)
-        raise ValueError(
-            f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
-        )
+        return layer_sizes(self.hidden_layer_sizes)
 
     def _build_net(
         self, sections: tuple[int, int, int], categories: tuple[int, ...], out_features: int
@@ -465,14 +452,15 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             frames.append(frame)
         self.history_ = pd.concat(frames, ignore_index=True)
         # A member that diverged goes on, if it is told to, from its best weights at rest.
-        self._states = [r.state if r.state is not None else _at_rest(r) for r in good]
+        self._states = [r.state if r.state is not None else r.at_rest() for r in good]
 
     # ------------------------------------------------------------------ predict
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float64]:
         """Outputs of every member for a table, [P, n_samples, out]."""
         check_is_fitted(self, "weights_")
-        x = torch.from_numpy(self.encoder_.transform(as_frame(self, X, reset=False))).to(self.weights_.device)
+        encoded = self.encoder_.encode(as_frame(self, X, reset=False), self._dtype)
+        x = torch.from_numpy(encoded).to(self.weights_.device)
         # In float64, so that a row's prediction does not depend on the rows predicted with it.
         return outputs(self.net_, self.weights_.double(), x.double()).cpu().numpy()
 

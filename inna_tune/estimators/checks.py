@@ -19,6 +19,30 @@ _CHOICES: dict[str, Sequence[str]] = {
 }
 
 
+def layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    found: list[Any] = []
+    if isinstance(sizes, str):
+        found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
+    elif isinstance(sizes, (int, np.integer)):
+        found = [sizes]
+    elif isinstance(sizes, (Sequence, np.ndarray)):
+        found = list(sizes)
+    if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
+        found or not isinstance(sizes, (str, int))
+    ):
+        return tuple(int(size) for size in found)
+    raise ValueError(
+        f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
+    )
+
+
 def check_parameters(estimator: Any) -> None:
     """Check the parameters of an InnaClassifier or InnaRegressor.
 

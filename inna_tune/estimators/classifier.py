@@ -72,7 +72,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
         [B, out_features]. Members are stacked by `torch.func`; what that cannot do (BatchNorm) trains one by one.
     precision : {"float32", "tf32", "bf16"}, default="float32"
-        Of matrix products in training: TF32 on CUDA, or bfloat16.
+        Of matrix products in training: TF32 on CUDA, or bfloat16. With "float32" tables of at most 256 rows train in float64,
+        so that rounding does not show in the predictions: weights then count exactly like repeated rows.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
     random_state : int, RandomState, Generator or None, default=None
@@ -239,13 +240,13 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             self.__dict__.pop("_all_classes", None)
         return self
 
-    def _class_weights(self, target: npt.NDArray[Any]) -> Weights | None:
+    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
         if self.class_weight is None:
             return None
         present = np.unique(target)
         factors = np.ones(len(self.classes_))
         factors[present] = compute_class_weight(
-            self.class_weight, classes=self.classes_[present], y=self.classes_[target]
+            self.class_weight, classes=self.classes_[present], y=self.classes_[target], sample_weight=weight
         )
         return np.asarray(factors[target])
 
@@ -264,6 +265,11 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         ndarray of shape [n_samples, n_classes], columns in the order of ``classes_``.
         """
         return self._from_outputs(self._outputs(X))
+
+    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Logarithms of ``predict_proba``, shape [n_samples, n_classes]."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable class of every row, shape [n_samples]."""

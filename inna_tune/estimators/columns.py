@@ -13,7 +13,7 @@ from pandas.api import types
 
 from inna_tune.estimators.tables import refuse_containers
 
-Matrix = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Kind = Literal["numbers", "dates", "strings", "levels"]

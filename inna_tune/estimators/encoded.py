@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
 from inna_tune.engine import TableTensors
+from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.tables import Weights
 
 
@@ -17,18 +17,22 @@ class EncodedTable:
 
     Attributes
     ----------
-    x : ndarray of float32, shape [n_samples, n_columns]
-    target : ndarray, [n_samples] int64 classes or [n_samples, n_targets] float32
+    x : ndarray of float32 or float64, shape [n_samples, n_columns]
+        Its type is that of the training.
+    target : ndarray, [n_samples] int64 classes or [n_samples, n_targets] float64
     weight : ndarray of float64 [n_samples] or None
     """
 
-    x: npt.NDArray[np.float32]
+    x: Matrix
     target: npt.NDArray[Any]
     weight: Weights | None
 
     def tensors(self, device: torch.device) -> TableTensors:
         """The same on a device."""
-        weight = None if self.weight is None else torch.from_numpy(self.weight.astype(np.float32)).to(device)
+        target = self.target if self.target.dtype.kind == "i" else self.target.astype(self.x.dtype)
+        weight = None if self.weight is None else self.weight.astype(self.x.dtype)
         return TableTensors(
-            torch.from_numpy(self.x).to(device), torch.from_numpy(self.target).to(device), weight
+            torch.from_numpy(self.x).to(device),
+            torch.from_numpy(target).to(device),
+            None if weight is None else torch.from_numpy(weight).to(device),
         )

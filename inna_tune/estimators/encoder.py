@@ -237,8 +237,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ValueError
             If columns are missing, or a numeric column holds text or infinities.
         """
-        frame = as_frame(self, X, reset=False)
-        matrix = np.zeros((len(frame), sum(self.sections)), dtype=np.float32)
+        return self.encode(as_frame(self, X, reset=False), np.float32)
+
+    def encode(self, frame: pd.DataFrame, dtype: type[np.float32] | type[np.float64]) -> Matrix:
+        """Encode a DataFrame of the right columns in a type of one's choice."""
+        matrix: Matrix = np.zeros((len(frame), sum(self.sections)), dtype=dtype)
         numbers, floats, codes = np.split(matrix, np.cumsum(self.sections)[:2], axis=1)
         ends = [
             list(accumulate(widths, initial=0))

@@ -81,7 +81,7 @@ class OneHotPlan(ColumnPlan):
         # What is no level gets the column behind the last, "other", where there is one, and else none.
         places = _places(column, self.name, self.levels, other=len(self.levels))
         width = floats.shape[1]
-        floats[:] = -np.asarray(self.shares[:width], dtype=np.float32)
+        floats[:] = -np.asarray(self.shares[:width])
         known = np.flatnonzero(places < width)
         floats[known, places[known]] += 1.0
 

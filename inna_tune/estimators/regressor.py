@@ -55,7 +55,7 @@ validation_fraction, n_members, warm_start, module, precision, device, random_st
     def _out_features(self) -> int:
         return len(self.target_mean_)
 
-    def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.float32]:
+    def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.float64]:
         y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
         if y.ndim > 2:
             raise ValueError(f"y should be a 1d or 2d array, got an array of shape {y.shape} instead.")
@@ -66,14 +66,14 @@ validation_fraction, n_members, warm_start, module, precision, device, random_st
         self.target_scale_ = np.where(spread > 0, spread, 1.0)
         return self._encode_target(values)
 
-    def _encode_target(self, y: Any) -> npt.NDArray[np.float32]:
+    def _encode_target(self, y: Any) -> npt.NDArray[np.float64]:
         values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
         if values.shape[1] != len(self.target_mean_):
             raise ValueError(
                 f"y has {values.shape[1]} targets, and the first fit had {len(self.target_mean_)}; fit anew with "
                 "warm_start=False."
             )
-        return ((values - self.target_mean_) / self.target_scale_).astype(np.float32)
+        return np.asarray((values - self.target_mean_) / self.target_scale_)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch more, on these rows alone.

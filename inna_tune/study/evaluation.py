@@ -15,6 +15,7 @@ from torch import Tensor
 from inna_tune.engine import Member, TableTensors, outputs
 from inna_tune.engine.width import torch_threads
 from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.nets import Net
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
@@ -81,7 +82,7 @@ class FoldedTable:
     ) -> None:
         classes = np.unique(y) if is_classifier(estimator) else None
         labels = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
-        parts: list[npt.NDArray[np.float32]] = []
+        parts: list[Matrix] = []
         targets: list[npt.NDArray[Any]] = []
         weights: list[npt.NDArray[np.float64]] = []
         self.folds: list[Fold] = []
@@ -94,7 +95,7 @@ class FoldedTable:
                 # A fold may lack a rare class; its nets still have an output for it, so that the folds stack.
                 encoded.target = np.searchsorted(classes, cast("Any", template).classes_)[encoded.target]
                 cast("Any", template).classes_ = classes
-            x_test = template.encoder_.transform(X.iloc[test])
+            x_test = template.encoder_.encode(X.iloc[test], encoded.x.dtype.type)
             n_train, n_test = len(encoded.x), len(x_test)
             self.folds.append(
                 Fold(
@@ -117,7 +118,9 @@ class FoldedTable:
         self.sections = (max(s[0] for s in own), max(s[1] for s in own), max(s[2] for s in own))
         coded = [fold.estimator.encoder_.categories_ for fold in self.folds]
         self.categories = tuple(max(codes) for codes in zip_longest(*coded, fillvalue=1))
-        x = np.zeros((start, sum(self.sections)), dtype=np.float32)
+        # float64 where every fold, fitted alone, would train in it; else one type that serves all.
+        dtype = np.float64 if all(f.encoded.x.dtype == np.float64 for f in self.folds) else np.float32
+        x: Matrix = np.zeros((start, sum(self.sections)), dtype=dtype)
         begins = np.cumsum([0, *self.sections])
         row = 0
         for part, widths in zip(parts, (w for w in own for _ in ("training", "test")), strict=True):
