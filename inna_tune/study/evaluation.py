@@ -18,6 +18,7 @@ from inna_tune.estimators.base import InnaEstimator, Rows
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.nets import Net
+from inna_tune.study.routing import of_rows
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
 
 
@@ -33,7 +34,7 @@ class Fold:
         The training rows.
     train_start, test_start, test_end : int
         Where the training rows, and the test rows, begin in the table of all folds, and where the latter end.
-    X_test, y_test, weight_test
+    X_test, y_test, score_params
         What the scorer sees.
     """
 
@@ -44,7 +45,7 @@ class Fold:
     test_end: int
     X_test: pd.DataFrame
     y_test: Any
-    weight_test: npt.NDArray[np.float64] | None
+    score_params: dict[str, Any]
 
 
 class FoldedTable:
@@ -58,6 +59,8 @@ class FoldedTable:
     y : array or Series of shape [n_samples]
     sample_weight : ndarray of shape [n_samples] or None
     splits : sequence of (train, test) index arrays
+    score_params : dict, optional
+        What the scorer gets beside rows and labels, such as weights.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class FoldedTable:
         y: Any,
         sample_weight: Any,
         splits: Sequence[tuple[Rows, Rows]],
+        score_params: dict[str, Any] | None = None,
     ) -> None:
         classes = np.unique(y) if is_classifier(estimator) else None
         labels = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
@@ -106,7 +110,7 @@ class FoldedTable:
                     start + n_train + n_test,
                     X.iloc[test],
                     labels[test],
-                    None if sample_weight is None else sample_weight[test],
+                    of_rows(score_params or {}, test, len(X)),
                 )
             )
             parts += [encoded.x, x_test]
@@ -234,8 +238,7 @@ class Cohort:
                 model = PredictedClassifier(predicted, fold.estimator.classes_)
             else:
                 model = PredictedRegressor(predicted)
-            extra = {} if fold.weight_test is None else {"sample_weight": fold.weight_test}
-            found.append(float(scorer(model, fold.X_test, fold.y_test, **extra)))
+            found.append(float(scorer(model, fold.X_test, fold.y_test, **fold.score_params)))
         return found
 
     def results(self, trial: int) -> list[Any]:

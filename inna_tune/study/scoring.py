@@ -1,5 +1,7 @@
 """Scorers applied to predictions that are already there."""
 
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -7,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.metrics import check_scoring, log_loss, make_scorer, root_mean_squared_error
+from sklearn.utils.metadata_routing import get_routing_for_object
+
+from inna_tune.study.routing import routing_is_on
 
 Scorer = Callable[..., float]
 
@@ -17,7 +22,8 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
     Parameters
     ----------
     estimator : estimator
-        What is tuned.
+        What is tuned. With metadata routing its own ``set_score_request`` decides whether the default scorer takes
+        sample weights.
     scoring : str, callable or None
         As in scikit-learn, but None means what the net is trained on: negative log-loss for a classifier, negative root
         mean squared error for a regressor. Accuracy moves in steps of whole rows, too coarse to tell settings apart.
@@ -30,17 +36,33 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
         If scikit-learn has no scorer of that name, or several metrics are given.
     """
     if scoring is None:
-        if classes is None:
-            return cast("Scorer", make_scorer(root_mean_squared_error, greater_is_better=False))
-        return cast(
-            "Scorer",
-            make_scorer(log_loss, greater_is_better=False, response_method="predict_proba", labels=classes),
-        )
+        if is_classifier(estimator):
+            scorer = make_scorer(
+                log_loss, greater_is_better=False, response_method="predict_proba", labels=classes
+            )
+        else:
+            scorer = make_scorer(root_mean_squared_error, greater_is_better=False)
+        if routing_is_on():
+            # It stands for the estimator's own ``score``, so it takes the weights if that would.
+            asked = get_routing_for_object(estimator).score.requests.get("sample_weight")
+            scorer = scorer.set_score_request(sample_weight=asked)
+        return cast("Scorer", scorer)
     if not (isinstance(scoring, str) or callable(scoring)):
         raise ValueError(
             f"scoring={scoring!r} must be one scorer, by name or callable: a study has one objective."
         )
     return cast("Scorer", check_scoring(estimator, scoring))
+
+
+def takes_weights(scorer: Scorer) -> bool:
+    """Whether a scorer has a use for sample weights; a UserWarning says so if not."""
+    own = getattr(scorer, "_accept_sample_weight", None)
+    found = bool(own()) if own is not None else "sample_weight" in inspect.signature(scorer).parameters
+    if not found:
+        warnings.warn(
+            f"The scorer {scorer} takes no sample_weight: all rows count alike in the scores.", stacklevel=3
+        )
+    return found
 
 
 def scorer_name(estimator: Any, scoring: Any) -> str:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,18 +13,20 @@ from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.engine import Population
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.tables import as_frame, check_weights
+from inna_tune.estimators.tables import as_frame
 from inna_tune.space import PriorSampler, SearchSpace
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.results import collect_results
+from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.running import REASON, REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
-from inna_tune.study.scoring import resolve_scorer, scorer_name
+from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
 from inna_tune.study.workers import Worker, resume_summary
@@ -160,7 +162,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None) -> Self:
+    def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None, **params: Any) -> Self:
         """Run the study up to ``n_trials`` and refit the best settings.
 
         Parameters
@@ -168,9 +170,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         X : DataFrame or array of shape [n_samples, n_features]
         y : array of shape [n_samples]
         sample_weight : array of shape [n_samples], optional
-            Used in training and in scoring.
+            Used in training and in scoring; with metadata routing by those of estimator and scorer that ask for it.
         groups : array of shape [n_samples], optional
             For the splitter.
+        **params
+            With metadata routing: further things that splitter or scorer ask for, such as an array of shape [n_samples].
 
         Returns
         -------
@@ -181,16 +185,23 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         frame = as_frame(self, X, reset=True)
-        weight = check_weights(sample_weight, len(frame))
         check_consistent_length(frame, y)
         labels = y if hasattr(y, "iloc") else np.asarray(y)
         classifier = is_classifier(self.estimator)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
-        splitter, splits = resolve_splits(self.cv, frame, labels, groups=groups, classifier=classifier)
-        self.n_splits_ = len(splits)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
-        folded = FoldedTable(self.estimator, frame, labels, weight, splits)
+        routed = route(
+            self,
+            len(frame),
+            scorer_takes_weights=lambda: takes_weights(self.scorer_),
+            sample_weight=sample_weight,
+            groups=groups,
+            **params,
+        )
+        splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
+        self.n_splits_ = len(splits)
+        folded = FoldedTable(self.estimator, frame, labels, routed.weight, splits, routed.score)
         storage = open_storage(self.storage)
         self.study_ = create_study(
             storage,
@@ -227,7 +238,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             while deadline is None or time.monotonic() < deadline:
                 if not runner.run_cohort(self.n_trials, population):
                     break
-        self._finish(frame, labels, weight)
+        self._finish(frame, labels, routed.weight)
         return self
 
     def _prepare_study(
@@ -347,9 +358,50 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         """Probabilities of the best estimator, shape [n_samples, n_classes]."""
         return np.asarray(self._best().predict_proba(X))
 
-    def score(self, X: Any, y: Any) -> float:
-        """Score of the best estimator by the search's own scorer; higher is better."""
-        return float(self.scorer_(self._best(), X, y))
+    @available_if(_has_probabilities)  # type: ignore[untyped-decorator]
+    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Logarithms of ``predict_proba``, shape [n_samples, n_classes]."""
+        return np.asarray(self._best().predict_log_proba(X))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> float:
+        """Score of the best estimator by the search's own scorer; higher is better.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+        y : array of shape [n_samples]
+        sample_weight : array of shape [n_samples], optional
+            For the scorer.
+        **params
+            With metadata routing: further things that the scorer asks for.
+        """
+        best = self._best()
+        given = params if sample_weight is None else params | {"sample_weight": sample_weight}
+        if routing_is_on():
+            given = process_routing(self, "score", **given).scorer.score
+        return float(self.scorer_(best, X, y, **given))
+
+    # ------------------------------------------------------------------ routing
+
+    # Whether the weights go to estimator, scorer or splitter is theirs to say (``set_fit_request`` and the like); the
+    # search itself has no use for any, so that it has no such methods.
+    __metadata_request__fit: ClassVar = {"sample_weight": UNUSED, "groups": UNUSED}
+    __metadata_request__score: ClassVar = {"sample_weight": UNUSED}
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Who is asked what to take of that which is given to ``fit`` and ``score``."""
+        scorer = resolve_scorer(self.estimator, self.scoring, None)
+        return (
+            MetadataRouter(owner=self)
+            .add(estimator=self.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
+            .add(
+                scorer=scorer,
+                method_mapping=MethodMapping()
+                .add(caller="fit", callee="score")
+                .add(caller="score", callee="score"),
+            )
+            .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+        )
 
     # ------------------------------------------------------------------ checks
 

@@ -26,9 +26,9 @@ def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
 
 
 def resolve_splits(
-    cv: Any, X: pd.DataFrame, y: Any, *, groups: Any, classifier: bool
+    cv: Any, X: pd.DataFrame, y: Any, params: dict[str, Any], *, classifier: bool
 ) -> tuple[Any, list[tuple[Rows, Rows]]]:
-    """The splitter that ``cv`` stands for, and its folds as (train, test) row numbers.
+    """The splitter that ``cv`` stands for, and its folds as (train, test) row numbers; ``params`` go to its ``split``.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def resolve_splits(
         )
     splits = [
         (np.asarray(train), np.asarray(test))
-        for train, test in check_cv(splitter, y, classifier=classifier).split(X, y, groups)
+        for train, test in check_cv(splitter, y, classifier=classifier).split(X, y, **params)
     ]
     for k, (train, test) in enumerate(splits):
         if not len(train) or not len(test):

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_consistent_length
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame, check_weights
 from inna_tune.study.evaluation import Cohort, FoldedTable
-from inna_tune.study.scoring import resolve_scorer
+from inna_tune.study.scoring import resolve_scorer, takes_weights
 from inna_tune.study.splits import resolve_splits
 
 
@@ -71,10 +71,14 @@ def cross_validate(
     labels = y if hasattr(y, "iloc") else np.asarray(y)
     classifier = is_classifier(model)
     clone(model)._fit_target(labels, None)
-    _, splits = resolve_splits(cv, frame, labels, groups=groups, classifier=classifier)
+    _, splits = resolve_splits(
+        cv, frame, labels, {} if groups is None else {"groups": groups}, classifier=classifier
+    )
     scorer = resolve_scorer(model, scoring, np.unique(labels) if classifier else None)
     began = time.monotonic()
-    cohort = Cohort(FoldedTable(model, frame, labels, weight, splits), [model])
+    # Here the weights come by name, and say so themselves: routing has nothing to decide.
+    score_params = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
+    cohort = Cohort(FoldedTable(model, frame, labels, weight, splits, score_params), [model])
     cohort.run()
     trained = time.monotonic()
     scores = cohort.scores(0, scorer)

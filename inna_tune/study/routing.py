@@ -1,0 +1,82 @@
+"""scikit-learn's metadata routing: who gets the sample weights, the groups and whatever else comes with the rows."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import get_config
+from sklearn.utils.metadata_routing import process_routing
+
+from inna_tune.estimators.tables import check_weights
+
+
+def routing_is_on() -> bool:
+    """Whether ``sklearn.set_config(enable_metadata_routing=True)`` holds."""
+    return bool(get_config()["enable_metadata_routing"])
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What came with the rows, by receiver.
+
+    Attributes
+    ----------
+    weight : ndarray of float64 [n_samples] or None
+        For training.
+    split : dict
+        For the splitter.
+    score : dict
+        For the scorer; what has an entry a row is cut into folds by `of_rows`.
+    """
+
+    weight: npt.NDArray[np.float64] | None = None
+    split: dict[str, Any] = field(default_factory=dict)
+    score: dict[str, Any] = field(default_factory=dict)
+
+
+def route(
+    search: Any, n_rows: int, *, scorer_takes_weights: Any, sample_weight: Any, groups: Any, **params: Any
+) -> Routed:
+    """Hand out what was given to ``fit``.
+
+    Parameters
+    ----------
+    search : InnaSearchCV
+    n_rows : int
+    scorer_takes_weights : callable
+        Asked without routing only, and only if there are weights.
+    sample_weight, groups : array of shape [n_samples] or None
+    **params
+        Further things to hand out; with routing only.
+
+    Raises
+    ------
+    TypeError
+        If there are ``params`` without routing, or nobody asked for them.
+    ValueError
+        If the weights make no sense, or (UnsetMetadataPassedError) somebody has not said whether they want them.
+    """
+    given = {"sample_weight": sample_weight, "groups": groups, **params}
+    given = {name: value for name, value in given.items() if value is not None}
+    if routing_is_on():
+        routed = process_routing(search, "fit", **given)
+        weight = check_weights(routed.estimator.fit.get("sample_weight"), n_rows)
+        return Routed(weight, dict(routed.splitter.split), dict(routed.scorer.score))
+    if params:
+        raise TypeError(
+            f"fit got {sorted(params)}, which nobody here takes without metadata routing; switch it on by "
+            "sklearn.set_config(enable_metadata_routing=True) and say who takes them."
+        )
+    weight = check_weights(sample_weight, n_rows)
+    score = {} if weight is None or not scorer_takes_weights() else {"sample_weight": weight}
+    return Routed(weight, {} if groups is None else {"groups": groups}, score)
+
+
+def of_rows(params: dict[str, Any], rows: npt.NDArray[np.int64], n_rows: int) -> dict[str, Any]:
+    """The same for some of the rows; what does not have an entry a row stays whole."""
+    found = {}
+    for name, value in params.items():
+        has_rows = hasattr(value, "__len__") and not isinstance(value, (str, dict)) and len(value) == n_rows
+        found[name] = np.asarray(value)[rows] if has_rows else value
+    return found
