@@ -40,7 +40,6 @@ def routing():
 @parametrize_with_checks(
     [
         InnaClassifier(**NARROW),
-        InnaClassifier(class_weight="balanced", n_members=2, hidden_layer_sizes=(16,), max_epochs=30),
         InnaRegressor(**NARROW),
         TableEncoder(),
     ]
