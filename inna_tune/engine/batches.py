@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 # Rows are gathered for a stretch of batches at once and then taken as views (9 µs instead of 28 µs a batch);
-# a stretch is as long as this many elements of x allow.
-_GATHER_ELEMENTS = 2**24
+# a stretch is as long as this many elements of x allow: of a large table, a small part.
+_GATHER_ELEMENTS = 2**22
+
+# NOTE: what a CPU's vector units leave over is computed by other, scalar functions, which may round an exponential another
+# way. Batches of so many rows leave nothing over, wherever in the stack a member is; without that its result would depend
+# on its company in the last bit.
+FULL_VECTORS = 32
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,8 @@ class Batch:
     counts: tuple[int, ...]
 
 
-def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack row numbers of unequal count.
+def pad(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
+    """Stack row numbers of unequal count, to a width that is a ``multiple``.
 
     Returns
     -------
@@ -62,7 +67,7 @@ def pad(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     valid : Tensor of bool, shape [P, n_max]
         False where filled up.
     """
-    longest = max(len(r) for r in rows)
+    longest = -(-max(len(r) for r in rows) // multiple) * multiple
     counts = torch.tensor([len(r) for r in rows], device=rows[0].device)
     index = torch.stack(
         [
@@ -102,7 +107,7 @@ def iterate_batches(
     minimum_rows : int
         A last batch of fewer rows is passed over: the member counts none in it.
     """
-    index, valid = pad(rows)
+    index, valid = pad(rows, FULL_VECTORS if batch_size % FULL_VECTORS == 0 else 1)
     longest = index.shape[1]
     starts = range(0, longest, batch_size)
     lengths = [len(r) for r in rows]

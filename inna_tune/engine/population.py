@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inna_tune.engine.batches import Batch, TableTensors, iterate_batches, pad, take
+from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
@@ -65,7 +65,7 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
     means nothing).
     """
     views = stacked_views(net, flat)
-    index = pad(rows)[0] if rows is not None else None
+    index = pad(rows, FULL_VECTORS)[0] if rows is not None else None
     total = len(x) if index is None else index.shape[1]
     piece = max(1, _FORWARD_ELEMENTS // (len(flat) * net.widest))
     parts = []
@@ -421,7 +421,7 @@ class Population:
 
     def watched_loss(self) -> Tensor:
         """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
-        index, valid = pad(self.watched_rows)
+        index, valid = pad(self.watched_rows, FULL_VECTORS)
         output = outputs(self.net, self.flat, self.table.x, self.watched_rows)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:

@@ -92,8 +92,8 @@ class Stepping:
         Tensor of shape [P]
             The losses of the batch.
         """
-        loss = self._gradients(batch, dropout_mask)
         with torch.no_grad():
+            loss = self._gradients(batch, dropout_mask)
             if self.method.gradient_clip is not None:
                 self._clip(self.method.gradient_clip)
             self._updates.step(rate)
@@ -106,14 +106,17 @@ class Stepping:
         smoothing = self.label_smoothing
         leaves = list(self._leaves.values())
         if self._explicit is not None:
-            inputs = cast("TabularNet", self.net).inputs(self._named, batch.x) if leaves else batch.x
+            inputs = batch.x
+            if leaves:
+                with torch.enable_grad():
+                    inputs = cast("TabularNet", self.net).inputs(self._named, batch.x)
             output = self._explicit.forward(inputs.detach(), dropout_mask)
             loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
             slope_of_inputs = self._explicit.backward(slope, through=bool(leaves))
             if slope_of_inputs is not None:
                 self._keep(torch.autograd.grad(inputs, leaves, slope_of_inputs))
             return loss
-        with self._own_stream():
+        with torch.enable_grad(), self._own_stream():
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):
                 output = self.net(self._named, batch.x, dropout_mask, training=True, counts=batch.counts)
             loss = self.loss.per_row(output.to(batch.x.dtype), batch.target, smoothing)

@@ -120,10 +120,12 @@ class _Together:
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
         (self._group,) = optimizer.param_groups
+        # Without what torch wraps it in: the profiler's marks, hooks that nobody has set, and another no_grad.
+        self._step = inspect.unwrap(type(optimizer).step)
 
     def step(self, rate: Any) -> None:
         self._group["lr"] = rate
-        self.optimizer.step()
+        self._step(self.optimizer)
 
     def take(self, member: int) -> list[dict[str, Any]]:
         return [

@@ -26,7 +26,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     lr, alpha, beta : float or "auto", default="auto"
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
         loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``).
-    decay : {"constant", "power", "log", "cosine"}, default="power"
+    decay : {"constant", "power", "log", "cosine"}, default="cosine"
         Law by which the step size falls; ``inna_tune.optim.decay_factor`` has the formulas.
     decay_power : float, optional
         Power of the laws "power" and "log".
@@ -36,10 +36,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Widths of the hidden layers. "256-256" means the same: a search space can hold it, and not a tuple.
     block : {"plain", "residual"}, default="plain"
         Whether the hidden layers follow each other, or form residual blocks on a trunk as wide as the first.
-    activation : {"relu", "gelu", "silu", "mish", "selu"}, default="relu"
-    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="none"
+    activation : {"relu", "gelu", "silu", "mish", "selu"}, default="mish"
+    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="pbld"
         What numeric columns go through before the first layer, see `inna_tune.nets.TabularNet`.
-    dropout : float, default=0.0
+    dropout : float, default=0.25
         Probability of dropping a hidden unit.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes.
@@ -49,16 +49,16 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Further arguments of the optimizer.
     gradient_clip : float, optional
         Longest gradient of a member.
-    averaging : float, optional
+    averaging : float or None, default=0.99
         Decay a step of an exponential average of the weights, which is what is validated and kept.
-    batch_size, max_epochs : int, default=256 and 100
+    batch_size, max_epochs : int, default=128 and 100
         Rows in a batch, and the most passes over the rows.
     max_time : float, optional
         Seconds after which no further batch is begun.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights. Tables under 200 rows train to the end.
-    patience : int, default=15
+    patience : int, default=30
         Epochs; on small tables it lasts at least 90 steps of the optimizer.
     validation_fraction : float, default=0.1
     n_members : int, default=1
@@ -116,24 +116,24 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         lr: float | str = "auto",
         alpha: float | str = "auto",
         beta: float | str = "auto",
-        decay: str = "power",
+        decay: str = "cosine",
         decay_power: float | None = None,
         weight_decay: float = 0.0,
         hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
         block: str = "plain",
-        activation: str = "relu",
-        numeric_embedding: str = "none",
-        dropout: float = 0.0,
+        activation: str = "mish",
+        numeric_embedding: str = "pbld",
+        dropout: float = 0.25,
         label_smoothing: float = 0.0,
         optimizer: Any = "inna",
         optimizer_params: Mapping[str, Any] | None = None,
         gradient_clip: float | None = None,
-        averaging: float | None = None,
-        batch_size: int = 256,
+        averaging: float | None = 0.99,
+        batch_size: int = 128,
         max_epochs: int = 100,
         max_time: float | None = None,
         early_stopping: bool = True,
-        patience: int = 15,
+        patience: int = 30,
         validation_fraction: float = 0.1,
         n_members: int = 1,
         warm_start: bool = False,

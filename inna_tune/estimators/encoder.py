@@ -28,7 +28,7 @@ from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_
 from inna_tune.estimators.text import is_text, plan_text
 
 # Plain columns are read in blocks of so many numbers: few steps for wide tables, little memory for long ones.
-_BLOCK = 2**21
+_BLOCK = 2**19
 
 _REASONS = {
     "constant": "constant or empty column(s)",

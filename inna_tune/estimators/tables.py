@@ -72,7 +72,8 @@ def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     if array.dtype.kind == "O":
         refuse_containers(array.ravel(), "X")
         return pd.DataFrame(array).infer_objects()
-    return pd.DataFrame(array)
+    # Nobody writes into the frame, and it does not outlive the call that it is made for.
+    return pd.DataFrame(array, copy=False)
 
 
 def refuse_containers(values: Iterable[Any], holder: str) -> None:

@@ -5,12 +5,28 @@ members half again as long (studies/population_speed.py). Here activations and g
 all, and ReLU works in place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
+from inna_tune.nets.layers import ACTIVATIONS
 from inna_tune.nets.tabular import TabularNet
+
+
+def _selu_backward(slope: Tensor, z: Tensor) -> Tensor:
+    scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+    backward: Tensor = torch.ops.aten.elu_backward(slope, alpha, scale, 1.0, False, z)
+    return backward
+
+
+# The kernels that autograd would call.
+_SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_backward,
+    "silu": torch.ops.aten.silu_backward,
+    "mish": torch.ops.aten.mish_backward,
+    "selu": _selu_backward,
+}
 
 
 class ExplicitGradient:
@@ -32,20 +48,24 @@ class ExplicitGradient:
     """
 
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
-        self._layers = net.layers
+        self._activation = net.activation
         self._weights = [parameters[f"{layer.name}.weight"].detach() for layer in net.layers]
         self._biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
+        self._transposed_weights = [weight.transpose(1, 2) for weight in self._weights]
         self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
         self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
         self.gradients: dict[str, Tensor] = {}
         for layer, weight, bias in zip(net.layers, self._weight_gradients, self._bias_gradients, strict=True):
             self.gradients |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
         # One set of places for the batches of each length; an epoch has two, whole ones and the last.
-        self._places: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
+        self._places: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
         self._inputs: list[Tensor] = []
         self._masks: list[Tensor | None] = []
+        # What activations were applied to; ReLU needs but its result.
+        self._before: list[Tensor] = []
 
-    def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor]]:
+    def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """For batches of this length: the layers' outputs, the same transposed, and the slopes."""
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
@@ -53,10 +73,9 @@ class ExplicitGradient:
             outputs, slopes = (
                 [w.new_empty(s) for w, s in zip(self._weights, shapes, strict=True)] for _ in "ab"
             )
-            self._places[n_rows] = outputs, slopes
+            self._places[n_rows] = outputs, [output.transpose(1, 2) for output in outputs], slopes
         return self._places[n_rows]
 
-    @torch.no_grad()
     def forward(self, x: Tensor, dropout_mask: Tensor | None = None) -> Tensor:
         """Outputs [P, B, out] of rows [P, B, in]; good until the next pass.
 
@@ -67,13 +86,17 @@ class ExplicitGradient:
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             As for `TabularNet`.
         """
-        outputs, _ = self._rows(x.shape[1])
-        self._inputs, self._masks = [x], []
+        outputs, _, _ = self._rows(x.shape[1])
+        self._inputs, self._masks, self._before = [x], [], []
         start = 0
         for i, (weight, bias, output) in enumerate(zip(self._weights, self._biases, outputs, strict=True)):
             torch.baddbmm(bias, self._inputs[-1], weight, out=output)
             if i < len(outputs) - 1:
-                output.relu_()
+                if self._activation == "relu":
+                    output.relu_()
+                else:
+                    self._before.append(output)
+                    output = ACTIVATIONS[self._activation].function(output)
                 mask = None
                 if dropout_mask is not None:
                     mask = dropout_mask[..., start : start + output.shape[2]]
@@ -83,7 +106,6 @@ class ExplicitGradient:
             self._inputs.append(output)
         return outputs[-1]
 
-    @torch.no_grad()
     def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
         """Write the gradients of the loss into ``gradients``, after `forward`.
 
@@ -98,17 +120,26 @@ class ExplicitGradient:
         -------
         Tensor of shape [P, B, width], or None
         """
-        _, slopes = self._rows(slope.shape[1])
+        _, transposed, slopes = self._rows(slope.shape[1])
+        inputs, masks, before = self._inputs, self._masks, self._before
+        # The batch is a view of many others, which are let go with it.
+        self._inputs, self._masks, self._before = [], [], []
+        if before:
+            transposed = [output.transpose(1, 2) for output in inputs[1:]]
         for i in reversed(range(len(self._weights))):
-            torch.bmm(self._inputs[i].transpose(1, 2), slope, out=self._weight_gradients[i])
+            input_ = transposed[i - 1] if i > 0 else inputs[0].transpose(1, 2)
+            torch.bmm(input_, slope, out=self._weight_gradients[i])
             torch.sum(slope, 1, keepdim=True, out=self._bias_gradients[i])
             if i == 0:
-                return torch.bmm(slope, self._weights[0].transpose(1, 2)) if through else None
+                return torch.bmm(slope, self._transposed_weights[0]) if through else None
             below = slopes[i - 1]
-            torch.bmm(slope, self._weights[i].transpose(1, 2), out=below)
-            if (mask := self._masks[i - 1]) is not None:
+            torch.bmm(slope, self._transposed_weights[i], out=below)
+            if (mask := masks[i - 1]) is not None:
                 below.mul_(mask)
-            # Where a unit was dropped or negative its activation is zero, and so is its derivative.
-            torch.ops.aten.threshold_backward.grad_input(below, self._inputs[i], 0, grad_input=below)
-            slope = below
+            if before:
+                slope = _SLOPES[self._activation](below, before[i - 1])
+            else:
+                # Where a unit was dropped or negative its activation is zero, and so is its derivative.
+                torch.ops.aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
+                slope = below
         return None

@@ -207,7 +207,7 @@ class TabularNet:
     @property
     def is_trunk_plain(self) -> bool:
         """Whether behind the embeddings there is nothing but what `ExplicitGradient` computes."""
-        return self.block == "plain" and self.activation == "relu"
+        return self.block == "plain"
 
     @property
     def draws(self) -> bool:

@@ -9,8 +9,8 @@ from inna_tune.nets import ExplicitGradient, TabularNet
 P, B, IN, OUT = 3, 7, 5, 4
 
 
-def setting(hidden, *, seed=0):
-    net = TabularNet(IN, hidden, OUT)
+def setting(hidden, *, seed=0, activation="relu"):
+    net = TabularNet(IN, hidden, OUT, activation=activation)
     drawn = [net.initialize(torch.Generator().manual_seed(seed + i), dtype=torch.float64) for i in range(P)]
     parameters = {name: torch.stack([own[name] for own in drawn]) for name in net.parameter_shapes}
     generator = torch.Generator().manual_seed(seed)
@@ -26,8 +26,9 @@ def setting(hidden, *, seed=0):
 @pytest.mark.parametrize("hidden", [(), (6,), (6, 3, 8)])
 @pytest.mark.parametrize("kind", ["classes", "smoothed classes", "values"])
 @pytest.mark.parametrize("drops", [False, True])
-def test_loss_and_gradients_are_those_of_autograd(hidden, kind, drops):
-    net, parameters, x, coefficient, labels, values, mask = setting(hidden)
+@pytest.mark.parametrize("activation", ["relu", "gelu", "silu", "mish", "selu"])
+def test_loss_and_gradients_are_those_of_autograd(hidden, kind, drops, activation):
+    net, parameters, x, coefficient, labels, values, mask = setting(hidden, activation=activation)
     loss = SquaredError() if kind == "values" else CrossEntropy()
     target = values if kind == "values" else labels
     smoothing = torch.tensor([[0.0], [0.1], [0.5]], dtype=torch.float64) if "smoothed" in kind else None

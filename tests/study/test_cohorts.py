@@ -15,7 +15,7 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.running import TrialRunner, cohort_size
 from inna_tune.study.search import POPULATION
 
-NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=16)
+NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)
 IRIS = load_iris(return_X_y=True, as_frame=True)
 
 

@@ -1,0 +1,207 @@
+"""How well the estimators predict: the defaults and a tuned ensemble beside gradient boosting and scikit-learn's MLP.
+
+    INNA_TUNE_DATA=folder python studies/accuracy.py [--methods default,tuned] [--tables a,b] [--peers peers.json]
+
+One fixed 60/20/20 split a table, at most 10,000 training rows; every method gets the training and validation rows together
+and holds out of them what it likes. Scores, lower is better: log-loss of the test rows, or RMSE over the standard deviation
+of the training target. ``--peers`` names a JSON file of scores that others reached on the same splits, {table: {method:
+{"score": number}}}; they join the ranks. Results are added to ``studies/results/accuracy.csv``, a row a table and method.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from tables import load_table
+
+from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
+
+RESULTS = Path(__file__).parent / "results" / "accuracy.csv"
+TABLES = (
+    "adult",
+    "california",
+    "diamonds",
+    "credit",
+    "churn",
+    "crash",
+    "abalone",
+    "titanic",
+    "ames",
+    "hotel_rates",
+)
+MOST_ROWS = 10_000
+
+
+def split(name):
+    """Rows to fit on and test rows, and how many of the former are training rows by the protocol."""
+    frame, target, task = load_table(name)
+    frame = frame.copy()
+    for column in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            frame[column] = frame[column].astype("object").where(frame[column].notna(), None)
+    y = frame.pop(target)
+    if task == "regression":
+        y, strata = y.astype(float).to_numpy(), None
+    else:
+        y = pd.factorize(y.astype(str), sort=True)[0]
+        enough = pd.Series(y).map(pd.Series(y).value_counts()).ge(10).to_numpy()
+        frame, y = frame[enough], pd.factorize(y[enough], sort=True)[0]
+        strata = y
+    X, rest, y, y_rest = train_test_split(frame, y, test_size=0.4, random_state=0, stratify=strata)
+    again = None if strata is None else y_rest
+    X_val, X_test, y_val, y_test = train_test_split(
+        rest, y_rest, test_size=0.5, random_state=0, stratify=again
+    )
+    if len(X) > MOST_ROWS:
+        again = None if strata is None else y
+        X, _, y, _ = train_test_split(X, y, train_size=MOST_ROWS, random_state=0, stratify=again)
+    fit_on = pd.concat([X, X_val], ignore_index=True), np.concatenate([y, y_val])
+    return *fit_on, X_test, y_test, y, task
+
+
+def score(task, y_train, y_test, predicted):
+    """Loss of the test rows."""
+    if task == "regression":
+        return float(np.sqrt(np.mean((np.ravel(predicted) - y_test) ** 2)) / y_train.std())
+    return float(log_loss(y_test, predicted, labels=range(len(np.unique(y_train)))))
+
+
+def default(task, seed, **changes):
+    """The estimator as it comes."""
+    kind = InnaRegressor if task == "regression" else InnaClassifier
+    return kind(random_state=seed, **changes)
+
+
+def tuned(task, seed):
+    """30 trials, then four members of the best settings."""
+    search = InnaSearchCV(default(task, None), n_trials=30, random_state=seed, refit=False)
+
+    class Refitted:
+        def fit(self, X, y):
+            search.fit(X, y)
+            self.model = default(task, seed, n_members=4, **search.best_params_).fit(X, y)
+            return self
+
+        def __getattr__(self, name):
+            return getattr(self.model, name)
+
+    return Refitted()
+
+
+def boosting(task, seed):
+    """Histogram gradient boosting with early stopping; categories as its own."""
+    kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
+    model = kind(categorical_features="from_dtype", early_stopping=True, max_iter=1000, random_state=seed)
+
+    class Categorical:
+        def fit(self, X, y):
+            self.levels = {
+                c: X[c].value_counts().index[:250] for c in X if not pd.api.types.is_numeric_dtype(X[c])
+            }
+            model.fit(self.encode(X), y)
+            return self
+
+        def encode(self, X):
+            return X.assign(**{c: pd.Categorical(X[c], categories=v) for c, v in self.levels.items()})
+
+        def predict(self, X):
+            return model.predict(self.encode(X))
+
+        def predict_proba(self, X):
+            return model.predict_proba(self.encode(X))
+
+    return Categorical()
+
+
+def perceptron(task, seed):
+    """scikit-learn's MLP on scaled numbers and one-hot levels."""
+
+    def numeric(frame):
+        return [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
+
+    def other(frame):
+        return [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
+
+    levels = OneHotEncoder(handle_unknown="ignore", min_frequency=10, sparse_output=False)
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), numeric), (levels, other)
+    )
+    options = {"hidden_layer_sizes": (256, 256), "early_stopping": True, "random_state": seed}
+    if task != "regression":
+        return make_pipeline(columns, MLPClassifier(**options))
+    return TransformedTargetRegressor(
+        make_pipeline(columns, MLPRegressor(**options)), transformer=StandardScaler()
+    )
+
+
+METHODS = {"default": default, "tuned": tuned, "boosting": boosting, "perceptron": perceptron}
+
+
+def ranks(results):
+    """Mean rank of every method over the tables that all of them have."""
+    table = results.groupby(["table", "method"]).score.mean().unstack().dropna(axis=0)
+    return table, table.rank(axis=1).mean().sort_values()
+
+
+def main():
+    """Run what is asked for, write, print scores and ranks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--peers", type=Path)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
+    for name in arguments.tables.split(","):
+        X, y, X_test, y_test, y_train, task = split(name)
+        for method in filter(None, arguments.methods.split(",")):
+            began = time.perf_counter()
+            model = METHODS[method](task, arguments.seed).fit(X, y)
+            predicted = model.predict(X_test) if task == "regression" else model.predict_proba(X_test)
+            row = {
+                "table": name,
+                "task": task,
+                "method": method,
+                "seed": arguments.seed,
+                "score": score(task, y_train, y_test, predicted),
+                "seconds": round(time.perf_counter() - began, 1),
+            }
+            print(row, flush=True)
+            results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+            results = results.drop_duplicates(["table", "method", "seed"], keep="last")
+            results.to_csv(arguments.output, index=False, float_format="%.6g")
+    if arguments.peers is not None:
+        known = json.loads(arguments.peers.read_text())
+        peers = [
+            {"table": table, "method": f"{method} (given)", "score": entry["score"]}
+            for table, methods in known.items()
+            for method, entry in methods.items()
+            if entry["score"] is not None
+        ]
+        counts = pd.DataFrame(peers).method.value_counts()
+        whole = [row for row in peers if counts[row["method"]] == counts.max()]
+        results = pd.concat([results, pd.DataFrame(whole)], ignore_index=True)
+    table, mean_ranks = ranks(results)
+    print(table.round(4).to_string(), "\n\nmean rank:\n" + mean_ranks.round(2).to_string())
+
+
+if __name__ == "__main__":
+    main()
