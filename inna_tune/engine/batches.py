@@ -48,6 +48,8 @@ class Batch:
         How many of the rows are the member's own.
     counts : tuple of P int
         The same on the host.
+    rows : Tensor of int64, shape [P, B]
+        Their numbers in the table.
     """
 
     x: Tensor
@@ -55,6 +57,7 @@ class Batch:
     coefficient: Tensor
     count: Tensor
     counts: tuple[int, ...]
+    rows: Tensor
 
 
 def pad(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -136,4 +139,5 @@ def iterate_batches(
                 coefficient[:, begin + start : begin + start + batch_size],
                 count[step],
                 counts[step],
+                part[:, here],
             )

@@ -279,6 +279,9 @@ class Population:
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
         self._drops = any(m.dropout > 0 for m in self.members)
+        self._kinds = None
+        if self._drops and self.dtype == torch.float64 and self.table.x.shape[1]:
+            self._kinds = self.table.x.cpu().unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
         self._captured: Captured | None = None
         settings = {name: getattr(self, name) for name in ("lr", "alpha", "beta", "weight_decay")}
         return Stepping(
@@ -393,14 +396,24 @@ class Population:
         return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
 
     def _dropout_mask(self, batch: Batch) -> Tensor | None:
-        """Factors of the hidden units, drawn from each member's own stream for its own rows only."""
+        """Factors of the hidden units, drawn from each member's own stream for its own rows only.
+
+        In float64, the type of small tables, rows whose columns are equal drop the same units, so that a row of weight two
+        is two rows: they are told in the order of their values, which is the same however often and wherever they come.
+        """
         if not self._drops or self.net.dropout_width == 0:
             return None
         mask = torch.ones(*batch.x.shape[:2], self.net.dropout_width, dtype=self.dtype)
         for i, (member, stream) in enumerate(zip(self.members, self.dropout_streams, strict=True)):
             if member.dropout > 0:
                 own = mask[i, : batch.counts[i]]
-                own.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+                if self._kinds is None:
+                    own.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+                    continue
+                present, place = self._kinds[batch.rows[i, : len(own)].cpu()].unique(return_inverse=True)
+                drawn = own.new_empty(len(present), own.shape[1])
+                drawn.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+                own.copy_(drawn[place])
         return mask.to(self.device)
 
     # ------------------------------------------------------------------ members leave

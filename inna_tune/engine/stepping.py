@@ -193,7 +193,7 @@ class Captured:
         self._places = [x, target, coefficient]
         self._mask = None if dropout_mask is None else dropout_mask.clone()
         self._rate = stepping.rows[0].new_zeros(len(batch.x), 1)
-        own = Batch(x, target, coefficient, batch.count, batch.counts)
+        own = Batch(x, target, coefficient, batch.count, batch.counts, batch.rows)
         # Steps of size zero warm up what is allocated once, and leave weights and velocities exactly as they are.
         stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())

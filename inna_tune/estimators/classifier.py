@@ -72,8 +72,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
         [B, out_features]. Members are stacked by `torch.func`; what that cannot do (BatchNorm) trains one by one.
     precision : {"float32", "tf32", "bf16"}, default="float32"
-        Of matrix products in training: TF32 on CUDA, or bfloat16. With "float32" tables of at most 256 rows train in float64,
-        so that rounding does not show in the predictions: in a single batch, without early stopping and dropout, a row of
+        Of matrix products in training: TF32 on CUDA, or bfloat16. With "float32" tables of at most 256 rows train in
+        float64, so that rounding does not show in the predictions: in a single batch, without early stopping, a row of
         weight two then is two rows.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.

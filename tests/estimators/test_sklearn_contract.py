@@ -26,9 +26,10 @@ from inna_tune import InnaClassifier, InnaRegressor, load
 from inna_tune.estimators import TableEncoder
 
 QUICK = {"hidden_layer_sizes": (16,), "max_epochs": 15, "random_state": 0}
-# A narrow net is enough for the checks' small tables, and a fit then takes a tenth of a second. The number of epochs is the
-# default one: the regressor's check wants a score after training, and its table is one batch, so one step an epoch.
-NARROW = {"hidden_layer_sizes": (32,)}
+# A narrow net is enough for the checks' small tables, whose fits then take a tenth of a second. Few epochs are enough for the
+# classifier's; the regressor's want a score after training, on a table that gives two steps an epoch.
+CLASSIFIER = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=20)
+REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), max_epochs=50)
 
 
 @pytest.fixture
@@ -39,8 +40,8 @@ def routing():
 
 @parametrize_with_checks(
     [
-        InnaClassifier(**NARROW),
-        InnaRegressor(**NARROW),
+        CLASSIFIER,
+        REGRESSOR,
         TableEncoder(),
     ]
 )
@@ -56,7 +57,7 @@ def test_scikit_learn_check(estimator, check):
     [
         {},
         {"class_weight": "balanced"},
-        {"n_members": 3},
+        {"n_members": 3, "dropout": 0.5},
         {"optimizer": "adamw"},
         {"numeric_embedding": "pbld"},
         {"averaging": 0.9, "gradient_clip": 1.0},
