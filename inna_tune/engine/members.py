@@ -67,7 +67,7 @@ class Member:
         how many leading columns in all); the others are padding and hold zeros.
     start : MemberState, optional
         To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
-        open are those of the state.
+        open are those of the state. Laws of decay count its epochs, but for the cosine law, which begins anew.
     """
 
     train_rows: npt.NDArray[np.int64]

@@ -316,7 +316,10 @@ class Population:
             [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
         )
         step = torch.arange(int(own_steps.max()))[:, None]
-        before = torch.tensor([0 if m.start is None else m.start.epochs for m in self.members])
+        # The cosine law ends with the horizon, so that a member that goes on begins it anew.
+        before = torch.tensor(
+            [0 if m.start is None or m.decay == "cosine" else m.start.epochs for m in self.members]
+        )
         position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
         for i, member in enumerate(self.members):

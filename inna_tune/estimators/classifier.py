@@ -66,7 +66,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
     warm_start : bool, default=False
-        Go on with weights and velocity of the fit before, on a table of the same columns, for up to ``max_epochs`` more.
+        Go on with weights and velocity of the fit before, on a table of the same columns, for up to ``max_epochs`` more. The
+        laws of decay count on, but for "cosine", which begins anew, and in ``partial_fit`` stays where it begins.
     module : callable, optional
         ``module(in_features, out_features)`` builds a `torch.nn.Module` to train in place of the multi-layer perceptron;
         ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits

@@ -12,7 +12,14 @@ import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.engine import Training
 
-SETTINGS = {"hidden_layer_sizes": (8,), "batch_size": 32, "early_stopping": False, "random_state": 0}
+# Without a horizon, so that a law knows nothing of where a fit will end.
+SETTINGS = {
+    "hidden_layer_sizes": (8,),
+    "batch_size": 32,
+    "early_stopping": False,
+    "random_state": 0,
+    "decay": "power",
+}
 METHODS = [
     {},
     {"averaging": 0.9, "gradient_clip": 1.0},
@@ -27,8 +34,8 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_a_warm_start_goes_on_as_if_it_had_never_stopped(method):
     X, y = load_iris(return_X_y=True)
-    straight = InnaClassifier(max_epochs=12, **SETTINGS, **method).fit(X, y)
-    halved = InnaClassifier(max_epochs=5, warm_start=True, **SETTINGS, **method).fit(X, y)
+    straight = InnaClassifier(max_epochs=12, **SETTINGS | method).fit(X, y)
+    halved = InnaClassifier(max_epochs=5, warm_start=True, **SETTINGS | method).fit(X, y)
     first = halved.weights_.clone()
     halved.set_params(max_epochs=7).fit(X, y)
     assert not torch.equal(first, halved.weights_)
@@ -38,13 +45,24 @@ def test_a_warm_start_goes_on_as_if_it_had_never_stopped(method):
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_partial_fit_is_an_epoch_at_a_time(method):
     X, y = load_diabetes(return_X_y=True)
-    whole = InnaRegressor(max_epochs=6, **SETTINGS, **method).fit(X, y)
-    parts = InnaRegressor(max_epochs=6, **SETTINGS, **method)
+    whole = InnaRegressor(max_epochs=6, **SETTINGS | method).fit(X, y)
+    parts = InnaRegressor(max_epochs=6, **SETTINGS | method)
     for _ in range(6):
         parts.partial_fit(X, y)
     torch.testing.assert_close(parts.weights_, whole.weights_, rtol=1e-4, atol=1e-5)
     assert parts.history_["epoch"].max() == parts.n_iter_ == 6
     assert len(parts.history_) == 6 * parts.n_members
+
+
+def test_the_cosine_law_begins_anew_and_goes_on_in_partial_fit():
+    X, y = load_iris(return_X_y=True)
+    model = InnaClassifier(**SETTINGS | {"decay": "cosine"}, max_epochs=4, warm_start=True).fit(X, y)
+    first = model.history_["lr"].tolist()
+    assert first == sorted(first, reverse=True)
+    assert model.fit(X, y).history_["lr"].tolist() == pytest.approx(first)
+    for _ in range(6):
+        model.partial_fit(X, y)
+    assert model.history_["lr"].tolist()[-6:] == pytest.approx([first[0]] * 6)
 
 
 def test_partial_fit_takes_rows_as_they_come():
