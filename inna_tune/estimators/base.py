@@ -460,9 +460,10 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         """Outputs of every member for a table, [P, n_samples, out]."""
         check_is_fitted(self, "weights_")
         encoded = self.encoder_.encode(as_frame(self, X, reset=False), self._dtype)
-        x = torch.from_numpy(encoded).to(self.weights_.device)
-        # In float64, so that a row's prediction does not depend on the rows predicted with it.
-        return outputs(self.net_, self.weights_.double(), x.double()).cpu().numpy()
+        # In float64, so that a row's prediction does not depend on the rows predicted with it; and a copy of torch's own,
+        # since products round by how the memory is aligned, which numpy leaves to chance.
+        x = torch.from_numpy(encoded).to(self.weights_.device, torch.float64, copy=True)
+        return outputs(self.net_, self.weights_.double(), x).cpu().numpy()
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file; ``inna_tune.load`` reads it back.

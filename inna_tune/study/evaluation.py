@@ -227,7 +227,8 @@ class Cohort:
                 found.append(float("nan"))
                 continue
             stacked = torch.stack(finite)
-            rows = self.table.test_rows(k)
+            # NOTE: a copy, since products round by how the memory is aligned, and a part of a table begins anywhere.
+            rows = self.table.test_rows(k).clone()
             if final:
                 stacked, rows = stacked.double(), rows.double()
             with torch_threads(self.training.threads):
