@@ -206,7 +206,9 @@ class TrialRunner:
                     continue
                 score = float(np.mean(cohort.scores(place, self.scorer, final=False)))
                 candidate.trial.report(score, rung)
-                if candidate.estimator.decay != "cosine" and self._should_prune(candidate.trial):
+                # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
+                comparable = candidate.estimator.decay != "cosine" or "decay" not in candidate.trial.params
+                if comparable and self._should_prune(candidate.trial):
                     cohort.drop([place])
                     finish(place, f"pruned at epoch {rung}")
         cohort.run(deadline=self.deadline)

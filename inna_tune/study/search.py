@@ -69,8 +69,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     sampler : optuna.samplers.BaseSampler, optional
         Base sampler, seen through the priors by :class:`inna_tune.PriorSampler`; None: TPE.
     pruner : optuna.pruners.BasePruner, optional
-        Asked at every rung; None: successive halving. Trials with the cosine law are not pruned, since their early
-        scores say little about the end.
+        Asked at every rung; None: successive halving. Where trials differ in their law of decay, those with the
+        cosine law are not pruned, since their early scores say little about the end.
     population : int or "auto", default="auto"
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.
