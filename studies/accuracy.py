@@ -5,7 +5,9 @@
 One fixed 60/20/20 split a table, at most 10,000 training rows; every method gets the training and validation rows together
 and holds out of them what it likes. Scores, lower is better: log-loss of the test rows, or RMSE over the standard deviation
 of the training target. ``--peers`` names a JSON file of scores that others reached on the same splits, {table: {method:
-{"score": number}}}; they join the ranks. Results are added to ``studies/results/accuracy.csv``, a row a table and method.
+{"score": number}}}; they join the ranks. Results are added to ``studies/results/accuracy.csv``, a row a table and
+method, and the table
+of the README beside it; ``--methods ""`` only reads them.
 """
 
 import argparse
@@ -156,6 +158,17 @@ def ranks(results):
     return table, table.rank(axis=1).mean().sort_values()
 
 
+def as_markdown(results):
+    """The table of the README: a row a table, the best in bold."""
+    table = results.groupby(["table", "method"]).score.mean().unstack()
+    table = table.reindex(TABLES)[[m for m in ("boosting", "perceptron", "default", "tuned") if m in table]]
+    lines = ["| table | " + " | ".join(table.columns) + " |", "|" + " --- |" * (1 + table.shape[1])]
+    for name, row in table.iterrows():
+        cells = ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     """Run what is asked for, write, print scores and ranks."""
     parser = argparse.ArgumentParser(
@@ -170,7 +183,7 @@ def main():
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
-    for name in arguments.tables.split(","):
+    for name in arguments.tables.split(",") if arguments.methods else ():
         X, y, X_test, y_test, y_train, task = split(name)
         for method in filter(None, arguments.methods.split(",")):
             began = time.perf_counter()
@@ -188,6 +201,7 @@ def main():
             results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
             results = results.drop_duplicates(["table", "method", "seed"], keep="last")
             results.to_csv(arguments.output, index=False, float_format="%.6g")
+    arguments.output.with_suffix(".md").write_text(as_markdown(results))
     if arguments.peers is not None:
         known = json.loads(arguments.peers.read_text())
         peers = [

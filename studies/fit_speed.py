@@ -44,6 +44,14 @@ from inna_tune import InnaClassifier
 from inna_tune.optim import INNA
 
 RESULTS = Path(__file__).parent / "results" / "fit_speed.csv"
+# The peers' net and nothing else: the estimators' own defaults do more.
+PLAIN = {
+    "activation": "relu",
+    "numeric_embedding": "none",
+    "dropout": 0.0,
+    "averaging": None,
+    "decay": "constant",
+}
 OURS, AUTO = "InnaClassifier", 'InnaClassifier, lr="auto"'
 LOOP, LOOP_SGD = "bare loop, INNA", "bare loop, SGD momentum"
 SKORCH, MLP = "skorch, SGD momentum", "MLPClassifier, SGD momentum"
@@ -142,6 +150,7 @@ def methods(problem: Problem) -> dict[str, Fit]:
             early_stopping=False,
             device="cpu",
             random_state=0,
+            **PLAIN,
             **settings,
         ).fit
 

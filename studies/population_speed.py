@@ -56,6 +56,14 @@ from inna_tune.space import LogUniform, SearchSpace, Uniform
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
+# The peers' net and nothing else: the estimators' own defaults do more.
+PLAIN = {
+    "activation": "relu",
+    "numeric_embedding": "none",
+    "dropout": 0.0,
+    "averaging": None,
+    "decay": "constant",
+}
 RESULTS = Path(__file__).parent / "results" / "population_speed.csv"
 OURS, SKORCH, MLP = "InnaSearchCV", "OptunaSearchCV, skorch", "OptunaSearchCV, MLPClassifier"
 FOLDS = 3
@@ -266,6 +274,7 @@ def searches(
             max_epochs=size.epochs,
             early_stopping=False,
             device=str(device),
+            **PLAIN,
         )
         known = inspect.signature(InnaSearchCV).parameters
         return (

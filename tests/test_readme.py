@@ -9,8 +9,9 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_its_table_is_the_one_the_study_wrote():
-    assert (ROOT / "studies/results/main_job.md").read_text() in README
+@pytest.mark.parametrize("name", ["main_job", "accuracy"])
+def test_its_tables_are_those_the_studies_wrote(name):
+    assert (ROOT / f"studies/results/{name}.md").read_text() in README
 
 
 def test_its_pictures_are_there():
