@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,10 +125,33 @@ class NumericEmbedding(ABC):
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs [P, F d, B] of numbers [P, F, B]."""
         n_members, n_columns, n_rows = x.shape
+        # NOTE: in one layout, forward and backward, whatever the number of members: a product of a transposed matrix may
+        # round another way, and what a member learns would depend on its company in the last bit.
+        x = x.contiguous()
         weight = parameters[f"{PREFIX}.weight"].reshape(-1, self.n_features, self.dim)
         bias = parameters[f"{PREFIX}.bias"].reshape(-1, self.dim, 1)
         out = torch.baddbmm(bias, weight.transpose(1, 2), self.features(parameters, x))
-        return out.view(n_members, n_columns * self.dim, n_rows)
+        out = _ContiguousGradient.apply(out)  # type: ignore[no-untyped-call]
+        embedded: Tensor = out.view(n_members, n_columns * self.dim, n_rows)
+        return embedded
+
+
+class _ContiguousGradient(torch.autograd.Function):
+    """The identity, with a gradient that lies in memory as its shape says."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
 
 
 @dataclass(frozen=True)

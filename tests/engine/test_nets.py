@@ -100,3 +100,36 @@ def test_passes_written_out_are_autograds(options, regression, monkeypatch):
     monkeypatch.setattr(stepping.TabularNet, "is_trunk_plain", False)
     for mine, autograds in zip(found, run(), strict=True):
         torch.testing.assert_close(mine, autograds, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", NETS.values(), ids=NETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_company_and_width_change_no_bit(options, dtype):
+    """With whole vectors: rows of a batch a multiple of 32, hidden layers of 16."""
+    order = np.random.default_rng(0).permutation(N_ROWS)
+    members = [
+        Member(
+            order[: 60 - 7 * i], order[65:], i, lr=0.05 * (i + 1), alpha=0.5, beta=0.2, dropout=0.1 * (i % 2)
+        )
+        for i in range(4)
+    ]
+    width = N_NUMERIC + N_OTHERS + (len(CATEGORIES) if "categories" in options else 0)
+    net = TabularNet(width, (32, 16), 3, n_numeric=N_NUMERIC, **options)
+    table = make_table(dtype)
+    table = TableTensors(table.x[:, :width].clone(), table.target)
+
+    def train(some, stack):
+        training = Training(
+            net, table, some, CrossEntropy(), batch_size=32, max_epochs=8, width=stack, stacked=True,
+            method=Method(averaging=0.9),
+        )  # fmt: skip
+        training.run()
+        return training.results
+
+    expected = train(members, 4)
+    for stack in (1, 2, 3):
+        for member, other in zip(train(members, stack), expected, strict=True):
+            assert torch.equal(member.weights, other.weights)
+    for i in (1, 3):
+        (alone,) = train([members[i]], 1)
+        assert torch.equal(alone.weights, expected[i].weights)
