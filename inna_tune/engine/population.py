@@ -244,13 +244,17 @@ class Population:
         mean_weight = None if self.mean_weight is None else self.mean_weight[index]
         batch = next(iter(iterate_batches(self.table, rows, mean_weight, _CALIBRATION_ROWS)))
         named = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
-        views = [named[name].requires_grad_() for name in self._trained]
+        factors = self.net.step_factors
+        roots = {name: float(factors.get(name, 1.0)) ** 0.5 for name in self._trained}
+        leaves = {name: (named[name] / root).requires_grad_() for name, root in roots.items() if root > 0}
+        views = list(leaves.values())
 
         # Statistics of the batch belong to the loss that is trained; what is written here are copies.
         training = bool(self.net.buffers)
 
         def loss_fn() -> Tensor:
-            output = self.net(named, batch.x, training=training, counts=batch.counts if training else None)
+            scaled = named | {name: leaf * roots[name] for name, leaf in leaves.items()}
+            output = self.net(scaled, batch.x, training=training, counts=batch.counts if training else None)
             return (self.loss.per_row(output, batch.target) * batch.coefficient).sum()
 
         with self._own_stream():

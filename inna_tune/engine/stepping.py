@@ -71,6 +71,10 @@ class Stepping:
                 self._leaves[name] = tensors[name].detach().requires_grad_()
                 self._leaf_rows.append(rows)
         self._named = dict(tensors) | self._leaves
+        factors = net.step_factors
+        self._scaled = [
+            (rows, factors[name]) for name, rows in zip(trained, self.rows, strict=True) if name in factors
+        ]
         self._updates = make_updates(
             method.optimizer, self.rows, settings, method.optimizer_params, stacked=stacked
         )
@@ -94,6 +98,9 @@ class Stepping:
         """
         with torch.no_grad():
             loss = self._gradients(batch, dropout_mask)
+            for rows, factor in self._scaled:
+                if rows.grad is not None:
+                    rows.grad.mul_(factor)
             if self.method.gradient_clip is not None:
                 self._clip(self.method.gradient_clip)
             self._updates.step(rate)

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class ModuleNet:
         buffers. Integer and boolean buffers are kept as floats, and cast when the module is called.
     buffers : frozenset of str
         The frozen parameters and the buffers among them, which no optimizer steps.
+    step_factors : mapping of str to float
+        Empty.
     dropout_width : int
         0: a module draws its own dropout.
     widest : int
@@ -94,6 +97,7 @@ class ModuleNet:
     """
 
     dropout_width = 0
+    step_factors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, factory: ModuleFactory, in_features: int, out_features: int) -> None:
         self.factory, self.in_features, self.out_features = factory, in_features, out_features

@@ -31,6 +31,11 @@ class Net(Protocol):
         ...
 
     @property
+    def step_factors(self) -> Mapping[str, float]:
+        """Factor of the step, by name of the tensor; those not named have 1."""
+        ...
+
+    @property
     def dropout_width(self) -> int:
         """How many units a row can drop: one column of the dropout mask each."""
         ...

@@ -277,3 +277,34 @@ def test_step_sizes_follow_the_law_in_epochs_whatever_the_batch_size():
         rates = population.learning_rates(2)[:, 0, 0]
         expected = [0.1 * decay_factor("power", 2 + s / len(rates), power=0.5) for s in range(len(rates))]
         np.testing.assert_allclose(rates, expected, rtol=1e-12)
+
+
+def test_a_step_factor_is_inna_on_a_stretched_parameter():
+    net = TabularNet(N_COLUMNS, (6,), N_CLASSES, step_factors={"layers.1.weight": 4.0, "layers.0.bias": 0.0})
+    table, member = make_table(), make_member(3, n_train=N_ROWS, n_validation=0, lr=None)
+    population = Population(net, table, [member], CrossEntropy(), batch_size=N_ROWS, horizon=5)
+    start = {name: tensor.detach().clone() for name, tensor in population.tensors.items()}
+    for epoch in range(5):
+        population.train_epoch(population.learning_rates(epoch))
+
+    roots = {name: net.step_factors.get(name, 1.0) ** 0.5 for name in start}
+    free = {n: (start[n] / root).requires_grad_() for n, root in roots.items() if root > 0}
+    rows = torch.from_numpy(member.train_rows)
+
+    def loss():
+        values = {n: free[n] * roots[n] if n in free else start[n] for n in start}
+        return CrossEntropy().per_row(net(values, table.x[rows][None]), table.target[rows][None]).mean()
+
+    settings = calibrate(loss, list(free.values()), seed=member.seed, n_iterations=200)
+    assert float(population.curvature) == pytest.approx(settings.curvature, rel=1e-3)
+    optimizer = INNA(free.values(), lr=float(population.lr), alpha=member.alpha, beta=member.beta)
+    for _ in range(5):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    for name, tensor in population.tensors.items():
+        expected = free[name].detach() * roots[name] if name in free else start[name]
+        torch.testing.assert_close(tensor.detach(), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        population.tensors["layers.0.bias"].detach(), start["layers.0.bias"], rtol=0, atol=0
+    )
