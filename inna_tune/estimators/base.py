@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -88,6 +88,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         validation_fraction: float = 0.1,
         n_members: int = 1,
         warm_start: bool = False,
+        encoder: TableEncoder | None = None,
         module: Callable[[int, int], torch.nn.Module] | None = None,
         precision: str = "float32",
         device: str = "auto",
@@ -116,6 +117,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.n_members = n_members
         self.warm_start = warm_start
+        self.encoder = encoder
         self.module = module
         self.precision = precision
         self.device = device
@@ -283,7 +285,9 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         frame, y, weight = self._read(X, y, sample_weight, reset=True)
         target = self._fit_target(y, weight)
         # An own module knows nothing of codes: it gets one output a level instead.
-        self.encoder_ = TableEncoder(embed=self.module is None).fit(frame, sample_weight=weight)
+        encoder = TableEncoder() if self.encoder is None else clone(self.encoder)
+        self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
+        self.encoder_.fit(frame, sample_weight=weight)
         # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"

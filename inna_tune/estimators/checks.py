@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.nets.layers import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from inna_tune.optim.schedules import DECAY_LAWS
@@ -99,6 +100,8 @@ def check_parameters(estimator: Any) -> None:
         estimator.random_state, (int, np.integer, np.random.RandomState, np.random.Generator)
     ):
         refuse("random_state", "must be None, a whole number or a numpy random generator.")
+    if estimator.encoder is not None and not isinstance(estimator.encoder, TableEncoder):
+        refuse("encoder", "must be a TableEncoder, or None.")
     if estimator.module is not None and not callable(estimator.module):
         refuse("module", "must be a function of (in_features, out_features) that builds a torch.nn.Module.")
     try:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import column_or_1d
 
 from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights
 
 
@@ -68,6 +69,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     warm_start : bool, default=False
         Go on with weights and velocity of the fit before, on a table of the same columns, for up to ``max_epochs`` more. The
         laws of decay count on, but for "cosine", which begins anew, and in ``partial_fit`` stays where it begins.
+    encoder : TableEncoder, optional
+        How columns become numbers, not fitted; what is fitted is a clone. None: ``TableEncoder()``.
     module : callable, optional
         ``module(in_features, out_features)`` builds a `torch.nn.Module` to train in place of the multi-layer perceptron;
         ``hidden_layer_sizes`` and ``dropout`` then mean nothing. It sees encoded rows [B, in_features] and returns logits
@@ -139,6 +142,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         n_members: int = 1,
         warm_start: bool = False,
         class_weight: Mapping[Any, float] | str | None = None,
+        encoder: TableEncoder | None = None,
         module: Callable[[int, int], torch.nn.Module] | None = None,
         precision: str = "float32",
         device: str = "auto",
@@ -168,6 +172,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             validation_fraction=validation_fraction,
             n_members=n_members,
             warm_start=warm_start,
+            encoder=encoder,
             module=module,
             precision=precision,
             device=device,

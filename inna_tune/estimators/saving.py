@@ -153,6 +153,8 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     model: Any = _CLASSES[content["class"]]()
     parameters = dict(content["parameters"])
     parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
+    if "encoder" in parameters:
+        parameters["encoder"] = TableEncoder().set_params(**parameters["encoder"])
     if isinstance(parameters.get("class_weight"), list):
         parameters["class_weight"] = {_label(k): float(v) for k, v in parameters["class_weight"]}
     name = str(parameters.get("optimizer", "inna"))
@@ -265,6 +267,10 @@ def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
         k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
     }
     parameters["hidden_layer_sizes"] = list(model._layer_sizes())
+    # Absent where it is None, so that versions from before it was a parameter read the file.
+    encoder = parameters.pop("encoder")
+    if encoder is not None:
+        parameters["encoder"] = encoder.get_params()
     if isinstance(parameters["optimizer"], type):
         name = parameters["optimizer"].__name__
         if getattr(torch.optim, name, None) is not parameters["optimizer"]:

@@ -443,6 +443,12 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(
                     f"space names parameters that {type(self.estimator).__name__} does not have: {unknown}."
                 )
+            encoding = sorted(n for n in self.space if n.split("__")[0] == "encoder")
+            if encoding:
+                raise ValueError(
+                    f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "
+                    "compare encoders by studies of their own."
+                )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

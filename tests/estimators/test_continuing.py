@@ -192,6 +192,7 @@ def test_an_optimizer_of_ones_own_is_not_written_to_a_file(tmp_path):
         ("gradient_clip", -1, "gradient_clip=-1"),
         ("precision", "half", "precision='half'"),
         ("module", "net", "module='net': must be a function"),
+        ("encoder", "quantile", "encoder='quantile': must be a TableEncoder"),
     ],
 )
 def test_bad_options_are_named(name, value, message):

@@ -12,7 +12,7 @@ from sklearn.datasets import load_iris
 
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.estimators import ModelFileError, save
+from inna_tune.estimators import ModelFileError, TableEncoder, save
 from inna_tune.estimators.formats import FORMAT_VERSION
 from inna_tune.estimators.saving import digest
 from tests.estimators.fixtures.make import read_rows, table
@@ -195,3 +195,27 @@ def test_every_format_has_its_fixtures():
     kept = {p.stem for p in FIXTURES.glob("*.inna")}
     wanted = {f"{c}-v{v}" for c in ("classifier", "regressor") for v in range(1, FORMAT_VERSION + 1)}
     assert kept == wanted, "run python -m tests.estimators.fixtures.make before the format changes"
+
+
+def test_an_encoder_of_ones_own_is_used_and_saved(tmp_path):
+    X, score = titanic_like(120)
+    own = TableEncoder(numeric="quantile", max_levels=2)
+    model = InnaRegressor(encoder=own, **QUICK).fit(X, score)
+    assert not hasattr(own, "plan_")
+    expected = TableEncoder(numeric="quantile", max_levels=2).fit(X).transform(X)
+    np.testing.assert_array_equal(model.encoder_.transform(X), expected)
+    model.save(tmp_path / "model.inna")
+    loaded = inna_tune.load(tmp_path / "model.inna")
+    assert loaded.encoder.get_params() == own.get_params()
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize("encoder", [3, ["numeric"], {"numeric__x": 1}, {"colour": "red"}])
+def test_an_encoder_that_is_none_is_refused(classifier, tmp_path, encoder):
+    model, _ = classifier
+    model.save(tmp_path / "model.inna")
+    with safe_open(str(tmp_path / "model.inna"), framework="pt") as file:
+        parameters = json.loads(file.metadata()["model"])["parameters"]
+    rewrite(tmp_path / "model.inna", parameters=parameters | {"encoder": encoder})
+    with pytest.raises(ModelFileError):
+        inna_tune.load(tmp_path / "model.inna")

@@ -8,6 +8,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.estimators import TableEncoder
 from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.running import rungs
@@ -241,3 +242,11 @@ def test_only_our_estimators():
 
     with pytest.raises(TypeError, match="InnaClassifier or an InnaRegressor"):
         InnaSearchCV(LogisticRegression()).fit(*IRIS)
+
+
+def test_a_space_over_the_encoder_is_refused():
+    X, y = IRIS
+    space = SearchSpace({"encoder__numeric": Categorical(("scale", "quantile"))})
+    net = InnaClassifier(encoder=TableEncoder(), max_epochs=2)
+    with pytest.raises(ValueError, match="'encoder__numeric' changes the encoded table"):
+        InnaSearchCV(net, space, n_trials=1).fit(X, y)
