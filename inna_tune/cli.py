@@ -28,6 +28,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
+prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
+app.add_typer(prior_app, name="prior")
+
 _debug = False
 
 Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
@@ -60,7 +63,7 @@ def _one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         err.print("Interrupted; finished trials are safe.")
         raise typer.Exit(130) from None
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         if _debug:
             raise
         # NOTE: markup=False, since a message may quote text in square brackets.
@@ -84,6 +87,10 @@ def fit(
         str | None, typer.Option(help="Name of the study; the table's name if not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study of that name.")] = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="Prior file of `inna-tune prior learn`; the shipped prior if not given."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
     model: Annotated[
         str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
@@ -97,10 +104,12 @@ def fit(
     Example: [bold]inna-tune fit churn.csv --target churn --trials 50[/bold]
     """
     with _one_line_errors():
+        from inna_tune.space import Prior
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem, read_table
         from inna_tune.study.tuning import check_output, tune
 
+        learned = None if prior is None else Prior.load(prior)
         frame, own_target = read_table(table)
         problem = make_problem(frame, target or own_target, task=task)
         name = study or _default_name(table)
@@ -112,6 +121,7 @@ def fit(
         again += [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
         again += [] if seed == 0 else ["--seed", str(seed)]
         again += [] if task is None else ["--task", task]
+        again += [] if prior is None else ["--prior", prior]
         again += [] if model is None else ["--out", model]
         try:
             with _Progress(trials, problem.task) as progress:
@@ -123,6 +133,7 @@ def fit(
                     resume=resume,
                     timeout=timeout,
                     seed=seed,
+                    space=learned,
                     callbacks=(progress,),
                     allow_mismatch=allow_mismatch,
                 )
@@ -232,6 +243,70 @@ def show(
                 _settings(trial.settings),
             )
         out.print(listed)
+
+
+@prior_app.command("learn")
+def prior_learn(
+    studies: Annotated[list[str], typer.Argument(help="Names of finished studies.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Prior file to write.")],
+    storage: Storage = DEFAULT_STORAGE,
+    top: Annotated[float, typer.Option(help="Share of each study's trials that count as its best.")] = 0.1,
+    portfolio: Annotated[int, typer.Option(help="Settings to try first.", min=0)] = 8,
+) -> None:
+    """Learn a prior from finished studies: where their best settings lie, in numbers that fit any data.
+
+    Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
+    """
+    with _one_line_errors():
+        from inna_tune.space import learn
+        from inna_tune.study.overview import load_study
+        from inna_tune.study.tuning import check_output
+
+        path = check_output(output)
+        found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
+        found.save(path)
+        _print_prior(found)
+        out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
+        out.print(
+            f"Use: {shlex.join(['inna-tune', 'fit', 'TABLE', '--target', 'COLUMN', '--prior', str(path)])}",
+            markup=False,
+        )
+
+
+@prior_app.command("show")
+def prior_show(
+    file: Annotated[str, typer.Argument(help="Prior file.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Picture of the laws to write (.png, .svg, .pdf).")
+    ] = None,
+) -> None:
+    """Describe a prior: its laws, what is tried first, and what it was learned from.
+
+    Example: [bold]inna-tune prior show prior.json -o prior.png[/bold]
+    """
+    with _one_line_errors():
+        from inna_tune.space import Prior
+
+        found = Prior.load(file)
+        _print_prior(found)
+        for number, settings in enumerate(found.portfolio, 1):
+            out.print(f"First {number}: {_settings(dict(settings))}", markup=False)
+        for study in found.provenance.get("studies", ()):
+            out.print(f"From: {study}", markup=False)
+        if output is not None:
+            from inna_tune.space.pictures import draw_space
+            from inna_tune.study.tuning import check_output
+
+            path = check_output(output)
+            draw_space(found.space).savefig(path)
+            out.print(f"Picture: {path}", markup=False)
+
+
+def _print_prior(prior: Any) -> None:
+    listed = Table("parameter", "number", "5%", "median", "95%", "choices")
+    for name, number, quantiles, choices in prior.rows():
+        listed.add_row(name, number, *(quantiles or ("", "", "")), choices)
+    out.print(listed)
 
 
 def _default_name(table: str) -> str:

@@ -174,3 +174,28 @@ def test_help_has_an_example_and_the_version_is_told(folder):
     assert __version__ in run(folder, "--version").stdout
     for name in ("fit", "predict", "studies", "show"):
         assert f"inna-tune {name}" in run(folder, name, "--help").stdout
+
+
+def test_a_prior_is_learned_shown_and_used(folder):
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "4")
+    learned = run(folder, "prior", "learn", "people", "-o", "prior.json").stdout
+    assert "StableStep" in learned
+    assert "inna-tune fit TABLE --target COLUMN --prior prior.json" in learned
+    shown = run(folder, "prior", "show", "prior.json", "-o", "prior.png").stdout
+    assert "First 1: alpha=" in shown
+    assert "'name': 'people'" in shown
+    assert (folder / "prior.png").stat().st_size > 0
+    fitted = run(
+        folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--study", "b", "--prior", "prior.json"
+    )
+    assert "--prior prior.json" in fitted.stdout
+    (folder / "broken.json").write_text("{")
+    for words in (
+        ("prior", "show", "people.csv"),
+        ("prior", "learn", "nobody", "-o", "x.json"),
+        ("prior", "learn", "people", "-o", "x.json", "--top", "2"),
+        ("prior", "show", "broken.json"),
+        ("fit", "people.csv", "--target", "label", "--study", "c", "--prior", "broken.json"),
+    ):
+        run(folder, *words, code=2)
+    assert not (folder / "x.json").exists()

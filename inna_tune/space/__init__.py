@@ -2,6 +2,7 @@
 
 from inna_tune.space.coordinates import Coordinate, DampingRatio, ScaledFriction, StableStep
 from inna_tune.space.discrete import Categorical, Integer, Stepped
+from inna_tune.space.learn import Prior, PriorFileError, learn, portfolio
 from inna_tune.space.mixtures import Empirical, Mixture
 from inna_tune.space.priors import Beta, Gamma, Law, LogNormal, LogUniform, Normal, Uniform
 from inna_tune.space.sampler import PriorSampler
@@ -20,6 +21,8 @@ __all__ = [
     "LogUniform",
     "Mixture",
     "Normal",
+    "Prior",
+    "PriorFileError",
     "PriorSampler",
     "ScaledFriction",
     "SearchSpace",
@@ -27,4 +30,6 @@ __all__ = [
     "Stepped",
     "Uniform",
     "When",
+    "learn",
+    "portfolio",
 ]

@@ -8,8 +8,8 @@ The three here are those of INNA: time rescaled by the square root of the curvat
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from optuna.distributions import BaseDistribution, FloatDistribution
 
@@ -37,6 +37,8 @@ class Coordinate(ABC):
     high: float
 
     depends: ClassVar[tuple[str, ...]] = ()
+    power: ClassVar[float]
+    """Power of the curvature by which natural values grow: time goes with its inverse root."""
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -57,6 +59,11 @@ class Coordinate(ABC):
     def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
         """The pure number of a natural value, given the parameters before it."""
 
+    def at_curvature(self, curvature: float) -> Self:
+        """The same law of the pure number on a data set of another curvature."""
+        factor = (curvature / self.curvature) ** self.power
+        return replace(self, curvature=curvature, low=self.low * factor, high=self.high * factor)
+
     @property
     def distribution(self) -> BaseDistribution:
         """What Optuna stores."""
@@ -76,6 +83,8 @@ class Coordinate(ABC):
 class ScaledFriction(Coordinate):
     """Viscous friction α = α̃√λ̂ by a law over α̃."""
 
+    power: ClassVar[float] = 0.5
+
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
         return pure * math.sqrt(self.curvature)
 
@@ -88,6 +97,7 @@ class DampingRatio(Coordinate):
     """Newtonian damping β = (2ζ − α/√λ̂)/√λ̂ by a law over ζ, given ``alpha``."""
 
     depends: ClassVar[tuple[str, ...]] = ("alpha",)
+    power: ClassVar[float] = -0.5
 
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
         root = math.sqrt(self.curvature)
@@ -106,6 +116,7 @@ class StableStep(Coordinate):
     """
 
     depends: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+    power: ClassVar[float] = -0.5
 
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
         alpha, beta = before["alpha"], before["beta"]

@@ -251,7 +251,9 @@ def _solve(increasing: Callable[[float], float], target: float) -> float:
     # Closer to the ends than rounding can tell, the quantile is the bound itself.
     if target <= 1e-16 or target >= 1 - 1e-15:
         return 1.0 if target > 0.5 else 0.0
-    return float(brentq(lambda s: increasing(s) - target, 0.0, 1.0, xtol=1e-18, rtol=4 * np.finfo(float).eps))
+    # Close to an end, where digits of the target are few, more than the usual hundred iterations may be needed.
+    precision = {"xtol": 1e-18, "rtol": 4 * np.finfo(float).eps, "maxiter": 2000}
+    return float(brentq(lambda s: increasing(s) - target, 0.0, 1.0, **precision))
 
 
 class _Flat(Continuous):

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -236,6 +236,58 @@ class SearchSpace(Mapping[str, Entry]):
                 type(sampler).__name__,
                 type(sampler).__name__,
             )
+
+    def at_curvature(self, curvature: float) -> Self:
+        """The same priors over the pure numbers, on a data set of another curvature.
+
+        Parameters
+        ----------
+        curvature : float
+            Largest Hessian eigenvalue of the loss at the initial weights.
+
+        Raises
+        ------
+        ValueError
+            If it is not positive and finite.
+        """
+        if not 0 < curvature < math.inf:
+            raise ValueError(f"curvature={curvature!r} must be positive and finite")
+
+        def move(law: Law | Coordinate) -> Law | Coordinate:
+            return law.at_curvature(curvature) if isinstance(law, Coordinate) else law
+
+        return type(self)(
+            {
+                name: replace(entry, law=move(entry.law)) if isinstance(entry, When) else move(entry)
+                for name, entry in self.items()
+            }
+        )
+
+    @classmethod
+    def from_studies(
+        cls,
+        studies: Sequence[optuna.Study],
+        *,
+        top: float = 0.1,
+        space: "SearchSpace | None" = None,
+        kind: str = "parametric",
+    ) -> "SearchSpace":
+        """Priors learned from the best settings of past studies, each study weighing the same.
+
+        Parameters
+        ----------
+        studies, top, space, kind
+            As for :func:`inna_tune.space.learn`.
+
+        Returns
+        -------
+        SearchSpace
+            Coordinates stand at curvature 1: ``at_curvature`` moves them to a data set's own.
+        """
+        # NOTE: imported here because learning knows the space.
+        from inna_tune.space.learn import learn
+
+        return learn(studies, space=space, top=top, kind=kind).space
 
     # ------------------------------------------------------------------ JSON
 

@@ -78,8 +78,8 @@ def _row(study: optuna.Study) -> StudyRow:
     )
 
 
-def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:
-    """One study: what it is about, how far it is, its best trials.
+def load_study(storage: str, name: str) -> optuna.Study:
+    """A study of a database.
 
     Raises
     ------
@@ -89,10 +89,22 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     opened = open_storage(storage, create=False)
     with storage_errors(opened):
         try:
-            study = optuna.load_study(study_name=name, storage=opened)
+            return optuna.load_study(study_name=name, storage=opened)
         except KeyError:
             known = ", ".join(sorted(optuna.get_all_study_names(opened))[:10]) or "none"
             raise StorageError(f"There is no study {name!r} in this storage; its studies: {known}") from None
+
+
+def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:
+    """One study: what it is about, how far it is, its best trials.
+
+    Raises
+    ------
+    StorageError
+        If there is no such database or study.
+    """
+    study = load_study(storage, name)
+    with storage_errors(study._storage):
         row = _row(study)
         trials = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0

@@ -20,7 +20,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from inna_tune.engine import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame
-from inna_tune.space import PriorSampler, SearchSpace
+from inna_tune.space import Prior, PriorSampler, SearchSpace
+from inna_tune.space.learn import CURVATURE
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.results import collect_results
@@ -34,8 +35,8 @@ from inna_tune.study.workers import Worker, resume_summary
 logger = logging.getLogger(__name__)
 
 SEED = "inna_tune:seed"
-CURVATURE = "inna_tune:curvature"
 POPULATION = "inna_tune:population"
+PORTFOLIO = "inna_tune:portfolio"
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -49,8 +50,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     estimator : InnaClassifier or InnaRegressor
         Settings that the space does not name stay as they are here.
-    space : SearchSpace, optional
-        Priors over the estimator's parameters. None: ``SearchSpace.inna`` centred on the curvature of the loss at the
+    space : SearchSpace or Prior, optional
+        Priors over the estimator's parameters. A `inna_tune.space.Prior` learned from other studies is moved to the curvature
+        of this one, and its portfolio is tried first. None: ``SearchSpace.inna`` centred on the curvature of the loss at the
         initial weights, which is measured once a study and stored in it.
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
@@ -122,7 +124,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         estimator: Any,
-        space: SearchSpace | None = None,
+        space: SearchSpace | Prior | None = None,
         *,
         n_trials: int = 50,
         timeout: float | None = None,
@@ -250,12 +252,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         seed = attrs.get(SEED)
         if seed is None:
             seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
-        space = self.space
         curvature = attrs.get(CURVATURE)
-        if space is None:
+        first: list[dict[str, Any]] = []
+        if isinstance(self.space, SearchSpace):
+            space = self.space
+        else:
             if curvature is None:
                 curvature = self._curvature(folded, seed)
-            space = SearchSpace.inna(curvature=curvature)
+            if self.space is None:
+                space = SearchSpace.inna(curvature=curvature)
+            else:
+                space, first = self.space.at(curvature)
         described = fingerprint(
             frame,
             y,
@@ -269,6 +276,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             study.set_user_attr(SEED, seed)
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
+        if first and PORTFOLIO not in attrs:
+            # Skipping what is there lets a worker that died in between, or another one, go on.
+            for settings in first:
+                study.enqueue_trial(settings, skip_if_exists=True)
+            study.set_user_attr(PORTFOLIO, len(first))
         return seed, space
 
     def _task(self, y: Any) -> str:
@@ -436,14 +448,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                     f"callbacks: {callback!r} cannot be called; give functions of (study, trial)."
                 )
         if self.space is not None:
-            if not isinstance(self.space, SearchSpace):
-                raise TypeError(f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna().")
-            unknown = sorted(set(self.space) - set(self.estimator.get_params()))
+            if not isinstance(self.space, SearchSpace | Prior):
+                raise TypeError(
+                    f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna(), or a Prior."
+                )
+            names = self.space.space if isinstance(self.space, Prior) else self.space
+            unknown = sorted(set(names) - set(self.estimator.get_params()))
             if unknown:
                 raise ValueError(
                     f"space names parameters that {type(self.estimator).__name__} does not have: {unknown}."
                 )
-            encoding = sorted(n for n in self.space if n.split("__")[0] == "encoder")
+            encoding = sorted(n for n in names if n.split("__")[0] == "encoder")
             if encoding:
                 raise ValueError(
                     f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "

@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.tables import Problem, TableError
@@ -51,6 +52,7 @@ def tune(
     seed: int = 0,
     held_out: float = 0.2,
     estimator: InnaEstimator | None = None,
+    space: SearchSpace | Prior | None = None,
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
 ) -> TuningReport:
@@ -59,7 +61,7 @@ def tune(
     Parameters
     ----------
     problem : Problem
-    n_trials, storage, study_name, resume, timeout, callbacks, allow_mismatch
+    n_trials, storage, study_name, resume, timeout, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
     seed : int
         Of the held-out split, the study and the baselines.
@@ -80,6 +82,7 @@ def tune(
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
     search = InnaSearchCV(
         estimator,
+        space,
         n_trials=n_trials,
         timeout=timeout,
         storage=storage,

@@ -554,3 +554,17 @@ def test_empirical_values_must_lie_within_the_bounds(values):
 def test_choices_must_be_plain_and_distinct(choices):
     with pytest.raises(ValueError, match="Categorical: choice"):
         Categorical(choices)
+
+
+def test_a_quantile_close_to_the_end_of_a_mixture_is_found():
+    low, high = 0.841736565526522, 1.262604848289783
+    bounds = {"low": low, "high": high}
+    law = Mixture(
+        (
+            (0.890625, Uniform(low, high)),
+            (2.6015625, LogUniform(low, high)),
+            (0.5, Normal(1.2158965224453677, 0.49156100213365245, **bounds)),
+            (1.168875411336893, LogNormal(1.2158965224453677, 0.25, **bounds)),
+        )
+    )
+    assert law.cdf(law.ppf(1e-12)) == pytest.approx(1e-12, abs=1e-15)

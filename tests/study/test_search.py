@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.estimators import TableEncoder
-from inna_tune.space import Categorical, LogUniform, Uniform
+from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.running import rungs
 from inna_tune.study.search import CURVATURE, SEED
@@ -250,3 +250,19 @@ def test_a_space_over_the_encoder_is_refused():
     net = InnaClassifier(encoder=TableEncoder(), max_epochs=2)
     with pytest.raises(ValueError, match="'encoder__numeric' changes the encoded table"):
         InnaSearchCV(net, space, n_trials=1).fit(X, y)
+
+
+def test_a_learned_prior_and_its_portfolio_serve_another_table(tmp_path):
+    first = search(n_trials=6).fit(*IRIS).study_
+    prior = learn([first], n_portfolio=2)
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    url = f"sqlite:///{tmp_path}/s.db"
+    found = search(space=prior, n_trials=2, storage=url, study_name="s").fit(X, y)
+    curvature = found.study_.user_attrs[CURVATURE]
+    space, settings = prior.at(curvature)
+    assert [t.params for t in found.study_.trials[: len(settings)]] == [pytest.approx(s) for s in settings]
+    resumed = search(space=prior, n_trials=5, storage=url, study_name="s", resume=True).fit(X, y)
+    assert [t.state.is_finished() for t in resumed.study_.trials] == [True] * 5
+    assert resumed.study_.trials[4].distributions["lr"] == space.distribution("lr")
+    straight = search(space=prior, n_trials=5).fit(X, y).study_
+    assert [t.params for t in straight.trials[:2]] == [t.params for t in resumed.study_.trials[:2]]

@@ -1,0 +1,420 @@
+"""Priors and portfolios learned from finished studies, and the files that hold them.
+
+Everything is learned in the numbers that mean the same on every data set: those of the coordinates (α̃, ζ, r) where the space
+has them, natural values elsewhere. Every study weighs the same, whatever its length.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from inna_tune.space.coordinates import Coordinate
+from inna_tune.space.discrete import Categorical, Integer, Stepped
+from inna_tune.space.mixtures import Empirical, Mixture
+from inna_tune.space.priors import Array, Continuous, Law, LogNormal, LogUniform, Normal, Uniform
+from inna_tune.space.space import SearchSpace, When
+
+PRIOR_FORMAT = 1
+CURVATURE = "inna_tune:curvature"
+
+# Winners of one study are alike: fewer than three say little of where the good region ends.
+_MIN_WINNERS = 3
+
+
+class PriorFileError(ValueError):
+    """A file is no prior, or one of another format."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A search space learned from studies, with settings to try first and where both come from.
+
+    Parameters
+    ----------
+    space : SearchSpace
+        Its coordinates stand at curvature 1; `at` moves them to a data set's own.
+    portfolio : sequence of dict
+        Configurations, pure numbers where the space has coordinates.
+    provenance : dict
+        Studies, their data, dates, versions: plain values.
+    """
+
+    space: SearchSpace
+    portfolio: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def at(self, curvature: float) -> tuple[SearchSpace, list[dict[str, Any]]]:
+        """Space and portfolio in the natural values of a data set.
+
+        Parameters
+        ----------
+        curvature : float
+            Largest Hessian eigenvalue of the loss at the initial weights.
+        """
+        space = self.space.at_curvature(curvature)
+        return space, [_to_natural(space, setting) for setting in self.portfolio]
+
+    def rows(self) -> list[tuple[str, str, tuple[str, str, str] | None, str]]:
+        """Each parameter in words: its name, its pure number, 5%, 50% and 95% quantiles, and its choices."""
+        found: list[tuple[str, str, tuple[str, str, str] | None, str]] = []
+        for name, entry in self.space.items():
+            law = _law(entry)
+            number = type(law).__name__ if isinstance(law, Coordinate) else ""
+            if isinstance(law, Categorical):
+                shares = ", ".join(
+                    f"{c} {p:.0%}" for c, p in zip(law.choices, law.probabilities, strict=True)
+                )
+                found.append((name, number, None, shares))
+                continue
+            own: Any = law.law if isinstance(law, Coordinate) else law
+            low, middle, high = (f"{own.ppf(q):.3g}" for q in (0.05, 0.5, 0.95))
+            when = (
+                f"where {entry.parameter} is {', '.join(map(str, entry.values))}"
+                if isinstance(entry, When)
+                else ""
+            )
+            found.append((name, number, (low, middle, high), when))
+        return found
+
+    def save(self, path: Any) -> None:
+        """Write the prior as JSON; an existing file is replaced."""
+        content = {
+            "inna_tune_prior": PRIOR_FORMAT,
+            "space": self.space.to_json(),
+            "portfolio": [dict(p) for p in self.portfolio],
+            "provenance": dict(self.provenance),
+        }
+        text = json.dumps(content, indent=1, allow_nan=False)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Any) -> Self:
+        """Read a prior that `save` wrote; nothing in it can run code.
+
+        Raises
+        ------
+        PriorFileError
+            If the file is no prior, of another format, or holds what makes no space.
+        OSError
+            If it cannot be read.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise PriorFileError(f"{path} is no prior file: {error}") from None
+        if not isinstance(content, dict) or "inna_tune_prior" not in content:
+            raise PriorFileError(
+                f"{path} is no prior file; make one with `inna-tune prior learn STUDY -o FILE`"
+            )
+        if content["inna_tune_prior"] != PRIOR_FORMAT:
+            raise PriorFileError(
+                f"{path} is of format {content['inna_tune_prior']!r}; this inna-tune reads format {PRIOR_FORMAT}"
+            )
+        try:
+            space = SearchSpace.from_json(content.get("space"))
+            portfolio = content.get("portfolio", [])
+            provenance = content.get("provenance", {})
+            if not isinstance(portfolio, list) or not all(isinstance(p, dict) for p in portfolio):
+                raise ValueError('"portfolio" must be a list of settings')
+            if not isinstance(provenance, dict):
+                raise ValueError('"provenance" must be an object')
+            found = cls(space, tuple(portfolio), provenance)
+            for setting in found.at(1.0)[1]:
+                _check_setting(space, setting)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise PriorFileError(f"{path}: {error}") from None
+        return found
+
+
+def learn(
+    studies: Sequence[optuna.Study],
+    *,
+    space: SearchSpace | None = None,
+    top: float = 0.1,
+    kind: str = "parametric",
+    n_portfolio: int = 8,
+) -> Prior:
+    """Laws of the best settings of past studies, and a portfolio of them.
+
+    Parameters
+    ----------
+    studies : sequence of optuna.Study
+        Finished, of one objective each, over the same parameters.
+    space : SearchSpace, optional
+        Names and bounds of the parameters; None: ``SearchSpace.inna`` at curvature 1. Each study's curvature is read from
+        its user attribute ``inna_tune:curvature``.
+    top : float, default=0.1
+        Share of a study's finished trials that count as its best, at least three.
+    kind : {"parametric", "empirical"}
+        Normal laws on the scale of each parameter, or kernel densities of the settings themselves.
+    n_portfolio : int, default=8
+        Settings in the portfolio.
+
+    Returns
+    -------
+    Prior
+
+    Raises
+    ------
+    ValueError
+        If there are no studies, one has no finished trial, several objectives or other parameters, or lacks the curvature.
+
+    Notes
+    -----
+    Each law is mixed with its flat counterpart, of the weight of one study more, and spreads further the fewer studies there
+    are: what n studies have in common says of the next one only so much (the predictive variance of a normal law,
+    σ²(1 + 1/n), and a kernel of Silverman's width for n observations, not for all winners).
+    """
+    if not studies:
+        raise ValueError("studies: give at least one finished study to learn from")
+    if not 0 < top <= 1:
+        raise ValueError(f"top={top!r} must lie in (0, 1], such as 0.1 for the best tenth")
+    if kind not in ("parametric", "empirical"):
+        raise ValueError(f"kind={kind!r} must be 'parametric' or 'empirical'")
+    template = SearchSpace.inna(curvature=1.0) if space is None else space
+    read = [_read(study, template) for study in studies]
+    winners: list[list[dict[str, Any]]] = []
+    for settings, losses in read:
+        count = min(len(losses), max(_MIN_WINNERS, math.ceil(top * len(losses))))
+        winners.append([settings[i] for i in np.argsort(losses, kind="stable")[:count]])
+    laws: dict[str, Any] = {}
+    for name, entry in template.items():
+        observed = [[s[name] for s in best if name in s] for best in winners]
+        laws[name] = _relearn(entry, observed, kind)
+    provenance = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"optuna": optuna.__version__},
+        "top": top,
+        "kind": kind,
+        "studies": [_describe(study) for study in studies],
+    }
+    return Prior(SearchSpace(laws), tuple(_portfolio(template, read, n_portfolio)), provenance)
+
+
+def portfolio(
+    studies: Sequence[optuna.Study], n: int, *, space: SearchSpace | None = None
+) -> list[dict[str, Any]]:
+    """Settings that cover the data sets best, chosen greedily among those tried.
+
+    Each next setting is the one that lowers most the mean over studies of the best loss so far. Losses count from 0, a
+    study's best, to 1, its median. What a setting that a study did not try would have reached there is told from its
+    nearest neighbours in the prior's flat places.
+
+    Parameters
+    ----------
+    studies, space
+        As for `learn`.
+    n : int
+        Most settings.
+
+    Returns
+    -------
+    list of dict
+        Pure numbers where the space has coordinates.
+    """
+    template = SearchSpace.inna(curvature=1.0) if space is None else space
+    return _portfolio(template, [_read(study, template) for study in studies], n)
+
+
+# ---------------------------------------------------------------------- reading
+
+
+def _read(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[str, Any]], Array]:
+    """Settings of the finished trials in pure numbers, and their losses (lower is better)."""
+    name = study.study_name
+    if len(study.directions) != 1:
+        raise ValueError(f"study {name!r} has several objectives; priors are learned from studies of one")
+    trials = [
+        t
+        for t in study.get_trials(deepcopy=False)
+        if t.state == TrialState.COMPLETE and t.value is not None and math.isfinite(t.value)
+    ]
+    if not trials:
+        raise ValueError(f"study {name!r} has no finished trial to learn from; leave it out or finish it")
+    curvature = study.user_attrs.get(CURVATURE)
+    if curvature is None and any(isinstance(_law(e), Coordinate) for e in template.values()):
+        raise ValueError(
+            f"study {name!r} has no curvature ({CURVATURE}), so its settings cannot be compared with other data sets'; "
+            "learn in natural values: give a space without coordinates"
+        )
+    own = template if curvature is None else template.at_curvature(float(curvature))
+    sign = -1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1.0
+    settings = [_to_pure(own, trial, name) for trial in trials]
+    return settings, np.array([sign * float(t.value) for t in trials])  # type: ignore[arg-type]
+
+
+def _law(entry: Any) -> Law | Coordinate:
+    return entry.law if isinstance(entry, When) else entry
+
+
+def _to_pure(space: SearchSpace, trial: FrozenTrial, study: str) -> dict[str, Any]:
+    pure: dict[str, Any] = {}
+    for name, entry in space.items():
+        if not space.is_active(name, trial.params):
+            continue
+        if name not in trial.params:
+            raise ValueError(
+                f"study {study!r}: trial {trial.number} has no parameter {name!r}; learn from studies of one space, or give "
+                "the space of these"
+            )
+        law, value = _law(entry), trial.params[name]
+        if isinstance(law, Coordinate):
+            value = law.to_pure(value, trial.params)
+            value = min(max(value, law.law.low), law.law.high)
+        elif isinstance(law, Categorical):
+            if value not in law.choices:
+                raise ValueError(
+                    f"study {study!r}: {name}={value!r} is not among the space's choices {list(law.choices)}"
+                )
+        else:
+            value = min(max(value, law.low), law.high)  # type: ignore[attr-defined]
+        pure[name] = value
+    return pure
+
+
+def _to_natural(space: SearchSpace, pure: Mapping[str, Any]) -> dict[str, Any]:
+    natural: dict[str, Any] = {}
+    for name, entry in space.items():
+        if name in pure:
+            law = _law(entry)
+            value = pure[name]
+            if isinstance(law, Coordinate):
+                value = min(max(law.to_natural(float(value), natural), law.low), law.high)
+            natural[name] = value
+    return natural
+
+
+def _check_setting(space: SearchSpace, setting: Mapping[str, Any]) -> None:
+    for name in space:
+        if space.is_active(name, setting):
+            if name not in setting:
+                raise ValueError(f"a setting of the portfolio lacks {name!r}")
+            distribution = space.distribution(name)
+            if not distribution._contains(distribution.to_internal_repr(setting[name])):
+                raise ValueError(f"portfolio: {name}={setting[name]!r} lies outside the space")
+
+
+def _describe(study: optuna.Study) -> dict[str, Any]:
+    trials = study.get_trials(deepcopy=False)
+    begun = min((t.datetime_start for t in trials if t.datetime_start is not None), default=None)
+    said = study.user_attrs.get("inna_tune:fingerprint")
+    described: dict[str, Any] = {
+        "name": study.study_name,
+        "trials": len(trials),
+        "begun": None if begun is None else begun.isoformat(timespec="seconds"),
+    }
+    if isinstance(said, dict):
+        # What tells data apart, not the data's own column names.
+        described["data"] = {k: said[k] for k in ("rows", "task", "metric", "content") if k in said}
+    return described
+
+
+# ---------------------------------------------------------------------- laws
+
+
+def _relearn(entry: Any, observed: Sequence[Sequence[Any]], kind: str) -> Any:
+    """The same entry with a law learned from each study's winners."""
+    if isinstance(entry, When):
+        return replace(entry, law=_relearn(entry.law, observed, kind))
+    present = [values for values in observed if values]
+    if isinstance(entry, Categorical):
+        weights = np.full(len(entry.choices), 1.0 / len(entry.choices))
+        for values in present:
+            weights += np.bincount([entry.index(v) for v in values], minlength=len(weights)) / len(values)
+        return replace(entry, weights=tuple((weights / weights.sum()).round(6).tolist()))
+    if isinstance(entry, Coordinate):
+        return replace(entry, law=_learn_continuous(entry.law, present, kind))
+    if isinstance(entry, Integer | Stepped):
+        return replace(entry, continuous=_learn_continuous(entry.continuous, present, kind))
+    return _learn_continuous(entry, present, kind)
+
+
+def _learn_continuous(law: Continuous, observed: Sequence[Sequence[float]], kind: str) -> Continuous:
+    low, high = law.low, law.high
+    flat: Continuous = LogUniform(low, high) if law.log else Uniform(low, high)
+    if not observed:
+        return flat
+    n = len(observed)
+    values = np.concatenate([np.asarray(v, dtype=float) for v in observed])
+    shares = np.concatenate([np.full(len(v), 1.0 / len(v)) for v in observed]) / n
+    scaled = np.log(values) if law.log else values
+    width = math.log(high / low) if law.log else high - low
+    mean = float(shares @ scaled)
+    # No narrower than a twentieth of the bounds: winners of few trials may agree by chance.
+    std = max(math.sqrt(float(shares @ (scaled - mean) ** 2)), width / 20)
+    if kind == "parametric":
+        spread = std * math.sqrt(1.0 + 1.0 / n)
+        learned: Continuous = (
+            LogNormal(float(np.exp(mean)), spread, low=low, high=high)
+            if law.log
+            else Normal(mean, spread, low=low, high=high)
+        )
+    else:
+        learned = Empirical(
+            tuple(values.tolist()),
+            low=low,
+            high=high,
+            bandwidth=0.9 * std * n**-0.2,
+            weights=tuple(shares.tolist()),
+            log=law.log,
+        )
+    return Mixture(((float(n), learned), (1.0, flat)))
+
+
+# ---------------------------------------------------------------------- portfolio
+
+
+def _portfolio(
+    template: SearchSpace, read: Sequence[tuple[list[dict[str, Any]], Array]], n: int
+) -> list[dict[str, Any]]:
+    candidates = [setting for settings, _ in read for setting in settings]
+    places = np.stack([_place(template, setting) for setting in candidates])
+    regrets = np.empty((len(read), len(candidates)))
+    for row, (settings, losses) in enumerate(read):
+        best, middle = float(losses.min()), float(np.median(losses))
+        scale = middle - best if middle > best else 1.0
+        own = np.clip((losses - best) / scale, 0.0, 1.0)
+        regrets[row] = _predict(np.stack([_place(template, s) for s in settings]), own, places)
+    chosen: list[int] = []
+    reached = np.ones(len(read))
+    for _ in range(min(n, len(candidates))):
+        after = np.minimum(reached[:, None], regrets).mean(0)
+        index = int(after.argmin())
+        if chosen and after[index] >= reached.mean():
+            break
+        chosen.append(index)
+        reached = np.minimum(reached, regrets[:, index])
+    return [dict(candidates[i]) for i in chosen]
+
+
+def _place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:
+    """Where a setting lies in the unit cube of the flat laws; choices that differ lie a whole side apart."""
+    found: list[float] = []
+    for name, entry in template.items():
+        law = _law(entry)
+        if isinstance(law, Categorical):
+            found += [float(name in setting and setting[name] == c) / math.sqrt(2) for c in law.choices]
+        elif name not in setting:
+            found.append(0.5)
+        else:
+            plain: Callable[[Any], tuple[float, float]] = (
+                law.law.places if isinstance(law, Coordinate) else law.places
+            )
+            found.append(plain(setting[name])[1])
+    return np.array(found)
+
+
+def _predict(known: Array, values: Array, asked: Array, neighbours: int = 5) -> Array:
+    """Mean of the nearest values, weighted by inverse squared distance; a value that is known is itself."""
+    squared = ((asked[:, None] - known[None]) ** 2).sum(-1)
+    nearest = np.argsort(squared, axis=1, kind="stable")[:, :neighbours]
+    weights = 1.0 / (np.take_along_axis(squared, nearest, 1) + 1e-12)
+    return np.asarray((weights * values[nearest]).sum(1) / weights.sum(1))

@@ -1,0 +1,240 @@
+"""Priors learned from studies: they find what the studies agree on, and carry over to other data."""
+
+import json
+import math
+
+import numpy as np
+import optuna
+import pytest
+
+from inna_tune.space import (
+    Categorical,
+    Integer,
+    LogUniform,
+    Prior,
+    PriorFileError,
+    SearchSpace,
+    Uniform,
+    When,
+    learn,
+    portfolio,
+)
+from inna_tune.space.learn import CURVATURE
+from inna_tune.space.pictures import draw_space
+
+CURVATURES = (0.3, 12.0, 500.0)
+BEST = {"alpha": 0.1, "beta": 0.9, "lr": 1.5}  # pure: friction, damping ratio, stable-step ratio
+
+
+def pure(space, config):
+    found = dict(config)
+    for name in BEST:
+        law = space[name].law
+        found[name] = min(max(space[name].to_pure(config[name], config), law.low), law.high)
+    return found
+
+
+def loss(values, best=BEST):
+    """Lowest at ``best``, with the cosine law, and dropout 0.2."""
+    distance = sum(math.log(values[name] / best[name]) ** 2 for name in best)
+    return distance + (values["decay"] != "cosine") + (values["dropout"] - 0.2) ** 2 * 20
+
+
+def draw_flat(space, rng):
+    config = {}
+    for name in space:
+        if space.is_active(name, config):
+            config[name] = space.value(name, float(rng.random()), 0.0, config)
+    return config
+
+
+def toy_study(curvature, seed, n_trials=60, best=BEST, direction="minimize"):
+    space = SearchSpace.inna(curvature=curvature)
+    study = optuna.create_study(study_name=f"toy {seed}", direction=direction)
+    study.set_user_attr(CURVATURE, curvature)
+    rng = np.random.default_rng(seed)
+    sign = 1 if direction == "minimize" else -1
+    for _ in range(n_trials):
+        config = draw_flat(space, rng)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params=config,
+                distributions={name: space.distribution(name) for name in config},
+                value=sign * loss(pure(space, config), best),
+            )
+        )
+    return study
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return [toy_study(c, seed) for seed, c in enumerate(CURVATURES)]
+
+
+@pytest.mark.parametrize("kind", ["parametric", "empirical"])
+def test_the_law_is_where_the_winners_are_whatever_the_curvature(studies, kind):
+    prior = learn(studies, kind=kind)
+    for curvature in (1.0, 77.0):
+        space, _ = prior.at(curvature)
+        rng = np.random.default_rng(0)
+        drawn = [space.sample(rng) for _ in range(300)]
+        learned = np.median([loss(pure(space, d)) for d in drawn])
+        flat = np.median([loss(pure(space, draw_flat(space, rng))) for _ in range(300)])
+        assert learned < 0.7 * flat
+        for name in BEST:
+            low, high = space[name].law.ppf(0.1), space[name].law.ppf(0.9)
+            assert low < BEST[name] < high
+        weights = space["decay"].probabilities
+        assert weights[space["decay"].choices.index("cosine")] == max(weights)
+
+
+def test_maximizing_is_minimizing_turned_round(studies):
+    turned = [toy_study(c, seed, direction="maximize") for seed, c in enumerate(CURVATURES)]
+    assert learn(turned).space == learn(studies).space
+    assert learn(turned).portfolio == learn(studies).portfolio
+
+
+def test_every_study_weighs_the_same():
+    many = toy_study(1.0, 0, n_trials=400)
+    few = toy_study(1.0, 1, n_trials=30, best=BEST | {"lr": 10.0})
+    medians = [learn([study]).space["lr"].law.ppf(0.5) for study in (many, few)]
+    both = learn([many, few]).space["lr"].law.ppf(0.5)
+    assert math.log(both) == pytest.approx(np.log(medians).mean(), abs=0.35)
+
+
+def test_few_studies_say_less():
+    def width(n):
+        law = learn([toy_study(1.0, seed, 200) for seed in range(n)]).space["lr"].law
+        return math.log(law.ppf(0.9) / law.ppf(0.1))
+
+    assert width(1) > width(4)
+
+
+def test_moving_a_space_there_and_back_changes_nothing(studies):
+    space = learn(studies).space
+    moved = space.at_curvature(50.0)
+    assert moved["alpha"].high == pytest.approx(space["alpha"].high * math.sqrt(50.0))
+    assert moved["lr"].high == pytest.approx(space["lr"].high / math.sqrt(50.0))
+    back = moved.at_curvature(1.0)
+    for name in BEST:
+        assert back[name].low == pytest.approx(space[name].low)
+        assert back[name].law == space[name].law
+    # The bounds of the shipped space at a curvature are its bounds elsewhere, moved.
+    shipped = SearchSpace.inna(curvature=50.0)
+    for name in BEST:
+        assert SearchSpace.inna(curvature=1.0).at_curvature(50.0)[name].low == pytest.approx(
+            shipped[name].low
+        )
+    with pytest.raises(ValueError, match="curvature=-1"):
+        space.at_curvature(-1)
+
+
+def test_the_portfolio_covers_studies_that_want_different_things():
+    groups = [BEST, {"alpha": 0.02, "beta": 2.0, "lr": 8.0}]
+    studies = [toy_study(c, i, 80, best=groups[i % 2]) for i, c in enumerate((1.0, 4.0, 9.0, 16.0))]
+    found = portfolio(studies, 2)
+    assert len(found) == 2
+    for best in groups:
+        reached = min(loss(setting, best) for setting in found)
+        losses = [
+            loss(pure(SearchSpace.inna(curvature=1.0).at_curvature(s.user_attrs[CURVATURE]), t.params), best)
+            for s in studies
+            for t in s.trials
+        ]
+        assert reached < np.quantile(losses, 0.15)
+    # One more setting never makes the cover worse, and the first stays the first.
+    assert portfolio(studies, 1) == found[:1]
+
+
+def test_a_prior_travels_in_a_file(studies, tmp_path):
+    prior = learn(studies)
+    prior.save(tmp_path / "prior.json")
+    read = Prior.load(tmp_path / "prior.json")
+    assert read.space == prior.space
+    assert [dict(p) for p in read.portfolio] == [dict(p) for p in prior.portfolio]
+    assert [s["name"] for s in read.provenance["studies"]] == ["toy 0", "toy 1", "toy 2"]
+    assert read.provenance["studies"][0]["trials"] == 60
+    space, first = read.at(12.0)
+    for setting in first:
+        for name, value in setting.items():
+            distribution = space.distribution(name)
+            assert distribution._contains(distribution.to_internal_repr(value))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: [], "is no prior file"),
+        (lambda c: {"space": c["space"]}, "is no prior file; make one"),
+        (lambda c: c | {"inna_tune_prior": 99}, "format 99"),
+        (
+            lambda c: c | {"space": {"format": 1, "parameters": [{"name": "lr", "law": "Evil"}]}},
+            "'lr': unknown law",
+        ),
+        (lambda c: c | {"portfolio": [{"alpha": 1}]}, "lacks"),
+        (lambda c: c | {"portfolio": [{**c["portfolio"][0], "dropout": 7.0}]}, "dropout=7.0 lies outside"),
+        (lambda c: c | {"portfolio": "all"}, "portfolio"),
+        (lambda c: c | {"provenance": 3}, "provenance"),
+    ],
+)
+def test_a_file_that_is_no_prior_is_refused(studies, tmp_path, change, message):
+    path = tmp_path / "prior.json"
+    learn(studies).save(path)
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(PriorFileError, match=message):
+        Prior.load(path)
+
+
+def test_what_cannot_be_learned_from_is_named(studies):
+    with pytest.raises(ValueError, match="at least one"):
+        learn([])
+    with pytest.raises(ValueError, match="top=0"):
+        learn(studies, top=0)
+    with pytest.raises(ValueError, match="kind='best'"):
+        learn(studies, kind="best")
+    empty = optuna.create_study(study_name="empty")
+    with pytest.raises(ValueError, match="'empty' has no finished trial"):
+        learn([*studies, empty])
+    several = optuna.create_study(study_name="two", directions=["minimize", "minimize"])
+    with pytest.raises(ValueError, match="'two' has several objectives"):
+        learn([several])
+    other = optuna.create_study(study_name="other")
+    other.optimize(lambda t: t.suggest_float("x", 0, 1), n_trials=2)
+    with pytest.raises(ValueError, match="'other' has no curvature"):
+        learn([other])
+    other.set_user_attr(CURVATURE, 1.0)
+    with pytest.raises(ValueError, match="trial 0 has no parameter 'alpha'"):
+        learn([other])
+
+
+def test_any_space_can_be_learned_in_natural_values():
+    space = SearchSpace(
+        {
+            "depth": Integer(Uniform(1, 9)),
+            "rate": LogUniform(1e-4, 1.0),
+            "kind": Categorical(("a", "b", None)),
+            "power": When("kind", ("b",), Uniform(0, 1)),
+        }
+    )
+    study = optuna.create_study()
+    study.sampler = optuna.samplers.RandomSampler(seed=0)
+
+    def objective(trial):
+        config = space.suggest(trial)
+        return abs(config["depth"] - 6) + abs(math.log10(config["rate"]) + 2) + (config["kind"] != "b")
+
+    study.optimize(objective, n_trials=80)
+    learned = SearchSpace.from_studies([study], space=space)
+    assert list(learned) == list(space)
+    assert 4 <= learned["depth"].ppf(0.5) <= 8
+    assert 1e-3 < learned["rate"].ppf(0.5) < 1e-1
+    assert learned["kind"].probabilities[1] == max(learned["kind"].probabilities)
+    assert SearchSpace.from_json(json.loads(json.dumps(learned.to_json()))) == learned
+
+
+def test_a_space_has_a_picture(studies):
+    figure = draw_space(learn(studies).space)
+    labels = [ax.get_xlabel() for ax in figure.axes]
+    assert any("λ̂" in label for label in labels)
+    assert len(labels) == len(learn(studies).space)
+    figure.draw_without_rendering()
