@@ -186,7 +186,17 @@ def test_a_prior_is_learned_shown_and_used(folder):
     assert "'name': 'people'" in shown
     assert (folder / "prior.png").stat().st_size > 0
     fitted = run(
-        folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--study", "b", "--prior", "prior.json"
+        folder,
+        "fit",
+        "people.csv",
+        "--target",
+        "label",
+        "--trials",
+        "2",
+        "--study",
+        "b",
+        "--prior",
+        "prior.json",
     )
     assert "--prior prior.json" in fitted.stdout
     (folder / "broken.json").write_text("{")

@@ -184,7 +184,12 @@ class _Waves(NumericEmbedding):
     def _angles(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """2π c x, [P F, K, B]: an outer product for each column."""
         frequency = self._angular_scale * parameters[f"{PREFIX}.frequency"].reshape(-1, self.n_frequencies, 1)
-        return torch.bmm(frequency, x.reshape(-1, 1, x.shape[-1]))
+        numbers = x.reshape(-1, 1, x.shape[-1])
+        if len(frequency) == 1:
+            # The gradient of a product that is alone goes through a matrix-vector routine, which rounds another way than
+            # what computes several: a member's weights would depend on its company.
+            return torch.bmm(frequency.expand(2, -1, -1), numbers.expand(2, -1, -1))[:1]
+        return torch.bmm(frequency, numbers)
 
     def _draw_frequency(self, generator: torch.Generator, n_columns: int) -> tuple[Tensor, Tensor]:
         """The parameter, and ω² = (2π c)², each [n_columns, K]."""

@@ -308,3 +308,22 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
     torch.testing.assert_close(
         population.tensors["layers.0.bias"].detach(), start["layers.0.bias"], rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("embedding", ["periodic", "pbld", "piecewise"])
+@pytest.mark.parametrize("n_numeric", [1, 3])
+def test_an_embedded_column_has_the_same_bits_in_any_company(embedding, n_numeric, dtype):
+    net = TabularNet(N_COLUMNS, (32,), N_CLASSES, n_numeric=n_numeric, numeric_embedding=embedding)
+    members = [make_member(seed, n_train=57, n_validation=0, dropout=0.2) for seed in range(5)]
+
+    def trained(chosen):
+        population = Population(
+            net, make_table(dtype), chosen, CrossEntropy(), batch_size=64, horizon=4, stacked=True
+        )
+        for epoch in range(4):
+            population.train_epoch(population.learning_rates(epoch))
+        return population.flat[0]
+
+    assert torch.equal(trained(members[:1]), trained(members))
+    assert torch.equal(trained(members[:1]), trained(members[:2]))
