@@ -1,4 +1,4 @@
-"""Flat studies of INNA on real tables: what the shipped prior is learned from.
+"""Flat studies of INNA on real tables: what the prior beside is learned from.
 
     INNA_TUNE_DATA=folder python studies/tabular_inna/run.py [--tables a,b] [--trials 96] [--seeds 1]
 

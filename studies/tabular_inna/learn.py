@@ -1,8 +1,8 @@
-"""Learn the shipped prior from the flat studies beside: one command.
+"""Learn a prior and its portfolio from the flat studies beside: one command.
 
-    python studies/tabular_inna/ship.py
+    python studies/tabular_inna/learn.py
 
-reads ``trials.csv`` and writes ``inna_tune/space/shipped.json``.
+reads ``trials.csv`` and writes ``prior.json``, for ``inna-tune fit --prior`` and ``InnaSearchCV(space=Prior.load(...))``.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from inna_tune.space import SearchSpace, learn
 from inna_tune.space.learn import CURVATURE
 
 TRIALS = Path(__file__).parent / "trials.csv"
-SHIPPED = Path(__file__).parents[2] / "inna_tune" / "space" / "shipped.json"
+PRIOR = Path(__file__).parent / "prior.json"
 
 
 def studies(frame, *, natural=False):
@@ -49,7 +49,7 @@ def studies(frame, *, natural=False):
 def main():
     """Learn and write."""
     prior = learn(studies(pd.read_csv(TRIALS)))
-    prior.save(SHIPPED)
+    prior.save(PRIOR)
     for row in prior.rows():
         print(*row)
     for settings in prior.portfolio:
