@@ -1,0 +1,21 @@
+"""The command line: ``inna-tune fit, predict, studies, show, prior``. It says nothing of its own: the rooms below do the work.
+
+Every command is in a module of this package and joins the app when that is imported; what they share is in `console`.
+"""
+
+import sys
+
+# In the order in which the help lists the commands.
+from inna_tune.cli import fitting, looking, prior  # noqa: F401
+from inna_tune.cli.console import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point of the ``inna-tune`` command."""
+    import optuna
+
+    # This process is ours alone, and the progress line says what Optuna's messages would.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sys.exit(app())

@@ -1,0 +1,62 @@
+"""``inna-tune studies`` and ``show``."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out, settings_text
+
+
+@app.command()
+def studies(storage: Storage = DEFAULT_STORAGE) -> None:
+    """List the studies of a database.
+
+    Example: [bold]inna-tune studies[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.overview import list_studies
+
+        listed = Table("study", "metric", "best", "complete", "pruned", "failed", "running", "begun")
+        for row in list_studies(storage):
+            best = "" if row.best is None else f"{row.best:.5g}"
+            begun = "" if row.begun is None else f"{row.begun:%Y-%m-%d %H:%M}"
+            listed.add_row(
+                row.name,
+                row.metric,
+                best,
+                str(row.complete),
+                str(row.pruned),
+                str(row.failed),
+                str(row.running),
+                begun,
+            )
+        out.print(listed)
+
+
+@app.command()
+def show(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    storage: Storage = DEFAULT_STORAGE,
+    best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=1)] = 5,
+) -> None:
+    """Describe a study and its best trials.
+
+    Example: [bold]inna-tune show churn --best 10[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.overview import describe_study
+
+        found = describe_study(storage, study, n_best=best)
+        for line in found.lines:
+            out.print(line, markup=False)
+        listed = Table("trial", found.metric, "epochs", "seconds", "settings")
+        for trial in found.best:
+            listed.add_row(
+                str(trial.number),
+                f"{trial.score:.5g}",
+                str(trial.epochs),
+                f"{trial.seconds:.1f}",
+                settings_text(trial.settings),
+            )
+        out.print(listed)

@@ -1,0 +1,76 @@
+"""``inna-tune prior learn`` and ``prior show``."""
+
+import shlex
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out, settings_text
+
+prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
+app.add_typer(prior_app, name="prior")
+
+
+@prior_app.command("learn")
+def prior_learn(
+    studies: Annotated[list[str], typer.Argument(help="Names of finished studies.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Prior file to write.")],
+    storage: Storage = DEFAULT_STORAGE,
+    top: Annotated[float, typer.Option(help="Share of each study's trials that count as its best.")] = 0.1,
+    portfolio: Annotated[int, typer.Option(help="Settings to try first.", min=0)] = 8,
+) -> None:
+    """Learn a prior from finished studies: where their best settings lie, in numbers that fit any data.
+
+    Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.space import learn
+        from inna_tune.study.overview import load_study
+        from inna_tune.study.tuning import check_output
+
+        path = check_output(output)
+        found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
+        found.save(path)
+        _print_prior(found)
+        out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
+        out.print(
+            f"Use: {shlex.join(['inna-tune', 'fit', 'TABLE', '--target', 'COLUMN', '--prior', str(path)])}",
+            markup=False,
+        )
+
+
+@prior_app.command("show")
+def prior_show(
+    file: Annotated[str, typer.Argument(help="Prior file.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Picture of the laws to write (.png, .svg, .pdf).")
+    ] = None,
+) -> None:
+    """Describe a prior: its laws, what is tried first, and what it was learned from.
+
+    Example: [bold]inna-tune prior show prior.json -o prior.png[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.space import Prior
+
+        found = Prior.load(file)
+        _print_prior(found)
+        for number, settings in enumerate(found.portfolio, 1):
+            out.print(f"First {number}: {settings_text(dict(settings))}", markup=False)
+        for study in found.provenance.get("studies", ()):
+            out.print(f"From: {study}", markup=False)
+        if output is not None:
+            from inna_tune.space.pictures import draw_space
+            from inna_tune.study.tuning import check_output
+
+            path = check_output(output)
+            draw_space(found.space).savefig(path)
+            out.print(f"Picture: {path}", markup=False)
+
+
+def _print_prior(prior: Any) -> None:
+    listed = Table("parameter", "number", "5%", "median", "95%", "choices")
+    for name, number, quantiles, choices in prior.rows():
+        listed.add_row(name, number, *(quantiles or ("", "", "")), choices)
+    out.print(listed)
