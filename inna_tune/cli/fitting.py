@@ -53,6 +53,7 @@ def fit(
     """
     with one_line_errors():
         from inna_tune.space import Prior
+        from inna_tune.space.evidence import MISLEADING, misleading_text
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem, read_table
         from inna_tune.study.tuning import check_output, tune
@@ -103,6 +104,8 @@ def fit(
         save(search.best_estimator_, path, extra=notes)
         _print_scores(report)
         out.print("Best settings: " + settings_text(search.best_params_), markup=False)
+        if misled := misleading_text(search.study_.user_attrs.get(MISLEADING, {})):
+            out.print(misled, markup=False)
         out.print(
             f"Study: {name} in {redact_url(storage)} ({len(search.study_.trials)} trials)", markup=False
         )

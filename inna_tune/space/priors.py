@@ -7,7 +7,7 @@ as its constructor, written to JSON as a plain dict.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from functools import cached_property
 from numbers import Real as RealNumber
@@ -143,6 +143,11 @@ def quiet_log(value: Array) -> Real:
         return np.log(value)
 
 
+def _clip(x: Any, low: float, high: float) -> Any:
+    """`numpy.clip` for numbers in order, several times as quick on single ones."""
+    return np.minimum(np.maximum(x, low), high)
+
+
 def is_finite(value: Any) -> bool:
     """Whether a value is a finite real number, bools excepted."""
     return not isinstance(value, bool) and isinstance(value, RealNumber) and math.isfinite(value)
@@ -189,11 +194,11 @@ class Continuous(Law):
     def _log_pdf(self, x: Array) -> Real: ...
 
     def cdf(self, x: Any) -> Real:
-        inside = np.clip(np.asarray(x, dtype=np.float64), self.low, self.high)
-        return lower(np.clip(self._cdf(inside), 0.0, 1.0))
+        inside = _clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        return lower(_clip(self._cdf(inside), 0.0, 1.0))
 
     def ppf(self, q: Real) -> Any:
-        return lower(np.clip(self._ppf(probabilities(q)), self.low, self.high))
+        return lower(_clip(self._ppf(probabilities(q)), self.low, self.high))
 
     def log_pdf(self, x: Any) -> Real:
         x = np.asarray(x, dtype=np.float64)
@@ -203,14 +208,14 @@ class Continuous(Law):
     def flat_cdf(self, x: Real) -> Real:
         """Place of `x` between the bounds, on the law's scale: 0 at `low`, 1 at `high`."""
         start, width = self._scale
-        inside = np.clip(np.asarray(x, dtype=np.float64), self.low, self.high)
-        return lower(np.clip(((np.log(inside) if self.log else inside) - start) / width, 0.0, 1.0))
+        inside = _clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        return lower(_clip(((np.log(inside) if self.log else inside) - start) / width, 0.0, 1.0))
 
     def flat_ppf(self, q: Real) -> Real:
         """Value at place `q` between the bounds, on the law's scale."""
         start, width = self._scale
         t = start + width * np.asarray(q, dtype=np.float64)
-        return lower(np.clip(np.exp(t) if self.log else t, self.low, self.high))
+        return lower(_clip(np.exp(t) if self.log else t, self.low, self.high))
 
     @cached_property
     def _scale(self) -> tuple[float, float]:
@@ -228,12 +233,36 @@ class Continuous(Law):
     def mixture_ppf(self, u: float, weight: float) -> Any:
         if weight == 1:
             return self.ppf(u)
-        flat = _solve(lambda s: weight * self.cdf(self.flat_ppf(s)) + (1 - weight) * s, u)
-        return self.flat_ppf(flat)
+        return self.flat_ppf(self._solve(u, weight))
 
     def _ppf_by_search(self, q: Array) -> Array:
-        places = [_solve(lambda s: self.cdf(self.flat_ppf(s)), value) for value in q.ravel()]
+        places = [self._solve(value, 1.0) for value in q.ravel()]
         return np.asarray(self.flat_ppf(np.reshape(places, q.shape)))
+
+    @cached_property
+    def _grid(self) -> tuple[Array, Array]:
+        """Places between the bounds, and the distribution function there: between which two a quantile lies."""
+        places = np.linspace(0.0, 1.0, 1025)
+        return places, np.asarray(self.cdf(self.flat_ppf(places)))
+
+    def _solve(self, u: float, weight: float) -> float:
+        """Place between the bounds at which the mixture of the law and its flat counterpart reaches `u`."""
+        from scipy.optimize import brentq
+
+        # Closer to the ends than rounding can tell, the quantile is the bound itself.
+        if u <= 1e-16 or u >= 1 - 1e-15:
+            return 1.0 if u > 0.5 else 0.0
+        places, law = self._grid
+        index = int(np.searchsorted(weight * law + (1 - weight) * places, u))
+        low, high = float(places[max(index - 1, 0)]), float(places[min(index, len(places) - 1)])
+
+        def excess(place: float) -> float:
+            return float(weight * self.cdf(self.flat_ppf(place)) + (1 - weight) * place - u)
+
+        if not (excess(low) <= 0 <= excess(high)):
+            low, high = 0.0, 1.0  # rounding has put it into the next cell
+        # Close to an end, where digits of `u` are few, more than the usual hundred iterations may be needed.
+        return float(brentq(excess, low, high, xtol=1e-18, rtol=4 * np.finfo(float).eps, maxiter=2000))
 
     def widened(self, margin: float) -> Self:
         """The same law on bounds moved outwards."""
@@ -242,18 +271,6 @@ class Continuous(Law):
     @property
     def distribution(self) -> BaseDistribution:
         return FloatDistribution(self.low, self.high, log=self.log)
-
-
-def _solve(increasing: Callable[[float], float], target: float) -> float:
-    """Where a function that rises from 0 to 1 on [0, 1] reaches the target."""
-    from scipy.optimize import brentq
-
-    # Closer to the ends than rounding can tell, the quantile is the bound itself.
-    if target <= 1e-16 or target >= 1 - 1e-15:
-        return 1.0 if target > 0.5 else 0.0
-    # Close to an end, where digits of the target are few, more than the usual hundred iterations may be needed.
-    precision = {"xtol": 1e-18, "rtol": 4 * np.finfo(float).eps, "maxiter": 2000}
-    return float(brentq(lambda s: increasing(s) - target, 0.0, 1.0, **precision))
 
 
 class _Flat(Continuous):

@@ -1,19 +1,23 @@
 """PriorSampler: any Optuna sampler, seeing a study through the priors of a space."""
 
+import logging
+import math
 import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler, PartialFixedSampler, TPESampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.trial import FrozenTrial, TrialState
 
+from inna_tune.space.evidence import MISLEADING, is_misleading
 from inna_tune.space.space import SearchSpace
+from inna_tune.space.view import UNIT, StudyView
 
-_UNIT = FloatDistribution(0.0, 1.0)
+logger = logging.getLogger(__name__)
 
 
 class PriorSampler(BaseSampler):
@@ -21,14 +25,18 @@ class PriorSampler(BaseSampler):
 
     Each parameter x of the space is shown to the base sampler as u = F(x), and what it suggests is mapped back by
     x = F⁻¹(u). F is the distribution function of w · prior + (1 − w) · flat, flat being (log-)uniform over the bounds, with
-    w = k / (k + n) and n the finished trials of the study: evidence outweighs a prior that is wrong. The study stores
-    natural values, so that every tool of Optuna reads it. Parameters that are not in the space pass unchanged.
+    w = k / (k + n) and n the finished trials of the study: evidence outweighs a prior that is wrong. Where the best tenth of
+    the trials lie where the prior of a parameter said they would not, that parameter's k shrinks by their likelihood against
+    the flat law (`inna_tune.space.evidence`), the study says so in its user attribute ``inna_tune:misleading_priors``, and the
+    log warns once. The study stores natural values, so that every tool of Optuna reads it. Parameters that are not in the
+    space pass unchanged.
 
     Parameters
     ----------
     base_sampler : optuna.samplers.BaseSampler or None
         TPE, GP, CMA-ES, QMC, random, …; None: ``TPESampler()``. Categorical parameters reach it as numbers too, each choice
-        as a cell as wide as it is probable.
+        as a cell as wide as it is probable. Constraints belong into the objective (``trial.set_constraint``): a
+        ``constraints_func`` of the base sampler is given the trials as they are stored.
     space : SearchSpace
         The priors.
     k : float, default=10
@@ -56,6 +64,16 @@ class PriorSampler(BaseSampler):
             raise TypeError(f"base_sampler={base_sampler!r} must be an Optuna sampler, or None for TPE")
         if isinstance(base_sampler, PriorSampler):
             raise TypeError("base_sampler is a PriorSampler already; give the sampler inside it")
+        if isinstance(base_sampler, PartialFixedSampler):
+            raise TypeError(
+                "base_sampler=PartialFixedSampler: its values are natural ones, so put it around: "
+                "PartialFixedSampler(fixed, PriorSampler(base, space))"
+            )
+        if isinstance(base_sampler, GridSampler | BruteForceSampler):
+            raise TypeError(
+                f"base_sampler={type(base_sampler).__name__} goes through natural values of its own, for which no prior "
+                "counts; use it without PriorSampler"
+            )
         if not isinstance(space, SearchSpace):
             raise TypeError(f"space={space!r} must be a SearchSpace")
         if not k >= 0:
@@ -64,7 +82,8 @@ class PriorSampler(BaseSampler):
         self._space = space
         self._k = float(k)
         self._seed = seed
-        self._view: _StudyView | None = None
+        self._looked_for: int | None = None
+        self._view: StudyView | None = None
         if seed is not None:
             _reseed(self._base_sampler, np.random.SeedSequence(seed))
 
@@ -73,15 +92,27 @@ class PriorSampler(BaseSampler):
         """The priors."""
         return self._space
 
-    def weight(self, n_finished: int) -> float:
-        """Share w of the prior in the mixture after a number of finished trials."""
-        return 1.0 if self._k == float("inf") else self._k / max(self._k + n_finished, 1e-300)
+    def weight(self, n_finished: int, evidence: float = 0.0) -> float:
+        """Share w of the prior in the mixture.
+
+        Parameters
+        ----------
+        n_finished : int
+            Finished trials.
+        evidence : float, default=0.0
+            Mean log-likelihood of the best trials under the prior over that under the flat law; only what is below zero
+            counts.
+        """
+        if self._k == math.inf:
+            return 1.0
+        k = self._k * math.exp(min(evidence, 0.0))
+        return k / max(k + n_finished, 1e-300)
 
     def __str__(self) -> str:
         return f"PriorSampler({type(self._base_sampler).__name__})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_view": None}
+        return {**self.__dict__, "_view": None, "_looked_for": None}
 
     # ------------------------------------------------------------------ what Optuna asks
 
@@ -100,7 +131,7 @@ class PriorSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
         """The base sampler's choice of parameters to sample together, with their natural distributions."""
-        view = self._look_at(study)
+        view = self._look_at(study, trial=trial)
         inferred = self._base_sampler.infer_relative_search_space(view, view.trial(trial))
         found = {n: self._space.distribution(n) if n in self._space else d for n, d in inferred.items()}
         # What a parameter depends on must be chosen with it, or it waits for its turn.
@@ -111,14 +142,16 @@ class PriorSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Values for parameters sampled together, natural."""
         self._start_stream(trial)
-        view = self._look_at(study)
-        units = {n: _UNIT if n in self._space else d for n, d in search_space.items()}
+        view = self._look_at(study, trial=trial)
+        units = {n: UNIT if n in self._space else d for n, d in search_space.items()}
         drawn = self._base_sampler.sample_relative(view, view.trial(trial), units)
         values = {n: v for n, v in drawn.items() if n not in self._space}
         known = dict(trial.params)
         for name in self._space:
             if name in drawn and self._space.is_placeable(name, known):
-                known[name] = values[name] = self._space.value(name, float(drawn[name]), view.weight, known)
+                known[name] = values[name] = self._space.value(
+                    name, float(drawn[name]), view.weight(name), known
+                )
         return values
 
     def sample_independent(
@@ -126,7 +159,7 @@ class PriorSampler(BaseSampler):
     ) -> Any:
         """A value for one parameter, natural."""
         self._start_stream(trial, param_name)
-        view = self._look_at(study)
+        view = self._look_at(study, trial=trial)
         if param_name not in self._space or param_distribution != self._space.distribution(param_name):
             return self._base_sampler.sample_independent(
                 view, view.trial(trial), param_name, param_distribution
@@ -136,15 +169,23 @@ class PriorSampler(BaseSampler):
                 f"parameter {param_name!r} depends on others that have no value yet: suggest the space's parameters in "
                 "its order, as SearchSpace.suggest does"
             )
-        u = self._base_sampler.sample_independent(view, view.trial(trial), param_name, _UNIT)
-        return self._space.value(param_name, float(u), view.weight, trial.params)
+        u = self._base_sampler.sample_independent(view, view.trial(trial), param_name, UNIT)
+        return self._space.value(param_name, float(u), view.weight(param_name), trial.params)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Pass on."""
+        """Pass on; say which priors mislead, where that has changed."""
         view = self._look_at(study)
         self._base_sampler.after_trial(view, view.trial(trial), state, values)
+        misleading = {n: round(e, 3) for n, e in view.evidence.items() if is_misleading(e)}
+        if self._k != math.inf and misleading.keys() != study.user_attrs.get(MISLEADING, {}).keys():
+            study.set_user_attr(MISLEADING, misleading)
+            if misleading:
+                logger.warning(
+                    "the best trials lie where the prior of %s said they would not; its weight is lowered",
+                    ", ".join(misleading),
+                )
 
     # ------------------------------------------------------------------ streams and views
 
@@ -155,11 +196,15 @@ class PriorSampler(BaseSampler):
             words = [self._seed, trial.number, zlib.crc32(name.encode())]
             _reseed(self._base_sampler, np.random.SeedSequence(words))
 
-    def _look_at(self, study: optuna.Study) -> Any:
+    def _look_at(self, study: optuna.Study, *, trial: FrozenTrial | None = None) -> Any:
+        """The view of a study as it stands now, or as it stood when this trial began if no other began since."""
         view = self._view
         if view is None or view.storage is not study._storage or view.study_id != study._study_id:
-            view = self._view = _StudyView(self._space, study._storage, study._study_id)
-        view.refresh(study, self)
+            view = self._view = StudyView(self._space, study._storage, study._study_id)
+            self._looked_for = None
+        if trial is None or self._looked_for != trial._trial_id:
+            view.refresh(study, self.weight)
+            self._looked_for = None if trial is None else trial._trial_id
         return view
 
 
@@ -184,102 +229,3 @@ def _reseed(sampler: Any, root: np.random.SeedSequence) -> None:
                 pending.append(attribute)
     for state, child in zip(states, root.spawn(len(states)), strict=True):
         state.rng.seed(child.generate_state(4))
-
-
-class _StudyView:
-    """A study as the base sampler sees it: the same, but parameters of the space are places in [0, 1].
-
-    The places of a finished trial by prior and by flat law never change, so they are computed once; when the weight of
-    the prior changes, only their mixture is made anew.
-    """
-
-    def __init__(self, space: SearchSpace, storage: Any, study_id: int) -> None:
-        self.space, self.storage, self.study_id = space, storage, study_id
-        self.weight = 1.0
-        self._study: Any = None
-        self._finished: dict[int, tuple[FrozenTrial, dict[str, tuple[float, float]], dict[str, Any]]] = {}
-        self._mixed_with: float | None = None
-
-    def refresh(self, study: optuna.Study, sampler: PriorSampler) -> None:
-        """Take in what the storage holds now."""
-        self._study = study
-        trials = study._get_trials(deepcopy=False, use_cache=True)
-        done = [t for t in trials if t.state.is_finished()]
-        self.weight = sampler.weight(len(done))
-        fresh = [t for t in done if t._trial_id not in self._finished]
-        for trial in fresh:
-            places, others = self._placed(trial)
-            self._finished[trial._trial_id] = (_copied(trial, places, others), places, others)
-        if fresh or self._mixed_with != self.weight:
-            for seen, places, others in self._finished.values():
-                seen.params = self._mixed(places) | others
-            self._mixed_with = self.weight
-
-    def _placed(self, trial: FrozenTrial) -> tuple[dict[str, tuple[float, float]], dict[str, Any]]:
-        """The places of a trial's parameters of the space, and its other parameters."""
-        places: dict[str, tuple[float, float]] = {}
-        others: dict[str, Any] = {}
-        for name, value in trial.params.items():
-            if name not in self.space:
-                others[name] = value
-            elif self.space.is_placeable(name, trial.params):
-                places[name] = self.space.places(name, value, trial.params)
-        return places, others
-
-    def _mixed(self, places: dict[str, tuple[float, float]]) -> dict[str, float]:
-        w = self.weight
-        return {name: w * prior + (1.0 - w) * flat for name, (prior, flat) in places.items()}
-
-    def trial(self, trial: FrozenTrial) -> FrozenTrial:
-        """One trial as the base sampler sees it."""
-        known = self._finished.get(trial._trial_id)
-        if known is not None:
-            return known[0]
-        places, others = self._placed(trial)
-        seen = _copied(trial, places, others)
-        seen.params = self._mixed(places) | others
-        return seen
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Any = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        trials = self._study._get_trials(deepcopy=False, states=states, use_cache=use_cache)
-        return [self.trial(t) for t in trials]
-
-    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        """The trials, parameters as places."""
-        return self._get_trials(deepcopy, states)
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """All trials, parameters as places."""
-        return self._get_trials()
-
-    @property
-    def best_trial(self) -> FrozenTrial:
-        """The best trial, parameters as places."""
-        return self.trial(self._study.best_trial)
-
-    @property
-    def best_trials(self) -> list[FrozenTrial]:
-        """The trials on the Pareto front, parameters as places."""
-        return [self.trial(t) for t in self._study.best_trials]
-
-    @property
-    def best_params(self) -> dict[str, Any]:
-        """Parameters of the best trial as places."""
-        return self.best_trial.params
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_study" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self._study, name)
-
-
-def _copied(trial: FrozenTrial, places: dict[str, Any], others: dict[str, Any]) -> FrozenTrial:
-    """A shallow copy whose parameters of the space are numbers in [0, 1]; those without a place are left out."""
-    seen = object.__new__(FrozenTrial)
-    seen.__dict__.update(trial.__dict__)
-    known = trial.distributions
-    seen.distributions = {n: _UNIT if n in places else known[n] for n in known if n in places or n in others}
-    return seen

@@ -177,6 +177,26 @@ class SearchSpace(Mapping[str, Entry]):
         law = self._law(name)
         return law.places(value, before) if isinstance(law, Coordinate) else law.places(value)
 
+    def log_ratios(self, values: Mapping[str, Any]) -> dict[str, float]:
+        """Log of each prior's density over that of its flat counterpart, at the parameters that are there.
+
+        Parameters
+        ----------
+        values : mapping
+            Natural values of a configuration; names outside the space are left out.
+        """
+        found: dict[str, float] = {}
+        for name in self:
+            if name in values and self.is_placeable(name, values):
+                law, value = self._law(name), values[name]
+                if isinstance(law, Coordinate):
+                    # What the natural bounds have moved counts as the bound it was moved from.
+                    pure = min(max(law.to_pure(value, values), law.law.low), law.law.high)
+                    found[name] = law.law.log_ratio(pure)
+                else:
+                    found[name] = law.log_ratio(value)
+        return found
+
     def value(self, name: str, u: float, weight: float, before: Mapping[str, Any]) -> Any:
         """Natural value at quantile `u` of the mixture ``weight · prior + (1 - weight) · flat``.
 

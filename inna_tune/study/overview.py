@@ -8,6 +8,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from inna_tune.space.evidence import MISLEADING, misleading_text
 from inna_tune.study.fingerprint import FINGERPRINT
 from inna_tune.study.storage import StorageError, open_storage, storage_errors
 
@@ -114,6 +115,8 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
         f"Data: {data.get('rows', '?')} rows, {len(data.get('columns', []))} columns, target {data.get('target')!r}, "
         f"{data.get('task', '?')}, folds {data.get('cv', '?')}",
     ]
+    if misled := misleading_text(study.user_attrs.get(MISLEADING, {})):
+        lines.append(misled)
     trials.sort(key=lambda t: sign * float(t.value or 0.0))
     best = [
         TrialRow(

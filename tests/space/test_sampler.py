@@ -3,7 +3,15 @@ import pickle
 import numpy as np
 import optuna
 import pytest
-from optuna.samplers import GPSampler, PartialFixedSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BruteForceSampler,
+    GPSampler,
+    GridSampler,
+    PartialFixedSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.trial import TrialState
 from scipy import stats
 
@@ -211,6 +219,9 @@ def test_it_can_be_pickled():
         (("tpe", SPACE), "must be an Optuna sampler"),
         ((None, {"x": Uniform(0, 1)}), "must be a SearchSpace"),
         ((PriorSampler(None, SPACE), SPACE), "already"),
+        ((GridSampler({"alpha": [0.1]}), SPACE), "natural values of its own"),
+        ((BruteForceSampler(), SPACE), "natural values of its own"),
+        ((PartialFixedSampler({"alpha": 0.1}, RandomSampler()), SPACE), "put it around"),
         ((None, SPACE, -1), "k=-1"),
         ((None, SPACE, float("nan")), "k=nan"),
     ],

@@ -1,0 +1,76 @@
+"""Do the best trials of a study lie where the priors said they would?"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from inna_tune.space.space import SearchSpace
+
+MISLEADING = "inna_tune:misleading_priors"
+"""User attribute of a study: parameters whose priors mislead, and the evidence for it."""
+
+# Fewer trials, or winners, say nothing yet: of three winners at least one lies off by chance.
+_MIN_TRIALS = 10
+_MIN_WINNERS = 3
+
+
+def best_tenth(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
+    """The best tenth of the complete trials, three at least; none while there are fewer than ten."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
+    if len(complete) < _MIN_TRIALS:
+        return []
+    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+    count = max(_MIN_WINNERS, math.ceil(len(complete) / 10))
+    return sorted(complete, key=lambda t: (sign * float(t.value), t.number))[:count]  # type: ignore[arg-type]
+
+
+def mean_log_ratios(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Mean over the winners, for each parameter that at least three of them have."""
+    names = dict.fromkeys(name for own in ratios for name in own)
+    found = {name: [own[name] for own in ratios if name in own] for name in names}
+    return {
+        name: math.fsum(values) / len(values) for name, values in found.items() if len(values) >= _MIN_WINNERS
+    }
+
+
+def prior_evidence(study: optuna.Study, space: SearchSpace) -> dict[str, float]:
+    """How likely the best trials are under each prior, against the flat law over its bounds.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        Of one objective; otherwise there is no best tenth, and nothing is said.
+    space : SearchSpace
+
+    Returns
+    -------
+    dict of str to float
+        For each parameter the mean of log prior(x) - log flat(x) over the best tenth of the complete trials: below zero, the
+        prior said that they would lie elsewhere. Empty below ten trials.
+
+    Notes
+    -----
+    The mean counts the winners as one observation, since a sampler that has found a good region goes on drawing there.
+    Settings drawn by the prior lie where it is high, so that the evidence speaks for the prior too often, never against it.
+    """
+    if len(study.directions) != 1:
+        return {}
+    winners = best_tenth(study.get_trials(deepcopy=False), study.direction)
+    return mean_log_ratios([space.log_ratios(t.params) for t in winners])
+
+
+def is_misleading(evidence: float) -> bool:
+    """Whether the winners are less likely than under the flat law by a factor of e."""
+    return evidence < -1.0
+
+
+def misleading_text(evidence: Mapping[str, Any]) -> str:
+    """The user attribute in words; empty if no prior misleads."""
+    if not evidence:
+        return ""
+    parts = ", ".join(f"{name} ({math.exp(-float(e)):.3g} times)" for name, e in evidence.items())
+    return f"The best trials are less likely under the prior than without one, so its weight was lowered: {parts}"
