@@ -35,8 +35,7 @@ class PriorSampler(BaseSampler):
     ----------
     base_sampler : optuna.samplers.BaseSampler or None
         TPE, GP, CMA-ES, QMC, random, …; None: ``TPESampler()``. Categorical parameters reach it as numbers too, each choice
-        as a cell as wide as it is probable. Constraints belong into the objective (``trial.set_constraint``): a
-        ``constraints_func`` of the base sampler is given the trials as they are stored.
+        as a cell as wide as it is probable. A ``constraints_func`` of its own is called with natural values.
     space : SearchSpace
         The priors.
     k : float, default=10
@@ -146,9 +145,11 @@ class PriorSampler(BaseSampler):
         units = {n: UNIT if n in self._space else d for n, d in search_space.items()}
         drawn = self._base_sampler.sample_relative(view, view.trial(trial), units)
         values = {n: v for n, v in drawn.items() if n not in self._space}
-        known = dict(trial.params)
+        # An enqueued value replaces what is drawn for its name: the others are to be drawn given that one.
+        fixed = {n: v for n, v in trial.system_attrs.get("fixed_params", {}).items() if n in self._space}
+        known = trial.params | fixed
         for name in self._space:
-            if name in drawn and self._space.is_placeable(name, known):
+            if name in drawn and name not in fixed and self._space.is_placeable(name, known):
                 known[name] = values[name] = self._space.value(
                     name, float(drawn[name]), view.weight(name), known
                 )
@@ -177,7 +178,9 @@ class PriorSampler(BaseSampler):
     ) -> None:
         """Pass on; say which priors mislead, where that has changed."""
         view = self._look_at(study)
-        self._base_sampler.after_trial(view, view.trial(trial), state, values)
+        # Optuna's samplers look at the trial only to call constraints_func, whose author knows natural values.
+        constrained = getattr(self._base_sampler, "_constraints_func", None) is not None
+        self._base_sampler.after_trial(view, trial if constrained else view.trial(trial), state, values)
         misleading = {n: round(e, 3) for n, e in view.evidence.items() if is_misleading(e)}
         if self._k != math.inf and misleading.keys() != study.user_attrs.get(MISLEADING, {}).keys():
             study.set_user_attr(MISLEADING, misleading)

@@ -5,6 +5,7 @@ import optuna
 import pytest
 from optuna.samplers import (
     BruteForceSampler,
+    CmaEsSampler,
     GPSampler,
     GridSampler,
     PartialFixedSampler,
@@ -24,6 +25,7 @@ BASES = {
     "random": RandomSampler,
     "gp": lambda: GPSampler(n_startup_trials=3),
     "qmc": lambda: QMCSampler(seed=0),
+    "cma-es": lambda: CmaEsSampler(n_startup_trials=3, seed=0),
 }
 
 
@@ -142,6 +144,39 @@ def test_enqueued_trials_keep_their_values():
     assert {k: config[k] for k in wanted} == wanted
 
 
+def test_what_is_drawn_beside_an_enqueued_value_is_drawn_given_it():
+    class Middle(RandomSampler):
+        def infer_relative_search_space(self, study, trial):
+            return {name: SPACE.distribution(name) for name in ("alpha", "beta", "lr")}
+
+        def sample_relative(self, study, trial, search_space):
+            return dict.fromkeys(search_space, 0.5)
+
+    study = optuna.create_study(sampler=PriorSampler(Middle(), SPACE, seed=0))
+    study.enqueue_trial({"alpha": SPACE.distribution("alpha").high * 0.99})
+    for _ in range(2):
+        config = SPACE.suggest(study.ask())
+        for name in ("beta", "lr"):
+            pure = SPACE[name].to_pure(config[name], config)
+            assert pure == pytest.approx(SPACE[name].law.ppf(0.5), rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:`constraints_func`")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_constraints_function_of_the_base_sampler_sees_natural_values():
+    seen = []
+
+    def constraints(trial):
+        seen.append(dict(trial.params))
+        return (trial.params["lr"] - 0.5,)
+
+    base = TPESampler(n_startup_trials=2, constraints_func=constraints)
+    study = optuna.create_study(sampler=PriorSampler(base, SPACE, seed=0))
+    stored = run(study, 5)
+    assert seen == stored
+    assert [list(t.system_attrs["constraints"]) for t in study.trials] == [[p["lr"] - 0.5] for p in stored]
+
+
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 def test_partial_fixed_sampler_works_around_it():
     inner = PriorSampler(TPESampler(n_startup_trials=2), SPACE, seed=0)
@@ -213,6 +248,7 @@ def test_it_can_be_pickled():
     assert again.space == SPACE
 
 
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -220,8 +256,6 @@ def test_it_can_be_pickled():
         ((None, {"x": Uniform(0, 1)}), "must be a SearchSpace"),
         ((PriorSampler(None, SPACE), SPACE), "already"),
         ((GridSampler({"alpha": [0.1]}), SPACE), "natural values of its own"),
-        ((BruteForceSampler(), SPACE), "natural values of its own"),
-        ((PartialFixedSampler({"alpha": 0.1}, RandomSampler()), SPACE), "put it around"),
         ((None, SPACE, -1), "k=-1"),
         ((None, SPACE, float("nan")), "k=nan"),
     ],
@@ -229,6 +263,14 @@ def test_it_can_be_pickled():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises((TypeError, ValueError), match=message):
         PriorSampler(*arguments)
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_samplers_with_values_of_their_own_are_refused():
+    with pytest.raises(TypeError, match="natural values of its own"):
+        PriorSampler(BruteForceSampler(), SPACE)
+    with pytest.raises(TypeError, match="put it around"):
+        PriorSampler(PartialFixedSampler({"alpha": 0.1}, RandomSampler()), SPACE)
 
 
 def test_conditional_parameters_come_and_go():
