@@ -8,7 +8,8 @@ out for the score) over the same settings, five trials at a time, without prunin
 
 * ``flat``: TPE over the pure numbers, their bounds the shipped ones, no prior (PriorSampler with k = 0);
 * ``plain``: TPE as Optuna has it, over natural lr, alpha and beta;
-* ``learned``: PriorSampler(TPE) with the prior learned from the flat studies of the nine other tables;
+* ``learned``: PriorSampler(TPE) with the prior learned from the flat studies of the other tables of its task (four; classes
+  and values ask for other settings);
 * ``portfolio``: the same, and its eight settings tried first;
 * ``natural``: learned from the same studies in natural values of lr, alpha and beta, not in pure numbers;
 * ``shipped``: the priors of ``SearchSpace.inna``, set by hand;
@@ -64,8 +65,9 @@ def wrong_space(space, best):
 
 def prepare(method, table, trials, seed):
     """Space and sampler of a method on a table; both may be None, for those of InnaSearchCV."""
-    others = trials[trials.table != table]
     own = trials[trials.table == table]
+    values = (trials.task == "regression") == (own.task.iloc[0] == "regression")
+    others = trials[(trials.table != table) & values]
     curvature = float(own.curvature.iloc[0])
     pure = SearchSpace.inna(curvature=curvature)
     tpe = optuna.samplers.TPESampler(seed=seed)

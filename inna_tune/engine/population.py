@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
+from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
@@ -415,11 +416,11 @@ class Population:
             if member.dropout > 0:
                 own = mask[i, : batch.counts[i]]
                 if self._kinds is None:
-                    own.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+                    fill_dropout(own, member.dropout, stream)
                     continue
                 present, place = self._kinds[batch.rows[i, : len(own)].cpu()].unique(return_inverse=True)
                 drawn = own.new_empty(len(present), own.shape[1])
-                drawn.bernoulli_(1.0 - member.dropout, generator=stream).div_(1.0 - member.dropout)
+                fill_dropout(drawn, member.dropout, stream)
                 own.copy_(drawn[place])
         return mask.to(self.device)
 
