@@ -526,36 +526,6 @@ def test_bounds_must_not_be_reversed(laws, data):
         dataclasses.replace(law, low=law.high, high=law.low)
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
-@pytest.mark.parametrize("law", [Integer, Stepped])
-def test_a_step_must_be_positive_and_finite(law, wrong):
-    with pytest.raises(ValueError, match="step="):
-        law(Uniform(0, 4), wrong)
-
-
-@pytest.mark.parametrize("weights", [[-1, 2], [0, 0], [math.nan, 1], [math.inf, 1], [1], [1, 1, 1]])
-def test_weights_must_be_a_law_over_the_entries(weights):
-    with pytest.raises(ValueError, match="weights="):
-        Categorical(["a", "b"], weights)
-    with pytest.raises(ValueError, match="weights="):
-        Empirical([0.1, 0.2], weights=weights, low=0, high=1)
-    if len(weights) == 2:
-        with pytest.raises(ValueError, match="weights="):
-            Mixture([(weight, Uniform(0, 1)) for weight in weights])
-
-
-@pytest.mark.parametrize("values", [[], [math.nan], [-0.1], [1.1], [[0.1]]])
-def test_empirical_values_must_lie_within_the_bounds(values):
-    with pytest.raises(ValueError, match="values must be one or more numbers within"):
-        Empirical(values, low=0, high=1)
-
-
-@pytest.mark.parametrize("choices", [["a", "a"], [1, True], [[1]], [math.nan], "ab", []])
-def test_choices_must_be_plain_and_distinct(choices):
-    with pytest.raises(ValueError, match="Categorical: choice"):
-        Categorical(choices)
-
-
 def test_a_quantile_close_to_the_end_of_a_mixture_is_found():
     low, high = 0.841736565526522, 1.262604848289783
     bounds = {"low": low, "high": high}

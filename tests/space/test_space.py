@@ -4,150 +4,17 @@ import logging
 import numpy as np
 import optuna
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from inna_tune.optim.dynamics import pure_numbers, settings_from_curvature
 from inna_tune.space import (
-    Beta,
     Categorical,
-    Empirical,
-    Gamma,
-    Integer,
-    LogNormal,
-    LogUniform,
-    Mixture,
-    Normal,
     SearchSpace,
-    Stepped,
     Uniform,
     When,
 )
 from inna_tune.space.coordinates import StableStep
-from inna_tune.space.priors import Law
-
-CONTINUOUS = [
-    Uniform(-2.0, 3.0),
-    LogUniform(1e-5, 10.0),
-    Normal(1.0, 2.0, low=-3.0, high=4.0),
-    Normal(0.0, 1.0, low=6.0, high=9.0),
-    LogNormal(0.1, 1.5, low=1e-4, high=5.0),
-    Beta(2.0, 5.0),
-    Beta(0.7, 3.0, low=-1.0, high=4.0),
-    Gamma(2.0, 0.5, low=0.01, high=8.0),
-    Mixture([(0.3, Uniform(0.0, 1.0)), (0.7, Normal(2.0, 0.3, low=0.0, high=4.0))]),
-    Empirical([0.1, 0.2, 0.25, 0.9], low=0.0, high=1.0),
-]
-SEPARATE = [
-    Integer(Uniform(1, 9)),
-    Integer(LogUniform(1, 64)),
-    Stepped(Normal(0.0, 1.0, low=-2.0, high=2.0), 0.25),
-    Categorical(["a", "b", None, 3]),
-    Categorical([True, "x", 2.5], [1.0, 0.0, 3.0]),
-]
-LAWS = CONTINUOUS + SEPARATE
-
-
-@pytest.mark.parametrize("law", CONTINUOUS, ids=repr)
-@settings(max_examples=60, deadline=None)
-@given(q=st.floats(0.0, 1.0))
-def test_ppf_then_cdf_is_the_identity(law, q):
-    x = law.ppf(q)
-    assert law.low <= x <= law.high
-    assert law.cdf(x) == pytest.approx(q, abs=1e-9)
-
-
-@pytest.mark.parametrize("law", CONTINUOUS, ids=repr)
-@settings(max_examples=60, deadline=None)
-@given(place=st.floats(0.0, 1.0))
-def test_cdf_then_ppf_is_the_identity_where_there_is_weight(law, place):
-    x = float(law.flat_ppf(place))
-    assume(law.log_pdf(x) > np.log(1e-5))
-    assert law.ppf(law.cdf(x)) == pytest.approx(x, rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("law", CONTINUOUS, ids=repr)
-def test_density_is_the_slope_of_the_distribution(law):
-    x = law.flat_ppf(np.linspace(0.02, 0.98, 400))
-    step = 1e-6 * (law.high - law.low) if not law.log else 1e-6 * x
-    slope = (law.cdf(x + step) - law.cdf(x - step)) / (2 * step)
-    np.testing.assert_allclose(np.exp(law.log_pdf(x)), slope, rtol=2e-3, atol=1e-6)
-    assert law.log_pdf(law.low - 1) == law.log_pdf(law.high + 1) == -np.inf
-
-
-def test_laws_are_those_of_scipy_between_their_bounds():
-    x = np.linspace(0.02, 3.9, 50)
-    for law, reference in [
-        (Normal(1.0, 2.0, low=0.0, high=4.0), stats.norm(1.0, 2.0)),
-        (LogNormal(0.5, 0.8, low=0.01, high=4.0), stats.lognorm(0.8, scale=0.5)),
-        (Gamma(2.0, 0.5, low=0.01, high=4.0), stats.gamma(2.0, scale=0.5)),
-        (Beta(2.0, 5.0, low=0.0, high=4.0), stats.beta(2.0, 5.0, scale=4.0)),
-    ]:
-        below, mass = reference.cdf(law.low), reference.cdf(law.high) - reference.cdf(law.low)
-        np.testing.assert_allclose(law.cdf(x), (reference.cdf(x) - below) / mass, atol=1e-12)
-        np.testing.assert_allclose(law.log_pdf(x), reference.logpdf(x) - np.log(mass), rtol=1e-9)
-
-
-@pytest.mark.parametrize("law", LAWS, ids=repr)
-def test_json_round_trip(law):
-    again = Law.from_json(json.loads(json.dumps(law.to_json())))
-    assert again == law
-    assert repr(again) == repr(law)
-
-
-@pytest.mark.parametrize("law", LAWS, ids=repr)
-def test_what_is_drawn_is_what_optuna_may_store(law):
-    distribution = law.distribution
-    for value in (law.ppf(u) for u in np.linspace(0.0, 1.0, 41)):
-        assert distribution._contains(distribution.to_internal_repr(value))
-
-
-@pytest.mark.parametrize("law", LAWS, ids=repr)
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_places_and_mixture_are_inverse(law, weight):
-    for u in np.linspace(0.03, 0.97, 21):
-        value = law.mixture_ppf(float(u), weight)
-        prior, flat = law.places(value)
-        mixed = weight * prior + (1 - weight) * flat
-        again = law.mixture_ppf(mixed, weight)
-        assert again == (pytest.approx(value) if isinstance(value, float) else value)
-
-
-def test_categorical_draws_by_its_weights():
-    law = Categorical(["a", "b", "c"], [1, 0, 3])
-    drawn = law.sample(np.random.default_rng(0), 4000)
-    assert drawn.count("b") == 0
-    assert drawn.count("c") / 4000 == pytest.approx(0.75, abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Uniform(2.0, 1.0), "low=2.0 must be below high=1.0"),
-        (lambda: LogUniform(0.0, 1.0), "low=0.0 must be positive"),
-        (lambda: Uniform(0.0, float("nan")), "high=nan must be a finite"),
-        (lambda: Normal(0.0, 0.0, low=-1.0, high=1.0), "std=0.0 must be positive"),
-        (lambda: Normal(0.0, 1e-3, low=500.0, high=501.0), "empty support"),
-        (lambda: LogNormal(-1.0, 1.0, low=0.1, high=1.0), "median=-1.0 must be positive"),
-        (lambda: Beta(0.0, 1.0), "a=0.0 must be positive"),
-        (lambda: Categorical([]), "one or more choices"),
-        (lambda: Categorical(["a", "b"], [1, -1]), "none negative"),
-        (lambda: Categorical(["a", "b"], [0, 0]), "positive, finite sum"),
-        (lambda: Categorical(["a", "b"], [1]), "one weight for each"),
-        (lambda: Mixture([(1.0, "law")]), "not a continuous law"),
-        (lambda: Integer(Uniform(0.5, 3.5)), "low=0.5 must be an integer"),
-        (lambda: Stepped(Uniform(0.0, 1.0), 0.3), "multiple of"),
-        (lambda: Law.from_json({"law": "os.system"}), "unknown law 'os.system'"),
-        (lambda: Law.from_json({"law": "Uniform", "low": 0, "high": 1, "x": 2}), "has no x"),
-        (lambda: Law.from_json({"law": "Uniform", "low": 0}), "lacks high"),
-        (lambda: Law.from_json([1]), "JSON object"),
-    ],
-)
-def test_impossible_laws_are_named(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
-
 
 # ---------------------------------------------------------------------- spaces
 
