@@ -3,8 +3,8 @@
     python studies/prior_overhead.py [--trials 500] [--repeats 5]
 
 Both samplers ask for and are told the same number of trials in memory, in turn; the medians over the repeats are printed for
-the last fifty trials, and written to ``results/prior_overhead.csv``. The priors are the shipped ones and those of
-``tabular_inna/prior.json``, whose laws are mixtures.
+the last fifty trials, and written to ``results/prior_overhead.csv``. The priors are those of
+``SearchSpace.inna`` and the learned ones that ship with the package, whose laws are mixtures.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def main():
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spaces = {
-        "shipped": SearchSpace.inna(curvature=20.0),
-        "learned": Prior.load(HERE / "tabular_inna" / "prior.json").at(20.0)[0],
+        "by hand": SearchSpace.inna(curvature=20.0),
+        "learned": Prior.shipped("classification").at(20.0)[0],
     }
     rows = []
     for base, make in BASES.items():

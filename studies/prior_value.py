@@ -66,8 +66,7 @@ def wrong_space(space, best):
 def prepare(method, table, trials, seed):
     """Space and sampler of a method on a table; both may be None, for those of InnaSearchCV."""
     own = trials[trials.table == table]
-    values = (trials.task == "regression") == (own.task.iloc[0] == "regression")
-    others = trials[(trials.table != table) & values]
+    others = flat_studies.of_task(trials[trials.table != table], own.task.iloc[0])
     curvature = float(own.curvature.iloc[0])
     pure = SearchSpace.inna(curvature=curvature)
     tpe = optuna.samplers.TPESampler(seed=seed)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,9 +26,13 @@ from inna_tune.space.space import SearchSpace, When
 
 PRIOR_FORMAT = 1
 CURVATURE = "inna_tune:curvature"
+TASKS = ("classification", "regression")
 
 # Winners of one study are alike: fewer than three say little of where the good region ends.
 _MIN_WINNERS = 3
+
+# Settings closer than this, in units of the sides of the space, count as one.
+_SAME = 0.01
 
 
 class PriorFileError(ValueError):
@@ -96,6 +102,25 @@ class Prior:
         Path(path).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
+    def shipped(cls, task: str) -> Self:
+        """The prior that comes with the package: learned from flat studies on public tables (studies/tabular_inna).
+
+        Parameters
+        ----------
+        task : {"classification", "regression"}
+            Classes and values ask for other settings: a prior learned from the tables of its own task put .29 of its draws
+            within 5% of the best known of a table left out, one from all tables .24, flat laws .17.
+
+        Raises
+        ------
+        ValueError
+            If the task is neither.
+        """
+        if task not in TASKS:
+            raise ValueError(f"task={task!r} must be one of {', '.join(TASKS)}")
+        return cls.load(resources.files("inna_tune.space") / f"{task}.json")
+
+    @classmethod
     def load(cls, path: Any) -> Self:
         """Read a prior that `save` wrote; nothing in it can run code.
 
@@ -107,7 +132,8 @@ class Prior:
             If it cannot be read.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            source = path if isinstance(path, Traversable) else Path(path)
+            content = json.loads(source.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise PriorFileError(f"{path} is no prior file: {error}") from None
         if not isinstance(content, dict) or "inna_tune_prior" not in content:
@@ -375,7 +401,7 @@ def _learn_continuous(law: Continuous, observed: Sequence[Sequence[float]], kind
 def _portfolio(
     template: SearchSpace, read: Sequence[tuple[list[dict[str, Any]], Array]], n: int
 ) -> list[dict[str, Any]]:
-    candidates = [setting for settings, _ in read for setting in settings]
+    candidates = [_rounded(setting) for settings, _ in read for setting in settings]
     places = np.stack([_place(template, setting) for setting in candidates])
     regrets = np.empty((len(read), len(candidates)))
     for row, (settings, losses) in enumerate(read):
@@ -385,14 +411,21 @@ def _portfolio(
         regrets[row] = _predict(np.stack([_place(template, s) for s in settings]), own, places)
     chosen: list[int] = []
     reached = np.ones(len(read))
-    for _ in range(min(n, len(candidates))):
-        after = np.minimum(reached[:, None], regrets).mean(0)
+    open_ = np.ones(len(candidates), dtype=bool)
+    while len(chosen) < n and open_.any():
+        after = np.where(open_, np.minimum(reached[:, None], regrets).mean(0), np.inf)
         index = int(after.argmin())
         if chosen and after[index] >= reached.mean():
             break
         chosen.append(index)
+        # The same setting may have been tried on other data, its pure numbers equal up to rounding.
+        open_ &= ((places - places[index]) ** 2).sum(1) > _SAME**2
         reached = np.minimum(reached, regrets[:, index])
     return [dict(candidates[i]) for i in chosen]
+
+
+def _rounded(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in setting.items()}
 
 
 def _place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:

@@ -1,8 +1,8 @@
-"""Learn a prior and its portfolio from the flat studies beside: one command.
+"""Learn the shipped priors and their portfolios from the flat studies beside: one command.
 
     python studies/tabular_inna/learn.py
 
-reads ``trials.csv`` and writes ``prior.json``, for ``inna-tune fit --prior`` and ``InnaSearchCV(space=Prior.load(...))``.
+reads ``trials.csv`` and writes ``classification.json`` and ``regression.json`` into inna_tune/space/: `Prior.shipped`.
 """
 
 from pathlib import Path
@@ -11,10 +11,10 @@ import optuna
 import pandas as pd
 
 from inna_tune.space import SearchSpace, learn
-from inna_tune.space.learn import CURVATURE
+from inna_tune.space.learn import CURVATURE, TASKS
 
 TRIALS = Path(__file__).parent / "trials.csv"
-PRIOR = Path(__file__).parent / "prior.json"
+SHIPPED = Path(__file__).parents[2] / "inna_tune" / "space"
 
 
 def studies(frame, *, natural=False):
@@ -46,14 +46,22 @@ def studies(frame, *, natural=False):
     return found
 
 
+def of_task(frame, task):
+    """The trials of the tables of a task, classification or regression."""
+    return frame[(frame.task == "regression") == (task == "regression")]
+
+
 def main():
     """Learn and write."""
-    prior = learn(studies(pd.read_csv(TRIALS)))
-    prior.save(PRIOR)
-    for row in prior.rows():
-        print(*row)
-    for settings in prior.portfolio:
-        print(settings)
+    frame = pd.read_csv(TRIALS)
+    for task in TASKS:
+        prior = learn(studies(of_task(frame, task)))
+        prior.save(SHIPPED / f"{task}.json")
+        print(task)
+        for row in prior.rows():
+            print(" ", *row)
+        for settings in prior.portfolio:
+            print(" ", settings)
 
 
 if __name__ == "__main__":

@@ -238,3 +238,52 @@ def test_a_space_has_a_picture(studies):
     assert any("λ̂" in label for label in labels)
     assert len(labels) == len(learn(studies).space)
     figure.draw_without_rendering()
+
+
+def test_a_setting_that_several_studies_tried_is_in_a_portfolio_once():
+    """On data of other curvature the same pure numbers are other natural ones, equal up to rounding only."""
+    rng = np.random.default_rng(0)
+    pure = [SearchSpace.inna(curvature=1.0).sample(rng) for _ in range(20)]
+    studies = []
+    for number, curvature in enumerate((3.0, 17.0, 90.0)):
+        space = SearchSpace.inna(curvature=curvature)
+        study = optuna.create_study(study_name=str(number))
+        study.set_user_attr(CURVATURE, curvature)
+        for place, setting in enumerate(pure):
+            natural = {}
+            for name, value in setting.items():
+                law = space[name]
+                if hasattr(law, "to_natural"):
+                    value = float(
+                        f"{law.to_natural(law.at_curvature(1.0).to_pure(value, setting), natural):.6g}"
+                    )
+                natural[name] = value
+            distributions = {name: space.distribution(name) for name in natural}
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=natural, distributions=distributions, value=(place - number) ** 2.0
+                )
+            )
+        studies.append(study)
+    found = portfolio(studies, 10)
+    places = [(round(math.log(s["alpha"]), 2), round(math.log(s["beta"]), 2)) for s in found]
+    assert len(found) > 1
+    assert len(set(places)) == len(places)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_the_shipped_priors_have_a_portfolio_and_say_what_they_were_learned_from(task):
+    prior = Prior.shipped(task)
+    assert len(prior.provenance["studies"]) == 5
+    assert 3 <= len(prior.portfolio) <= 8
+    space, first = prior.at(40.0)
+    assert list(space) == list(SearchSpace.inna(curvature=40.0))
+    for setting in first:
+        for name, value in setting.items():
+            distribution = space.distribution(name)
+            assert distribution._contains(distribution.to_internal_repr(value))
+
+
+def test_a_task_without_a_shipped_prior_is_named():
+    with pytest.raises(ValueError, match="task='ranking'"):
+        Prior.shipped("ranking")
