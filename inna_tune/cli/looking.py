@@ -7,13 +7,21 @@ from rich.table import Table
 
 from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out, settings_text
 
+studies_app = typer.Typer(invoke_without_command=True)
+app.add_typer(studies_app, name="studies")
 
-@app.command()
-def studies(storage: Storage = DEFAULT_STORAGE) -> None:
-    """List the studies of a database.
+
+@studies_app.callback()
+def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE) -> None:
+    """List the studies of a database; export and import them.
 
     Example: [bold]inna-tune studies[/bold]
     """
+    if context.invoked_subcommand is not None:
+        if storage != DEFAULT_STORAGE:
+            # Both places are natural to write it; one of them would be passed over in silence.
+            context.default_map = {context.invoked_subcommand: {"storage": storage}}
+        return
     with one_line_errors():
         from inna_tune.study.overview import list_studies
 

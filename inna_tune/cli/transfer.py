@@ -1,0 +1,50 @@
+"""``inna-tune studies export`` and ``studies import``."""
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from inna_tune.cli.console import DEFAULT_STORAGE, Storage, one_line_errors, out
+from inna_tune.cli.looking import studies_app
+
+
+@studies_app.command("export")
+def export(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="SQLite file to write.")],
+    storage: Storage = DEFAULT_STORAGE,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a study into a file of its own: to keep, or to send.
+
+    Example: [bold]inna-tune studies export churn -o churn.db[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.transfer import export_study
+
+        done = export_study(storage, study, output, replace=force)
+        out.print(f"Wrote study {done.name} with {done.n_trials} trials to {output}", markup=False)
+        out.print(f"Take it in: {shlex.join(['inna-tune', 'studies', 'import', output])}", markup=False)
+
+
+@studies_app.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="SQLite file with studies.")],
+    storage: Storage = DEFAULT_STORAGE,
+    study: Annotated[str | None, typer.Option(help="The one study to take; all if not given.")] = None,
+    rename: Annotated[str | None, typer.Option("--as", help="Its name here.")] = None,
+) -> None:
+    """Take the studies of a file into the database.
+
+    Example: [bold]inna-tune studies import churn.db --as churn-2025[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.storage import redact_url
+        from inna_tune.study.transfer import import_studies
+
+        for done in import_studies(storage, file, only=study, rename=rename):
+            out.print(
+                f"Took in study {done.name} with {done.n_trials} trials into {redact_url(storage)}",
+                markup=False,
+            )
