@@ -6,7 +6,7 @@ Every command is in a module of this package and joins the app when that is impo
 import sys
 
 # In the order in which the help lists the commands.
-from inna_tune.cli import fitting, looking, prior, transfer  # noqa: F401
+from inna_tune.cli import fitting, looking, prior, transfer, working  # noqa: F401
 from inna_tune.cli.console import app
 
 __all__ = ["app", "main"]

@@ -182,13 +182,19 @@ class PriorSampler(BaseSampler):
         constrained = getattr(self._base_sampler, "_constraints_func", None) is not None
         self._base_sampler.after_trial(view, trial if constrained else view.trial(trial), state, values)
         misleading = {n: round(e, 3) for n, e in view.evidence.items() if is_misleading(e)}
-        if self._k != math.inf and misleading.keys() != study.user_attrs.get(MISLEADING, {}).keys():
-            study.set_user_attr(MISLEADING, misleading)
+        if self._k != math.inf and self._said_of(study) != misleading.keys():
+            # NOTE: by the storage, since what Hyperband shows of a study has no user attributes.
+            study._storage.set_study_user_attr(study._study_id, MISLEADING, misleading)
             if misleading:
                 logger.warning(
                     "the best trials lie where the prior of %s said they would not; its weight is lowered",
                     ", ".join(misleading),
                 )
+
+    @staticmethod
+    def _said_of(study: optuna.Study) -> Any:
+        said = study._storage.get_study_user_attrs(study._study_id).get(MISLEADING)
+        return said.keys() if isinstance(said, dict) else {}.keys()
 
     # ------------------------------------------------------------------ streams and views
 

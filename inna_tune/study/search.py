@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 SEED = "inna_tune:seed"
 POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
+
+_LOOK_EVERY = 0.5  # seconds between looks at what other workers still run
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -162,6 +165,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.allow_mismatch = allow_mismatch
         self.verbose = verbose
 
+    # What whoever runs the search wants kept in the study's user attributes.
+    _study_notes: Mapping[str, Any] = MappingProxyType({})
+
     # ------------------------------------------------------------------ fit
 
     def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None, **params: Any) -> Self:
@@ -239,9 +245,15 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             )
             while deadline is None or time.monotonic() < deadline:
                 if not runner.run_cohort(self.n_trials, population):
-                    break
+                    if not self._waits_for_others():
+                        break
+                    time.sleep(_LOOK_EVERY)
         self._finish(frame, labels, routed.weight)
         return self
+
+    def _waits_for_others(self) -> bool:
+        """Whether other workers still run trials of the study: the best one may be among them."""
+        return resume_summary(self.study_, self.n_trials).running > 0
 
     def _prepare_study(
         self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
@@ -274,6 +286,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         check(study, described, allow_mismatch=self.allow_mismatch)
         if SEED not in attrs:
             study.set_user_attr(SEED, seed)
+        for name, note in self._study_notes.items():
+            if attrs.get(name) != note:
+                study.set_user_attr(name, note)
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
         if first and PORTFOLIO not in attrs:

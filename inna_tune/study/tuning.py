@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
+from inna_tune.study.joining import Job
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.tables import Problem, TableError
@@ -77,6 +78,8 @@ def tune(
     """
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
+    # A worker that joins makes the default estimator itself; another one it could not know.
+    job = Job(n_trials, problem.target, problem.task, seed, held_out) if estimator is None else None
     if estimator is None:
         estimator = InnaClassifier() if classifier else InnaRegressor()
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
@@ -91,7 +94,9 @@ def tune(
         random_state=seed,
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
-    ).fit(X, y)
+    )
+    search._study_notes = {} if job is None else job.note()
+    search.fit(X, y)
     default = clone(estimator).set_params(random_state=seed).fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]

@@ -1,0 +1,43 @@
+"""``inna-tune worker``."""
+
+from typing import Annotated
+
+import typer
+
+from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out
+from inna_tune.cli.progress import ProgressLine
+
+
+@app.command()
+def worker(
+    study: Annotated[str, typer.Argument(help="Name of the study, begun by `inna-tune fit`.")],
+    table: Annotated[str, typer.Argument(help="The same table: a .csv or .parquet file, or sklearn:NAME.")],
+    storage: Storage = DEFAULT_STORAGE,
+    target: Annotated[str | None, typer.Option(help="Column to predict; the study knows it.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which this worker ends.")] = None,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Work on it although the data differ.")
+    ] = False,
+) -> None:
+    """Join a study that `fit` began, from another process or machine, until it has its trials.
+
+    Example: [bold]inna-tune worker churn churn.csv --storage postgresql+psycopg://me@server/studies[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.joining import join, read_job
+        from inna_tune.study.tables import make_problem, read_table
+
+        job = read_job(storage, study)
+        frame, own_target = read_table(table)
+        problem = make_problem(frame, target or job.target or own_target, task=job.task)
+        with ProgressLine(job.n_trials, problem.task) as progress:
+            before, after = join(
+                problem,
+                storage=storage,
+                study_name=study,
+                timeout=timeout,
+                callbacks=(progress,),
+                allow_mismatch=allow_mismatch,
+            )
+        out.print(f"Joined: {before}", markup=False)
+        out.print(f"Now:    {after}", markup=False)

@@ -1,0 +1,151 @@
+"""Workers join a study from other processes: exact totals, the same data, the same question."""
+
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from inna_tune import InnaClassifier
+from inna_tune.study.fingerprint import MismatchError
+from inna_tune.study.joining import JOB, join, read_job
+from inna_tune.study.storage import StorageError, open_storage
+from inna_tune.study.tables import make_problem
+from inna_tune.study.tuning import tune
+from inna_tune.study.workers import OWNER
+from tests.study import test_postgres
+
+# The server of the other module's tests.
+server, url = test_postgres.server, test_postgres.url
+
+
+def frame(seed=0):
+    rng = np.random.default_rng(seed)
+    found = pd.DataFrame({"age": rng.normal(40, 10, 60), "job": rng.choice(["clerk", "smith"], 60)})
+    return found.assign(label=np.where(found["job"] == "smith", "yes", "no"))
+
+
+def begin(storage, n_trials, **more):
+    return tune(
+        make_problem(frame(), "label"), n_trials=n_trials, storage=storage, study_name="people", **more
+    )
+
+
+def ask_for(storage, n_trials):
+    """As if `fit` had been given more trials and been killed at once."""
+    study = optuna.load_study(study_name="people", storage=open_storage(storage))
+    study.set_user_attr(JOB, study.user_attrs[JOB] | {"n_trials": n_trials})
+    return study
+
+
+def crew(storage, table, count):
+    code = "import sys; from inna_tune.cli import app; app(sys.argv[1:])"
+    words = [sys.executable, "-c", code, "worker", "people", str(table), "--storage", storage]
+    workers = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    try:
+        return [(*worker.communicate(timeout=240), worker.returncode) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def check_exact(study, n_trials):
+    trials = study.get_trials()
+    assert len(trials) == n_trials
+    assert all(t.state.is_finished() for t in trials)
+    assert sorted(t.number for t in trials) == list(range(n_trials))
+    assert len({t.params["lr"] for t in trials}) == n_trials
+
+
+def test_two_workers_share_a_study_on_sqlite(tmp_path):
+    storage, table = f"sqlite:///{tmp_path}/studies.db", tmp_path / "people.csv"
+    frame().to_csv(table, index=False)
+    begin(storage, 2)
+    study = ask_for(storage, 12)
+    for out, err, code in crew(storage, table, 2):
+        assert code == 0, err
+        assert "Joined: " in out
+        assert "0 to be taken up again" in out
+    check_exact(study, 12)
+
+
+def test_workers_share_a_study_on_a_server(url, tmp_path):
+    table = tmp_path / "people.csv"
+    frame().to_csv(table, index=False)
+    begin(url, 2)
+    study = ask_for(url, 10)
+    for out, err, code in crew(url, table, 2):
+        assert code == 0, err
+        assert test_postgres.PASSWORD not in out + err
+    check_exact(study, 10)
+
+
+def test_a_worker_goes_on_as_the_study_itself_would_have(tmp_path):
+    whole = begin(f"sqlite:///{tmp_path}/whole.db", 6).search.study_
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 2)
+    study = ask_for(storage, 6)
+    before, after = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert (before.finished, before.left_to_do) == (2, 4)
+    assert (after.finished, after.left_to_do) == (6, 0)
+    assert [t.params for t in study.trials] == [t.params for t in whole.trials]
+    assert [t.value for t in study.trials] == [t.value for t in whole.trials]
+
+
+def test_what_a_dead_worker_left_is_taken_up_by_one_that_joins(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 3)
+    study = ask_for(storage, 4)
+    left = study.ask()
+    study._storage.set_trial_system_attr(left._trial_id, OWNER, {"id": "0" * 32, "host": "gone", "pid": 1})
+    before, _ = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert before.left_behind == 1
+    check_exact(study, 4)
+
+
+def test_fit_waits_for_the_trials_of_others(tmp_path, monkeypatch):
+    """The best one may be among them."""
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 2)
+    looks = []
+
+    def running(self):
+        looks.append(1)
+        return len(looks) < 3
+
+    monkeypatch.setattr("inna_tune.study.search.InnaSearchCV._waits_for_others", running)
+    monkeypatch.setattr("inna_tune.study.search._LOOK_EVERY", 0.0)
+    begin(storage, 2, resume=True)
+    assert len(looks) == 3
+
+
+def test_other_data_are_refused_and_each_difference_named(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 2)
+    study = ask_for(storage, 3)
+    other = make_problem(frame().assign(more=1.0), "label")
+    with pytest.raises(MismatchError, match="'more'"):
+        join(other, storage=storage, study_name="people")
+    assert len(study.trials) == 2
+    join(other, storage=storage, study_name="people", allow_mismatch=True)
+    assert len(study.trials) == 3
+    assert any("mismatch" in name for name in study.user_attrs)
+
+
+def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 1, estimator=InnaClassifier(max_epochs=2))
+    with pytest.raises(StorageError, match="InnaSearchCV"):
+        read_job(storage, "people")
+    study = optuna.load_study(study_name="people", storage=storage)
+    for wrong in ({"n_trials": "many"}, [1], {"n_trials": 3}):
+        study.set_user_attr(JOB, wrong)
+        with pytest.raises(StorageError, match="not what this version writes"):
+            read_job(storage, "people")
+    with pytest.raises(StorageError, match="no study"):
+        read_job(storage, "nobody")
