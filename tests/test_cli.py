@@ -85,6 +85,11 @@ def test_fit_resume_predict_studies_show(folder):
     assert "complete" in shown
     assert "lr=" in shown
 
+    assert "Report: people.html" in run(folder, "report", "people").stdout
+    written = (folder / "people.html").read_text(encoding="utf-8")
+    assert "ffective step" in written
+    assert "load(&#39;people.inna&#39;)" in written
+
 
 def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
     (folder / "text.db").write_text(
@@ -105,6 +110,8 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
         (("predict", "nothing.inna", "people.csv", "-o", "out.csv"), "No such model file"),
         (("studies",), "no file"),
         (("show", "people", "--storage", "sqlite:///other.db"), "no file"),
+        (("report", "people"), "no file"),
+        (("report", "people", "-o", "no/such/report.html"), "no folder"),
     ]:
         assert message in run(folder, *words, code=2).stderr, words
         assert sorted(p.name for p in folder.iterdir()) == before, words
@@ -172,7 +179,7 @@ def test_help_has_an_example_and_the_version_is_told(folder):
     from inna_tune import __version__
 
     assert __version__ in run(folder, "--version").stdout
-    for name in ("fit", "predict", "studies", "show"):
+    for name in ("fit", "predict", "studies", "show", "report"):
         assert f"inna-tune {name}" in run(folder, name, "--help").stdout
 
 

@@ -6,7 +6,10 @@ Every command is in a module of this package and joins the app when that is impo
 import sys
 
 # In the order in which the help lists the commands.
-from inna_tune.cli import fitting, looking, prior  # noqa: F401
+# isort: off
+from inna_tune.cli import fitting, looking, reporting, prior  # noqa: F401
+
+# isort: on
 from inna_tune.cli.console import app
 
 __all__ = ["app", "main"]

@@ -54,6 +54,7 @@ def fit(
     with one_line_errors():
         from inna_tune.space import Prior
         from inna_tune.space.evidence import MISLEADING, misleading_text
+        from inna_tune.study.attributes import MODEL
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem, read_table
         from inna_tune.study.tuning import check_output, tune
@@ -102,6 +103,7 @@ def fit(
         from inna_tune.estimators import save
 
         save(search.best_estimator_, path, extra=notes)
+        search.study_.set_user_attr(MODEL, path.name)
         _print_scores(report)
         out.print("Best settings: " + settings_text(search.best_params_), markup=False)
         if misled := misleading_text(search.study_.user_attrs.get(MISLEADING, {})):
@@ -143,13 +145,12 @@ def predict(
 
 
 def _print_scores(report: Any) -> None:
+    from inna_tune.study.wording import tuning_gain
+
     listed = Table(f"{report.n_held_out_rows} held-out rows", *report.scores.columns)
     for name, row in report.scores.iterrows():
         listed.add_row(str(name), *(f"{v:.4f}" for v in row))
     out.print(listed)
-    loss = report.scores.columns[0]
-    default, tuned = report.scores.loc["untuned default", loss], report.scores.loc["tuned", loss]
-    change = (default - tuned) / default
-    out.print(
-        f"Tuning {'lowered' if change >= 0 else 'raised'} the held-out {loss} by {abs(change):.1%} against the untuned default."
-    )
+    gain = tuning_gain(report.held_out)
+    if gain is not None:
+        out.print(gain, markup=False)

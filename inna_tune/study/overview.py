@@ -9,7 +9,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from inna_tune.space.evidence import MISLEADING, misleading_text
-from inna_tune.study.fingerprint import FINGERPRINT
+from inna_tune.study.attributes import FINGERPRINT
 from inna_tune.study.storage import StorageError, open_storage, storage_errors
 
 

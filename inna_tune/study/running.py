@@ -14,13 +14,12 @@ from sklearn.base import clone
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import SearchSpace
+from inna_tune.study.attributes import REASON
 from inna_tune.study.evaluation import Cohort, FoldedTable
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.workers import Worker, ask, tell
 
 logger = logging.getLogger(__name__)
-
-REASON = "reason"
 
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
