@@ -125,6 +125,7 @@ def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
         "best": None if best is None else {"number": best.number, "score": f"{record.score(best):.5g}"},
         "best_words": None if best is None else describe_trial(record, best),
         "best_settings": [] if best is None else [(k, plain(v)) for k, v in best.params.items()],
+        "misleading": record.misleading,
         "held_out": held_out,
         "held_out_metrics": []
         if held_out is None

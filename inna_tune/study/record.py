@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.space import SearchSpace
+from inna_tune.space.evidence import MISLEADING, misleading_text
 from inna_tune.study.attributes import CURVATURE, FINGERPRINT, HELD_OUT, REASON, SETTINGS
 from inna_tune.study.heldout import HeldOut
 
@@ -121,6 +122,12 @@ class StudyRecord:
         """Largest Hessian eigenvalue of the loss at the initial weights, where it was measured."""
         found = as_number(self.attributes.get(CURVATURE))
         return found if 0 < found < math.inf else None
+
+    @cached_property
+    def misleading(self) -> str:
+        """Which priors mislead, in words; empty if none does."""
+        found = {n: as_number(e) for n, e in _mapping(self.attributes.get(MISLEADING)).items()}
+        return misleading_text({n: e for n, e in found.items() if -700 < e < 700})
 
     @cached_property
     def held_out(self) -> HeldOut | None:

@@ -108,7 +108,10 @@ def test_everything_that_is_known_is_in_it():
 
 
 def test_a_regression_shows_residuals():
-    words = check(render_report(make_study(30, task="regression"))).words
+    study = make_study(30, task="regression")
+    study.set_user_attr("inna_tune:misleading_priors", {"beta": -2.0})
+    words = check(render_report(study)).words
+    assert "its weight was lowered: beta (7.39 times)" in words
     assert "Residuals of the held-out rows" in words
     assert "Confusion" not in words
     assert "RMSE" in words
@@ -186,6 +189,7 @@ def hostile_study():
     study.set_user_attr("inna_tune:held_out", found)
     study.set_user_attr("inna_tune:curvature", WILD)
     study.set_user_attr("inna_tune:seed", [WILD])
+    study.set_user_attr("inna_tune:misleading_priors", {WILD: -2.0, "x": WILD, "y": -1e9})
     return study
 
 
@@ -201,7 +205,15 @@ def test_what_strangers_wrote_is_text_and_nothing_else():
 @pytest.mark.parametrize("thing", [None, 3, "text", [], [[]], {"columns": 3}, {"versions": []}, {"space": 3}])
 def test_attributes_of_the_wrong_shape_count_as_missing(thing):
     study = make_study(3)
-    for name in (FINGERPRINT, SETTINGS, MODEL, ALLOWED_MISMATCH, "inna_tune:held_out", "inna_tune:curvature"):
+    for name in (
+        FINGERPRINT,
+        SETTINGS,
+        MODEL,
+        ALLOWED_MISMATCH,
+        "inna_tune:held_out",
+        "inna_tune:curvature",
+        "inna_tune:misleading_priors",
+    ):
         study.set_user_attr(name, thing)
     check(render_report(study))
 
