@@ -67,7 +67,7 @@ def test_fit_resume_predict_studies_show(folder):
     assert "trial 3/3" in first.stderr
     assert (folder / "people.inna").exists()
 
-    resume = re.search(r"Resume:  inna-tune (.*)", first.stdout).group(1).split()
+    resume = re.search(r"Resume:   inna-tune (.*)", first.stdout).group(1).split()
     again = run(folder, *resume)
     assert "Resumed: 3 finished" in again.stdout
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, out, print_json
 
 
 @app.command()
@@ -14,6 +14,7 @@ def report(
         str | None, typer.Option("--output", "-o", help="HTML file to write; STUDY.html if not given.")
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
 ) -> None:
     """Write all that is known of a study, with pictures, into one HTML file that needs no network.
 
@@ -26,4 +27,7 @@ def report(
 
         path = check_output(output or f"{study}.html")
         written = write_report(load_study(storage, study), path)
-        out.print(f"Report: {written}", markup=False)
+        if as_json:
+            print_json({"study": study, "report": str(written)})
+        else:
+            out.print(f"Report: {written}", markup=False)

@@ -7,7 +7,6 @@ import re
 import shlex
 import tempfile
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import jinja2
 from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune import __version__
+from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
 from inna_tune.study.attributes import ALLOWED_MISMATCH, MODEL, POPULATION, SEED
@@ -22,7 +22,7 @@ from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.storage import describe, storage_errors
 from inna_tune.study.wording import describe_trial, plain, tuning_gain
 
-_PACKAGES = ("inna-tune", "optuna", "torch", "scikit-learn", "matplotlib")
+_PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _N_BEST = 10
 _MAX_REASONS = 25
@@ -244,7 +244,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     found, attributes = record.fingerprint, record.attributes
     begun = found.get("versions")
     before = begun if isinstance(begun, dict) else {}
-    now = {name: version(name) if name != "inna-tune" else __version__ for name in _PACKAGES}
+    now = {"inna-tune": __version__, **{name: installed(name) for name in _PACKAGES}}
     settings = record.settings.get("parameters")
     rows = [
         ("Study", f"{record.name}, in {describe(record.study._storage)}"),

@@ -95,7 +95,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
     callbacks : sequence of callables (study, trial), default=()
-        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop.
+        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop. One with a method
+        ``on_training(study, training)`` also hears, before each rung, what trains: an `inna_tune.study.running.Training`.
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.
     verbose : int, default=0

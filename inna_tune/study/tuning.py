@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
@@ -19,10 +20,12 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.gain import relative_change
 from inna_tune.study.heldout import HeldOut, record_held_out, summarize_held_out
+from inna_tune.study.record import StudyRecord
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import storage_errors
 from inna_tune.study.tables import Problem, TableError
+from inna_tune.study.wording import describe_trial, tuning_gain
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,27 @@ class TuningReport:
     n_held_out_rows: int
     scores: pd.DataFrame
     held_out: HeldOut
+
+    def summary(self) -> dict[str, Any]:
+        """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
+        record = StudyRecord(self.search.study_)
+        best = record.best_first[0]
+        return {
+            "study": record.name,
+            "task": self.held_out.task,
+            "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
+            "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
+            "best": {
+                "trial": best.number,
+                record.metric.name: record.score(best),
+                "settings": dict(best.params),
+                "words": describe_trial(record, best),
+            },
+            "held_out": self.held_out.scores,
+            "change": self.held_out.gain,
+            "gain": tuning_gain(self.held_out),
+            "misleading": record.misleading,
+        }
 
 
 def tune(
