@@ -11,7 +11,8 @@ import pytest
 import inna_tune
 
 ROOT = Path(inna_tune.__file__).parent
-FLOORS = {"optim": 0, "nets": 0, "engine": 1, "estimators": 2, "space": 2, "study": 3, "cli": 4}
+FLOORS = {"optim": 0, "nets": 0, "engine": 1, "estimators": 2, "space": 2, "study": 3}
+FLOORS |= {"plots": 4, "report": 5, "cli": 6}
 ALLOWED_BESIDES = {("space", "optim")}
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 

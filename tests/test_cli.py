@@ -1,6 +1,7 @@
 """The command line as a person meets it: every command in its own process, in an empty folder."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -67,7 +68,7 @@ def test_fit_resume_predict_studies_show(folder):
     assert "trial 3/3" in first.stderr
     assert (folder / "people.inna").exists()
 
-    resume = re.search(r"Resume:  inna-tune (.*)", first.stdout).group(1).split()
+    resume = re.search(r"Resume:   inna-tune (.*)", first.stdout).group(1).split()
     again = run(folder, *resume)
     assert "Resumed: 3 finished" in again.stdout
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
@@ -84,6 +85,11 @@ def test_fit_resume_predict_studies_show(folder):
     shown = run(folder, "show", "people", "--best", "2").stdout
     assert "complete" in shown
     assert "lr=" in shown
+
+    assert "Report: people.html" in run(folder, "report", "people").stdout
+    written = (folder / "people.html").read_text(encoding="utf-8")
+    assert "ffective step" in written
+    assert "load(&#39;people.inna&#39;)" in written
 
 
 def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
@@ -105,6 +111,8 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
         (("predict", "nothing.inna", "people.csv", "-o", "out.csv"), "No such model file"),
         (("studies",), "no file"),
         (("show", "people", "--storage", "sqlite:///other.db"), "no file"),
+        (("report", "people"), "no file"),
+        (("report", "people", "-o", "no/such/report.html"), "no folder"),
     ]:
         assert message in run(folder, *words, code=2).stderr, words
         assert sorted(p.name for p in folder.iterdir()) == before, words
@@ -172,7 +180,7 @@ def test_help_has_an_example_and_the_version_is_told(folder):
     from inna_tune import __version__
 
     assert __version__ in run(folder, "--version").stdout
-    for name in ("fit", "predict", "studies", "show"):
+    for name in ("fit", "predict", "studies", "show", "report"):
         assert f"inna-tune {name}" in run(folder, name, "--help").stdout
 
 
@@ -209,3 +217,20 @@ def test_a_prior_is_learned_shown_and_used(folder):
     ):
         run(folder, *words, code=2)
     assert not (folder / "x.json").exists()
+
+
+def test_a_study_is_exported_imported_and_joined(folder):
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2")
+    run(folder, "studies", "export", "people", "-o", "sent.db")
+    assert "there already" in run(folder, "studies", "export", "people", "-o", "sent.db", code=2).stderr
+    assert "--as NAME" in run(folder, "studies", "import", "sent.db", code=2).stderr
+    # The option may stand before or after the command.
+    run(folder, "studies", "--storage", "sqlite:///other.db", "import", "sent.db")
+    run(folder, "studies", "import", "sent.db", "--as", "again", "--storage", "sqlite:///other.db")
+    listed = json.loads(run(folder, "studies", "--storage", "sqlite:///other.db", "--json").stdout)
+    assert sorted(row["name"] for row in listed["studies"]) == ["again", "people"]
+    joined = run(folder, "worker", "again", "people.csv", "--storage", "sqlite:///other.db").stdout
+    assert "Joined: 2 finished" in joined
+    assert "0 left to do" in joined
+    lacking = run(folder, "worker", "again", "lacking.csv", "--storage", "sqlite:///other.db", code=2)
+    assert "'age'" in lacking.stderr

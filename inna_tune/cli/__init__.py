@@ -1,4 +1,4 @@
-"""The command line: ``inna-tune fit, predict, studies, show, prior``. It says nothing of its own: the rooms below do the work.
+"""The command line ``inna-tune``. It says nothing of its own: the rooms below do the work.
 
 Every command is in a module of this package and joins the app when that is imported; what they share is in `console`.
 """
@@ -6,7 +6,10 @@ Every command is in a module of this package and joins the app when that is impo
 import sys
 
 # In the order in which the help lists the commands.
-from inna_tune.cli import fitting, looking, prior, transfer, working  # noqa: F401
+# isort: off
+from inna_tune.cli import fitting, working, looking, transfer, reporting, prior, bugs  # noqa: F401
+
+# isort: on
 from inna_tune.cli.console import app
 
 __all__ = ["app", "main"]
@@ -18,4 +21,8 @@ def main() -> None:
 
     # This process is ours alone, and the progress line says what Optuna's messages would.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sys.exit(app())
+    words = sys.argv[1:]
+    if "--debug" in words:  # wherever it stands: after an error people append it
+        words.remove("--debug")
+        words.insert(0, "--debug")
+    sys.exit(app(words))

@@ -1,7 +1,11 @@
-"""What every command shares: the consoles, the options of the program itself, errors in one line."""
+"""What every command shares: the consoles, the options of the program itself, errors in one line, results as JSON."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +30,7 @@ if not out.is_terminal:
 _debug = False
 
 Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
 
 
 def _version(value: bool) -> None:
@@ -49,18 +54,34 @@ def _options(
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Wrong input ends with one line on standard error and code 2; an interrupt with code 130."""
+    """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
     try:
         yield
     except KeyboardInterrupt:
         err.print("Interrupted; finished trials are safe.")
         raise typer.Exit(130) from None
+    except BrokenPipeError:
+        raise  # whoever read our output has gone; the program's frame ends it without a word
     except (ValueError, TypeError, OSError, ImportError) as error:
         if _debug:
             raise
-        # NOTE: markup=False, since a message may quote text in square brackets.
-        err.print(f"inna-tune: {' '.join(str(error).split())}", markup=False, style="red")
+        _complain(str(error))
         raise typer.Exit(2) from None
+    except (typer.Exit, typer.Abort):
+        raise
+    except Exception as error:
+        if _debug:
+            raise
+        _complain(
+            f"unexpected {type(error).__name__}: {error}. See more with: inna-tune --debug …; please report it with what "
+            "inna-tune bug-report prints"
+        )
+        raise typer.Exit(1) from None
+
+
+def _complain(message: str) -> None:
+    # NOTE: markup=False, since a message may quote text in square brackets.
+    err.print(f"inna-tune: {' '.join(message.split())}", markup=False, style="red")
 
 
 def default_name(table: str) -> str:
@@ -71,3 +92,28 @@ def default_name(table: str) -> str:
 def settings_text(settings: dict[str, Any]) -> str:
     """Parameters in one line."""
     return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
+
+
+def print_json(content: Any) -> None:
+    """Print results for scripts: what is not finite as null, times as ISO 8601."""
+    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    # A lone surrogate, which a name in a database may hold, is no UTF-8.
+    out.print(text.encode("utf-8", "replace").decode("utf-8"), markup=False, emoji=False)
+
+
+def _plain(thing: Any) -> Any:
+    if is_dataclass(thing) and not isinstance(thing, type):
+        return _plain(asdict(thing))
+    if isinstance(thing, Mapping):
+        return {str(k): _plain(v) for k, v in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [_plain(v) for v in thing]
+    if isinstance(thing, bool) or thing is None or isinstance(thing, int | str):
+        return thing
+    if isinstance(thing, float):
+        return thing if math.isfinite(thing) else None
+    if isinstance(thing, datetime):
+        return thing.isoformat()
+    if hasattr(thing, "item"):
+        return _plain(thing.item())  # numpy's scalars
+    return str(thing)

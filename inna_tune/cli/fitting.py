@@ -8,15 +8,16 @@ from rich.table import Table
 
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    AsJson,
     Storage,
     app,
     default_name,
     err,
     one_line_errors,
     out,
+    print_json,
     settings_text,
 )
-from inna_tune.cli.progress import ProgressLine
 
 
 @app.command()
@@ -46,34 +47,38 @@ def fit(
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tune on a table, score on held-out rows, and write the model.
 
     Example: [bold]inna-tune fit churn.csv --target churn --trials 50[/bold]
     """
     with one_line_errors():
+        from inna_tune.cli.progress import Progress
         from inna_tune.space import Prior
-        from inna_tune.space.evidence import MISLEADING, misleading_text
+        from inna_tune.study.attributes import MODEL
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem, read_table
         from inna_tune.study.tuning import check_output, tune
 
+        # The one JSON object stands alone on standard output.
+        say = err.print if as_json else out.print
         learned = None if prior is None else Prior.load(prior)
         frame, own_target = read_table(table)
         problem = make_problem(frame, target or own_target, task=task)
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna")
         if problem.dropped_rows:
-            out.print(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
-        out.print(f"Task: {problem.description}", markup=False)
+            say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
+        say(f"Task: {problem.description}", markup=False)
         again = ["inna-tune", "fit", table, "--target", problem.target, "--study", name, "--resume"]
-        again += [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
+        again += _stored(storage)
         again += [] if seed == 0 else ["--seed", str(seed)]
         again += [] if task is None else ["--task", task]
         again += [] if prior is None else ["--prior", prior]
         again += [] if model is None else ["--out", model]
         try:
-            with ProgressLine(trials, problem.task) as progress:
+            with Progress(trials, problem.task, name) as progress:
                 report = tune(
                     problem,
                     n_trials=trials,
@@ -90,8 +95,13 @@ def fit(
             err.print(f"Resume with: {shlex.join([*again, '--trials', str(trials)])}", markup=False)
             raise
         search = report.search
-        if search.resumed_.finished or search.resumed_.left_behind:
-            out.print(f"Resumed: {search.resumed_}", markup=False)
+        before = search.resumed_
+        if before.finished or before.left_behind:
+            say(
+                f"Resumed: {before.finished} finished ({before.failed} failed, {before.pruned} pruned), "
+                f"{before.left_behind} to be taken up again, {before.left_to_do} left to do",
+                markup=False,
+            )
         notes = {
             "table": table,
             "target": problem.target,
@@ -102,21 +112,35 @@ def fit(
         from inna_tune.estimators import save
 
         save(search.best_estimator_, path, extra=notes)
-        _print_scores(report)
-        out.print("Best settings: " + settings_text(search.best_params_), markup=False)
-        if misled := misleading_text(search.study_.user_attrs.get(MISLEADING, {})):
-            out.print(misled, markup=False)
+        search.study_.set_user_attr(MODEL, path.name)
+        commands = {
+            "report": _command("report", name, *_stored(storage)),
+            "predict": _command("predict", str(path), "NEW_TABLE", "-o", "predictions.csv"),
+            "resume": shlex.join([*again, "--trials", str(2 * trials)]),
+        }
+        if as_json:
+            where = {"storage": redact_url(storage), "model": str(path), "commands": commands}
+            print_json(report.summary() | where)
+            return
+        _print_summary(report)
         out.print(
-            f"Study: {name} in {redact_url(storage)} ({len(search.study_.trials)} trials)", markup=False
+            f"Study:    {name} in {redact_url(storage)} ({len(search.study_.trials)} trials)", markup=False
         )
         out.print(
-            f"Model: {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)", markup=False
+            f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)", markup=False
         )
-        out.print(f"Resume:  {shlex.join([*again, '--trials', str(2 * trials)])}", markup=False)
-        out.print(
-            f"Predict: {shlex.join(['inna-tune', 'predict', str(path), 'NEW_TABLE', '-o', 'predictions.csv'])}",
-            markup=False,
-        )
+        for what, command in commands.items():
+            out.print(f"{what.capitalize() + ':':<9} {command}", markup=False)
+
+
+def _command(*words: str) -> str:
+    return shlex.join(["inna-tune", *words])
+
+
+def _stored(storage: str) -> list[str]:
+    from inna_tune.study.storage import redact_url
+
+    return [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
 
 
 @app.command()
@@ -124,6 +148,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="File that fit wrote.")],
     table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
     output: Annotated[str, typer.Option("--output", "-o", help="CSV file to write.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write predictions, and the probability of every class, for a table.
 
@@ -139,17 +164,26 @@ def predict(
         frame, _ = read_table(table)
         predictions = predict_table(fitted, frame)
         predictions.to_csv(path, index=False)
-        out.print(f"Wrote {len(predictions)} predictions to {path}", markup=False)
+        if as_json:
+            print_json(
+                {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}
+            )
+        else:
+            out.print(f"Wrote {len(predictions)} predictions to {path}", markup=False)
 
 
-def _print_scores(report: Any) -> None:
+def _print_summary(report: Any) -> None:
+    """Scores beside the baselines, what tuning bought, and the best settings in words."""
     listed = Table(f"{report.n_held_out_rows} held-out rows", *report.scores.columns)
     for name, row in report.scores.iterrows():
-        listed.add_row(str(name), *(f"{v:.4f}" for v in row))
+        style = "bold" if name == "tuned" else ""
+        listed.add_row(str(name), *(f"{v:.4f}" for v in row), style=style)
     out.print(listed)
-    loss = report.scores.columns[0]
-    default, tuned = report.scores.loc["untuned default", loss], report.scores.loc["tuned", loss]
-    change = (default - tuned) / default
-    out.print(
-        f"Tuning {'lowered' if change >= 0 else 'raised'} the held-out {loss} by {abs(change):.1%} against the untuned default."
-    )
+    found = report.summary()
+    best = found["best"]
+    if found["gain"]:
+        out.print(found["gain"], markup=False)
+    out.print(f"Best:     trial {best['trial']}, {best['words']}", markup=False)
+    out.print("Settings: " + settings_text(best["settings"]), markup=False)
+    if found["misleading"]:
+        out.print(found["misleading"], markup=False)

@@ -5,14 +5,23 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out, settings_text
+from inna_tune.cli.console import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Storage,
+    app,
+    one_line_errors,
+    out,
+    print_json,
+    settings_text,
+)
 
 studies_app = typer.Typer(invoke_without_command=True)
 app.add_typer(studies_app, name="studies")
 
 
 @studies_app.callback()
-def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE) -> None:
+def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """List the studies of a database; export and import them.
 
     Example: [bold]inna-tune studies[/bold]
@@ -25,8 +34,12 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE) -> None:
     with one_line_errors():
         from inna_tune.study.overview import list_studies
 
+        found = list_studies(storage)
+        if as_json:
+            print_json({"studies": found})
+            return
         listed = Table("study", "metric", "best", "complete", "pruned", "failed", "running", "begun")
-        for row in list_studies(storage):
+        for row in found:
             best = "" if row.best is None else f"{row.best:.5g}"
             begun = "" if row.begun is None else f"{row.begun:%Y-%m-%d %H:%M}"
             listed.add_row(
@@ -47,6 +60,7 @@ def show(
     study: Annotated[str, typer.Argument(help="Name of the study.")],
     storage: Storage = DEFAULT_STORAGE,
     best: Annotated[int, typer.Option(help="How many of the best trials to list.", min=1)] = 5,
+    as_json: AsJson = False,
 ) -> None:
     """Describe a study and its best trials.
 
@@ -56,6 +70,9 @@ def show(
         from inna_tune.study.overview import describe_study
 
         found = describe_study(storage, study, n_best=best)
+        if as_json:
+            print_json(found)
+            return
         for line in found.lines:
             out.print(line, markup=False)
         listed = Table("trial", found.metric, "epochs", "seconds", "settings")
@@ -63,8 +80,10 @@ def show(
             listed.add_row(
                 str(trial.number),
                 f"{trial.score:.5g}",
-                str(trial.epochs),
+                f"{trial.epochs:g}",
                 f"{trial.seconds:.1f}",
                 settings_text(trial.settings),
             )
         out.print(listed)
+        if found.words:
+            out.print(f"The best: {found.words}.", markup=False)

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out, settings_text
+from inna_tune.cli.console import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Storage,
+    app,
+    one_line_errors,
+    out,
+    print_json,
+    settings_text,
+)
 
 prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
 app.add_typer(prior_app, name="prior")
@@ -19,6 +28,7 @@ def prior_learn(
     storage: Storage = DEFAULT_STORAGE,
     top: Annotated[float, typer.Option(help="Share of each study's trials that count as its best.")] = 0.1,
     portfolio: Annotated[int, typer.Option(help="Settings to try first.", min=0)] = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Learn a prior from finished studies: where their best settings lie, in numbers that fit any data.
 
@@ -32,6 +42,9 @@ def prior_learn(
         path = check_output(output)
         found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
         found.save(path)
+        if as_json:
+            print_json({"prior": str(path), **_content(found)})
+            return
         _print_prior(found)
         out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
         out.print(
@@ -46,6 +59,7 @@ def prior_show(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Picture of the laws to write (.png, .svg, .pdf).")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Describe a prior: its laws, what is tried first, and what it was learned from.
 
@@ -55,18 +69,29 @@ def prior_show(
         from inna_tune.space import Prior
 
         found = Prior.load(file)
+        if output is not None:
+            from inna_tune.space.pictures import draw_space
+            from inna_tune.study.tuning import check_output
+
+            draw_space(found.space).savefig(check_output(output))
+        if as_json:
+            print_json({"prior": file, "picture": output, **_content(found)})
+            return
         _print_prior(found)
         for number, settings in enumerate(found.portfolio, 1):
             out.print(f"First {number}: {settings_text(dict(settings))}", markup=False)
         for study in found.provenance.get("studies", ()):
             out.print(f"From: {study}", markup=False)
         if output is not None:
-            from inna_tune.space.pictures import draw_space
-            from inna_tune.study.tuning import check_output
+            out.print(f"Picture: {output}", markup=False)
 
-            path = check_output(output)
-            draw_space(found.space).savefig(path)
-            out.print(f"Picture: {path}", markup=False)
+
+def _content(prior: Any) -> dict[str, Any]:
+    return {
+        "space": prior.space.to_json(),
+        "portfolio": [dict(settings) for settings in prior.portfolio],
+        "provenance": dict(prior.provenance),
+    }
 
 
 def _print_prior(prior: Any) -> None:

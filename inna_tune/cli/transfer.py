@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, Storage, one_line_errors, out
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, out, print_json
 from inna_tune.cli.looking import studies_app
 
 
@@ -15,6 +15,7 @@ def export(
     output: Annotated[str, typer.Option("--output", "-o", help="SQLite file to write.")],
     storage: Storage = DEFAULT_STORAGE,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a study into a file of its own: to keep, or to send.
 
@@ -24,6 +25,9 @@ def export(
         from inna_tune.study.transfer import export_study
 
         done = export_study(storage, study, output, replace=force)
+        if as_json:
+            print_json({"study": done, "file": output})
+            return
         out.print(f"Wrote study {done.name} with {done.n_trials} trials to {output}", markup=False)
         out.print(f"Take it in: {shlex.join(['inna-tune', 'studies', 'import', output])}", markup=False)
 
@@ -34,6 +38,7 @@ def import_(
     storage: Storage = DEFAULT_STORAGE,
     study: Annotated[str | None, typer.Option(help="The one study to take; all if not given.")] = None,
     rename: Annotated[str | None, typer.Option("--as", help="Its name here.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take the studies of a file into the database.
 
@@ -43,7 +48,11 @@ def import_(
         from inna_tune.study.storage import redact_url
         from inna_tune.study.transfer import import_studies
 
-        for done in import_studies(storage, file, only=study, rename=rename):
+        found = import_studies(storage, file, only=study, rename=rename)
+        if as_json:
+            print_json({"studies": found})
+            return
+        for done in found:
             out.print(
                 f"Took in study {done.name} with {done.n_trials} trials into {redact_url(storage)}",
                 markup=False,

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, Storage, app, one_line_errors, out
-from inna_tune.cli.progress import ProgressLine
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, out, print_json
+from inna_tune.cli.progress import Progress
 
 
 @app.command()
@@ -18,6 +18,7 @@ def worker(
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Work on it although the data differ.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Join a study that `fit` began, from another process or machine, until it has its trials.
 
@@ -30,7 +31,7 @@ def worker(
         job = read_job(storage, study)
         frame, own_target = read_table(table)
         problem = make_problem(frame, target or job.target or own_target, task=job.task)
-        with ProgressLine(job.n_trials, problem.task) as progress:
+        with Progress(job.n_trials, problem.task, study) as progress:
             before, after = join(
                 problem,
                 storage=storage,
@@ -39,5 +40,8 @@ def worker(
                 callbacks=(progress,),
                 allow_mismatch=allow_mismatch,
             )
+        if as_json:
+            print_json({"study": study, "before": before, "after": after})
+            return
         out.print(f"Joined: {before}", markup=False)
         out.print(f"Now:    {after}", markup=False)

@@ -1,6 +1,7 @@
 """INNA, its relatives, decay laws and closed-form dynamics. Knows torch only."""
 
 from inna_tune.optim.curvature import FALLBACK_CURVATURE, Calibration, CurvatureWarning, calibrate, curvature
+from inna_tune.optim.description import describe_settings
 from inna_tune.optim.dynamics import (
     PureNumbers,
     QHMSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "continuous_trajectory",
     "curvature",
     "decay_factor",
+    "describe_settings",
     "energy",
     "from_qhm",
     "from_sgd",

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from inna_tune.optim.dynamics import largest_stable_step, tolerated_curvature
-from inna_tune.space.priors import Continuous
+from inna_tune.space.priors import Continuous, Real
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Coordinate(ABC):
     high: float
 
     depends: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[str]
+    """What the pure number is."""
     power: ClassVar[float]
     """Power of the curvature by which natural values grow: time goes with its inverse root."""
 
@@ -56,8 +58,8 @@ class Coordinate(ABC):
         """The natural value of a pure number, given the parameters before it."""
 
     @abstractmethod
-    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
-        """The pure number of a natural value, given the parameters before it."""
+    def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
+        """The pure number of a natural value, or an array of them, given the parameters before it."""
 
     def at_curvature(self, curvature: float) -> Self:
         """The same law of the pure number on a data set of another curvature."""
@@ -83,12 +85,13 @@ class Coordinate(ABC):
 class ScaledFriction(Coordinate):
     """Viscous friction α = α̃√λ̂ by a law over α̃."""
 
+    words: ClassVar[str] = "scaled friction α̃ = α/√λ̂"
     power: ClassVar[float] = 0.5
 
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
         return pure * math.sqrt(self.curvature)
 
-    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+    def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
         return value / math.sqrt(self.curvature)
 
 
@@ -96,6 +99,7 @@ class ScaledFriction(Coordinate):
 class DampingRatio(Coordinate):
     """Newtonian damping β = (2ζ − α/√λ̂)/√λ̂ by a law over ζ, given ``alpha``."""
 
+    words: ClassVar[str] = "damping ratio ζ"
     depends: ClassVar[tuple[str, ...]] = ("alpha",)
     power: ClassVar[float] = -0.5
 
@@ -103,7 +107,7 @@ class DampingRatio(Coordinate):
         root = math.sqrt(self.curvature)
         return (2 * pure - float(before["alpha"]) / root) / root
 
-    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
+    def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
         root = math.sqrt(self.curvature)
         return (float(before["alpha"]) / root + value * root) / 2
 
@@ -115,6 +119,7 @@ class StableStep(Coordinate):
     γ falls as r grows: r = 1 is the edge of stability at the initial weights, below 1 lies beyond it.
     """
 
+    words: ClassVar[str] = "stable-step ratio r"
     depends: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     power: ClassVar[float] = -0.5
 
@@ -123,8 +128,8 @@ class StableStep(Coordinate):
         step = float(largest_stable_step(alpha, beta, pure * self.curvature))
         return min(step, 2 / alpha) if alpha > 0 else step
 
-    def to_pure(self, value: float, before: Mapping[str, Any]) -> float:
-        return float(tolerated_curvature(before["alpha"], before["beta"], value)) / self.curvature
+    def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
+        return tolerated_curvature(before["alpha"], before["beta"], value) / self.curvature
 
 
 COORDINATES: dict[str, type[Coordinate]] = {

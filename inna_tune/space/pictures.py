@@ -1,20 +1,15 @@
-"""Pictures of laws and spaces. Needs matplotlib, which is imported when one is drawn."""
+"""Pictures of laws and spaces. matplotlib is imported when one is drawn: sampling needs none."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from inna_tune.space.coordinates import Coordinate, DampingRatio, ScaledFriction, StableStep
+from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical
 from inna_tune.space.priors import Continuous
 from inna_tune.space.space import SearchSpace, When
 
-_PURE = {
-    ScaledFriction: "scaled friction α̃ = α/√λ̂",
-    DampingRatio: "damping ratio ζ",
-    StableStep: "stable-step ratio r",
-}
 _COLOUR, _FLAT = "#0072B2", "#999999"  # of Okabe and Ito, which the colour-blind tell apart
 
 
@@ -63,16 +58,9 @@ def draw_space(space: SearchSpace) -> Any:
     -------
     matplotlib.figure.Figure
         One panel a parameter; dashed is the flat law on the same bounds.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'inna-tune[pictures]'") from error
+    from matplotlib.figure import Figure
+
     columns = min(3, len(space))
     lines = -(-len(space) // columns)
     figure = Figure(figsize=(3.6 * columns, 2.6 * lines), layout="constrained")
@@ -80,7 +68,7 @@ def draw_space(space: SearchSpace) -> Any:
         law: Any = entry.law if isinstance(entry, When) else entry
         label = name
         if isinstance(law, Coordinate):
-            label, law = f"{name}: {_PURE.get(type(law), type(law).__name__)}", law.law
+            label, law = f"{name}: {law.words}", law.law
         ax = figure.add_subplot(lines, columns, place)
         draw_law(law, ax, label)
         if isinstance(entry, When):

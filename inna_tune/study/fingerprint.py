@@ -14,9 +14,7 @@ from optuna.distributions import check_distribution_compatibility
 from scipy import sparse
 
 from inna_tune import __version__
-
-FINGERPRINT = "inna_tune:fingerprint"  # the study's user attributes
-ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
+from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
@@ -73,8 +71,8 @@ def fingerprint(
         "target_content": None if y is None else _content(y),
         "task": task,
         "space": None if space is None else dict(space),
-        "cv": _describe(cv),
-        "metric": _describe(metric),
+        "cv": describe_thing(cv),
+        "metric": describe_thing(metric),
         "versions": {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
@@ -192,7 +190,7 @@ def _bytes(array: np.ndarray[Any, Any]) -> bytes:
     return _content(pd.Series(np.ravel(array), dtype=object)).encode()
 
 
-def _describe(thing: Any) -> Any:
+def describe_thing(thing: Any) -> Any:
     """Describe a splitter, a scorer or a function by its name and parameters, never by its address."""
     if thing is None or isinstance(thing, str | int | float):
         return thing

@@ -6,7 +6,7 @@ from typing import Any
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.space import SearchSpace
-from inna_tune.study.fingerprint import FINGERPRINT
+from inna_tune.study.attributes import FINGERPRINT
 from inna_tune.study.overview import load_study
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV

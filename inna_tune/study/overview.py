@@ -5,17 +5,16 @@ from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from inna_tune.space.evidence import MISLEADING, misleading_text
-from inna_tune.study.fingerprint import FINGERPRINT
+from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.storage import StorageError, open_storage, storage_errors
+from inna_tune.study.wording import describe_trial, tuning_gain
 
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One study of a storage; ``best`` is None before the first complete trial."""
+    """One study of a storage; ``best``, as it is shown, is None before the first complete trial."""
 
     name: str
     metric: str
@@ -33,17 +32,19 @@ class TrialRow:
 
     number: int
     score: float
-    epochs: int
+    epochs: float
     seconds: float
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class StudyDescription:
-    """A study in words, and its best trials."""
+    """A study in words, and its best trials; ``words`` says what the settings of the best one mean."""
 
+    row: StudyRow
     lines: list[str]
     metric: str
+    words: str
     best: list[TrialRow]
 
 
@@ -66,11 +67,12 @@ def _row(study: optuna.Study) -> StudyRow:
     trials = study.get_trials(deepcopy=False)
     count = {state: sum(t.state == state for t in trials) for state in TrialState}
     starts = [t.datetime_start for t in trials if t.datetime_start is not None]
-    single = len(study.directions) == 1
+    record = StudyRecord(study) if len(study.directions) == 1 else None
+    best = record.best_first[:1] if record is not None else []
     return StudyRow(
         name=study.study_name,
-        metric=str(study.user_attrs.get(FINGERPRINT, {}).get("metric", "")),
-        best=study.best_value if single and count[TrialState.COMPLETE] else None,
+        metric="several objectives" if record is None else record.metric.name,
+        best=record.score(best[0]) if record is not None and best else None,
         complete=count[TrialState.COMPLETE],
         pruned=count[TrialState.PRUNED],
         failed=count[TrialState.FAIL],
@@ -106,26 +108,27 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     """
     study = load_study(storage, name)
     with storage_errors(study._storage):
-        row = _row(study)
-        trials = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        data = study.user_attrs.get(FINGERPRINT, {})
+        record, row = StudyRecord(study), _row(study)
+    data = record.fingerprint
+    columns = data.get("columns")
     lines = [
         f"Study {name}: {row.complete} complete, {row.pruned} pruned, {row.failed} failed, {row.running} running",
-        f"Data: {data.get('rows', '?')} rows, {len(data.get('columns', []))} columns, target {data.get('target')!r}, "
-        f"{data.get('task', '?')}, folds {data.get('cv', '?')}",
+        f"Data: {data.get('rows', '?')} rows, {len(columns) if isinstance(columns, list) else '?'} columns, "
+        f"target {data.get('target')!r}, {data.get('task', '?')}, folds {data.get('cv', '?')}",
     ]
-    if misled := misleading_text(study.user_attrs.get(MISLEADING, {})):
-        lines.append(misled)
-    trials.sort(key=lambda t: sign * float(t.value or 0.0))
+    if record.misleading:
+        lines.append(record.misleading)
+    if record.held_out is not None and (gain := tuning_gain(record.held_out)) is not None:
+        lines.append(gain)
     best = [
         TrialRow(
             t.number,
-            float(t.value or 0.0),
-            int(t.user_attrs.get("epochs", 0)),
-            float(t.user_attrs.get("seconds", float("nan"))),
+            record.score(t),
+            as_number(t.user_attrs.get("epochs")),
+            as_number(t.user_attrs.get("seconds")),
             dict(t.params),
         )
-        for t in trials[:n_best]
+        for t in record.best_first[:n_best]
     ]
-    return StudyDescription(lines, row.metric or "score", best)
+    words = describe_trial(record, record.best_first[0]) if best else ""
+    return StudyDescription(row, lines, record.metric.name, words, best)

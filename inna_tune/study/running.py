@@ -14,15 +14,45 @@ from sklearn.base import clone
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import SearchSpace
+from inna_tune.study.attributes import REASON
 from inna_tune.study.evaluation import Cohort, FoldedTable
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.workers import Worker, ask, tell
 
 logger = logging.getLogger(__name__)
 
-REASON = "reason"
-
 Callback = Callable[[optuna.Study, FrozenTrial], None]
+
+
+@dataclass(frozen=True)
+class Training:
+    """What trains together now.
+
+    Attributes
+    ----------
+    trials : tuple of int
+        Their numbers.
+    members : int
+        Nets in the population, of all folds of these trials.
+    epoch, until, epochs : int
+        Epochs that are done, the epoch of the next rung, and those of a training that nothing ends early.
+    """
+
+    trials: tuple[int, ...]
+    members: int
+    epoch: int
+    until: int
+    epochs: int
+
+    def __str__(self) -> str:
+        trials = f"{len(self.trials)} trials" if len(self.trials) > 1 else f"trial {self.trials[0]}"
+        until = (
+            f"the rung at {self.until}, of {self.epochs}"
+            if self.until < self.epochs
+            else f"{self.until}, the last"
+        )
+        return f"{self.members} members of {trials} train: epoch {self.epoch} to {until}"
+
 
 # Rungs grow by this factor, and at each one the better half goes on.
 REDUCTION_FACTOR = 2
@@ -78,6 +108,7 @@ class TrialRunner:
         Value of ``time.monotonic()`` past which no further batch is begun.
     error_score : "raise" or number
     callbacks : sequence of callables (study, trial)
+        One with a method ``on_training(study, training)`` also hears, before every stretch of training, of a `Training`.
     log_level : int
         At which a finished trial is logged.
     """
@@ -166,6 +197,12 @@ class TrialRunner:
             for callback in self.callbacks:
                 callback(self.study, told)
 
+    def _announce(self, training: Training) -> None:
+        for callback in self.callbacks:
+            tell_of = getattr(callback, "on_training", None)
+            if tell_of is not None:
+                tell_of(self.study, training)
+
     # ------------------------------------------------------------------ training
 
     def _run(self, group: Sequence[_Candidate]) -> None:
@@ -196,8 +233,17 @@ class TrialRunner:
             self._tell(candidate.trial, state, value, candidate.notes)
             told.add(candidate.trial.number)
 
-        for rung in rungs(group[0].estimator.max_epochs):
+        reached, epochs = 0, group[0].estimator.max_epochs
+
+        def announce(until: int) -> None:
+            running = tuple(c.trial.number for place, c in open_.items() if cohort.is_active(place))
+            if running:
+                self._announce(Training(running, len(cohort.training.active), reached, until, epochs))
+
+        for rung in rungs(epochs):
+            announce(rung)
             cohort.run(rung, deadline=self.deadline)
+            reached = rung
             # NOTE: by number, and each looking at earlier numbers only, so that what is pruned does not depend on which
             # of the others were told before an interruption.
             for place, candidate in list(open_.items()):
@@ -211,6 +257,7 @@ class TrialRunner:
                 if comparable and self._should_prune(candidate.trial):
                     cohort.drop([place])
                     finish(place, f"pruned at epoch {rung}")
+        announce(epochs)
         cohort.run(deadline=self.deadline)
         for place in list(open_):
             finish(place)

@@ -16,6 +16,10 @@ from inna_tune.study.routing import routing_is_on
 Scorer = Callable[..., float]
 
 
+class UnweightedScorerWarning(UserWarning):
+    """The scorer has no use for the sample weights that were given: scores count all rows alike."""
+
+
 def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | None) -> Scorer:
     """The scorer of a search; higher is better.
 
@@ -55,12 +59,14 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
 
 
 def takes_weights(scorer: Scorer) -> bool:
-    """Whether a scorer has a use for sample weights; a UserWarning says so if not."""
+    """Whether a scorer has a use for sample weights; an UnweightedScorerWarning says so if not."""
     own = getattr(scorer, "_accept_sample_weight", None)
     found = bool(own()) if own is not None else "sample_weight" in inspect.signature(scorer).parameters
     if not found:
         warnings.warn(
-            f"The scorer {scorer} takes no sample_weight: all rows count alike in the scores.", stacklevel=3
+            f"The scorer {scorer} takes no sample_weight: all rows count alike in the scores.",
+            UnweightedScorerWarning,
+            stacklevel=3,
         )
     return found
 

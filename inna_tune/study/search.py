@@ -22,12 +22,13 @@ from inna_tune.engine import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.space.learn import CURVATURE
+from inna_tune.study.attributes import CURVATURE, POPULATION, PORTFOLIO, REASON, SEED, SETTINGS
 from inna_tune.study.evaluation import FoldedTable
-from inna_tune.study.fingerprint import check, fingerprint
+from inna_tune.study.fingerprint import check, describe_thing, fingerprint
+from inna_tune.study.frames import trials_frame
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
-from inna_tune.study.running import REASON, REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
+from inna_tune.study.running import REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
@@ -35,15 +36,26 @@ from inna_tune.study.workers import Worker, resume_summary
 
 logger = logging.getLogger(__name__)
 
-SEED = "inna_tune:seed"
-POPULATION = "inna_tune:population"
-PORTFOLIO = "inna_tune:portfolio"
-
 _LOOK_EVERY = 0.5  # seconds between looks at what other workers still run
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
     return hasattr(search.estimator, "predict_proba")
+
+
+def _plain_settings(estimator: Any, space: SearchSpace) -> dict[str, Any]:
+    """Class and settings of an estimator as JSON, without those that the space tunes."""
+    plain = {}
+    for name, value in estimator.get_params(deep=False).items():
+        if name in space:
+            continue
+        value = value.item() if isinstance(value, np.generic) else value
+        value = list(value) if isinstance(value, tuple) else value
+        simple = value is None or isinstance(value, (bool, int, float, str))
+        simple |= isinstance(value, list) and all(isinstance(v, (bool, int, float, str)) for v in value)
+        # A module, a class or a function is named, never its address in memory.
+        plain[name] = value if simple else describe_thing(value)
+    return {"class": type(estimator).__name__, "parameters": plain}
 
 
 class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
@@ -86,7 +98,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
     callbacks : sequence of callables (study, trial), default=()
-        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop.
+        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop. One with a method
+        ``on_training(study, training)`` also hears, before each rung, what trains: an `inna_tune.study.running.Training`.
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.
     verbose : int, default=0
@@ -296,6 +309,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             for settings in first:
                 study.enqueue_trial(settings, skip_if_exists=True)
             study.set_user_attr(PORTFOLIO, len(first))
+        if SETTINGS not in attrs:
+            study.set_user_attr(SETTINGS, _plain_settings(self.estimator, space))
         return seed, space
 
     def _task(self, y: Any) -> str:
@@ -364,9 +379,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             self.refit_time_ = time.monotonic() - began
 
     def trials_dataframe(self) -> pd.DataFrame:
-        """All trials of the study as Optuna's DataFrame."""
+        """All trials of the study, one row each, ready to plot: see :func:`inna_tune.study.frames.trials_frame`."""
         check_is_fitted(self, "study_")
-        return self.study_.trials_dataframe()
+        return trials_frame(self.study_)
 
     # ------------------------------------------------------------------ the best estimator
 

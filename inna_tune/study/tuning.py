@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
@@ -16,10 +18,15 @@ from sklearn.model_selection import train_test_split
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
+from inna_tune.study.gain import relative_change
+from inna_tune.study.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.study.joining import Job
+from inna_tune.study.record import StudyRecord
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.study.storage import storage_errors
 from inna_tune.study.tables import Problem, TableError
+from inna_tune.study.wording import describe_trial, tuning_gain
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,36 @@ class TuningReport:
     scores : DataFrame
         Index: ``baseline`` (most frequent classes, or mean), ``untuned default``, ``tuned``. Columns: log-loss and accuracy, or
         RMSE and R², on the held-out rows.
+    held_out : HeldOut
+        The same with what the tuned model predicts there, as the study keeps it.
     """
 
     search: InnaSearchCV
     n_tuning_rows: int
     n_held_out_rows: int
     scores: pd.DataFrame
+    held_out: HeldOut
+
+    def summary(self) -> dict[str, Any]:
+        """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
+        record = StudyRecord(self.search.study_)
+        best = record.best_first[0]
+        return {
+            "study": record.name,
+            "task": self.held_out.task,
+            "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
+            "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
+            "best": {
+                "trial": best.number,
+                record.metric.name: record.score(best),
+                "settings": dict(best.params),
+                "words": describe_trial(record, best),
+            },
+            "held_out": self.held_out.scores,
+            "change": self.held_out.gain,
+            "gain": tuning_gain(self.held_out),
+            "misleading": record.misleading,
+        }
 
 
 def tune(
@@ -57,7 +88,7 @@ def tune(
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
 ) -> TuningReport:
-    """Tune, refit, and compare on held-out rows.
+    """Tune, refit, and compare on held-out rows; the study keeps the comparison for its report.
 
     Parameters
     ----------
@@ -100,14 +131,22 @@ def tune(
     default = clone(estimator).set_params(random_state=seed).fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
-    scores = pd.DataFrame(
-        {
-            "baseline": _scores(baseline, np.zeros((len(held), 1)), y_held),
-            "untuned default": _scores(default, X_held, y_held),
-            "tuned": _scores(search.best_estimator_, X_held, y_held),
-        }
-    ).T
-    return TuningReport(search, len(tuning), len(held), scores)
+    study, best = search.study_, search.best_estimator_
+    of_baseline, _ = _scores(baseline, np.zeros((len(held), 1)), y_held)
+    of_default, before = _scores(default, X_held, y_held)
+    of_tuned, after = _scores(best, X_held, y_held)
+    scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
+    with storage_errors(study._storage):
+        found = summarize_held_out(
+            best,
+            X_held,
+            y_held,
+            scores=scores,
+            gain=relative_change(before, after, root=not classifier),
+            trial=study.best_trial.number,
+        )
+        record_held_out(study, found)
+    return TuningReport(search, len(tuning), len(held), scores, found)
 
 
 def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, Any]:
@@ -131,14 +170,19 @@ def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, An
     return np.sort(tuning), np.sort(held)
 
 
-def _scores(model: Any, X: Any, y: pd.Series) -> dict[str, float]:
+def _scores(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """A loss and a share, and the losses of the rows: of those whose class the model knows, or squared errors."""
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(X)
         known = y.isin(model.classes_).to_numpy()
+        right = probabilities[known, pd.Index(model.classes_).get_indexer(pd.Index(y[known]))]
+        # As scikit-learn's log_loss: a probability of 0 costs much, but not everything.
+        losses = -np.log(np.clip(right.astype(np.float64), np.finfo(probabilities.dtype).eps, None))
         loss = log_loss(y[known], probabilities[known], labels=model.classes_)
-        return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}
+        return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}, losses
     predicted = model.predict(X)
-    return {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
+    scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
+    return scores, np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
 
 
 def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,33 @@
+"""``inna-tune report``."""
+
+from typing import Annotated
+
+import typer
+
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, out, print_json
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="HTML file to write; STUDY.html if not given.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    as_json: AsJson = False,
+) -> None:
+    """Write all that is known of a study, with pictures, into one HTML file that needs no network.
+
+    Example: [bold]inna-tune report churn -o report.html[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.report import write_report
+        from inna_tune.study.overview import load_study
+        from inna_tune.study.tuning import check_output
+
+        path = check_output(output or f"{study}.html")
+        written = write_report(load_study(storage, study), path)
+        if as_json:
+            print_json({"study": study, "report": str(written)})
+        else:
+            out.print(f"Report: {written}", markup=False)

@@ -1,0 +1,312 @@
+"""The report: all that is known of a study in one page that needs nothing else."""
+
+import math
+import os
+import platform
+import re
+import shlex
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from optuna.trial import FrozenTrial, TrialState
+
+from inna_tune import __version__
+from inna_tune.report.machine import installed
+from inna_tune.report.sections import sections_of
+from inna_tune.space import Coordinate, When
+from inna_tune.study.attributes import ALLOWED_MISMATCH, MODEL, POPULATION, SEED
+from inna_tune.study.record import StudyRecord, as_number
+from inna_tune.study.storage import describe, storage_errors
+from inna_tune.study.wording import describe_trial, plain, tuning_gain
+
+_PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_N_BEST = 10
+_MAX_REASONS = 25
+_MAX_NUMBERS = 8
+_MAX_COLUMNS = 40
+_DASHBOARD = "http://127.0.0.1:8080"
+
+
+def render_report(study: Any, *, dashboard: str | None = None) -> str:
+    """The report of a study as HTML.
+
+    One page without scripts, with style and pictures inside it. Names, labels and error messages in it come from the table
+    and from whoever wrote the study: they are shown as text, never as markup.
+
+    Parameters
+    ----------
+    study : optuna.Study or InnaSearchCV
+        With one objective; running or finished, of any number of trials.
+    dashboard : str, optional
+        Address of a dashboard to link to; None: where ``inna-tune dashboard`` is by default.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    TypeError
+        If it is no study.
+    ValueError
+        If it has several objectives.
+    StorageError
+        If its storage can't be read.
+    """
+    storage = getattr(study, "study_", study)
+    storage = getattr(storage, "_storage", None)
+    if storage is None:
+        record = StudyRecord(study)
+    else:
+        with storage_errors(storage):
+            record = StudyRecord(study)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("inna_tune.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
+    # A text from a database may hold what HTML forbids (control characters) and what UTF-8 can't write (lone surrogates).
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", page)
+
+
+def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
+    """Write `render_report` to a file, which is replaced in one move if it exists.
+
+    Parameters
+    ----------
+    study : optuna.Study or InnaSearchCV
+    path : path
+
+    Returns
+    -------
+    Path
+        Where it is.
+
+    Raises
+    ------
+    OSError
+        If the file can't be written.
+    """
+    path = Path(path)
+    page = render_report(study)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(page)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return path
+
+
+# ---------------------------------------------------------------------- content
+
+
+def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
+    best = record.best_first[0] if record.best_first else None
+    count = {state.name.lower(): len(record.in_state(state)) for state in TrialState}
+    held_out, model = record.held_out, _model(record)
+    return {
+        "name": record.name,
+        "metric": record.metric,
+        "count": count,
+        "total": len(record.trials),
+        "status": _status(count),
+        "data": _data(record),
+        "best": None if best is None else {"number": best.number, "score": f"{record.score(best):.5g}"},
+        "best_words": None if best is None else describe_trial(record, best),
+        "best_settings": [] if best is None else [(k, plain(v)) for k, v in best.params.items()],
+        "misleading": record.misleading,
+        "held_out": held_out,
+        "held_out_metrics": []
+        if held_out is None
+        else list(dict.fromkeys(m for s in held_out.scores.values() for m in s)),
+        "gain": None if held_out is None else tuning_gain(held_out),
+        "time": _time(record),
+        "sections": list(sections_of(record)),
+        "top": [_row(record, t) for t in record.best_first[:_N_BEST]],
+        "reasons": [
+            {"state": state, "reason": reason, "count": len(numbers), "numbers": _listed(numbers)}
+            for state, reason, numbers in record.reasons[:_MAX_REASONS]
+        ],
+        "more_reasons": max(0, len(record.reasons) - _MAX_REASONS),
+        "model": model,
+        "model_literal": repr(model),
+        "name_literal": repr(record.name),
+        "commands": _commands(record, model),
+        "dashboard": f"{dashboard}/dashboard/studies/{record.study._study_id}",
+        "provenance": _provenance(record),
+        "mismatches": [str(m) for m in _list(record.attributes.get(ALLOWED_MISMATCH))],
+        "priors": _priors(record),
+        "columns": _columns(record),
+        "made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
+        "version": __version__,
+    }
+
+
+def _status(count: dict[str, int]) -> str:
+    if count["running"]:
+        return f"{_trials(count['running'])} running, or left behind by a process that died"
+    if count["waiting"]:
+        return f"{_trials(count['waiting'])} waiting to be run"
+    return "no trial is running" if any(count.values()) else "no trial has begun"
+
+
+def _trials(count: int) -> str:
+    return "1 trial is" if count == 1 else f"{count} trials are"
+
+
+def _data(record: StudyRecord) -> str:
+    found = record.fingerprint
+    if not found:
+        return "This study was not begun by inna-tune, so that nothing is known of its data."
+    columns = found.get("columns")
+    width = f"{len(columns)} columns" if isinstance(columns, list) else str(columns)
+    target = "" if found.get("target") is None else f", target {found['target']!r}"
+    return f"{found.get('rows', '?')} rows, {width}{target}, {found.get('task', '?')}"
+
+
+def _time(record: StudyRecord) -> dict[str, str]:
+    starts = [t.datetime_start for t in record.trials if t.datetime_start is not None]
+    ends = [t.datetime_complete for t in record.trials if t.datetime_complete is not None]
+    seconds = [s for t in record.trials if math.isfinite(s := as_number(t.user_attrs.get("seconds")))]
+    return {
+        "begun": f"{min(starts):%Y-%m-%d %H:%M}" if starts else "",
+        "ended": f"{max(ends):%Y-%m-%d %H:%M}" if ends else "",
+        "training": _duration(sum(seconds)) if seconds else "",
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def _row(record: StudyRecord, trial: FrozenTrial) -> dict[str, Any]:
+    scores = trial.user_attrs.get("scores")
+    spread = ""
+    if isinstance(scores, list) and len(scores) > 1 and all(math.isfinite(as_number(s)) for s in scores):
+        spread = f"±{_deviation([float(s) for s in scores]):.2g}"
+    return {
+        "number": trial.number,
+        "score": f"{record.score(trial):.5g}",
+        "spread": spread,
+        "epochs": _number(trial.user_attrs.get("epochs")),
+        "seconds": _number(trial.user_attrs.get("seconds")),
+        "settings": ", ".join(f"{name}={plain(value)}" for name, value in trial.params.items()),
+    }
+
+
+def _deviation(values: list[float]) -> float:
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
+
+
+def _number(value: Any) -> str:
+    found = as_number(value)
+    return f"{found:.4g}" if math.isfinite(found) else ""
+
+
+def _listed(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_MAX_NUMBERS]))
+    return shown + (f" and {len(numbers) - _MAX_NUMBERS} more" if len(numbers) > _MAX_NUMBERS else "")
+
+
+def _model(record: StudyRecord) -> str | None:
+    found = record.attributes.get(MODEL)
+    return found if isinstance(found, str) else None
+
+
+def _commands(record: StudyRecord, model: str | None) -> dict[str, str]:
+    where = describe(record.study._storage)
+    given = ["--storage", where if "://" in where else f"sqlite:///{where}"]
+    stored = where != "memory"
+    return {
+        "predict": shlex.join(["inna-tune", "predict", model or "", "NEW_TABLE", "-o", "predictions.csv"]),
+        "show": shlex.join(["inna-tune", "show", record.name, *given]) if stored else "",
+        "dashboard": shlex.join(["inna-tune", "dashboard", *given]) if stored else "",
+    }
+
+
+def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
+    found, attributes = record.fingerprint, record.attributes
+    begun = found.get("versions")
+    before = begun if isinstance(begun, dict) else {}
+    now = {"inna-tune": __version__, **{name: installed(name) for name in _PACKAGES}}
+    settings = record.settings.get("parameters")
+    rows = [
+        ("Study", f"{record.name}, in {describe(record.study._storage)}"),
+        ("Metric", f"{found.get('metric', record.metric.name)}, {record.study.direction.name.lower()}d"),
+        ("Folds", str(found.get("cv", "unknown"))),
+        ("Seed", str(attributes.get(SEED, "unknown"))),
+        ("Trials that train together", str(attributes.get(POPULATION, "unknown"))),
+        (
+            "Curvature at the initial weights",
+            "unknown" if record.curvature is None else f"{record.curvature:.6g}",
+        ),
+        ("Estimator", str(record.settings.get("class", "unknown"))),
+        (
+            "Its settings that are not tuned",
+            ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+            if isinstance(settings, dict)
+            else "unknown",
+        ),
+        ("Content of the table (BLAKE2b)", str(found.get("content", "unknown"))),
+        ("Content of the target (BLAKE2b)", str(found.get("target_content", "unknown"))),
+        ("Versions when it began", ", ".join(f"{k} {v}" for k, v in before.items()) or "unknown"),
+        ("Versions of this report", ", ".join(f"{k} {v}" for k, v in now.items())),
+        ("Written on", f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _priors(record: StudyRecord) -> list[tuple[str, str, str, str]]:
+    if record.space is None:
+        return []
+    rows = []
+    for name, entry in record.space.items():
+        law = entry.law if isinstance(entry, When) else entry
+        exists = (
+            f", while {entry.parameter} is {' or '.join(map(str, entry.values))}"
+            if isinstance(entry, When)
+            else ""
+        )
+        own, number = (law.law, law.words) if isinstance(law, Coordinate) else (law, "")
+        rows.append((name, number, _short(own) + exists, _bounds(record.space.distribution(name))))
+    return rows
+
+
+def _short(law: Any) -> str:
+    """A law as code, its numbers cut to four digits."""
+    return re.sub(r"\d+\.\d+(?:e[+-]?\d+)?", lambda found: f"{float(found[0]):.4g}", repr(law))
+
+
+def _bounds(kind: Any) -> str:
+    if hasattr(kind, "choices"):
+        return ", ".join(map(str, kind.choices))
+    return f"{kind.low:.4g} to {kind.high:.4g}" + (", logarithmic" if kind.log else "")
+
+
+def _columns(record: StudyRecord) -> dict[str, Any]:
+    found = record.fingerprint.get("columns")
+    pairs = [row for row in _list(found) if isinstance(row, list) and len(row) >= 2]
+    return {
+        "shown": [(str(row[0]), str(row[1])) for row in pairs[:_MAX_COLUMNS]],
+        "more": max(0, len(pairs) - _MAX_COLUMNS),
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

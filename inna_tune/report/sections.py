@@ -1,0 +1,144 @@
+"""The pictures of the report, each with how to read it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from inna_tune import plots
+from inna_tune.report.svg import Picture, picture
+from inna_tune.study.record import StudyRecord
+
+_FLAT = (
+    "The dashed line is the flat expectation: the mean of the best so far if the very same trials had come in a random order, "
+    "as from a sampler that learns nothing; four fifths of all orders lie in the band. Good priors put the first trials on "
+    "its better side; where the study catches up late, it learned, or was lucky, late."
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A picture with how to read it, or why there is none."""
+
+    title: str
+    picture: Picture | None
+    note: str
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Pictures of one subject."""
+
+    title: str
+    anchor: str
+    cards: list[Card]
+
+
+def _card(draw: Callable[[], Figure], key: str, note: str, title: str, *, small: bool = False) -> Card:
+    try:
+        made = picture(draw, key)
+    except plots.NothingToPlotError as nothing:
+        return Card(title, None, str(nothing), small)
+    return Card(made.title, made, note, small)
+
+
+def sections_of(record: StudyRecord) -> Iterator[Section]:
+    """All sections, in the order of the page; one may be without cards."""
+    yield Section(
+        "Progress",
+        "progress",
+        [
+            _card(
+                lambda: plots.best_so_far(record),
+                "best",
+                _FLAT if len(record.trials) > 1 else "",
+                "Best score so far",
+            ),
+            _card(
+                lambda: plots.learning_curves(record),
+                "curves",
+                "Scores over the folds at each rung and at the end, of the best weights until then. The legend gives the "
+                "trials' final scores; grey lines are other trials.",
+                "Learning curves",
+            ),
+        ],
+    )
+    yield Section(
+        "Alpha, beta and importance",
+        "plane",
+        [
+            _card(
+                lambda: plots.alpha_beta_plane(record),
+                "plane",
+                "Colour is the score. Contours hold half and nine tenths of the prior. Hatched is what is unstable with the "
+                "best trial's step size at the curvature of the loss at the initial weights. Other trials have other step "
+                "sizes, and curvature changes while a net trains: trials beyond the edge may well succeed.",
+                "Alpha and beta",
+            ),
+            _card(
+                lambda: plots.importances(record),
+                "importances",
+                "PED-ANOVA: how far the values of the best trials (a tenth, at least five) differ from those of all. What the "
+                "sampler has narrowed down already looks less important than it is; with few trials it is a hint, no more.",
+                "Importance of the hyper-parameters",
+            ),
+        ],
+    )
+    cards = [
+        _card(
+            lambda name=name: plots.slice_of(record, name),  # type: ignore[misc]
+            f"slice{i}",
+            "",
+            name,
+            small=True,
+        )
+        for i, name in enumerate(record.parameters)
+        if record.complete
+    ]
+    yield Section("Every hyper-parameter", "parameters", cards)
+    yield Section(
+        "Training",
+        "training",
+        [
+            _card(
+                lambda: plots.decay_laws(record),
+                "decay",
+                "The step size of each of the best ten trials as a share of its first; the best trial's line is thick.",
+                "Decay of the step size",
+            ),
+            _card(
+                lambda: plots.rungs_and_pruning(record),
+                "rungs",
+                "At a rung each trial's score is compared with those of earlier trials, and the weaker ones end there. Trials "
+                "with the cosine law are spared where laws differ, since their early scores say little about the end.",
+                "Rungs and pruning",
+            ),
+        ],
+    )
+    held_out = record.held_out
+    if held_out is not None:
+        first = (
+            (plots.residuals, "residuals")
+            if held_out.task == "regression"
+            else (plots.confusion_matrix, "confusion")
+        )
+        notes = {
+            "residuals": "Each point is a held-out row (at most 500 are kept). Means of bins far from zero say that the model "
+            "is wrong in one direction there.",
+            "confusion": "Rows are true classes, columns predicted ones. Percentages and colours are shares of the row.",
+        }
+        yield Section(
+            "Rows that tuning never saw",
+            "held-out",
+            [
+                _card(lambda: first[0](record), first[1], notes[first[1]], first[1].capitalize()),
+                _card(
+                    lambda: plots.calibration(record),
+                    "calibration",
+                    "Bins of as many rows each, with 95% intervals. On the dashed line a model is right on average about what "
+                    "it says.",
+                    "Calibration",
+                ),
+            ],
+        )

@@ -1,0 +1,28 @@
+"""Names of the attributes that inna-tune leaves in Optuna's studies and trials."""
+
+from inna_tune.space.learn import CURVATURE
+
+__all__ = [
+    "ALLOWED_MISMATCH",
+    "CURVATURE",
+    "FINGERPRINT",
+    "HELD_OUT",
+    "MODEL",
+    "POPULATION",
+    "PORTFOLIO",
+    "REASON",
+    "SEED",
+    "SETTINGS",
+]
+
+FINGERPRINT = "inna_tune:fingerprint"
+ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
+SEED = "inna_tune:seed"
+POPULATION = "inna_tune:population"
+PORTFOLIO = "inna_tune:portfolio"
+SETTINGS = "inna_tune:settings"
+HELD_OUT = "inna_tune:held_out"
+MODEL = "inna_tune:model"
+
+# Of a trial.
+REASON = "reason"

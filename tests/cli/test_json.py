@@ -1,0 +1,90 @@
+"""What scripts rely on: one JSON object on standard output, exit codes, no colours and no noise in a pipe."""
+
+import json
+import subprocess
+
+import pandas as pd
+import pytest
+
+from inna_tune import cli
+from tests.test_cli import command, environment, folder, run  # noqa: F401
+
+
+def of_json(folder, *words):  # noqa: F811
+    done = run(folder, *words, "--json")
+    return json.loads(done.stdout), done
+
+
+def refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa: F811
+    fitted, done = of_json(folder, "fit", "people.csv", "--target", "label", "--trials", "3")
+    assert "Task: binary" in done.stderr
+    assert fitted["study"] == "people"
+    assert fitted["trials"]["complete"] + fitted["trials"]["pruned"] == 3
+    assert set(fitted["held_out"]) == {"baseline", "untuned default", "tuned"}
+    assert fitted["held_out"]["tuned"]["log-loss"] > 0
+    assert fitted["change"]["low"] <= fitted["change"]["change"] <= fitted["change"]["high"]
+    assert fitted["best"]["settings"]["alpha"] > 0
+    assert "effective step" in fitted["best"]["words"]
+    assert fitted["model"] == "people.inna"
+    run(folder, *fitted["commands"]["report"].split()[1:])
+
+    predicted, _ = of_json(folder, "predict", "people.inna", "people.csv", "-o", "out.csv")
+    assert predicted["predictions"] == len(pd.read_csv(folder / "out.csv")) == 90
+    listed, _ = of_json(folder, "studies")
+    assert [row["name"] for row in listed["studies"]] == ["people"]
+    assert listed["studies"][0]["best"] == pytest.approx(fitted["best"]["log-loss"])
+    shown, _ = of_json(folder, "show", "people", "--best", "1")
+    assert shown["best"][0]["score"] == pytest.approx(fitted["best"]["log-loss"])
+    assert shown["best"][0]["settings"] == fitted["best"]["settings"]
+    assert of_json(folder, "report", "people")[0] == {"study": "people", "report": "people.html"}
+    learned, _ = of_json(folder, "prior", "learn", "people", "-o", "prior.json")
+    assert learned["prior"] == "prior.json"
+    assert of_json(folder, "prior", "show", "prior.json")[0]["space"] == learned["space"]
+    machine, _ = of_json(folder, "bug-report")
+    assert {"inna-tune", "torch", "optuna", "SQLite"} <= set(machine["versions"])
+    assert machine["hardware"]["processors"]
+
+
+def test_what_is_not_finite_is_null(capsys):
+    cli.console.print_json(
+        {"a": [float("nan"), float("inf"), 1.5], 3: "[bold]:smile:\ud800", "c": (True, None)}
+    )
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found == {"a": [None, None, 1.5], "3": "[bold]:smile:?", "c": [True, None]}
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("the sky\nfell")
+
+    monkeypatch.setattr("inna_tune.study.overview.list_studies", fail)
+
+
+def test_the_unexpected_is_one_line_and_code_1(folder, broken):  # noqa: F811
+    done = run(folder, "studies", code=1)
+    assert done.stderr.count("\n") == 1
+    assert "unexpected RuntimeError: the sky fell" in done.stderr
+    assert "bug-report" in done.stderr
+    with pytest.raises(RuntimeError):
+        run(folder, "--debug", "studies")
+
+
+def test_a_pipe_gets_results_without_colours_and_debug_may_stand_anywhere(folder):  # noqa: F811
+    def go(*words):
+        return subprocess.run(command(*words), cwd=folder, env=environment(), capture_output=True, text=True)
+
+    wrong = go("show", "nobody", "--debug")
+    assert wrong.returncode == 1
+    assert "Traceback" in wrong.stderr
+    version = go("--version")
+    assert (version.returncode, version.stderr) == (0, "")
+    machine = go("bug-report")
+    assert machine.returncode == 0
+    assert machine.stderr == ""
+    assert "\x1b" not in machine.stdout
+    assert str(folder) not in machine.stdout
