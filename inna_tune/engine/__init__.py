@@ -2,7 +2,7 @@
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
-from inna_tune.engine.members import Member, MemberResult, MemberState
+from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population, outputs
 from inna_tune.engine.stack import Stack
@@ -12,6 +12,7 @@ __all__ = [
     "CrossEntropy",
     "Loss",
     "Member",
+    "MemberProgress",
     "MemberResult",
     "MemberState",
     "Method",

@@ -137,3 +137,21 @@ class MemberResult:
             settings=settings | {"curvature": float("nan") if self.curvature is None else self.curvature},
             streams=[],
         )
+
+
+@dataclass(frozen=True, eq=False)
+class MemberProgress:
+    """All that is known of a member between two epochs: with it, training goes on as if there had been no break.
+
+    `Member.start` begins another training where an earlier one ended; this goes on with the same one.
+
+    Attributes
+    ----------
+    result : MemberResult
+        So far; ``weights`` are the best up to now.
+    state : MemberState or None
+        None: the member has left.
+    """
+
+    result: MemberResult
+    state: MemberState | None

@@ -101,6 +101,8 @@ class Population:
     stacked : bool, default=False
         Step a single member in the way that several are stepped. Its results then are, on a CPU, those it has in company
         to the last bit, and a step takes a little longer.
+    states : sequence of MemberState, optional
+        Where each member stands, to go on with the same training after a break; see `MemberProgress`.
 
     Attributes
     ----------
@@ -121,6 +123,7 @@ class Population:
         horizon: int,
         method: Method | None = None,
         stacked: bool = False,
+        states: Sequence[MemberState] | None = None,
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
         self.method = Method() if method is None else method
@@ -150,7 +153,7 @@ class Population:
         self.tensors = {
             name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes
         }
-        starts = [m.start for m in members if m.start is not None]
+        starts = [m.start for m in members if m.start is not None] if states is None else list(states)
         if starts:
             if len(starts) < len(members):
                 raise ValueError("members: some have a state to go on from and others have none")
@@ -166,8 +169,10 @@ class Population:
         self.mean_weight = None
         if table.weight is not None:
             self.mean_weight = torch.stack([take(table.weight, r[None]).mean() for r in self.rows])[:, None]
-        self.curvature = column([float("nan")] * len(members))
-        self.lr, self.alpha, self.beta = self._settings(calibration)
+        self.curvature = column(
+            [float("nan")] * len(members) if states is None else [s.settings["curvature"] for s in states]
+        )
+        self.lr, self.alpha, self.beta = self._settings(calibration, states)
         self.stepping = self._new_stepping()
         if starts:
             self.stepping.put(starts)
@@ -196,17 +201,23 @@ class Population:
 
     # ------------------------------------------------------------------ settings
 
-    def _settings(self, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor, Tensor]:
+    def _settings(
+        self, streams: Sequence[torch.Generator], states: Sequence[MemberState] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """What the members say of lr, alpha and beta, the open places filled: from the curvature, where it sets them."""
-        said = {
-            name: [
-                m.start.settings[name]
-                if getattr(m, name) is None and m.start is not None
-                else getattr(m, name)
-                for m in self.members
-            ]
-            for name in ("lr", "alpha", "beta")
-        }
+        said: dict[str, list[float | None]]
+        if states is not None:
+            said = {name: [s.settings[name] for s in states] for name in ("lr", "alpha", "beta")}
+        else:
+            said = {
+                name: [
+                    m.start.settings[name]
+                    if getattr(m, name) is None and m.start is not None
+                    else getattr(m, name)
+                    for m in self.members
+                ]
+                for name in ("lr", "alpha", "beta")
+            }
         if (usual := self._usual()) is not None:
             said = {n: [usual[n] if v is None else v for v in values] for n, values in said.items()}
         open_ = [any(said[name][i] is None for name in said) for i in range(len(self))]

@@ -3,13 +3,14 @@
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
-from inna_tune.engine.members import Member, MemberResult, StopReason
+from inna_tune.engine.members import Member, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.nets import Net
@@ -44,6 +45,8 @@ class Stack:
         As for `Population`.
     keep_states : bool
         Whether results say where training ended, so that it can go on.
+    progress : sequence of MemberProgress, optional
+        How far each member is, all of them equally far and none of them at its end.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class Stack:
         method: Method | None = None,
         stacked: bool = False,
         keep_states: bool = False,
+        progress: Sequence[MemberProgress] | None = None,
     ) -> None:
         self.max_epochs, self._keep_states = max_epochs, keep_states
         self.epoch = 0
         self._seconds = 0.0
+        states = None if progress is None else [p.state for p in progress if p.state is not None]
         self.population = Population(
             net,
             table,
@@ -71,6 +76,7 @@ class Stack:
             horizon=max_epochs,
             method=method,
             stacked=stacked,
+            states=states,
         )
         self.active = list(range(len(members)))
         population = self.population
@@ -90,6 +96,26 @@ class Stack:
             for i in self.active
         ]
         self._best = population.flat
+        if progress is not None:
+            self._go_on_from(progress)
+
+    def _go_on_from(self, progress: Sequence[MemberProgress]) -> None:
+        for place, known in enumerate(progress):
+            result = known.result
+            if result.weights is not None:
+                self._best[place] = result.weights.to(self._best)
+            self.results[place] = replace(
+                result, weights=None, history={name: list(values) for name, values in result.history.items()}
+            )
+            self.epoch = result.epochs
+            self._seconds = max([self._seconds, *result.history["seconds"]])
+
+    def progress(self, member: int) -> MemberProgress:
+        """How far a member is, at the end of an epoch."""
+        result = replace(self.results[member], weights=self.best_weights(member))
+        if member not in self.active:
+            return MemberProgress(result, None)
+        return MemberProgress(result, self.population.state(self.active.index(member), self.epoch))
 
     def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
         """Train up to an epoch, or until no member is left.

@@ -1,14 +1,14 @@
 """Training of any number of members: stacked as is quickest, halted at any epoch, taken on again."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
-from inna_tune.engine.members import Member, MemberResult
+from inna_tune.engine.members import Member, MemberProgress, MemberResult
 from inna_tune.engine.method import Method
 from inna_tune.engine.stack import Stack
 from inna_tune.engine.width import is_out_of_memory, quickest_layout, torch_threads
@@ -40,9 +40,10 @@ class Training:
         Members in a stack. None: the quickest, by a few timed steps, and as many threads as are (`quickest_layout`).
     stacked : bool, default=False
         As for `Population`: a single member as in company, to the last bit.
-
     keep_states : bool, default=False
         Whether results say where training ended, so that it can go on (`Member.start`).
+    progress : sequence of MemberProgress, optional
+        What `progress` gave for each member, to go on with their training. Those that have not left are equally far.
 
     Attributes
     ----------
@@ -73,6 +74,7 @@ class Training:
         width: int | None = None,
         stacked: bool = False,
         keep_states: bool = False,
+        progress: Sequence[MemberProgress] | None = None,
     ) -> None:
         if width is not None and width < 1:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
@@ -82,16 +84,30 @@ class Training:
         self._keep_states = keep_states
         self._stacked = stacked or len(self.members) > 1
         self.threads = torch.get_num_threads()
-        if width is None:
-            width, self.threads = quickest_layout(
-                net, table, self.members, loss, batch_size=batch_size, method=method
-            )
-        everyone = range(len(self.members))
-        self._stacks: list[tuple[list[int], Stack]] = []
-        # Members that had left a stack before it was halved.
+        # Members that had left when training was broken off, or before their stack was halved.
         self._left: dict[int, MemberResult] = {}
-        for start in range(0, len(self.members), width):
-            self._add(list(everyone[start : start + width]))
+        self._progress = progress
+        if progress is not None:
+            self._left = {i: p.result for i, p in enumerate(progress) if p.state is None}
+            epochs = {p.result.epochs for p in progress if p.state is not None}
+            if len(epochs) > 1:
+                raise ValueError(f"progress: the members are at different epochs, {sorted(epochs)}")
+            self.epoch = max(epochs, default=max_epochs)
+        everyone = [i for i in range(len(self.members)) if i not in self._left]
+        if width is None:
+            width = 1
+            if everyone:
+                width, self.threads = quickest_layout(
+                    net,
+                    table,
+                    [self.members[i] for i in everyone],
+                    loss,
+                    batch_size=batch_size,
+                    method=method,
+                )
+        self._stacks: list[tuple[list[int], Stack]] = []
+        for start in range(0, len(everyone), width):
+            self._add(everyone[start : start + width])
 
     def _add(self, places: list[int]) -> None:
         """Stack the members at these places, in as many stacks as memory asks for."""
@@ -106,6 +122,7 @@ class Training:
                 method=self._method,
                 stacked=self._stacked,
                 keep_states=self._keep_states,
+                progress=None if self._progress is None else [self._progress[i] for i in places],
             )
         except (RuntimeError, MemoryError) as error:
             self._halve(places, error)
@@ -135,7 +152,20 @@ class Training:
         """Places of the members that still train."""
         return sorted(places[i] for places, stack in self._stacks for i in stack.active)
 
-    def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
+    def progress(self, member: int) -> MemberProgress:
+        """How far a member is; with it another `Training` goes on as if there had been no break."""
+        for places, stack in self._stacks:
+            if member in places:
+                return stack.progress(places.index(member))
+        return MemberProgress(self._left[member], None)
+
+    def run(
+        self,
+        until_epoch: int | None = None,
+        *,
+        deadline: float | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
         """Train up to an epoch, or until no member is left.
 
         Parameters
@@ -144,11 +174,13 @@ class Training:
             Stop after this epoch (counted from the beginning); None means ``max_epochs``.
         deadline : float, optional
             Value of ``time.monotonic()`` at which training ends, also inside an epoch.
+        stop : callable, optional
+            Asked before every epoch whether to halt, all members equally far.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
         with torch_threads(self.threads):
             # The stacks take turns, so that a deadline finds all members equally far.
-            while self.epoch < until and self.active:
+            while self.epoch < until and self.active and not (stop is not None and stop()):
                 self.epoch += 1
                 self._advance(deadline)
 

@@ -16,7 +16,17 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
-from inna_tune.engine import Loss, Member, MemberResult, MemberState, Method, TableTensors, Training, outputs
+from inna_tune.engine import (
+    Loss,
+    Member,
+    MemberProgress,
+    MemberResult,
+    MemberState,
+    Method,
+    TableTensors,
+    Training,
+    outputs,
+)
 from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
@@ -397,6 +407,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         *,
         stacked: bool = False,
         keep_states: bool = False,
+        progress: Sequence[MemberProgress] | None = None,
     ) -> Training:
         return Training(
             self.net_ if net is None else net,
@@ -408,6 +419,7 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
             method=self._method(),
             stacked=stacked,
             keep_states=keep_states,
+            progress=progress,
         )
 
     def _population_key(self) -> Hashable:

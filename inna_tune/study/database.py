@@ -101,7 +101,7 @@ class StudyDatabase(RDBStorage):
     def gathered(self) -> Iterator[None]:
         """Write what this thread sets on trials within the block in one transaction.
 
-        That is at the block's end, or sooner where the thread reads trials or changes a state.
+        That is at the block's end, or sooner where the thread reads all trials, or changes a state: then with that.
         """
         if self._pending is not None:
             yield
@@ -124,12 +124,34 @@ class StudyDatabase(RDBStorage):
         with transaction(self) as session:
             self._write_rows(session, [(model, row)])
 
-    def _flush(self) -> None:
-        if self._pending:
-            rows = self._pending.copy()
+    def _taken(self) -> list[tuple[Any, dict[str, Any]]]:
+        """What is gathered, which the caller writes."""
+        rows = list(self._pending or ())
+        if rows and self._pending is not None:
             self._pending.clear()
+        return rows
+
+    def _flush(self) -> None:
+        if rows := self._taken():
             with transaction(self) as session:
                 self._write_rows(session, rows)
+
+    def _with_gathered(self, trial: FrozenTrial) -> FrozenTrial:
+        """A trial as it will be when what this thread has gathered is written."""
+        for model, row in self._pending or ():
+            if row["trial_id"] != trial._trial_id:
+                continue
+            if model is _PARAM:
+                name, distribution = row["param_name"], _distribution(row["distribution_json"])
+                trial.distributions[name] = distribution
+                trial.params[name] = distribution.to_external_repr(row["param_value"])
+            elif model is REPORT:
+                value = _NOT_FINITE.get(row["intermediate_value_type"].name, row["intermediate_value"])
+                trial.intermediate_values[row["step"]] = value
+            else:
+                attributes = trial.user_attrs if model is _USER_ATTR else trial.system_attrs
+                attributes[row["key"]] = json.loads(row["value_json"])
+        return trial
 
     def _write_rows(self, session: Session, rows: list[tuple[Any, dict[str, Any]]]) -> None:
         for trial_id in sorted({row["trial_id"] for _, row in rows}):  # one order, no deadlock
@@ -202,9 +224,11 @@ class StudyDatabase(RDBStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See `optuna.storages.BaseStorage`; one caller alone gets a WAITING trial."""
-        self._flush()
+        rows = self._taken()
         with transaction(self) as session:
             stored = self._check_running(session, trial_id)
+            if rows:
+                self._write_rows(session, rows)
             if state == TrialState.RUNNING and stored != TrialState.WAITING:
                 return False
             for objective, value in enumerate(values or ()):
@@ -222,12 +246,11 @@ class StudyDatabase(RDBStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `optuna.storages.BaseStorage`."""
-        self._flush()
         with _create_scoped_session(self.scoped_session) as session:
             trials = read_trials(session, TRIAL.trial_id == trial_id)
         if not trials:
             raise KeyError(models.NOT_FOUND_MSG)
-        return trials[0]
+        return self._with_gathered(trials[0])
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See `optuna.storages.BaseStorage`."""

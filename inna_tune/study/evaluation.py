@@ -1,7 +1,9 @@
 """Scores of settings on the folds: all folds of all trials in hand train as one population."""
 
-from collections.abc import Hashable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -12,7 +14,7 @@ import torch
 from sklearn.base import clone, is_classifier
 from torch import Tensor
 
-from inna_tune.engine import Member, TableTensors, outputs
+from inna_tune.engine import Member, MemberProgress, TableTensors, outputs
 from inna_tune.engine.width import torch_threads
 from inna_tune.estimators.base import InnaEstimator, Rows
 from inna_tune.estimators.columns import Matrix
@@ -138,6 +140,18 @@ class FoldedTable:
         self.out_features = first._out_features
         self._nets: dict[Hashable, Net] = {}
 
+    @cached_property
+    def digest(self) -> str:
+        """Of all that training sees of the table: other rows, folds, weights or encoders give another one."""
+        found = hashlib.blake2b(digest_size=16)
+        for tensor in (self.tensors.x, self.tensors.target, self.tensors.weight):
+            if tensor is not None:
+                found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
+                found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        places = [(f.train_start, f.test_start, f.test_end) for f in self.folds]
+        found.update(repr((places, self.sections, self.categories, self.out_features)).encode())
+        return found.hexdigest()
+
     def test_rows(self, fold: int) -> Tensor:
         """Encoded test rows of a fold, a view [n_test, in_features]."""
         place = self.folds[fold]
@@ -179,24 +193,50 @@ class Cohort:
     table : FoldedTable
     estimators : sequence of InnaEstimator
         One a trial, with its settings and a whole number as ``random_state``.
+    progress : sequence of lists of MemberProgress, optional
+        What `progress` gave for each trial, to go on with their training.
     """
 
-    def __init__(self, table: FoldedTable, estimators: Sequence[InnaEstimator]) -> None:
+    def __init__(
+        self,
+        table: FoldedTable,
+        estimators: Sequence[InnaEstimator],
+        progress: Sequence[Sequence[MemberProgress]] | None = None,
+    ) -> None:
         self.table = table
         self.n_members = estimators[0].n_members
         self._per_trial = self.n_members * len(table.folds)
         members = [m for e in estimators for m in table.members(e)]
         # Stacked, even where there is but one, so that a trial's scores do not depend on its company in one bit.
         self.training = estimators[0]._training(
-            table.tensors, members, table.net_for(estimators[0]), stacked=True
+            table.tensors,
+            members,
+            table.net_for(estimators[0]),
+            stacked=True,
+            progress=None if progress is None else [p for trial in progress for p in trial],
         )
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done by those that still train."""
+        return self.training.epoch
 
     def _members(self, trial: int) -> range:
         return range(trial * self._per_trial, (trial + 1) * self._per_trial)
 
-    def run(self, until_epoch: int | None = None, *, deadline: float | None = None) -> None:
-        """Train up to an epoch (all to their ends by default)."""
-        self.training.run(until_epoch, deadline=deadline)
+    def run(
+        self,
+        until_epoch: int | None = None,
+        *,
+        deadline: float | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Train up to an epoch (all to their ends by default), a deadline, or until ``stop`` says so."""
+        self.training.run(until_epoch, deadline=deadline, stop=stop)
+
+    def progress(self, trial: int) -> list[MemberProgress]:
+        """How far the members of a trial are."""
+        return [self.training.progress(m) for m in self._members(trial)]
 
     def is_active(self, trial: int) -> bool:
         """Whether any member of the trial still trains."""

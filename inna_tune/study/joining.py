@@ -77,9 +77,6 @@ class _Hand(InnaSearchCV):
     def _finish(self, frame: Any, y: Any, weight: Any) -> None:
         pass
 
-    def _waits_for_others(self) -> bool:
-        return False
-
 
 def join(
     problem: Problem,

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, cast
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 import optuna
 import pandas as pd
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
@@ -19,24 +21,23 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.engine import Population
-from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.attributes import CURVATURE, POPULATION, PORTFOLIO, REASON, SEED, SETTINGS
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
 from inna_tune.study.frames import trials_frame
+from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
+from inna_tune.study.parameters import check_search
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
-from inna_tune.study.running import REDUCTION_FACTOR, Callback, TrialRunner, cohort_size, rungs
+from inna_tune.study.running import REDUCTION_FACTOR, Callback, Job, cohort_size, rungs
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
-from inna_tune.study.workers import Worker, resume_summary
+from inna_tune.study.workers import resume_summary
 
 logger = logging.getLogger(__name__)
-
-_LOOK_EVERY = 0.5  # seconds between looks at what other workers still run
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -72,13 +73,14 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional
-        Seconds after which no further batch is begun.
+        Seconds after which no further batch is begun; a trial in hand is then told as pruned. (The estimator's ``max_time``
+        ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
     scoring : str, callable or None, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error.
     storage : Optuna storage, URL or None
-        Where the study lives; None keeps it in memory.
+        Where the study lives; None keeps it in memory (while ``n_jobs`` > 1: in a temporary file).
     study_name : str, optional
         Its name; None lets Optuna make one.
     resume : bool, default=False
@@ -91,6 +93,12 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     population : int or "auto", default="auto"
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.
+    n_jobs : int, default=1
+        Workers: processes that `joblib` places, on this machine by its own backend, on a cluster within
+        ``joblib.parallel_config(backend="dask")`` or Ray's; -1 means one a core. Each opens the storage, and trains with its
+        share of the cores. Trials are trained as by one worker, but drawn knowing less of each other, so that with several
+        workers the same seed does not give the same study twice. In a script, guard the call by
+        ``if __name__ == "__main__":`` where it has classes or functions of its own.
     refit : bool, default=True
         Fit the best settings on all rows.
     error_score : "raise" or number, default=nan
@@ -98,8 +106,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
     callbacks : sequence of callables (study, trial), default=()
-        Called after each trial; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop. One with a method
-        ``on_training(study, training)`` also hears, before each rung, what trains: an `inna_tune.study.running.Training`.
+        Called after each trial, in this process; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop. One with a
+        method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
+        `inna_tune.study.running.Training`.
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.
     verbose : int, default=0
@@ -152,6 +161,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
         population: int | str = "auto",
+        n_jobs: int | None = 1,
         refit: bool = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
@@ -171,6 +181,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.sampler = sampler
         self.pruner = pruner
         self.population = population
+        self.n_jobs = n_jobs
         self.refit = refit
         self.error_score = error_score
         self.random_state = random_state
@@ -201,7 +212,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         self
         """
-        self._check_parameters()
+        check_search(self)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -223,7 +234,31 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
         self.n_splits_ = len(splits)
         folded = FoldedTable(self.estimator, frame, labels, routed.weight, splits, routed.score)
+        n_workers = joblib.effective_n_jobs(self.n_jobs)
         storage = open_storage(self.storage)
+        if n_workers == 1:
+            self._tune(storage, n_workers, folded, frame, labels, splitter, deadline)
+        else:
+            with shared_storage(storage, self.storage) as shared:
+                try:
+                    self._tune(shared, n_workers, folded, frame, labels, splitter, deadline)
+                finally:
+                    if shared is not storage and hasattr(self, "study_"):
+                        self.study_ = in_memory(self.study_)
+        self._finish(frame, labels, routed.weight)
+        return self
+
+    def _tune(
+        self,
+        storage: BaseStorage,
+        n_workers: int,
+        folded: FoldedTable,
+        frame: pd.DataFrame,
+        labels: Any,
+        splitter: Any,
+        deadline: float | None,
+    ) -> None:
+        """Create or resume the study, and run it up to ``n_trials``."""
         self.study_ = create_study(
             storage,
             self.study_name,
@@ -242,31 +277,21 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             self.study_.study_name,
             self.resumed_,
         )
-        with Worker(storage) as worker:
-            runner = TrialRunner(
-                self.study_,
-                worker,
-                folded,
-                self.estimator,
-                space,
-                scorer=self.scorer_,
-                seed=seed,
-                deadline=deadline,
-                error_score=self.error_score,
-                callbacks=self.callbacks,
-                log_level=logging.INFO if self.verbose else logging.DEBUG,
-            )
-            while deadline is None or time.monotonic() < deadline:
-                if not runner.run_cohort(self.n_trials, population):
-                    if not self._waits_for_others():
-                        break
-                    time.sleep(_LOOK_EVERY)
-        self._finish(frame, labels, routed.weight)
-        return self
-
-    def _waits_for_others(self) -> bool:
-        """Whether other workers still run trials of the study: the best one may be among them."""
-        return resume_summary(self.study_, self.n_trials).running > 0
+        job = Job(
+            folded=folded,
+            estimator=self.estimator,
+            space=space,
+            scorer=self.scorer_,
+            seed=seed,
+            n_trials=self.n_trials,
+            population=population,
+            error_score=self.error_score,
+            log_level=logging.INFO if self.verbose else logging.DEBUG,
+        )
+        if n_workers == 1:
+            run_here(job, self.study_, deadline, self.callbacks)
+        else:
+            run_parallel(job, self.study_, deadline, self.callbacks, self.n_jobs)
 
     def _prepare_study(
         self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
@@ -444,56 +469,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             )
             .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
         )
-
-    # ------------------------------------------------------------------ checks
-
-    def _check_parameters(self) -> None:
-        if not isinstance(self.estimator, InnaEstimator):
-            raise TypeError(
-                f"estimator={self.estimator!r} must be an InnaClassifier or an InnaRegressor; "
-                "for other models use SearchSpace.suggest and PriorSampler in an Optuna objective."
-            )
-        self.estimator._check_parameters()
-        if (
-            isinstance(self.n_trials, bool)
-            or not isinstance(self.n_trials, (int, np.integer))
-            or self.n_trials < 1
-        ):
-            raise ValueError(f"n_trials={self.n_trials!r} must be a whole number of at least 1.")
-        if self.population != "auto" and (
-            isinstance(self.population, bool)
-            or not isinstance(self.population, (int, np.integer))
-            or self.population < 1
-        ):
-            raise ValueError(
-                f"population={self.population!r} must be a whole number of at least 1, or 'auto'."
-            )
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout={self.timeout!r} must be a positive number of seconds, or None.")
-        if not (self.error_score == "raise" or isinstance(self.error_score, (int, float, np.floating))):
-            raise ValueError(f"error_score={self.error_score!r} must be 'raise' or a number.")
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise TypeError(
-                    f"callbacks: {callback!r} cannot be called; give functions of (study, trial)."
-                )
-        if self.space is not None:
-            if not isinstance(self.space, SearchSpace | Prior):
-                raise TypeError(
-                    f"space={self.space!r} must be a SearchSpace, e.g. SearchSpace.inna(), or a Prior."
-                )
-            names = self.space.space if isinstance(self.space, Prior) else self.space
-            unknown = sorted(set(names) - set(self.estimator.get_params()))
-            if unknown:
-                raise ValueError(
-                    f"space names parameters that {type(self.estimator).__name__} does not have: {unknown}."
-                )
-            encoding = sorted(n for n in names if n.split("__")[0] == "encoder")
-            if encoding:
-                raise ValueError(
-                    f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "
-                    "compare encoders by studies of their own."
-                )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

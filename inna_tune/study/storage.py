@@ -200,8 +200,8 @@ def create_study(
 def gathered(study: optuna.Study) -> Iterator[None]:
     """Write parameters, attributes and reports that this thread sets within the block in one transaction.
 
-    They are written at the block's end, or sooner where the thread reads trials or tells a result. What a
-    killed process had gathered is lost, so a block must not span a training.
+    They are written at the block's end, or sooner where the thread reads all trials or tells a result: then with
+    it. What a killed process had gathered is lost, so a block must not span a training.
     """
     storage = study._storage
     backend = storage._backend if isinstance(storage, _CachedStorage) else None

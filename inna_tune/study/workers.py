@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from inna_tune.study.claims import OWNER, beat, claim_in_database, claim_in_process
 from inna_tune.study.storage import (
     StorageError,
+    gathered,
     locks_folder,
     remove_lock,
     sqlite_path,
@@ -179,10 +180,22 @@ def tell(
     trial: Trial,
     values: float | Sequence[float] | None = None,
     state: TrialState | None = None,
+    *,
+    notes: Mapping[str, Any] | None = None,
 ) -> bool:
     """Tell a result, unless another worker took the trial over in the meantime.
 
     That happens only where this worker's lease ran out, on a database server it couldn't reach.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    worker : Worker
+    trial : optuna.trial.Trial
+    values, state
+        As for `optuna.Study.tell`.
+    notes : mapping, optional
+        User attributes of the trial, JSON-able, written with the result in one transaction.
 
     Returns
     -------
@@ -194,7 +207,10 @@ def tell(
         stored = isinstance(owner, dict) and owner.get("id") == worker.id
         if stored:
             try:
-                study.tell(trial, values, state)
+                with gathered(study):
+                    for name, note in (notes or {}).items():
+                        trial.set_user_attr(name, note)
+                    study.tell(trial, values, state)
             except UpdateFinishedTrialError:
                 stored = False
     worker.trials.discard(trial._trial_id)

@@ -118,8 +118,8 @@ def test_fit_waits_for_the_trials_of_others(tmp_path, monkeypatch):
         looks.append(1)
         return len(looks) < 3
 
-    monkeypatch.setattr("inna_tune.study.search.InnaSearchCV._waits_for_others", running)
-    monkeypatch.setattr("inna_tune.study.search._LOOK_EVERY", 0.0)
+    monkeypatch.setattr("inna_tune.study.running.TrialRunner._others_run", running)
+    monkeypatch.setattr("inna_tune.study.running._WAIT", 0.0)
     begin(storage, 2, resume=True)
     assert len(looks) == 3
 

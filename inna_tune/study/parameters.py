@@ -1,0 +1,57 @@
+"""What InnaSearchCV is told, checked before anything is stored."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.space import Prior, SearchSpace
+
+
+def check_search(search: Any) -> None:
+    """Raise an error that names the parameter of an InnaSearchCV, its value and the remedy."""
+    estimator = search.estimator
+    if not isinstance(estimator, InnaEstimator):
+        raise TypeError(
+            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor; "
+            "for other models use SearchSpace.suggest and PriorSampler in an Optuna objective."
+        )
+    estimator._check_parameters()
+    if not _is_whole(search.n_trials) or search.n_trials < 1:
+        raise ValueError(f"n_trials={search.n_trials!r} must be a whole number of at least 1.")
+    if search.population != "auto" and (not _is_whole(search.population) or search.population < 1):
+        raise ValueError(f"population={search.population!r} must be a whole number of at least 1, or 'auto'.")
+    if search.n_jobs is not None and (not _is_whole(search.n_jobs) or search.n_jobs == 0):
+        raise ValueError(
+            f"n_jobs={search.n_jobs!r} must be a whole number of workers, -1 for one a core, or None for what "
+            "joblib.parallel_config says."
+        )
+    if search.timeout is not None and not search.timeout > 0:
+        raise ValueError(f"timeout={search.timeout!r} must be a positive number of seconds, or None.")
+    if not (search.error_score == "raise" or isinstance(search.error_score, (int, float, np.floating))):
+        raise ValueError(f"error_score={search.error_score!r} must be 'raise' or a number.")
+    for callback in search.callbacks:
+        if not callable(callback):
+            raise TypeError(f"callbacks: {callback!r} cannot be called; give functions of (study, trial).")
+    if search.space is not None:
+        if not isinstance(search.space, SearchSpace | Prior):
+            raise TypeError(
+                f"space={search.space!r} must be a SearchSpace, e.g. SearchSpace.inna(), or a Prior."
+            )
+        names = search.space.space if isinstance(search.space, Prior) else search.space
+        unknown = sorted(set(names) - set(estimator.get_params()))
+        if unknown:
+            raise ValueError(
+                f"space names parameters that {type(estimator).__name__} does not have: {unknown}."
+            )
+        encoding = sorted(n for n in names if n.split("__")[0] == "encoder")
+        if encoding:
+            raise ValueError(
+                f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "
+                "compare encoders by studies of their own."
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
