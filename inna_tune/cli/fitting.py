@@ -28,6 +28,7 @@ def fit(
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which tuning stops.")] = None,
+    jobs: Annotated[int, typer.Option(help="Worker processes; -1 for one a core.")] = 1,
     task: Annotated[
         str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
     ] = None,
@@ -73,6 +74,7 @@ def fit(
         say(f"Task: {problem.description}", markup=False)
         again = ["inna-tune", "fit", table, "--target", problem.target, "--study", name, "--resume"]
         again += _stored(storage)
+        again += [] if jobs == 1 else ["--jobs", str(jobs)]
         again += [] if seed == 0 else ["--seed", str(seed)]
         again += [] if task is None else ["--task", task]
         again += [] if prior is None else ["--prior", prior]
@@ -86,6 +88,7 @@ def fit(
                     study_name=name,
                     resume=resume,
                     timeout=timeout,
+                    n_jobs=jobs,
                     seed=seed,
                     space=learned,
                     callbacks=(progress,),

@@ -81,6 +81,7 @@ def tune(
     study_name: str,
     resume: bool = False,
     timeout: float | None = None,
+    n_jobs: int | None = 1,
     seed: int = 0,
     held_out: float = 0.2,
     estimator: InnaEstimator | None = None,
@@ -93,7 +94,7 @@ def tune(
     Parameters
     ----------
     problem : Problem
-    n_trials, storage, study_name, resume, timeout, space, callbacks, allow_mismatch
+    n_trials, storage, study_name, resume, timeout, n_jobs, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
     seed : int
         Of the held-out split, the study and the baselines.
@@ -119,6 +120,7 @@ def tune(
         space,
         n_trials=n_trials,
         timeout=timeout,
+        n_jobs=n_jobs,
         storage=storage,
         study_name=study_name,
         resume=resume,

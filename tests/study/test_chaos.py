@@ -1,0 +1,67 @@
+"""Workers are killed at random moments, by studies/chaos.py, which has the long version."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import InMemoryStorage
+from sklearn.datasets import load_iris
+
+STUDIES = Path(__file__).parents[2] / "studies"
+
+# In a process of its own: its workers are forks, and this one has threads.
+CODE = """
+import dataclasses, json, sys, warnings
+sys.path.insert(0, sys.argv[1])
+warnings.simplefilter("ignore")
+import chaos
+arguments = json.loads(sys.argv[2])
+print(json.dumps(dataclasses.asdict(chaos.chaos(arguments.pop("url"), **arguments))))
+"""
+
+
+def chaos(**arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(STUDIES), json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def comparable(study):
+    """Column by column, but for times and who ran it."""
+    told = ("scores", "seed", "epochs", "best_epoch", "reason")
+    return [
+        (t.number, t.state, t.value, t.params, t.intermediate_values, [t.user_attrs.get(n) for n in told])
+        for t in study.get_trials()
+    ]
+
+
+def test_one_worker_killed_at_ten_random_moments_leaves_the_study_that_would_have_been(tmp_path, monkeypatch):
+    url, n_trials = f"sqlite:///{tmp_path}/s.db", 24
+    count = chaos(url=url, n_workers=1, n_kills=10, n_trials=n_trials, longest=0.5)
+    assert count["kills"] == 10
+    assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0
+    assert not (tmp_path / "s.db.checkpoints").exists()
+    monkeypatch.syspath_prepend(str(STUDIES))
+    import chaos as study
+
+    straight = study.search(InMemoryStorage(), "straight", n_trials).fit(
+        *load_iris(return_X_y=True, as_frame=True)
+    )
+    found = optuna.load_study(study_name="chaos 0", storage=url)
+    assert comparable(found) == comparable(straight.study_)
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_several_workers_killed_at_random_lose_nothing_and_end_exact(tmp_path, seed):
+    count = chaos(url=f"sqlite:///{tmp_path}/s.db", n_workers=3, n_kills=6, n_trials=16, seed=seed)
+    assert count["kills"] == 6
+    assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0
