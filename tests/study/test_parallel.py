@@ -189,3 +189,20 @@ def test_a_storage_that_only_this_process_sees_is_refused():
 def test_n_jobs_that_makes_no_sense(value):
     with pytest.raises(ValueError, match=r"n_jobs=.*-1 for one a core"):
         search(n_jobs=value).fit(*IRIS)
+
+
+def test_workers_may_be_placed_by_dask(tmp_path):
+    """`joblib.parallel_config` says where; here on a cluster of two processes."""
+    distributed = pytest.importorskip("distributed")
+    cluster = distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        local_directory=str(tmp_path),
+    )
+    with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
+        found = search(n_jobs=None).fit(*IRIS)
+    assert comparable(found.study_) == comparable(search().fit(*IRIS).study_)
+    assert os.getpid() not in {t.system_attrs[OWNER]["pid"] for t in found.study_.trials}
