@@ -21,7 +21,7 @@ from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
-from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer
+from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer, quick_loss, rung_score
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,13 @@ class Fold:
     X_test: pd.DataFrame
     y_test: Any
     score_params: dict[str, Any]
+
+    @cached_property
+    def test_target(self) -> npt.NDArray[Any]:
+        """Targets of the test rows as `rung_score` takes them: places of the classes, or values."""
+        target = np.asarray(self.y_test)
+        classes = getattr(self.estimator, "classes_", None)
+        return target.astype(np.float64) if classes is None else np.searchsorted(classes, target)
 
 
 class FoldedTable:
@@ -274,6 +281,12 @@ class Cohort:
             with torch_threads(self.training.threads):
                 raw = outputs(self.training.net, stacked, rows).double().cpu().numpy()
             predicted = fold.estimator._from_outputs(raw)
+            kind = None if final else quick_loss(scorer)
+            if kind is not None and set(fold.score_params) <= {"sample_weight"}:
+                found.append(
+                    rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
+                )
+                continue
             model: Any
             if hasattr(fold.estimator, "classes_"):
                 model = PredictedClassifier(predicted, fold.estimator.classes_)

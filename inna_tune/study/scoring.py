@@ -58,6 +58,39 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
     return cast("Scorer", check_scoring(estimator, scoring))
 
 
+def quick_loss(scorer: Scorer) -> str | None:
+    """What `rung_score` may stand in for: "log_loss" or "rmse" for the scorers that None stands for, None for others."""
+    function = getattr(scorer, "_score_func", None)
+    if getattr(scorer, "_sign", None) != -1 or set(getattr(scorer, "_kwargs", {})) - {"labels"}:
+        return None
+    return {log_loss: "log_loss", root_mean_squared_error: "rmse"}.get(function)
+
+
+def rung_score(
+    kind: str,
+    predicted: npt.NDArray[np.float64],
+    target: npt.NDArray[Any],
+    weight: npt.NDArray[Any] | None,
+) -> float:
+    """Score at a rung, as scikit-learn's own scorer gives it up to rounding, and many times as quick on small folds.
+
+    Parameters
+    ----------
+    kind : {"log_loss", "rmse"}
+    predicted : ndarray of shape [n, n_classes] or [n, ...]
+        Probabilities, or values.
+    target : ndarray of shape [n] or [n, ...]
+        Places of the classes, or values.
+    weight : ndarray of shape [n], optional
+    """
+    if kind == "log_loss":
+        chosen = predicted[np.arange(len(target)), target]
+        eps = np.finfo(predicted.dtype).eps
+        return float(np.average(np.log(np.clip(chosen, eps, 1 - eps)), weights=weight))
+    squared = np.average((predicted - target) ** 2, axis=0, weights=weight)
+    return -float(np.mean(np.sqrt(squared)))
+
+
 def takes_weights(scorer: Scorer) -> bool:
     """Whether a scorer has a use for sample weights; an UnweightedScorerWarning says so if not."""
     own = getattr(scorer, "_accept_sample_weight", None)
