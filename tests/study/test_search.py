@@ -3,9 +3,10 @@ import optuna
 import pandas as pd
 import pytest
 from optuna.trial import TrialState
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, cross_validate
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.estimators import TableEncoder
@@ -266,3 +267,42 @@ def test_a_learned_prior_and_its_portfolio_serve_another_table(tmp_path):
     assert resumed.study_.trials[4].distributions["lr"] == space.distribution("lr")
     straight = search(space=prior, n_trials=5).fit(X, y).study_
     assert [t.params for t in straight.trials[:2]] == [t.params for t in resumed.study_.trials[:2]]
+
+
+def test_nested_cross_validation_leaks_nothing(tmp_path):
+    """Every outer fold has a study of its own, which saw its training rows and no others."""
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    rows = np.random.default_rng(0).permutation(len(X))[:60]
+    X, y = X.iloc[rows].reset_index(drop=True), y.iloc[rows].reset_index(drop=True)
+    url = f"sqlite:///{tmp_path}/s.db"
+    nested = InnaSearchCV(
+        InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2), n_trials=2, cv=2, storage=url, random_state=0
+    )
+    outer = KFold(3)
+    found = cross_validate(nested, X, y, cv=outer, return_estimator=True)
+    searches = found["estimator"]
+    assert len({s.study_.study_name for s in searches}) == 3
+    assert not hasattr(nested, "study_")
+    seen = [s.study_.user_attrs["inna_tune:fingerprint"] for s in searches]
+    for (train, test), search, data, score in zip(
+        outer.split(X), searches, seen, found["test_score"], strict=True
+    ):
+        assert data["rows"] == len(train)
+        alone = clone(nested).set_params(storage=None).fit(X.iloc[train], y.iloc[train])
+        assert [t.params for t in alone.study_.trials] == [t.params for t in search.study_.trials]
+        assert alone.score(X.iloc[test], y.iloc[test]) == pytest.approx(score, abs=1e-12)
+    assert len({str(data["columns"]) for data in seen}) == 3
+
+
+def test_clones_share_nothing():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    first = InnaSearchCV(
+        InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2), n_trials=2, cv=2, random_state=0
+    )
+    second = clone(first).fit(X, y)
+    assert not hasattr(first, "study_")
+    assert first.estimator is not second.estimator
+    third = clone(second)
+    assert not hasattr(third, "study_")
+    assert third.fit(X, y).study_ is not second.study_
+    assert [t.params for t in third.study_.trials] == [t.params for t in second.study_.trials]
