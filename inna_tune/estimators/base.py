@@ -133,6 +133,22 @@ class InnaEstimator(BaseEstimator):  # type: ignore[misc]
         self.device = device
         self.random_state = random_state
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """As in scikit-learn; what ``optimizer_params`` holds comes under the names ``optimizer__NAME``, too."""
+        params: dict[str, Any] = super().get_params(deep)
+        if deep and isinstance(self.optimizer_params, Mapping):
+            params |= {f"optimizer__{name}": value for name, value in self.optimizer_params.items()}
+        return params
+
+    def set_params(self, **params: Any) -> Self:
+        """As in scikit-learn; ``optimizer__NAME`` sets one of ``optimizer_params``, so that it can be searched over."""
+        own = {name: params.pop(name) for name in list(params) if name.startswith("optimizer__")}
+        super().set_params(**params)
+        if own:
+            fresh = {name.removeprefix("optimizer__"): value for name, value in own.items()}
+            self.optimizer_params = {**(self.optimizer_params or {}), **fresh}
+        return self
+
     # ------------------------------------------------------------------ what the two kinds add
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[Any]:

@@ -47,7 +47,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     optimizer : {"inna", "innaprop", "sgd", "adamw"} or class of torch.optim, default="inna"
         With "sgd" ``lr="auto"`` comes from the curvature too; with the others it is the optimizer's own default.
     optimizer_params : mapping, optional
-        Further arguments of the optimizer.
+        Further arguments of the optimizer. Those given here can be set, and searched over, as ``optimizer__NAME``.
     gradient_clip : float, optional
         Longest gradient of a member.
     averaging : float or None, default=0.99

@@ -123,7 +123,7 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     if prior:
         words.append("Contours hold 50% and 90% of the prior.")
     lr = as_number(record.setting(best_first[0], "lr")) if best_first else float("nan")
-    if record.curvature is not None and lr > 0:
+    if record.curvature is not None and lr > 0 and record.is_by_inna:
         y_limits = _with_edge(x_limits, y_limits, lr, record.curvature)
         handles.append(_draw_edge(axes, lr, record.curvature, x_limits, y_limits))
         words.append(

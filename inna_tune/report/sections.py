@@ -43,6 +43,15 @@ def _card(draw: Callable[[], Figure], key: str, note: str, title: str, *, small:
     return Card(made.title, made, note, small)
 
 
+def _edge_note(record: StudyRecord) -> str:
+    if record.curvature is None or not record.is_by_inna:
+        return ""
+    return (
+        " Hatched is what is unstable with the best trial's step size at the curvature of the loss at the initial weights. "
+        "Other trials have other step sizes, and curvature changes while a net trains: trials beyond the edge may well succeed."
+    )
+
+
 def sections_of(record: StudyRecord) -> Iterator[Section]:
     """All sections, in the order of the page; one may be without cards."""
     yield Section(
@@ -71,9 +80,7 @@ def sections_of(record: StudyRecord) -> Iterator[Section]:
             _card(
                 lambda: plots.alpha_beta_plane(record),
                 "plane",
-                "Colour is the score. Contours hold half and nine tenths of the prior. Hatched is what is unstable with the "
-                "best trial's step size at the curvature of the loss at the initial weights. Other trials have other step "
-                "sizes, and curvature changes while a net trains: trials beyond the edge may well succeed.",
+                "Colour is the score. Contours hold half and nine tenths of the prior." + _edge_note(record),
                 "Alpha and beta",
             ),
             _card(

@@ -117,6 +117,11 @@ class StudyRecord:
         except (ValueError, TypeError):
             return None
 
+    @property
+    def is_by_inna(self) -> bool:
+        """Whether INNA steps the nets, as far as the study says."""
+        return _mapping(self.settings.get("parameters")).get("optimizer") in (None, "inna")
+
     @cached_property
     def curvature(self) -> float | None:
         """Largest Hessian eigenvalue of the loss at the initial weights, where it was measured."""

@@ -134,9 +134,9 @@ def tune(
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
     study, best = search.study_, search.best_estimator_
-    of_baseline, _ = _scores(baseline, np.zeros((len(held), 1)), y_held)
-    of_default, before = _scores(default, X_held, y_held)
-    of_tuned, after = _scores(best, X_held, y_held)
+    of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)
+    of_default, before = score_rows(default, X_held, y_held)
+    of_tuned, after = score_rows(best, X_held, y_held)
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
     with storage_errors(study._storage):
         found = summarize_held_out(
@@ -172,8 +172,16 @@ def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, An
     return np.sort(tuning), np.sort(held)
 
 
-def _scores(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
-    """A loss and a share, and the losses of the rows: of those whose class the model knows, or squared errors."""
+def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """Score a model on rows.
+
+    Returns
+    -------
+    scores : dict of str to float
+        A loss and a share: log-loss and accuracy, or RMSE and R².
+    losses : ndarray
+        Of the rows whose class the model knows, or squared errors.
+    """
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(X)
         known = y.isin(model.classes_).to_numpy()

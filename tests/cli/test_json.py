@@ -49,6 +49,23 @@ def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa:
     assert machine["hardware"]["processors"]
 
 
+def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
+    words = ("compare", "people.csv", "--target", "label", "--optimizers", "inna,adamw", "--trials", "2")
+    found, done = of_json(folder, *words, "--fits", "3")
+    assert "trial 2/2" in done.stderr
+    assert [c["name"] for c in found["contenders"]] == ["inna", "adamw", "hgb", "constant"]
+    assert found["contenders"][1]["study"] == "people-adamw"
+    assert found["contenders"][1]["against"]["low"] < found["contenders"][1]["against"]["high"]
+    assert found["contenders"][2]["trials"]["complete"] == 2
+    resume = found["commands"]["resume"].split()[1:]
+    assert "studies named 'people-adamw', 'people-hgb', 'people-inna'" in run(folder, *words, code=2).stderr
+    again = run(folder, *resume[:-1], "2", "--fits", "1", "--baselines", "").stdout
+    assert "18 held-out rows; each tuned by 2 trials" in again
+    assert "inna against it" in again
+    assert "hgb" not in again
+    assert found["verdict"][0].startswith("The held-out log-loss of inna")
+
+
 def test_what_is_not_finite_is_null(capsys):
     cli.console.print_json(
         {"a": [float("nan"), float("inf"), 1.5], 3: "[bold]:smile:\ud800", "c": (True, None)}

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.metrics import log_loss
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import DivergenceError
@@ -240,3 +240,26 @@ def test_layer_sizes_may_be_written_in_several_ways(sizes, widths):
     X, y = load_iris(return_X_y=True)
     model = InnaClassifier(hidden_layer_sizes=sizes, max_epochs=1).fit(X, y)
     assert model.net_.hidden_layer_sizes == widths
+
+
+def test_options_of_the_optimizer_are_parameters():
+    net = InnaClassifier(optimizer="sgd", optimizer_params={"momentum": 0.8})
+    assert net.get_params()["optimizer__momentum"] == 0.8
+    assert "optimizer__momentum" not in net.get_params(deep=False)
+    changed = clone(net).set_params(optimizer__momentum=0.5, lr=0.1)
+    assert (changed.optimizer_params, changed.lr) == ({"momentum": 0.5}, 0.1)
+    assert net.optimizer_params == {"momentum": 0.8}
+    assert InnaClassifier().set_params(optimizer__sigma=0.9).optimizer_params == {"sigma": 0.9}
+    with pytest.raises(ValueError, match="momentun is none of the options"):
+        changed.set_params(optimizer__momentun=0.9)._check_parameters()
+
+
+def test_the_momentum_of_sgd_is_searched_over():
+    X, y = load_iris(return_X_y=True)
+    net = InnaClassifier(
+        optimizer="sgd", optimizer_params={"momentum": 0.9}, hidden_layer_sizes=(8,), max_epochs=3
+    )
+    search = GridSearchCV(net, {"optimizer__momentum": [0.0, 0.99], "lr": [0.05]}, cv=2).fit(X, y)
+    first, second = search.cv_results_["mean_test_score"]
+    assert first != second
+    assert search.best_estimator_.optimizer_params == {"momentum": search.best_params_["optimizer__momentum"]}

@@ -1,0 +1,151 @@
+"""``inna-tune compare``."""
+
+import shlex
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from inna_tune.cli.console import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Storage,
+    app,
+    default_name,
+    err,
+    one_line_errors,
+    out,
+    print_json,
+    settings_text,
+)
+
+
+@app.command()
+def compare(
+    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
+    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    optimizers: Annotated[
+        str, typer.Option(help="Of inna, innaprop, adamw, sgd; separated by commas.")
+    ] = "inna,innaprop,adamw,sgd",
+    baselines: Annotated[
+        str,
+        typer.Option(
+            help="Of hgb (gradient boosting) and linear, by scikit-learn; separated by commas, '' for none."
+        ),
+    ] = "hgb",
+    trials: Annotated[
+        int, typer.Option(help="Trials of each contender in all, earlier ones included.", min=1)
+    ] = 50,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which a contender begins no further trial.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    study: Annotated[
+        str | None, typer.Option(help="What the studies' names begin with; the table's name if not given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the studies of these names.")] = False,
+    fits: Annotated[
+        int,
+        typer.Option(help="Fits of each one's best settings: fewer than five make wide intervals.", min=1),
+    ] = 5,
+    seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find whether INNA is worth it on a table: tune optimizers and baselines alike, compare them on held-out rows.
+
+    Example: [bold]inna-tune compare churn.csv --target churn --optimizers inna,adamw --baselines hgb[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.cli.progress import Progress
+        from inna_tune.study.comparing import compare as run
+        from inna_tune.study.storage import redact_url
+        from inna_tune.study.tables import make_problem, read_table
+
+        say = err.print if as_json else out.print
+        frame, own_target = read_table(table)
+        problem = make_problem(frame, target or own_target, task=task)
+        name = study or default_name(table)
+        if problem.dropped_rows:
+            say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
+        say(f"Task: {problem.description}", markup=False)
+        again = ["inna-tune", "compare", table, "--target", problem.target, "--study", name, "--resume"]
+        again += ["--optimizers", optimizers, "--baselines", baselines]
+        again += [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
+        again += [] if seed == 0 else ["--seed", str(seed)]
+        again += [] if task is None else ["--task", task]
+        try:
+            found = run(
+                problem,
+                optimizers=_listed(optimizers),
+                baselines=_listed(baselines),
+                n_trials=trials,
+                storage=storage,
+                study_name=name,
+                resume=resume,
+                timeout=timeout,
+                seed=seed,
+                n_fits=fits,
+                watch=lambda study: Progress(trials, problem.task, study),
+                allow_mismatch=allow_mismatch,
+            )
+        except KeyboardInterrupt:
+            err.print(f"Resume with: {shlex.join([*again, '--trials', str(trials)])}", markup=False)
+            raise
+        resumption = shlex.join([*again, "--trials", str(2 * trials)])
+        if as_json:
+            where = {"storage": redact_url(storage), "commands": {"resume": resumption}}
+            print_json(found.summary() | where)
+            return
+        _print_comparison(found)
+        out.print(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report", markup=False)
+        out.print(f"Resume:   {resumption}", markup=False)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _print_comparison(found: Any) -> None:
+    """One row a contender, then what follows in words."""
+    metrics = next(list(c.scores) for c in found.contenders if c.scores)
+    listed = Table(
+        title=f"{found.n_held_out_rows} held-out rows; each tuned by {found.n_trials} trials on the other rows"
+    )
+    listed.add_column("contender")
+    for heading in (
+        f"{found.metric} over folds",
+        f"held-out {found.metric} (95%)",
+        *metrics[1:],
+        f"{found.reference} against it (95% together)",
+        "seconds",
+    ):
+        listed.add_column(heading, justify="right")
+    for each in found.contenders:
+        if each.failed:
+            listed.add_row(each.name, *["none"] * (len(metrics) + 1), "", f"{each.seconds:.1f}")
+            continue
+        first, *others = each.scores.values()
+        gain = each.against
+        listed.add_row(
+            each.name,
+            "" if each.cross_validated is None else f"{each.cross_validated:.4f}",
+            f"{first:.4f} ({each.low:.4f} to {each.high:.4f})",
+            *(f"{value:.4f}" for value in others),
+            "" if gain is None else f"{gain.change:+.1%} ({gain.low:+.1%} to {gain.high:+.1%})",
+            f"{each.seconds:.1f}" if each.study else "",
+            style="bold" if each.name == found.reference else "",
+        )
+    out.print(listed)
+    for sentence in found.verdict:
+        out.print(sentence, markup=False)
+    for each in found.contenders:
+        if each.failed:
+            out.print(f"{each.name}: {each.failed}", markup=False)
+        elif each.settings:
+            out.print(f"{each.name}: {settings_text(each.settings)}", markup=False)

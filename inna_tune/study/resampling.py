@@ -1,0 +1,91 @@
+"""How sure a comparison of losses is: the rows might have been others, and the trainings luckier."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_DRAWS = 4000
+_CHUNK = 4_000_000  # row weights held at once
+
+
+def resample_log_means(
+    losses: Mapping[str, Floats], *, n_draws: int = _DRAWS, seed: int = 0
+) -> dict[str, Floats]:
+    """Logarithms of mean losses as they might as well have come out.
+
+    The rows that were held out are drawn again with replacement, in each draw the same for all models (the bootstrap). To the
+    logarithm of a model's mean over its fits comes the error of that mean, drawn from Student's law with n_fits - 1 degrees of
+    freedom: differences between two models are then those of the Behrens-Fisher problem. Drawing again from the few fits
+    would be too sure of itself; two models as good as each other, with five fits of different luck each, were told apart at
+    95% in 22 of 100 cases.
+
+    Parameters
+    ----------
+    losses : mapping of str to array of shape [n_fits, n_samples]
+        Positive. The samples are the same for all. A model with one fit counts as one that knows no luck.
+    n_draws : int
+    seed : int
+
+    Returns
+    -------
+    dict of str to ndarray of shape [n_draws]
+        Differences between two models are logarithms of ratios, whose quantiles are intervals.
+
+    Raises
+    ------
+    ValueError
+        If there are no losses, or the numbers of samples differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> drawn = resample_log_means({"a": rng.exponential(size=(3, 50)), "b": np.ones((1, 50))})
+    >>> drawn["a"].std() > 0.1, drawn["b"].std() < 1e-9
+    (True, True)
+    """
+    widths = {values.shape[-1] for values in losses.values()}
+    if len(widths) != 1 or not min(widths) or any(v.ndim != 2 or not len(v) for v in losses.values()):
+        shapes = {name: values.shape for name, values in losses.items()}
+        raise ValueError(f"losses have shapes {shapes}; give arrays [n_fits, n_samples] of the same samples")
+    (n_rows,) = widths
+    rng = np.random.default_rng(seed)
+    stacked = np.concatenate([np.asarray(values, dtype=np.float64) for values in losses.values()])
+    step = max(1, _CHUNK // n_rows)
+    means = []
+    for begin in range(0, n_draws, step):
+        counts = rng.multinomial(n_rows, np.full(n_rows, 1 / n_rows), size=min(step, n_draws - begin))
+        means.append(counts @ stacked.T / n_rows)
+    of_fits = np.concatenate(means)
+    found, start = {}, 0
+    for name, values in losses.items():
+        n_fits = len(values)
+        found[name] = np.log(of_fits[:, start : start + n_fits].mean(axis=1))
+        if n_fits > 1:
+            error = np.log(values.mean(axis=1)).std(ddof=1) / math.sqrt(n_fits)
+            found[name] += error * rng.standard_t(n_fits - 1, size=n_draws)
+        start += n_fits
+    return found
+
+
+def interval(draws: Floats, confidence: float) -> tuple[float, float]:
+    """Two-sided percentile interval of draws.
+
+    Parameters
+    ----------
+    draws : array of shape [n_draws]
+    confidence : float
+        In (0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> interval(np.arange(101.0), 0.9)
+    (5.0, 95.0)
+    """
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
