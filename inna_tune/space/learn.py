@@ -206,7 +206,7 @@ def learn(
     if kind not in ("parametric", "empirical"):
         raise ValueError(f"kind={kind!r} must be 'parametric' or 'empirical'")
     template = SearchSpace.inna(curvature=1.0) if space is None else space
-    read = [_read(study, template) for study in studies]
+    read = [read_study(study, template) for study in studies]
     winners: list[list[dict[str, Any]]] = []
     for settings, losses in read:
         count = min(len(losses), max(_MIN_WINNERS, math.ceil(top * len(losses))))
@@ -247,14 +247,26 @@ def portfolio(
         Pure numbers where the space has coordinates.
     """
     template = SearchSpace.inna(curvature=1.0) if space is None else space
-    return _portfolio(template, [_read(study, template) for study in studies], n)
+    return _portfolio(template, [read_study(study, template) for study in studies], n)
 
 
 # ---------------------------------------------------------------------- reading
 
 
-def _read(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[str, Any]], Array]:
-    """Settings of the finished trials in pure numbers, and their losses (lower is better)."""
+def read_study(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[str, Any]], Array]:
+    """Settings of a study's finished trials in pure numbers, and their losses (lower is better).
+
+    Parameters
+    ----------
+    study : optuna.Study
+    template : SearchSpace
+        Names and bounds.
+
+    Raises
+    ------
+    ValueError
+        As for `learn`.
+    """
     name = study.study_name
     if len(study.directions) != 1:
         raise ValueError(f"study {name!r} has several objectives; priors are learned from studies of one")
@@ -402,13 +414,13 @@ def _portfolio(
     template: SearchSpace, read: Sequence[tuple[list[dict[str, Any]], Array]], n: int
 ) -> list[dict[str, Any]]:
     candidates = [_rounded(setting) for settings, _ in read for setting in settings]
-    places = np.stack([_place(template, setting) for setting in candidates])
+    places = np.stack([place(template, setting) for setting in candidates])
     regrets = np.empty((len(read), len(candidates)))
     for row, (settings, losses) in enumerate(read):
         best, middle = float(losses.min()), float(np.median(losses))
         scale = middle - best if middle > best else 1.0
         own = np.clip((losses - best) / scale, 0.0, 1.0)
-        regrets[row] = _predict(np.stack([_place(template, s) for s in settings]), own, places)
+        regrets[row] = _predict(np.stack([place(template, s) for s in settings]), own, places)
     chosen: list[int] = []
     reached = np.ones(len(read))
     open_ = np.ones(len(candidates), dtype=bool)
@@ -428,7 +440,7 @@ def _rounded(setting: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(f"{v:.4g}") if isinstance(v, float) else v for name, v in setting.items()}
 
 
-def _place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:
+def place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:
     """Where a setting lies in the unit cube of the flat laws; choices that differ lie a whole side apart."""
     found: list[float] = []
     for name, entry in template.items():
