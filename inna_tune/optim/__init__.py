@@ -1,5 +1,7 @@
 """INNA, its relatives, decay laws and closed-form dynamics. Knows torch only."""
 
+from inna_tune.optim.continuous import Trajectory, continuous_trajectory, energy
+from inna_tune.optim.criticality import stationarity
 from inna_tune.optim.curvature import FALLBACK_CURVATURE, Calibration, CurvatureWarning, calibrate, curvature
 from inna_tune.optim.description import describe_settings
 from inna_tune.optim.dynamics import (
@@ -7,9 +9,6 @@ from inna_tune.optim.dynamics import (
     QHMSettings,
     Settings,
     SGDSettings,
-    Trajectory,
-    continuous_trajectory,
-    energy,
     from_qhm,
     from_sgd,
     is_stable,
@@ -50,6 +49,7 @@ __all__ = [
     "largest_stable_step",
     "pure_numbers",
     "settings_from_curvature",
+    "stationarity",
     "to_qhm",
     "to_sgd",
     "tolerated_curvature",

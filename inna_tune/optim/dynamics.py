@@ -1,4 +1,4 @@
-r"""Closed forms of INNA's dynamics: stability, maps to SGD and QHM, energy, and the continuous system.
+r"""Closed forms of INNA's dynamics: stability, and maps to SGD and QHM.
 
 On a quadratic of curvature :math:`\lambda` INNA's step is a 2×2 matrix, and stability is a question about its two
 eigenvalues. Time rescaled by :math:`\sqrt\lambda` leaves three pure numbers, which mean the same on every problem:
@@ -11,13 +11,17 @@ Every function here takes floats, numpy arrays or torch tensors, mixed freely, a
 (or bool) for floats, an array for arrays, a tensor where any argument is a tensor.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+# What is said of the dynamics beyond closed forms has files of its own, and can be asked for here.
+from inna_tune.optim.continuous import Trajectory as Trajectory
+from inna_tune.optim.continuous import continuous_trajectory as continuous_trajectory
+from inna_tune.optim.continuous import energy as energy
+from inna_tune.optim.criticality import stationarity as stationarity
 
 Real: TypeAlias = Any
 """A float, a numpy array or a torch tensor."""
@@ -409,104 +413,3 @@ def from_qhm(lr: Real, momentum: Real, nu: Real) -> Settings:
     xp, (lr, momentum, nu) = _lift(lr, momentum, nu)
     alpha = xp.sqrt((1 - momentum) / lr)
     return Settings(*map(_lower, (xp.sqrt(lr * (1 - momentum)), alpha, (1 - nu * momentum) / alpha)))
-
-
-def energy(loss: Real, velocity: Real, alpha: Real, beta: Real) -> Real:
-    r"""The energy :math:`E = (1+\alpha\beta)J(\theta) + \tfrac12\lVert u\rVert^2`.
-
-    Along the continuous system it falls: :math:`dE/dt = -\alpha\lVert\theta'\rVert^2 - \beta\lVert\nabla J\rVert^2`.
-    It is the paper's energy, whose :math:`(\alpha - 1/\beta)\theta + \psi/\beta` is :math:`-u`.
-
-    Parameters
-    ----------
-    loss : float or Tensor
-        :math:`J(\theta)`.
-    velocity : array, Tensor, or list or tuple of them
-        INNA's state :math:`u`, of one parameter or of all.
-    alpha, beta : float or Tensor
-
-    Returns
-    -------
-    float or Tensor
-
-    References
-    ----------
-    Castera, Bolte, Févotte, Pauwels (2021). An inertial Newton algorithm for deep learning. JMLR 22(134),
-    section 4.
-    """
-    parts = velocity if isinstance(velocity, list | tuple) else [velocity]
-    return (1 + alpha * beta) * loss + 0.5 * sum((part**2).sum() for part in parts)
-
-
-class Trajectory(NamedTuple):
-    """Positions and velocities at given times; see `continuous_trajectory`."""
-
-    times: NDArray[np.float64]
-    positions: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-
-
-def continuous_trajectory(
-    gradient: Callable[[NDArray[np.float64]], ArrayLike],
-    initial: ArrayLike,
-    times: ArrayLike,
-    *,
-    alpha: float,
-    beta: float,
-    rtol: float = 1e-9,
-    atol: float = 1e-12,
-) -> Trajectory:
-    r"""Solve the continuous system, which INNA approaches to first order as its step size goes to zero.
-
-    :math:`\theta'' + \alpha\theta' + \beta\nabla^2 J(\theta)\theta' + \nabla J(\theta) = 0` as the first-order system
-    :math:`\theta' = u - \beta\nabla J(\theta)`, :math:`u' = -\alpha u - (1-\alpha\beta)\nabla J(\theta)`, which
-    needs no second derivative; :math:`u(0) = 0`, as INNA starts. After :math:`k` steps of size :math:`\gamma` INNA is
-    near the solution at time :math:`k\gamma`.
-
-    Parameters
-    ----------
-    gradient : callable
-        :math:`\nabla J`, from an array of shape [d] to one of shape [d]; of a smooth :math:`J`, since across a kink
-        no solver finishes.
-    initial : array of shape [d]
-        :math:`\theta(0)`.
-    times : array of shape [T]
-        Non-decreasing, from 0 on; the start is at time 0.
-    alpha, beta : float
-    rtol, atol : float
-        Tolerances of scipy's solver.
-
-    Returns
-    -------
-    Trajectory
-        ``times`` [T], ``positions`` [T, d], ``velocities`` [T, d] (:math:`u`, not :math:`\theta'`).
-
-    Raises
-    ------
-    RuntimeError
-        If the solver fails, as when the trajectory goes to infinity.
-    """
-    from scipy.integrate import solve_ivp
-
-    start = np.asarray(initial, dtype=np.float64)
-    times = np.asarray(times, dtype=np.float64)
-
-    def field(_: float, state: NDArray[np.float64]) -> NDArray[np.float64]:
-        position, velocity = np.split(state, 2)
-        slope = np.asarray(gradient(position), dtype=np.float64)
-        return np.concatenate([velocity - beta * slope, -alpha * velocity - (1 - alpha * beta) * slope])
-
-    solution = solve_ivp(
-        field,
-        (0.0, times[-1]),
-        np.concatenate([start, np.zeros_like(start)]),
-        # Explicit, for a trajectory that blows up: the implicit methods of scipy crawl towards it without end.
-        method="DOP853",
-        t_eval=times,
-        rtol=rtol,
-        atol=atol,
-    )
-    if not solution.success:
-        raise RuntimeError(f"the continuous system could not be solved: {solution.message}")
-    positions, velocities = np.split(solution.y, 2)
-    return Trajectory(times, positions.T, velocities.T)
