@@ -30,6 +30,7 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
@@ -56,7 +57,7 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class InnaEstimator(BaseEstimator):  # type: ignore[misc]
+class InnaEstimator(StationarityMixin, BaseEstimator):  # type: ignore[misc]
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     # What members of one population may differ in; all else they share.
