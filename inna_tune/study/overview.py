@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from inna_tune.study.record import StudyRecord, as_number
@@ -81,7 +82,7 @@ def _row(study: optuna.Study) -> StudyRow:
     )
 
 
-def load_study(storage: str, name: str) -> optuna.Study:
+def load_study(storage: str | BaseStorage, name: str) -> optuna.Study:
     """A study of a database.
 
     Raises
