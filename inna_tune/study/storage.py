@@ -47,6 +47,10 @@ class StorageError(ValueError):
     """A storage or study can't be used; the one-line message says which, why, and what to do."""
 
 
+class MissingError(StorageError):
+    """There is no such file."""
+
+
 class NetworkFileSystemWarning(UserWarning):
     """The SQLite file lies on a network file system, where its write-ahead log isn't safe."""
 
@@ -315,7 +319,7 @@ def _check_place(path: Path, create: bool) -> None:
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
     if not path.exists() and not create:
-        raise StorageError(f"there is no file {path}; check the path")
+        raise MissingError(f"there is no file {path}; check the path")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StorageError(f"{path} is read-only; make it writable, or choose another file")
     if not os.access(path.parent, os.W_OK | os.X_OK):
