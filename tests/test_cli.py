@@ -70,7 +70,7 @@ def test_fit_resume_predict_studies_show(folder):
 
     resume = re.search(r"Resume:   inna-tune (.*)", first.stdout).group(1).split()
     again = run(folder, *resume)
-    assert "Resumed: 3 finished" in again.stdout
+    assert "Found: 3 finished" in again.stdout
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
     assert len(study.trials) == 6
     assert all(t.state.is_finished() for t in study.trials)
@@ -233,7 +233,7 @@ def test_a_study_is_exported_imported_and_joined(folder):
     listed = json.loads(run(folder, "studies", "--storage", "sqlite:///other.db", "--json").stdout)
     assert sorted(row["name"] for row in listed["studies"]) == ["again", "people"]
     joined = run(folder, "worker", "again", "people.csv", "--storage", "sqlite:///other.db").stdout
-    assert "Joined: 2 finished" in joined
+    assert "Found: 2 finished" in joined
     assert "0 left to do" in joined
     lacking = run(folder, "worker", "again", "lacking.csv", "--storage", "sqlite:///other.db", code=2)
     assert "'age'" in lacking.stderr

@@ -58,6 +58,7 @@ def fit(
         from inna_tune.cli.progress import Progress
         from inna_tune.space import Prior
         from inna_tune.study.attributes import MODEL
+        from inna_tune.study.overview import find_progress
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem, read_table
         from inna_tune.study.tuning import check_output, tune
@@ -79,6 +80,8 @@ def fit(
         again += [] if task is None else ["--task", task]
         again += [] if prior is None else ["--prior", prior]
         again += [] if model is None else ["--out", model]
+        if resume and (found := find_progress(storage, name, trials)) is not None:
+            say(f"Found: {found}", markup=False)
         try:
             with Progress(trials, problem.task, name) as progress:
                 report = tune(
@@ -98,13 +101,6 @@ def fit(
             err.print(f"Resume with: {shlex.join([*again, '--trials', str(trials)])}", markup=False)
             raise
         search = report.search
-        before = search.resumed_
-        if before.finished or before.left_behind:
-            say(
-                f"Resumed: {before.finished} finished ({before.failed} failed, {before.pruned} pruned), "
-                f"{before.left_behind} to be taken up again, {before.left_to_do} left to do",
-                markup=False,
-            )
         notes = {
             "table": table,
             "target": problem.target,

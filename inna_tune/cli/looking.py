@@ -27,9 +27,8 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
     Example: [bold]inna-tune studies[/bold]
     """
     if context.invoked_subcommand is not None:
-        if storage != DEFAULT_STORAGE:
-            # Both places are natural to write it; one of them would be passed over in silence.
-            context.default_map = {context.invoked_subcommand: {"storage": storage}}
+        # Both places are natural to write them; one of them would be passed over in silence.
+        context.default_map = {context.invoked_subcommand: {"storage": storage, "as_json": as_json}}
         return
     with one_line_errors():
         from inna_tune.study.overview import list_studies

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, out, print_json
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, one_line_errors, out, print_json
 from inna_tune.cli.progress import Progress
 
 
@@ -26,11 +26,15 @@ def worker(
     """
     with one_line_errors():
         from inna_tune.study.joining import join, read_job
+        from inna_tune.study.overview import find_progress
         from inna_tune.study.tables import make_problem, read_table
 
         job = read_job(storage, study)
         frame, own_target = read_table(table)
         problem = make_problem(frame, target or job.target or own_target, task=job.task)
+        say = err.print if as_json else out.print
+        if (found := find_progress(storage, study, job.n_trials)) is not None:
+            say(f"Found: {found}", markup=False)
         with Progress(job.n_trials, problem.task, study) as progress:
             before, after = join(
                 problem,
@@ -43,5 +47,4 @@ def worker(
         if as_json:
             print_json({"study": study, "before": before, "after": after})
             return
-        out.print(f"Joined: {before}", markup=False)
-        out.print(f"Now:    {after}", markup=False)
+        out.print(f"Now:   {after}", markup=False)

@@ -1,5 +1,6 @@
 """Work on a study that `tune` began, from another process or another machine."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,8 @@ from inna_tune.study.overview import load_study
 from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import StorageError
-from inna_tune.study.tables import Problem
+from inna_tune.study.tables import TASKS, Problem
+from inna_tune.study.wording import as_shown
 from inna_tune.study.workers import ResumeSummary, resume_summary
 
 JOB = "inna_tune:job"
@@ -58,14 +60,17 @@ def read_job(storage: str, name: str) -> Job:
             "join it from Python, by InnaSearchCV(..., storage=..., study_name=..., resume=True)"
         )
     try:
-        return Job(
+        job = Job(
             n_trials=int(stored["n_trials"]),
             target=str(stored["target"]),
             task=str(stored["task"]),
             seed=int(stored["seed"]),
             held_out=float(stored["held_out"]),
         )
-    except (TypeError, ValueError, KeyError) as error:
+        if not (job.n_trials >= 1 and 0 <= job.seed < 2**32 and 0 < job.held_out < 1 and job.task in TASKS):
+            raise ValueError(f"{job} makes no sense")
+        return job
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise StorageError(
             f"study {name!r}: {JOB} is not what this version writes ({error!r}); go on with `inna-tune fit --resume`"
         ) from None
@@ -87,7 +92,7 @@ def join(
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
 ) -> tuple[ResumeSummary, ResumeSummary]:
-    """Work on a study until it has its trials.
+    """Work on a study until it has its trials, also those that `inna-tune fit` asks for in the meantime.
 
     Any number of workers share one: the total stays exact, and what a worker that dies had begun is taken up again. The
     best settings are refitted and scored by the process that runs `inna-tune fit`.
@@ -106,12 +111,13 @@ def join(
     Returns
     -------
     before, after : ResumeSummary
+        With the best value as it is shown elsewhere.
 
     Raises
     ------
     StorageError
         If there is no such study, or it does not say what to do.
-    FingerprintError
+    MismatchError
         If the data are others; each difference is named.
     """
     from inna_tune.study.tuning import split_rows
@@ -124,17 +130,26 @@ def join(
             f"study {study_name!r} has no search space yet; let `inna-tune fit` begin it first"
         )
     tuning, _ = split_rows(problem, held_out=job.held_out, seed=job.seed)
+    X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
     estimator = InnaRegressor() if problem.task == "regression" else InnaClassifier()
-    search = _Hand(
-        estimator,
-        SearchSpace.from_json(described["space"]),
-        n_trials=job.n_trials,
-        timeout=timeout,
-        storage=storage,
-        study_name=study_name,
-        resume=True,
-        refit=False,
-        callbacks=callbacks,
-        allow_mismatch=allow_mismatch,
-    ).fit(problem.X.iloc[tuning], problem.y.iloc[tuning])
-    return search.resumed_, resume_summary(search.study_, job.n_trials)
+    ends = None if timeout is None else time.monotonic() + timeout
+    before: ResumeSummary | None = None
+    n_trials = 0
+    while n_trials < job.n_trials and (ends is None or before is None or time.monotonic() < ends):
+        n_trials = job.n_trials
+        search = _Hand(
+            estimator,
+            SearchSpace.from_json(described["space"]),
+            n_trials=n_trials,
+            timeout=None if ends is None else max(ends - time.monotonic(), 1e-3),
+            storage=storage,
+            study_name=study_name,
+            resume=True,
+            refit=False,
+            callbacks=callbacks,
+            allow_mismatch=allow_mismatch,
+        ).fit(X, y)
+        before = before or as_shown(search.study_, search.resumed_)
+        job = read_job(storage, study_name)
+    assert before is not None
+    return before, as_shown(search.study_, resume_summary(search.study_, job.n_trials))

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from inna_tune.study.record import StudyRecord, as_number
-from inna_tune.study.storage import StorageError, open_storage, storage_errors
-from inna_tune.study.wording import describe_trial, tuning_gain
+from inna_tune.study.storage import MissingError, StorageError, open_storage, storage_errors
+from inna_tune.study.wording import as_shown, describe_trial, tuning_gain
+from inna_tune.study.workers import ResumeSummary, resume_summary
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _row(study: optuna.Study) -> StudyRow:
     )
 
 
-def load_study(storage: str, name: str) -> optuna.Study:
+def load_study(storage: str | BaseStorage, name: str) -> optuna.Study:
     """A study of a database.
 
     Raises
@@ -96,6 +98,26 @@ def load_study(storage: str, name: str) -> optuna.Study:
         except KeyError:
             known = ", ".join(sorted(optuna.get_all_study_names(opened))[:10]) or "none"
             raise StorageError(f"There is no study {name!r} in this storage; its studies: {known}") from None
+
+
+def find_progress(storage: str, name: str, n_trials: int) -> ResumeSummary | None:
+    """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
+
+    Raises
+    ------
+    StorageError
+        If the storage can't be read.
+    """
+    try:
+        opened = open_storage(storage, create=False)
+    except MissingError:
+        return None
+    with storage_errors(opened):
+        if name not in optuna.get_all_study_names(opened):
+            return None
+        study = optuna.load_study(study_name=name, storage=opened)
+        found = resume_summary(study, n_trials)
+        return as_shown(study, found) if found.finished or found.running or found.left_behind else None
 
 
 def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:

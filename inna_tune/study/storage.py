@@ -47,6 +47,10 @@ class StorageError(ValueError):
     """A storage or study can't be used; the one-line message says which, why, and what to do."""
 
 
+class MissingError(StorageError):
+    """There is no such file."""
+
+
 class NetworkFileSystemWarning(UserWarning):
     """The SQLite file lies on a network file system, where its write-ahead log isn't safe."""
 
@@ -170,8 +174,8 @@ def create_study(
         The name is taken and `resume` is False; the name can't be one; the stored study has another
         direction.
     """
-    if name is not None and not 0 < len(name) <= _MAX_STUDY_NAME:
-        raise StorageError(f"study name {name[:40]!r} has {len(name)} characters; use 1 to {_MAX_STUDY_NAME}")
+    if name is not None:
+        check_study_name(name)
     with storage_errors(storage):
         try:
             study = optuna.create_study(
@@ -194,6 +198,12 @@ def create_study(
             "choose another name"
         )
     return study
+
+
+def check_study_name(name: str) -> None:
+    """Raise StorageError if a study can't have this name."""
+    if not 0 < len(name) <= _MAX_STUDY_NAME:
+        raise StorageError(f"study name {name[:40]!r} has {len(name)} characters; use 1 to {_MAX_STUDY_NAME}")
 
 
 @contextmanager
@@ -263,15 +273,15 @@ class _Connection(sqlite3.Connection):
 
 def _open_sqlite(path: Path, create: bool) -> RDBStorage:
     _check_place(path, create)
-    if path.exists() and _check_database(path):
+    if path.exists() and check_database(path):
         _use_log(path)
-        return _connect(path, ready=True)
+        return connect(path, ready=True)
     try:
         with temporary_lock(locks_folder(path) / "opening"):
             fresh = not path.exists()
             try:
                 _use_log(path)
-                return _connect(path, ready=False)
+                return connect(path, ready=False)
             except BaseException:
                 if fresh:
                     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -287,12 +297,16 @@ def _use_log(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _connect(path: Path, ready: bool) -> RDBStorage:
+def connect(path: Path, *, ready: bool, factory: type[sqlite3.Connection] | None = None) -> RDBStorage:
+    """Return the storage in an SQLite file; ``ready``: its tables have been checked.
+
+    `factory` makes the connections; None gives them the settings that work on a study needs.
+    """
     # NOTE: Optuna fills URLs by str.format, so that braces in a path have to be doubled.
     url = URL.create("sqlite", database=str(path)).render_as_string().replace("{", "{{").replace("}", "}}")
     return StudyDatabase(
         url,
-        engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT, "factory": _Connection}},
+        engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT, "factory": factory or _Connection}},
         skip_table_creation=ready,
         skip_compatibility_check=ready,
     )
@@ -305,7 +319,7 @@ def _check_place(path: Path, create: bool) -> None:
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
     if not path.exists() and not create:
-        raise StorageError(f"there is no file {path}; check the path")
+        raise MissingError(f"there is no file {path}; check the path")
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StorageError(f"{path} is read-only; make it writable, or choose another file")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -334,7 +348,7 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _check_database(path: Path) -> bool:
+def check_database(path: Path) -> bool:
     """Say whether the file has all of Optuna's tables (True) or lacks some; refuse anything else."""
     # NOTE: never open the file but through SQLite: closing any descriptor of it drops the POSIX locks of
     # this process's connections (https://www.sqlite.org/howtocorrupt.html, section 2.2).

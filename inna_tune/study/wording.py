@@ -1,12 +1,15 @@
 """A trial's settings, and what tuning bought, in words."""
 
 from contextlib import suppress
+from dataclasses import replace
 
+import optuna
 from optuna.trial import FrozenTrial
 
 from inna_tune.optim import describe_settings
 from inna_tune.study.heldout import HeldOut
 from inna_tune.study.record import StudyRecord, as_number
+from inna_tune.study.workers import ResumeSummary
 
 _BY_INNA = {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout"}
 
@@ -46,6 +49,13 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
             parts.append(f"{words} {value:.3g}" if value else f"no {words}")
     parts += [f"{name} {plain(value)}" for name, value in trial.params.items() if name not in told]
     return "; ".join(parts)
+
+
+def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
+    """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
+    if found.best_value is None:
+        return found
+    return replace(found, best_value=StudyRecord(study).metric.sign * found.best_value)
 
 
 def plain(value: object) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -29,7 +30,7 @@ PASSWORD = "S3cr3t{p@ss}%/"
 
 
 def needed(found: Any, what: str) -> Any:
-    """Skip where a machine lacks something, but fail where INNA_TUNE_POSTGRES=required says it mustn't."""
+    """Skip where a machine lacks something, but fail where INNA_TUNE_POSTGRES=required, as .ci/run says."""
     if not found:
         required = os.environ.get("INNA_TUNE_POSTGRES") == "required"
         (pytest.fail if required else pytest.skip)(f"needs {what}")
@@ -42,6 +43,14 @@ def program(name: str) -> str:
     return str(needed(found, f"PostgreSQL's {name}"))
 
 
+def unprivileged() -> pwd.struct_passwd:
+    """Return the user that Debian's package makes, or the one that owns nothing."""
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise AssertionError("a superuser runs the tests, and there is no user to run PostgreSQL as")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Start a server as an unprivileged user; return the URL of its superuser."""
@@ -52,20 +61,22 @@ def server() -> Iterator[str]:
     needed(psycopg, "psycopg")
     initdb, pg_ctl = program("initdb"), program("pg_ctl")
     folder = Path(tempfile.mkdtemp(prefix="inna-tune-"))
-    user = None
+    entry = pwd.getpwuid(os.getuid())
+    other: dict[str, Any] = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        user = "postgres"
-        shutil.chown(folder, user)
+        entry = unprivileged()
+        other = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": ()}
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     def run(*command: str) -> None:
-        subprocess.run(command, user=user, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, **other, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
     (folder / "password").write_text(PASSWORD)
     data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-    name = pwd.getpwuid(os.getuid()).pw_name if user is None else user
+    name = entry.pw_name
     run(initdb, "-D", data, "-A", "scram-sha-256", "--pwfile", "password", "-U", name, "--no-sync")
     try:
         run(pg_ctl, "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
@@ -103,7 +114,6 @@ def shared(server: str) -> Iterator[BaseStorage]:
     storage._backend.engine.dispose()  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
 class TestContract(StorageTestCase):
     @pytest.fixture
     def storage(self, shared: BaseStorage) -> Iterator[BaseStorage]:
