@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
@@ -30,15 +29,10 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.nets import ModuleNet, Net, TabularNet
-
-Rows = npt.NDArray[np.int64]
-
-# Below this many rows a tenth of them is too few to tell one epoch from another (on iris twelve rows chose the fourth
-# epoch, at 71% accuracy where the last has 95%): train to the end.
-_MIN_ROWS_FOR_EARLY_STOPPING = 200
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
 # of stability a rounding error may grow a thousandfold until the end: in float32 the order of the rows shows in the
@@ -329,29 +323,14 @@ class InnaEstimator(StationarityMixin, BaseEstimator):  # type: ignore[misc]
 
     def _seeds(self) -> list[int]:
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
-        state = self.random_state
-        if isinstance(state, np.random.RandomState):
-            state = int(state.randint(2**31 - 1))
-        elif isinstance(state, np.random.Generator):
-            state = int(state.integers(2**31 - 1))
-        words = np.random.SeedSequence(state).generate_state(1 + self.n_members)
-        return [int(w) for w in words]
+        return draw_seeds(self.random_state, 1 + self.n_members)
 
     def _split(self, target: npt.NDArray[Any], weight: Weights | None, seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and rows to watch for early stopping."""
-        rows = np.arange(len(target), dtype=np.int64)
-        if not self.early_stopping or len(rows) < _MIN_ROWS_FOR_EARLY_STOPPING:
+        if not self.early_stopping:
+            rows = np.arange(len(target), dtype=np.int64)
             return rows, rows[:0]
-        stratify = None
-        n_validation = int(np.ceil(self.validation_fraction * len(rows)))
-        if target.ndim == 1:
-            counts = np.bincount(target)
-            if counts[counts > 0].min() >= 2 and n_validation >= (counts > 0).sum():
-                stratify = target
-        train, validation = train_test_split(
-            rows, test_size=n_validation, random_state=seed, stratify=stratify
-        )
-        return np.sort(train), np.sort(validation)
+        return split_off(target, float(self.validation_fraction), seed)
 
     def _member(
         self,

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from inna_tune.engine import Member, MemberProgress, TableTensors, outputs
 from inna_tune.engine.width import torch_threads
-from inna_tune.estimators.base import InnaEstimator, Rows
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
+from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer, quick_loss, rung_score

@@ -23,6 +23,7 @@ from inna_tune.study.attributes import REASON
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 from inna_tune.study.claims import OWNER
 from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.stopping import Stopped
 from inna_tune.study.storage import gathered, storage_errors
@@ -63,35 +64,11 @@ class Training:
         return f"{self.members} members of {trials} train: epoch {self.epoch} to {until}"
 
 
-# Rungs grow by this factor, and at each one the better half goes on.
-REDUCTION_FACTOR = 2
-_FIRST_RUNG_SHARE = 16
-
 # Seconds of a trial's group worth a checkpoint at a rung: files are written in a few hundredths of that, and training once
 # more what took less costs a person nothing.
 _WORTH_KEEPING = 1.0
 
 _WAIT = 0.2  # seconds between looks at what other workers still run
-
-
-def rungs(max_epochs: int) -> list[int]:
-    """Epochs at which members report: about max_epochs / 16 and its doublings, the last one before the end."""
-    first = max(1, max_epochs // _FIRST_RUNG_SHARE)
-    found = []
-    while first <= max_epochs // REDUCTION_FACTOR:
-        found.append(first)
-        first *= REDUCTION_FACTOR
-    return found
-
-
-def cohort_size(n_trials: int) -> int:
-    """Trials to draw together, of a study of ``n_trials``: an eighth of it, at most 16.
-
-    A sampler learns between cohorts only. Of studies of 64 trials on five tables, cohorts of 8 took 0.72 of the time of one
-    trial at a time and found settings as good (0.99 of the cross-validated loss); cohorts of 32 took 0.61 and lost 1.7% on
-    rows apart, though that is within the noise (studies/cohort_size.py).
-    """
-    return max(1, min(16, n_trials // 8))
 
 
 @dataclass
@@ -469,7 +446,7 @@ class TrialRunner:
         return own if self.deadline is None else min(own, self.deadline)
 
     def _should_prune(self, trial: Trial) -> bool:
-        view: Any = _EarlierTrials(self.study, trial.number)
+        view: Any = EarlierTrials(self.study, trial.number)
         return bool(self.study.pruner.prune(view, self.study._storage.get_trial(trial._trial_id)))
 
     def _outcome(self, candidate: _Candidate, reason: str | None) -> tuple[TrialState, float | None]:
@@ -494,24 +471,6 @@ class TrialRunner:
         if reason is not None:
             notes[REASON] = reason
         return state, float(np.mean(scores)) if state == TrialState.COMPLETE else None
-
-
-class _EarlierTrials:
-    """A study as it looked, or will look, to a trial that knows of those with smaller numbers only."""
-
-    def __init__(self, study: optuna.Study, number: int) -> None:
-        self._study, self._number = study, number
-
-    def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=deepcopy, states=states)
-        return [t for t in trials if t.number <= self._number]
-
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        return self.get_trials()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
 
 
 def _identity(folded: FoldedTable, estimator: InnaEstimator) -> str:

@@ -31,7 +31,8 @@ from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_s
 from inna_tune.study.parameters import check_search
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
-from inna_tune.study.running import REDUCTION_FACTOR, Callback, Job, cohort_size, rungs
+from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
+from inna_tune.study.running import Callback, Job
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage

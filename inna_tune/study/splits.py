@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 
-from inna_tune.estimators.base import Rows
+from inna_tune.estimators.splitting import Rows
 
 
 def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:

@@ -19,7 +19,7 @@ def test_it_is_the_norm_of_the_gradient_of_the_mean_loss(weighted, batch_size):
     weight = np.random.default_rng(0).random(len(y)) + 0.2 if weighted else None
     net = InnaClassifier(
         hidden_layer_sizes=(6,),
-        activation="tanh",
+        activation="silu",
         max_epochs=3,
         n_members=2,
         batch_size=batch_size,

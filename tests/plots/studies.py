@@ -11,7 +11,7 @@ from inna_tune.optim import pure_numbers
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED, SETTINGS
 from inna_tune.study.heldout import record_held_out, summarize_held_out
-from inna_tune.study.running import rungs
+from inna_tune.study.rungs import rungs
 
 LAMBDA = 25.0
 MAX_EPOCHS = 100

@@ -12,7 +12,7 @@ from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.estimators import TableEncoder
 from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
-from inna_tune.study.running import rungs
+from inna_tune.study.rungs import rungs
 from inna_tune.study.search import CURVATURE, SEED
 from inna_tune.study.splits import default_splitter
 
