@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
@@ -29,6 +29,7 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.options import OptimizerOptions
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
@@ -51,7 +52,7 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class InnaEstimator(StationarityMixin, BaseEstimator):  # type: ignore[misc]
+class InnaEstimator(StationarityMixin, OptimizerOptions):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     # What members of one population may differ in; all else they share.
@@ -127,22 +128,6 @@ class InnaEstimator(StationarityMixin, BaseEstimator):  # type: ignore[misc]
         self.precision = precision
         self.device = device
         self.random_state = random_state
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """As in scikit-learn; what ``optimizer_params`` holds comes under the names ``optimizer__NAME``, too."""
-        params: dict[str, Any] = super().get_params(deep)
-        if deep and isinstance(self.optimizer_params, Mapping):
-            params |= {f"optimizer__{name}": value for name, value in self.optimizer_params.items()}
-        return params
-
-    def set_params(self, **params: Any) -> Self:
-        """As in scikit-learn; ``optimizer__NAME`` sets one of ``optimizer_params``, so that it can be searched over."""
-        own = {name: params.pop(name) for name in list(params) if name.startswith("optimizer__")}
-        super().set_params(**params)
-        if own:
-            fresh = {name.removeprefix("optimizer__"): value for name, value in own.items()}
-            self.optimizer_params = {**(self.optimizer_params or {}), **fresh}
-        return self
 
     # ------------------------------------------------------------------ what the two kinds add
 

@@ -111,6 +111,20 @@ def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
         If there is no such file.
     ModelFileError
         If the file is not a model, is damaged, or is of another format version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from sklearn.datasets import load_iris
+    >>> from inna_tune import InnaClassifier, load
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=5, random_state=0).fit(X, y)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     net.save(Path(folder) / "iris.inna")
+    ...     again = load(Path(folder) / "iris.inna")
+    >>> bool((again.predict(X) == net.predict(X)).all())
+    True
     """
     path = Path(path)
     if not path.is_file():

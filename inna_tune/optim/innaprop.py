@@ -78,6 +78,18 @@ class INNAprop(InertialNewton):
     ----------
     J. Bolte, R. Boustany, E. Pauwels, A. Purica, "A second-order-like optimizer with adaptive gradient scaling for deep
     learning", arXiv:2410.05871, 2024.
+
+    Examples
+    --------
+    >>> import torch
+    >>> weight = torch.nn.Parameter(torch.ones(3))
+    >>> optimizer = INNAprop([weight], lr=0.01, alpha=0.1, beta=0.9)
+    >>> for _ in range(300):
+    ...     optimizer.zero_grad()
+    ...     weight.square().sum().backward()
+    ...     optimizer.step()
+    >>> bool(weight.detach().norm() < 0.1)
+    True
     """
 
     _state_tensors: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")

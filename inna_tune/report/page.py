@@ -64,16 +64,20 @@ def render_report(study: Any, *, dashboard: str | None = None) -> str:
     else:
         with storage_errors(storage):
             record = StudyRecord(study)
-    environment = jinja2.Environment(
+    page = environment().get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
+    # A text from a database may hold what HTML forbids (control characters) and what UTF-8 can't write (lone surrogates).
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", page)
+
+
+def environment() -> jinja2.Environment:
+    """Where the templates are; what they are given is text, never markup."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("inna_tune.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
-    # A text from a database may hold what HTML forbids (control characters) and what UTF-8 can't write (lone surrogates).
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", page)
 
 
 def write_report(study: Any, path: str | os.PathLike[str]) -> Path:

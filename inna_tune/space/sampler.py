@@ -54,6 +54,16 @@ class PriorSampler(BaseSampler):
     -----
     Optuna has no priors (its issues #1200, #5550, #5959). A fixed mixture is not enough: on a toy problem with a bad prior it
     still had a regret of 1.6 after 60 trials, where the decaying one had 0.03.
+
+    Examples
+    --------
+    >>> import optuna
+    >>> from inna_tune.space import LogNormal, PriorSampler, SearchSpace
+    >>> space = SearchSpace({"lr": LogNormal(0.1, 0.5, low=1e-4, high=10.0)})
+    >>> study = optuna.create_study(sampler=PriorSampler(optuna.samplers.RandomSampler(), space, seed=0))
+    >>> tried = [space.suggest(study.ask())["lr"] for _ in range(20)]
+    >>> bool(0.03 < sorted(tried)[10] < 0.3)
+    True
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inna_tune.study.bar import ProgressBar
     from inna_tune.study.fingerprint import MismatchError
     from inna_tune.study.search import InnaSearchCV
     from inna_tune.study.storage import StorageError, open_storage
@@ -16,13 +17,22 @@ if TYPE_CHECKING:
 _HOMES = {
     "InnaSearchCV": "inna_tune.study.search",
     "MismatchError": "inna_tune.study.fingerprint",
+    "ProgressBar": "inna_tune.study.bar",
     "StorageError": "inna_tune.study.storage",
     "TableError": "inna_tune.study.tables",
     "cross_validate": "inna_tune.study.validation",
     "open_storage": "inna_tune.study.storage",
 }
 
-__all__ = ["InnaSearchCV", "MismatchError", "StorageError", "TableError", "cross_validate", "open_storage"]
+__all__ = [
+    "InnaSearchCV",
+    "MismatchError",
+    "ProgressBar",
+    "StorageError",
+    "TableError",
+    "cross_validate",
+    "open_storage",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -231,7 +231,8 @@ class _Folds:
                 probabilities[:, np.searchsorted(self.classes, fitted.classes_)] = fitted.predict_proba(
                     X_test
                 )
-                known = PredictedClassifier(probabilities, self.classes)
+                # Those of float32 sum to one in float32 only.
+                known = PredictedClassifier(probabilities / probabilities.sum(1, keepdims=True), self.classes)
             found.append(float(self.scorer(known, X_test, y_test)))
         return found
 

@@ -409,6 +409,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "study_")
         return trials_frame(self.study_)
 
+    def _sk_visual_block_(self) -> Any:
+        """What scikit-learn draws in a notebook: as its own searches, what is tuned, or the best that was found."""
+        # NOTE: sklearn has no public way; tests/study/test_notebook.py tells when this one moves.
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        key = "best_estimator_" if hasattr(self, "best_estimator_") else "estimator"
+        shown = getattr(self, key)
+        return _VisualBlock(
+            "parallel", [shown], names=[f"{key}: {type(shown).__name__}"], name_details=[str(shown)]
+        )
+
     # ------------------------------------------------------------------ the best estimator
 
     def _best(self) -> Any:

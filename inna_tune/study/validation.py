@@ -55,6 +55,16 @@ def cross_validate(
     ------
     TypeError, ValueError
         If the estimator is another's, or a parameter, the table or the folds make no sense.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from inna_tune import InnaClassifier, cross_validate
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=20, random_state=0)
+    >>> found = cross_validate(net, X, y, cv=3, scoring="accuracy")
+    >>> bool(found["test_score"].mean() > 0.8)
+    True
     """
     if not isinstance(estimator, InnaEstimator):
         raise TypeError(

@@ -1,0 +1,221 @@
+"""Optuna's dashboard for our studies, with their reports beside it, served to this machine alone."""
+
+import html
+import ipaddress
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from socketserver import ThreadingMixIn
+from types import TracebackType
+from typing import Any, Self
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+import jinja2
+import optuna
+
+from inna_tune.report.page import environment, render_report
+from inna_tune.study.storage import open_storage, storage_errors
+
+HOST, PORT = "127.0.0.1", 8080
+
+logger = logging.getLogger(__name__)
+
+_LINK = (
+    '<a href="/reports/here" style="position:fixed;right:1rem;bottom:1rem;z-index:2000;padding:.45rem .8rem;'
+    "border-radius:.5rem;background:#0072b2;color:#fff;font:600 .9rem system-ui,sans-serif;text-decoration:none"
+    '">Report of inna-tune</a>'
+)
+_STUDY = re.compile(r"/dashboard/studies/(\d+)(?:/|$)")
+_REPORT = re.compile(r"/reports/(\d+)/?")
+
+# What WSGI (PEP 3333) calls environ, start_response and an application.
+_Environ = dict[str, Any]
+_Start = Callable[..., Any]
+_Application = Callable[[_Environ, _Start], Iterable[bytes]]
+
+
+class DashboardMissingError(ImportError):
+    """optuna-dashboard is not installed."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class DashboardServer:
+    """A server of Optuna's dashboard; ``with`` closes it at the end.
+
+    Beside the dashboard it serves at ``/reports`` the reports of all studies, made when they are asked for. Requests that name
+    another host, or come from a page of another origin, are refused: a page on the web must not reach the studies through the
+    browser of whoever looks at it.
+
+    Parameters
+    ----------
+    storage : str or optuna.storages.BaseStorage
+        Where the studies are; a database must exist.
+    host : str
+        Address to listen at. One that others reach lets them read, change and delete the studies.
+    port : int
+        0: any that is free.
+
+    Attributes
+    ----------
+    address : str
+        Such as ``http://127.0.0.1:8080``.
+
+    Raises
+    ------
+    DashboardMissingError
+        If optuna-dashboard is not installed.
+    StorageError
+        If the storage cannot be used.
+    OSError
+        If the port is in use, or the address is none of this machine's.
+    """
+
+    def __init__(self, storage: Any, *, host: str = HOST, port: int = PORT) -> None:
+        if find_spec("optuna_dashboard") is None:
+            raise DashboardMissingError(
+                "the dashboard is not installed; install it by: pip install 'inna-tune[dashboard]'"
+            )
+        from optuna_dashboard import wsgi
+
+        opened = open_storage(storage, create=False)
+        host = HOST if host == "localhost" else host
+        kind = _Server6 if ":" in host else _Server
+        try:
+            self._server = make_server(host, port, _refuse_all, server_class=kind, handler_class=_Handler)
+        except OSError as error:
+            remedy = "choose another by --port, or 0 for any that is free" if port else "check --host"
+            raise OSError(f"cannot listen at {host}, port {port}: {error.strerror}; {remedy}") from None
+        port = self._server.server_port
+        shown = f"[{host}]" if ":" in host else host
+        self.address = f"http://{shown}:{port}"
+        hosts = None
+        if is_loopback(host):
+            hosts = frozenset({f"{shown}:{port}", f"localhost:{port}"})
+        self._server.set_app(_guarded(_with_reports(wsgi(opened), opened, self.address), hosts))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.server_close()
+
+    def run(self) -> None:
+        """Serve until `stop`, or an exception such as KeyboardInterrupt."""
+        self._server.serve_forever(poll_interval=0.2)
+
+    def stop(self) -> None:
+        """End `run`, which goes on in another thread."""
+        self._server.shutdown()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True  # a browser that keeps a connection open must not keep the program from ending
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        logger.debug(format, *args)
+
+
+def _refuse_all(environ: _Environ, start: _Start) -> Iterable[bytes]:
+    return _answer(start, "503 Service Unavailable", "starting", kind="text/plain")
+
+
+def _answer(
+    start: _Start, status: str, text: str, *, kind: str = "text/html", more: Iterable[tuple[str, str]] = ()
+) -> list[bytes]:
+    body = text.encode("utf-8", "replace")
+    start(status, [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), *more])
+    return [body]
+
+
+def _guarded(inner: _Application, hosts: frozenset[str] | None) -> _Application:
+    """Let only requests through that name this server, and none from other pages; None: by whatever name."""
+
+    def application(environ: _Environ, start: _Start) -> Iterable[bytes]:
+        host, origin = environ.get("HTTP_HOST", ""), environ.get("HTTP_ORIGIN")
+        if (hosts is not None and host not in hosts) or origin not in (None, f"http://{host}"):
+            words = "This server answers to its own address and its own pages only."
+            return _answer(start, "403 Forbidden", words, kind="text/plain")
+        return inner(environ, start)
+
+    return application
+
+
+def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address: str) -> _Application:
+    """The dashboard with a link to the reports, and the reports."""
+    drawing = threading.Lock()  # matplotlib is no friend of threads
+
+    def report(number: int) -> str | None:
+        with storage_errors(storage):
+            try:
+                name = storage.get_study_name_from_id(number)
+            except KeyError:
+                return None
+            study = optuna.load_study(study_name=name, storage=storage)
+        with drawing:
+            return render_report(study, dashboard=address)
+
+    def listed() -> str:
+        with storage_errors(storage):
+            studies = sorted((s._study_id, s.study_name) for s in storage.get_all_studies())
+        return environment().get_template("reports.html.jinja").render(studies=studies)
+
+    def application(environ: _Environ, start: _Start) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/dashboard" or path.startswith("/dashboard/"):
+            return _with_link(dashboard, environ, start)
+        if path != "/reports" and not path.startswith("/reports/"):
+            found: Iterable[bytes] = dashboard(environ, start)
+            return found
+        try:
+            if path == "/reports/here":
+                # The page that the link was followed from says which study it shows.
+                came_from = _STUDY.search(environ.get("HTTP_REFERER", ""))
+                place = f"/reports/{came_from[1]}" if came_from else "/reports"
+                return _answer(start, "302 Found", "", more=[("Location", place)])
+            if path in ("/reports", "/reports/"):
+                return _answer(start, "200 OK", listed())
+            chosen = _REPORT.fullmatch(path)
+            page = report(int(chosen[1])) if chosen else None
+        except (ValueError, jinja2.TemplateError) as error:
+            return _answer(start, "500 Internal Server Error", html.escape(str(error)))
+        if page is None:
+            return _answer(start, "404 Not Found", "There is no such study.", kind="text/plain")
+        return _answer(start, "200 OK", page)
+
+    return application
+
+
+def _with_link(dashboard: Any, environ: _Environ, start: _Start) -> Iterable[bytes]:
+    """The page of the dashboard with the link to the report at its end."""
+    heard: list[Any] = []
+    # A page that the browser kept, or a part of it, would come without the link.
+    plain = {k: v for k, v in environ.items() if k not in {"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE"}}
+    answer = dashboard(plain, lambda *arguments: heard.extend(arguments))
+    try:
+        body = b"".join(answer)
+    finally:
+        if hasattr(answer, "close"):
+            answer.close()
+    status, headers = heard[:2]
+    body = body.replace(b"</body>", _LINK.encode() + b"</body>")
+    kept = [(k, v) for k, v in headers if k.lower() not in {"content-length", "last-modified", "etag"}]
+    start(status, [*kept, ("Content-Length", str(len(body)))])
+    return [body]

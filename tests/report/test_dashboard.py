@@ -1,0 +1,218 @@
+"""The dashboard with a study of ours in Chromium, its reports beside it, and who may ask for them."""
+
+import http.client
+import json
+import signal
+import subprocess
+import threading
+from contextlib import contextmanager
+
+import optuna
+import pytest
+from sklearn.datasets import load_iris
+
+from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.report import serving
+from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
+from inna_tune.study.storage import StorageError
+from tests.browser import Browser
+from tests.test_cli import command, environment, run
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory):
+    url = f"sqlite:///{tmp_path_factory.mktemp('dashboard')}/studies.db"
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=16)
+    InnaSearchCV(net, n_trials=3, storage=url, study_name="iris & <b>co</b>", random_state=0).fit(X, y)
+    return url
+
+
+@contextmanager
+def serving_in_a_thread(storage):
+    with DashboardServer(storage, port=0) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def server(storage):
+    with serving_in_a_thread(storage) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as started:
+        yield started
+
+
+def ask(server, path, method="GET", **headers):
+    connection = http.client.HTTPConnection(server.address.removeprefix("http://"))
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    connection.close()
+    return answer, body
+
+
+# ---------------------------------------------------------------------- in the browser
+
+
+def test_the_dashboard_shows_natural_values_reports_and_our_attributes(storage, server, browser):
+    study = optuna.load_study(study_name="iris & <b>co</b>", storage=storage)
+    trial = study.trials[0]
+    browser.open(f"{server.address}/dashboard/studies/1/trials")
+    browser.wait_for("document.body.innerText.includes('Intermediate Values')")
+    text = browser.text()
+    for name, value in trial.params.items():
+        # A browser writes 1e-5 as JavaScript does: the first digits are enough to tell a natural value.
+        assert f"{name} {value}" in text or f"{name} {str(value)[:6]}" in text
+    for step, value in trial.intermediate_values.items():
+        assert f"{step} {str(value)[:8]}" in text
+    assert f"seed {trial.user_attrs['seed']}" in text
+    assert f"epochs {trial.user_attrs['epochs']}" in text
+    assert browser.errors == []
+    assert all(r.startswith((server.address, "data:", "blob:")) for r in browser.requests)
+
+
+def test_dashboard_and_report_link_to_each_other(server, browser):
+    browser.open(f"{server.address}/dashboard/studies/1/trials")
+    browser.wait_for("document.body.innerText.includes('Intermediate Values')")
+    browser.evaluate("document.querySelector('a[href=\"/reports/here\"]').click()")
+    browser.wait_for("location.pathname == '/reports/1' && document.readyState == 'complete'")
+    assert "iris & <b>co</b>" in browser.text()
+    assert browser.evaluate("document.querySelectorAll('svg.plot').length") > 5
+    browser.evaluate("[...document.links].find(a => a.href.includes('/dashboard/')).click()")
+    browser.wait_for("location.pathname.startsWith('/dashboard/studies/1')")
+    browser.wait_for("document.body.innerText.includes('inna_tune:fingerprint')")
+
+
+def test_the_list_of_reports(server, browser):
+    browser.open(f"{server.address}/reports", width=390)
+    assert "iris & <b>co</b>" in browser.text()
+    assert browser.errors == []
+
+
+# ---------------------------------------------------------------------- who may ask
+
+
+def test_only_this_server_s_own_pages_get_an_answer(server):
+    host = server.address.removeprefix("http://")
+    port = host.split(":")[1]
+    assert ask(server, "/api/studies")[0].status == 200
+    assert ask(server, "/api/studies", Host=f"localhost:{port}")[0].status == 200
+    assert ask(server, "/api/studies", Host=host, Origin=server.address)[0].status == 200
+    for headers in (
+        {"Host": f"evil.example:{port}"},
+        {"Host": "127.0.0.1:1"},
+        {"Host": host, "Origin": "http://evil.example"},
+        {"Host": host, "Origin": "null"},
+    ):
+        for method, path in (("GET", "/api/studies"), ("DELETE", "/api/studies/1"), ("GET", "/reports/1")):
+            answer, body = ask(server, path, method, **headers)
+            assert answer.status == 403
+            assert "iris" not in body
+    assert ask(server, "/api/studies")[1].count("study_name") == 1
+
+
+def test_reports_that_are_not_there(server):
+    assert ask(server, "/reports/7")[0].status == 404
+    assert ask(server, "/reports/1/../../etc/passwd")[0].status == 404
+    assert ask(server, "/reports/here")[0].headers["Location"] == "/reports"
+    answer, _ = ask(server, "/reports/here", Referer=f"{server.address}/dashboard/studies/1/trials?numbers=0")
+    assert (answer.status, answer.headers["Location"]) == (302, "/reports/1")
+    assert ask(server, "/reportsomething")[0].status == 404
+
+
+def test_a_study_that_has_no_report_says_why(tmp_path):
+    url = f"sqlite:///{tmp_path}/many.db"
+    optuna.create_study(storage=url, directions=["minimize", "maximize"])
+    with serving_in_a_thread(url) as server:
+        answer, body = ask(server, "/reports/1")
+        assert answer.status == 500
+        assert "2 objectives" in body
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.9.1", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.1.2", False),
+        ("my.machine", False),
+    ],
+)
+def test_which_addresses_are_this_machine_s_own(host, own):
+    assert is_loopback(host) == own
+
+
+def test_what_cannot_be_served_is_said(storage, tmp_path, monkeypatch):
+    with pytest.raises(StorageError, match="no file"):
+        DashboardServer(f"sqlite:///{tmp_path}/none.db", port=0)
+    with DashboardServer(storage, port=0) as first:
+        port = int(first.address.rsplit(":", 1)[1])
+        with pytest.raises(OSError, match=f"port {port}: .*--port"):
+            DashboardServer(storage, port=port)
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
+    with pytest.raises(DashboardMissingError, match=r"pip install 'inna-tune\[dashboard\]'"):
+        DashboardServer(storage, port=0)
+
+
+# ---------------------------------------------------------------------- the command
+
+
+def test_ctrl_c_ends_the_command(storage, tmp_path):
+    words = command("dashboard", "--storage", storage, "--port", "0", "--json")
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        said = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        address = json.loads(said)["reports"]
+        connection = http.client.HTTPConnection(address.split("/")[2])
+        connection.request("GET", "/reports")
+        assert connection.getresponse().status == 200  # and the connection stays open
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
+    assert complaints == "Dashboard ended.\n"
+    connection.close()
+
+
+def test_another_address_is_warned_of(storage, tmp_path, monkeypatch):
+    class Server:
+        address = "http://0.0.0.0:8080"
+
+        def __init__(self, storage, host, port):
+            self.asked = (host, port)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def run(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "DashboardServer", Server)
+    warned = run(tmp_path, "dashboard", "--storage", storage, "--host", "0.0.0.0").stderr
+    assert "can read, change and delete these studies" in warned
+    assert "Warning" not in run(tmp_path, "dashboard", "--storage", storage).stderr
+
+
+def test_wrong_input_is_one_line(tmp_path):
+    assert "no file" in run(tmp_path, "dashboard", code=2).stderr
