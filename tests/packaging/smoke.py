@@ -28,7 +28,7 @@ def main() -> None:
     from inna_tune.space import Prior
 
     root = resources.files(package)
-    if SOURCE / "inna_tune" == Path(str(root)):
+    if Path(str(root)) == SOURCE / "inna_tune":
         raise SystemExit(
             f"{root} is the source; run this by the Python of an environment with the wheel installed"
         )
