@@ -2,12 +2,14 @@
 
 import ast
 import importlib.util
+import os
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from inna_tune.study.workers import OWNER
 from tests.study.test_postgres import server, url  # noqa: F401  (fixtures)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -22,7 +24,7 @@ LEAST_ACCURACY = {
     "lightning_own_loop": 0.2,  # share of the variance explained
 }
 MOST_LOG_LOSS = {"calibrated_pipeline": 0.3, "nested_cross_validation": 0.5}
-OTHERS = {"sqlite_workers", "learn_a_prior", "postgres_workers"}
+OTHERS = {"sqlite_workers", "learn_a_prior", "postgres_workers", "dask_workers"}
 
 
 @pytest.fixture
@@ -78,6 +80,12 @@ def test_two_processes_share_a_resumed_study(run):
     trials = run("sqlite_workers")
     assert list(trials["number"]) == list(range(8))
     assert set(trials["state"]) <= {"complete", "pruned"}
+
+
+def test_workers_share_a_study_on_a_cluster(run):
+    study = run("dask_workers").study_
+    assert [trial.number for trial in study.trials] == list(range(6))
+    assert os.getpid() not in {trial.system_attrs[OWNER]["pid"] for trial in study.trials}
 
 
 def test_a_learned_prior_is_tried_first(run):
