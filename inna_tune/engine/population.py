@@ -107,7 +107,7 @@ class Population:
     Attributes
     ----------
     tensors : dict of str to Tensor
-        Everything that the net holds, each [P, *shape].
+        Everything that the net holds, each ``[P, *shape]``.
     lr, alpha, beta, curvature : Tensor of shape [P, 1]
         The members' settings (calibrated where a member left one open); curvature is NaN where it was not measured.
     """

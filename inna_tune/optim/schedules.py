@@ -36,14 +36,14 @@ def decay_factor(
 ) -> float | Tensor:
     r"""Factor :math:`\gamma_k/\gamma_0` by which a decay law has shrunk the step size.
 
-    ============  =============================================  ==========================
-    law           factor at epoch :math:`k`                      default power
-    ============  =============================================  ==========================
-    ``constant``  1                                              (takes none)
-    ``power``     :math:`(1+k)^{-q}`                             :math:`q = 1/2`
-    ``log``       :math:`(1+\ln(1+k))^{-p}`                      :math:`p = 3/2`
-    ``cosine``    :math:`(1+\cos(\pi\min(k/\text{horizon},1)))/2`  (takes none)
-    ============  =============================================  ==========================
+    ============  ====================================================  ===============
+    law           factor at epoch :math:`k`                             default power
+    ============  ====================================================  ===============
+    ``constant``  1                                                     (takes none)
+    ``power``     :math:`(1+k)^{-q}`                                    :math:`q = 1/2`
+    ``log``       :math:`(1+\ln(1+k))^{-p}`                             :math:`p = 3/2`
+    ``cosine``    :math:`(1+\cos(\pi\min(k/\text{horizon},1)))/2`       (takes none)
+    ============  ====================================================  ===============
 
     The epoch is a real number, steps divided by the steps of an epoch, so that a law means the same on every
     size of data. All but cosine need no horizon: a run cut short is a prefix of the longer one.

@@ -1,0 +1,102 @@
+"""The examples run, and do what they say."""
+
+import ast
+import importlib.util
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from inna_tune.study.workers import OWNER
+from tests.study.test_postgres import server, url  # noqa: F401  (fixtures)
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+FILES = sorted(EXAMPLES.glob("*.py"))
+
+# What `main` returns, and the least of it that shows that something was learned.
+LEAST_ACCURACY = {
+    "quick_start": 0.9,
+    "torch_own_loop": 0.9,
+    "own_module": 0.9,
+    "skorch_own_loop": 0.9,
+    "lightning_own_loop": 0.2,  # share of the variance explained
+}
+MOST_LOG_LOSS = {"calibrated_pipeline": 0.3, "nested_cross_validation": 0.5}
+OTHERS = {"sqlite_workers", "learn_a_prior", "postgres_workers", "dask_workers"}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run an example's main in an empty folder, as a person's first script."""
+
+    folder = tmp_path / "empty"
+    folder.mkdir()
+
+    def run(name, *arguments):
+        monkeypatch.chdir(folder)
+        # A process that the example starts has to find its functions by name.
+        monkeypatch.syspath_prepend(EXAMPLES)
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, module)
+        with warnings.catch_warnings():
+            if name in {"skorch_own_loop", "lightning_own_loop"}:
+                # What these libraries warn of is theirs to mend.
+                warnings.simplefilter("ignore")
+            else:
+                warnings.simplefilter("error", UserWarning)
+            spec.loader.exec_module(module)
+            result = module.main(*arguments)
+        assert not list(folder.iterdir()), "an example leaves nothing behind"
+        return result
+
+    return run
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in FILES} == LEAST_ACCURACY.keys() | MOST_LOG_LOSS.keys() | OTHERS
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_says_what_it_is(path):
+    text = path.read_text()
+    assert len(text.splitlines()) < 60
+    assert ast.get_docstring(ast.parse(text))
+
+
+@pytest.mark.parametrize("name", LEAST_ACCURACY)
+def test_what_it_trains_learns(name, run):
+    assert run(name) > LEAST_ACCURACY[name]
+
+
+@pytest.mark.parametrize("name", MOST_LOG_LOSS)
+def test_what_it_trains_knows_the_odds(name, run):
+    assert run(name) < MOST_LOG_LOSS[name]
+
+
+def test_two_processes_share_a_resumed_study(run):
+    trials = run("sqlite_workers")
+    assert list(trials["number"]) == list(range(8))
+    assert set(trials["state"]) <= {"complete", "pruned"}
+
+
+def test_workers_share_a_study_on_a_cluster(run):
+    study = run("dask_workers").study_
+    assert [trial.number for trial in study.trials] == list(range(6))
+    assert os.getpid() not in {trial.system_attrs[OWNER]["pid"] for trial in study.trials}
+
+
+def test_a_learned_prior_is_tried_first(run):
+    search = run("learn_a_prior")
+    portfolio = search.space.at(search.study_.user_attrs["inna_tune:curvature"])[1]
+    assert portfolio
+    for trial, settings in zip(search.study_.trials, portfolio, strict=False):
+        assert trial.params["alpha"] == pytest.approx(settings["alpha"])
+
+
+def test_workers_share_a_study_on_a_server(run, url):  # noqa: F811
+    study = run("postgres_workers", url, 6)
+    assert [trial.number for trial in study.trials] == list(range(6))
+    assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}
