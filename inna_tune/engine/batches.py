@@ -88,12 +88,24 @@ def take(table: Tensor, index: Tensor) -> Tensor:
     return table.index_select(0, index.reshape(-1)).view(*index.shape, *table.shape[1:])
 
 
+def _filled_up(index: Tensor, valid: Tensor, batch_size: int) -> tuple[Tensor, Tensor, int]:
+    """Row numbers with every batch filled up to a multiple of `FULL_VECTORS` by its last row; and that multiple."""
+    n_batches, size = -(-index.shape[1] // batch_size), -(-batch_size // FULL_VECTORS) * FULL_VECTORS
+    within = torch.arange(size, device=index.device).clamp(max=batch_size - 1)
+    place = torch.arange(n_batches, device=index.device)[:, None] * batch_size + within
+    own = (torch.arange(size, device=index.device) < batch_size) & (place < index.shape[1])
+    place = place.clamp(max=index.shape[1] - 1).reshape(-1)
+    return index[:, place], valid[:, place] & own.reshape(-1), size
+
+
 def iterate_batches(
     table: TableTensors,
     rows: Sequence[Tensor],
     mean_weight: Tensor | None,
     batch_size: int,
     minimum_rows: int = 1,
+    *,
+    full_vectors: bool = False,
 ) -> Iterator[Batch]:
     """Batches of one epoch.
 
@@ -109,14 +121,19 @@ def iterate_batches(
         Rows in a batch; the last batch of a member holds what is left.
     minimum_rows : int
         A last batch of fewer rows is passed over: the member counts none in it.
+    full_vectors : bool, default=False
+        Fill up every batch to a multiple of `FULL_VECTORS`, also where ``batch_size`` is none.
     """
     index, valid = pad(rows, FULL_VECTORS if batch_size % FULL_VECTORS == 0 else 1)
+    starts = range(0, index.shape[1], batch_size)
+    own_size = batch_size
+    if full_vectors and batch_size % FULL_VECTORS:
+        index, valid, batch_size = _filled_up(index, valid, batch_size)
     longest = index.shape[1]
-    starts = range(0, longest, batch_size)
     lengths = [len(r) for r in rows]
     # Numbers of own rows, a row a batch; divided by once an epoch, not once a batch.
     counts = [
-        tuple(n if n >= minimum_rows else 0 for n in (min(max(m - start, 0), batch_size) for m in lengths))
+        tuple(n if n >= minimum_rows else 0 for n in (min(max(m - start, 0), own_size) for m in lengths))
         for start in starts
     ]
     count = torch.tensor(counts, dtype=table.x.dtype, device=table.x.device)

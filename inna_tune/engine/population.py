@@ -376,7 +376,14 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
-        batches = iterate_batches(self.table, rows, self.mean_weight, self.batch_size, self.net.minimum_rows)
+        batches = iterate_batches(
+            self.table,
+            rows,
+            self.mean_weight,
+            self.batch_size,
+            self.net.minimum_rows,
+            full_vectors=self.stacked and self.device.type == "cpu",
+        )
         with matrix_products(self.method.precision, self.device):
             return self._steps(batches, rates, numbers, deadline, after_step)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inna_tune.engine import CrossEntropy, Member, Population, SquaredError, TableTensors, Training, outputs
-from inna_tune.engine.batches import iterate_batches
+from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.inna import INNA
@@ -225,13 +225,15 @@ def test_a_deadline_ends_training_inside_an_epoch():
     counts=st.lists(st.integers(1, 23), min_size=1, max_size=5),
     batch_size=st.integers(1, 9),
     weighted=st.booleans(),
+    full_vectors=st.booleans(),
 )
-def test_every_member_sees_each_of_its_rows_exactly_once(counts, batch_size, weighted):
+def test_every_member_sees_each_of_its_rows_exactly_once(counts, batch_size, weighted, full_vectors):
     table = make_table(weighted=weighted)
     rows = [torch.randperm(N_ROWS)[:count] for count in counts]
     mean = None if not weighted else torch.stack([table.weight[r].mean() for r in rows])[:, None]
     seen = [[] for _ in counts]
-    for batch in iterate_batches(table, rows, mean, batch_size):
+    for batch in iterate_batches(table, rows, mean, batch_size, full_vectors=full_vectors):
+        assert batch.x.shape[1] % FULL_VECTORS == 0 or not full_vectors
         for member, own in enumerate(batch.counts):
             assert (batch.coefficient[member, own:] == 0).all(), "rows that are filled up count nothing"
             if own:
@@ -308,6 +310,31 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
     torch.testing.assert_close(
         population.tensors["layers.0.bias"].detach(), start["layers.0.bias"], rtol=0, atol=0
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("batch_size", [7, 16, 20, 32, 50])
+def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype):
+    """Also beside members of more or fewer rows, whatever the size of a batch."""
+    members = [make_member(seed, n_train=n, dropout=0.2) for seed, n in enumerate((17, 32, 33, 40, 45))]
+
+    def trained(width):
+        training = Training(
+            TabularNet(N_COLUMNS, (8, 6), N_CLASSES),
+            make_table(dtype, weighted=True),
+            members,
+            CrossEntropy(),
+            batch_size=batch_size,
+            max_epochs=3,
+            width=width,
+            stacked=True,
+        )
+        training.run()
+        return torch.stack([result.weights for result in training.results])
+
+    alone = trained(1)
+    for width in (2, 3, 5):
+        assert torch.equal(trained(width), alone)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
