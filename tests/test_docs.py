@@ -14,6 +14,7 @@ from typer.main import get_command
 
 import inna_tune
 from inna_tune.cli import app
+from tests.browser import Browser, overflow
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -64,6 +65,17 @@ def test_pages_load_nothing_from_elsewhere(site):
         assert not [tag for tag in tags if re.search(r'(?:src|href)="(?:https?:)?//', tag)], page
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\([\"']?(?:https?:)?//", sheet.read_text()), sheet
+
+
+def test_pages_fit_a_phone_and_a_screen(site):
+    pages = [p for p in site.rglob("*.html") if p.name not in {"search.html", "genindex.html"}]
+    with Browser() as browser:
+        for page in pages:
+            for width, dark in ((390, False), (1280, True)):
+                browser.open(page.as_uri(), width=width, dark=dark)
+                assert browser.errors == []
+                assert overflow(browser) == [], (page, width)
+                assert all(r.startswith((site.as_uri(), "data:")) for r in browser.requests)
 
 
 def test_pages_name_no_place_of_this_machine(site):
