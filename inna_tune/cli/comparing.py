@@ -47,6 +47,7 @@ def compare(
         str | None, typer.Option(help="What the studies' names begin with; the table's name if not given.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the studies of these names.")] = False,
+    jobs: Annotated[int, typer.Option(help="Worker processes for the nets; -1 for one a core.")] = 1,
     fits: Annotated[
         int,
         typer.Option(help="Fits of each one's best settings: fewer than five make wide intervals.", min=1),
@@ -78,6 +79,7 @@ def compare(
         again += ["--optimizers", optimizers, "--baselines", baselines]
         again += [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
         again += [] if seed == 0 else ["--seed", str(seed)]
+        again += [] if jobs == 1 else ["--jobs", str(jobs)]
         again += [] if task is None else ["--task", task]
         try:
             found = run(
@@ -91,6 +93,7 @@ def compare(
                 timeout=timeout,
                 seed=seed,
                 n_fits=fits,
+                n_jobs=jobs,
                 watch=lambda study: Progress(trials, problem.task, study),
                 allow_mismatch=allow_mismatch,
             )

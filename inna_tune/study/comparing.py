@@ -163,6 +163,7 @@ def compare(
     seed: int = 0,
     held_out: float = 0.2,
     n_fits: int = 5,
+    n_jobs: int = 1,
     estimator: InnaEstimator | None = None,
     watch: Watch | None = None,
     allow_mismatch: bool = False,
@@ -195,6 +196,8 @@ def compare(
     n_fits : int
         How often the best settings are fitted, each time with another seed: the luck of training counts in the
         intervals, which are wide with fewer than five, and know nothing of it with one.
+    n_jobs : int
+        Workers that tune a net, as in :class:`inna_tune.InnaSearchCV`; the baselines' trials run one by one.
     estimator : InnaClassifier or InnaRegressor, optional
         Its other settings are those of every net; None: the default.
     watch : callable, optional
@@ -239,6 +242,7 @@ def compare(
         seed=seed,
         seeds=[int(word) for word in np.random.SeedSequence(seed).generate_state(n_fits)],
         storage=opened,
+        n_jobs=n_jobs,
         options={
             "n_trials": n_trials,
             "timeout": timeout,
@@ -304,6 +308,7 @@ class _Field:
     seed: int
     seeds: list[int]
     storage: BaseStorage
+    n_jobs: int
     options: dict[str, Any]
 
     def tune(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
@@ -330,6 +335,7 @@ class _Field:
             study_name=study_name,
             random_state=self.seed,
             callbacks=callbacks,
+            n_jobs=self.n_jobs,
             **self.options,
         ).fit(self.X, self.y)
         best = search.best_estimator_
