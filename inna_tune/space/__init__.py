@@ -4,9 +4,10 @@ from inna_tune.space.coordinates import Coordinate, DampingRatio, ScaledFriction
 from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.learn import Prior, PriorFileError, learn, portfolio
 from inna_tune.space.mixtures import Empirical, Mixture
-from inna_tune.space.priors import Beta, Gamma, Law, LogNormal, LogUniform, Normal, Uniform
+from inna_tune.space.priors import Law, LogUniform, Uniform
 from inna_tune.space.sampler import PriorSampler
 from inna_tune.space.space import SearchSpace, When
+from inna_tune.space.truncated import Beta, Gamma, LogNormal, Normal
 
 __all__ = [
     "Beta",

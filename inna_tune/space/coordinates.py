@@ -83,7 +83,17 @@ class Coordinate(ABC):
 
 @dataclass(frozen=True)
 class ScaledFriction(Coordinate):
-    """Viscous friction α = α̃√λ̂ by a law over α̃."""
+    """Viscous friction α = α̃√λ̂ by a law over α̃.
+
+    Parameters
+    ----------
+    law : Continuous
+        Law of α̃.
+    curvature : float
+        Largest Hessian eigenvalue λ̂ at the initial weights; positive and finite.
+    low, high : float
+        Bounds of α, the same in every trial of a study.
+    """
 
     words: ClassVar[str] = "scaled friction α̃ = α/√λ̂"
     power: ClassVar[float] = 0.5
@@ -97,7 +107,17 @@ class ScaledFriction(Coordinate):
 
 @dataclass(frozen=True)
 class DampingRatio(Coordinate):
-    """Newtonian damping β = (2ζ − α/√λ̂)/√λ̂ by a law over ζ, given ``alpha``."""
+    """Newtonian damping β = (2ζ − α/√λ̂)/√λ̂ by a law over ζ, given ``alpha``.
+
+    Parameters
+    ----------
+    law : Continuous
+        Law of ζ.
+    curvature : float
+        Largest Hessian eigenvalue λ̂ at the initial weights; positive and finite.
+    low, high : float
+        Bounds of β, the same in every trial of a study.
+    """
 
     words: ClassVar[str] = "damping ratio ζ"
     depends: ClassVar[tuple[str, ...]] = ("alpha",)
@@ -117,6 +137,15 @@ class StableStep(Coordinate):
     """Step size γ, the largest stable one at curvature rλ̂, by a law over r, given ``alpha`` and ``beta``.
 
     γ falls as r grows: r = 1 is the edge of stability at the initial weights, below 1 lies beyond it.
+
+    Parameters
+    ----------
+    law : Continuous
+        Law of r.
+    curvature : float
+        Largest Hessian eigenvalue λ̂ at the initial weights; positive and finite.
+    low, high : float
+        Bounds of γ, the same in every trial of a study.
     """
 
     words: ClassVar[str] = "stable-step ratio r"

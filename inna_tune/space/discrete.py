@@ -108,7 +108,15 @@ class _Rounded(Law):
 
 @dataclass(frozen=True)
 class Stepped(_Rounded):
-    """A continuous law rounded to multiples of `step` above its `low`."""
+    """A continuous law rounded to multiples of `step` above its `low`.
+
+    Parameters
+    ----------
+    continuous : Continuous
+        The law before rounding; its bounds are those of the grid.
+    step : float
+        Distance between neighbours of the grid, positive.
+    """
 
     continuous: Continuous
     step: float
@@ -124,7 +132,15 @@ class Stepped(_Rounded):
 
 @dataclass(frozen=True)
 class Integer(_Rounded):
-    """A continuous law rounded to integers, or to every `step`-th of them above its `low`."""
+    """A continuous law rounded to integers, or to every `step`-th of them above its `low`.
+
+    Parameters
+    ----------
+    continuous : Continuous
+        The law before rounding; its bounds are integers, and those of the grid.
+    step : int, default=1
+        Distance between neighbours of the grid, positive.
+    """
 
     continuous: Continuous
     step: int = 1

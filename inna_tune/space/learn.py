@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.mixtures import Empirical, Mixture
-from inna_tune.space.priors import Array, Continuous, Law, LogNormal, LogUniform, Normal, Uniform
+from inna_tune.space.priors import Array, Continuous, Law, LogUniform, Uniform
 from inna_tune.space.space import SearchSpace, When
+from inna_tune.space.truncated import LogNormal, Normal
 
 PRIOR_FORMAT = 1
 CURVATURE = "inna_tune:curvature"

@@ -1,4 +1,4 @@
-"""The laws a prior can have: probability laws over one hyper-parameter, on bounds and with a scale.
+"""What a law is: a probability law over one hyper-parameter, on bounds and with a scale; and the flat ones.
 
 Every law of numbers lives on ``[low, high]`` and has a scale, linear or logarithmic, from which its flat
 counterpart follows: uniform, or uniform in the logarithm. A law is a frozen value: compared by its fields, printed
@@ -8,7 +8,7 @@ as its constructor, written to JSON as a plain dict.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Real as RealNumber
 from typing import Any, Self, TypeAlias
@@ -16,7 +16,6 @@ from typing import Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, FloatDistribution
-from scipy import special
 
 Real: TypeAlias = Any
 """A float, or an array of floats; what goes in as a float comes out as one."""
@@ -292,7 +291,13 @@ class _Flat(Continuous):
 
 @dataclass(frozen=True)
 class Uniform(_Flat):
-    """Every value between `low` and `high` alike."""
+    """Every value between `low` and `high` alike.
+
+    Parameters
+    ----------
+    low, high : float
+        Bounds, finite.
+    """
 
     low: float
     high: float
@@ -300,195 +305,20 @@ class Uniform(_Flat):
 
 @dataclass(frozen=True)
 class LogUniform(_Flat):
-    """Every order of magnitude between `low` and `high` alike."""
-
-    low: float
-    high: float
-
-    @property
-    def log(self) -> bool:
-        return True
-
-
-class _Truncated(Continuous):
-    """A law on the whole line, or half of it, conditioned on the bounds.
-
-    The upper half of a distribution function has few digits left: where the bounds lie there, the complement is
-    used instead, so that a law conditioned on its own far tail stays exact.
-    """
-
-    @abstractmethod
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        """Distribution function of the law before truncation, or its complement."""
-
-    @abstractmethod
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real: ...
-
-    @abstractmethod
-    def _whole_log_pdf(self, x: Array) -> Real: ...
-
-    @cached_property
-    def _cut(self) -> tuple[bool, float, float]:
-        """Whether the complement is used, its value at `low`, and the signed mass between the bounds."""
-        ends = np.array([self.low, self.high])
-        upper = bool(self._whole(ends[:1], upper=False)[0] > 0.5)
-        at_low, at_high = self._whole(ends, upper=upper)
-        return upper, float(at_low), float(at_high - at_low)
-
-    def _check_mass(self) -> None:
-        # Below this the double-precision mass has lost digits to underflow.
-        if not abs(self._cut[2]) > 1e-280:
-            raise ValueError(
-                f"{self!r} has an empty support: no weight between low and high; move the law or widen the bounds"
-            )
-
-    def _cdf(self, x: Array) -> Real:
-        upper, at_low, mass = self._cut
-        return (self._whole(x, upper=upper) - at_low) / mass
-
-    def _ppf(self, q: Array) -> Real:
-        upper, at_low, mass = self._cut
-        return self._whole_inverse(np.clip(at_low + q * mass, 0.0, 1.0), upper=upper)
-
-    def _log_pdf(self, x: Array) -> Real:
-        return self._whole_log_pdf(x) - math.log(abs(self._cut[2]))
-
-
-@dataclass(frozen=True)
-class Normal(_Truncated):
-    """The normal law of given mean and standard deviation, conditioned on the bounds."""
-
-    mean: float
-    std: float
-    _: KW_ONLY
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        self._number("mean")
-        self._number("std", positive=True)
-        self._check_bounds()
-        self._check_mass()
-
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        z = (x - self.mean) / self.std
-        return special.ndtr(-z if upper else z)
-
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        z = special.ndtri(q)
-        return self.mean + self.std * (-z if upper else z)
-
-    def _whole_log_pdf(self, x: Array) -> Real:
-        return -0.5 * ((x - self.mean) / self.std) ** 2 - math.log(self.std) - LOG_ROOT_TWO_PI
-
-
-@dataclass(frozen=True)
-class LogNormal(_Truncated):
-    """The law of a positive number whose logarithm is normal, conditioned on the bounds.
+    """Every order of magnitude between `low` and `high` alike.
 
     Parameters
     ----------
-    median : float
-        Median before truncation.
-    sigma : float
-        Standard deviation of the natural logarithm: 0.7 is a factor of two either way.
     low, high : float
+        Bounds, positive and finite.
     """
 
-    median: float
-    sigma: float
-    _: KW_ONLY
     low: float
     high: float
-
-    def __post_init__(self) -> None:
-        self._number("median", positive=True)
-        self._number("sigma", positive=True)
-        self._check_bounds()
-        self._check_mass()
 
     @property
     def log(self) -> bool:
         return True
-
-    def _standardized(self, x: Array) -> Real:
-        return np.log(x / self.median) / self.sigma
-
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        z = self._standardized(x)
-        return special.ndtr(-z if upper else z)
-
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        z = special.ndtri(q)
-        # The clip keeps the exponential of an infinite quantile quiet; the bounds cut it off anyway.
-        return self.median * np.exp(np.clip(self.sigma * (-z if upper else z), -700.0, 700.0))
-
-    def _whole_log_pdf(self, x: Array) -> Real:
-        return -0.5 * self._standardized(x) ** 2 - math.log(self.sigma) - LOG_ROOT_TWO_PI - np.log(x)
-
-
-@dataclass(frozen=True)
-class Gamma(_Truncated):
-    """The gamma law of given shape and scale (mean ``shape * scale``), conditioned on the bounds."""
-
-    shape: float
-    scale: float
-    _: KW_ONLY
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        self._number("shape", positive=True)
-        self._number("scale", positive=True)
-        self._check_bounds()
-        if self.low < 0:
-            raise ValueError(f"Gamma: low={self.low!r} must not be negative")
-        self._check_mass()
-
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        return (special.gammaincc if upper else special.gammainc)(self.shape, x / self.scale)
-
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        return self.scale * (special.gammainccinv if upper else special.gammaincinv)(self.shape, q)
-
-    def _whole_log_pdf(self, x: Array) -> Real:
-        z = x / self.scale
-        return special.xlogy(self.shape - 1, z) - z - special.gammaln(self.shape) - math.log(self.scale)
-
-    def widened(self, margin: float) -> Self:
-        return replace(self, low=max(self.low - margin, 0.0), high=self.high + margin)
-
-
-@dataclass(frozen=True)
-class Beta(_Truncated):
-    """The beta law, stretched from [0, 1] to the bounds."""
-
-    a: float
-    b: float
-    _: KW_ONLY
-    low: float = 0.0
-    high: float = 1.0
-
-    def __post_init__(self) -> None:
-        self._number("a", positive=True)
-        self._number("b", positive=True)
-        self._check_bounds()
-
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        share = np.asarray(self.flat_cdf(x))
-        return (special.betaincc if upper else special.betainc)(self.a, self.b, share)
-
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        # NOTE: scipy gives NaN for some q below 3e-105, where the answer is the bound to all digits that matter.
-        share = (special.betainccinv if upper else special.betaincinv)(
-            self.a, self.b, np.where(q < 1e-100, 0.0, q)
-        )
-        return np.asarray(self.flat_ppf(share))
-
-    def _whole_log_pdf(self, x: Array) -> Real:
-        share = np.asarray(self.flat_cdf(x))
-        powers = special.xlogy(self.a - 1, share) + special.xlog1py(self.b - 1, -share)
-        return powers - special.betaln(self.a, self.b) - math.log(self.high - self.low)
 
 
 def check_weights(law: str, weights: Sequence[Any], count: int) -> tuple[float, ...]:
@@ -512,4 +342,4 @@ def register(*laws: type[Law]) -> None:
     LAWS.update({law.__name__: law for law in laws})
 
 
-register(Uniform, LogUniform, Normal, LogNormal, Gamma, Beta)
+register(Uniform, LogUniform)

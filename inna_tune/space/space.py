@@ -13,7 +13,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.space.coordinates import COORDINATES, Coordinate, DampingRatio, ScaledFriction, StableStep
 from inna_tune.space.discrete import Categorical
-from inna_tune.space.priors import Beta, Law, LogNormal, LogUniform, Uniform, read_fields
+from inna_tune.space.priors import Law, LogUniform, Uniform, read_fields
+from inna_tune.space.truncated import Beta, LogNormal
 
 logger = logging.getLogger(__name__)
 
