@@ -253,7 +253,7 @@ def _in_processes(order: _Order, patience: _Patience) -> Iterator[Exception | No
 
     def start() -> None:
         pool = ProcessPoolExecutor(max_workers=1, timeout=_IDLE, env=threads)
-        pools[pool.submit(_work, order)] = pool
+        pools[pool.submit(_work_and_end, order)] = pool
 
     try:
         for _ in range(order.n_workers):
@@ -355,6 +355,15 @@ def _work(order: _Order) -> Exception | None:
     except Exception as error:
         return _sendable(error)
     return None
+
+
+def _work_and_end(order: _Order) -> Exception | None:
+    """Work in a process of one's own, which ends at once where its parent has."""
+    parent = os.getppid()
+    found = _work(order)
+    if os.getppid() != parent:
+        os._exit(0)  # loky's own end waits half a minute for a word of the parent
+    return found
 
 
 def _sendable(error: Exception) -> Exception:

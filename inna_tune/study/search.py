@@ -95,11 +95,12 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.
     n_jobs : int, default=1
-        Workers: processes that `joblib` places, on this machine by its own backend, on a cluster within
-        ``joblib.parallel_config(backend="dask")`` or Ray's; -1 means one a core. Each opens the storage, and trains with its
-        share of the cores. Trials are trained as by one worker, but drawn knowing less of each other, so that with several
-        workers the same seed does not give the same study twice. In a script, guard the call by
-        ``if __name__ == "__main__":`` where it has classes or functions of its own.
+        Workers: processes of this machine; -1 means one a core. Within ``joblib.parallel_config(backend="dask")`` a Dask
+        cluster has them, one a thread of it whatever is said here, and likewise Ray, with ``backend="ray"`` after
+        ``ray.util.joblib.register_ray()``; on several machines the storage must be a server's, ``postgresql+psycopg://``.
+        Each opens the storage, and trains with its share of the cores. Trials are trained as by one worker, but drawn
+        knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
+        script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
     refit : bool, default=True
         Fit the best settings on all rows.
     error_score : "raise" or number, default=nan
