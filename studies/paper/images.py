@@ -51,8 +51,8 @@ def read_idx(file: Path) -> np.ndarray:
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise ValueError(f"{file} is not an idx file of unsigned bytes: it begins with {data[:4].hex()}")
     start = 4 + 4 * data[3]
-    shape = tuple(int(n) for n in np.frombuffer(data[4:start], dtype=">u4"))
-    if len(data) < start or len(data) - start != math.prod(shape):
+    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
+    if len(data) - start != math.prod(shape):
         raise ValueError(
             f"{file} has {max(len(data) - start, 0)} bytes for the shape {shape}; it is cut off or damaged"
         )
