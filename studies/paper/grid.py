@@ -79,7 +79,8 @@ def write_table(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Name
     levels = sorted({float(along.curvature.iloc[0]), float(along.curvature.max())})
     lines = [
         f"INNA on `{options.net}` and {options.data}: {options.epochs} epoch(s) at a constant step on {options.rows:,} "
-        f"training images, batches of {BATCH_SIZE}, mean over {options.seeds} seed(s), accuracy on {options.test_rows:,} test images. "
+        f"training images, batches of {BATCH_SIZE}, mean over {options.seeds} seed(s), accuracy on {options.test_rows:,} "
+        f"test images. "
         f"Curvature {along.curvature.iloc[0]:.3g} at the initial weights, at most {along.curvature.max():.3g} along "
         f"{int(along.epoch.max())} epochs of the tuned training.",
         "",

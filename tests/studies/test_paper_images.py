@@ -221,3 +221,41 @@ def test_results_of_other_options_are_not_mixed(lenet, tmp_path):
     with pytest.raises(SystemExit, match="rows=10, not 20"):
         lenet.known_rows(file, {"rows": 20})
     assert len(pd.read_csv(file)) == 2
+
+
+def test_network_in_network_on_cifar_runs_from_files_to_figure(lenet, tmp_path, monkeypatch):
+    rng = np.random.default_rng(2)
+    for i in range(1, 6):
+        cifar(tmp_path / "cifar-10", f"data_batch_{i}.bin", 1, 4, rng)
+    cifar(tmp_path / "cifar-10", "test_batch.bin", 1, 4, rng)
+    names = ("INNA", "SGD")
+    for table in ("OPTIMIZERS", "COLOURS", "MARKERS"):
+        monkeypatch.setattr(lenet, table, {name: getattr(lenet, table)[name] for name in names})
+    monkeypatch.setattr(lenet, "N_VALIDATION", 4)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setenv("INNA_TUNE_DATA", str(tmp_path))
+    command = [
+        "lenet.py",
+        "--data",
+        "cifar10",
+        "--net",
+        "nin",
+        "--rows",
+        "8",
+        "--tune-rows",
+        "4",
+        "--trials",
+        "1",
+    ]
+    out = tmp_path / "nin.csv"
+    monkeypatch.setattr("sys.argv", [*command, "--epochs", "1", "--seeds", "1", "--out", str(out)])
+    lenet.main()
+    results = pd.read_csv(out)
+    assert results.groupby("optimizer").epoch.apply(list).to_dict() == {name: [0, 1] for name in names}
+    assert out.with_suffix(".png").stat().st_size > 0
+    lines = [line for line in out.with_suffix(".md").read_text().splitlines() if line.startswith("| ")]
+    assert len(lines) == 1 + len(names)
+    assert "was not run" not in out.with_suffix(".md").read_text()
+
+    lenet.main()
+    assert pd.read_csv(out).equals(results)
