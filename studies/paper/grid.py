@@ -126,6 +126,7 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
     levels = ((along.curvature.iloc[0], "--", "initial"), (along.curvature.max(), "-", "largest"))
     low = cells.training_loss.min()
     chance = math.log(CLASSES[options.data])
+    images = {}
     for column, step in enumerate(STEPS):
         of_step = cells[cells.lr == step]
         for axes, value, norm, colours in (
@@ -135,7 +136,9 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
             plane = of_step.pivot(index="beta", columns="alpha", values=value).to_numpy()
             if value == "test_accuracy":
                 plane = 100 * plane
-            image = axes.pcolormesh(edges, edges, np.ma.masked_invalid(plane), norm=norm, cmap=colours)
+            images[value] = axes.pcolormesh(
+                edges, edges, np.ma.masked_invalid(plane), norm=norm, cmap=colours
+            )
             axes.set_facecolor("0.85")
             axes.patch.set_hatch("///")
             axes.patch.set_edgecolor("0.6")
@@ -150,18 +153,14 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
             axes.set_xticks(VALUES, [f"{v:g}" for v in VALUES])
             axes.set_yticks(VALUES, [f"{v:g}" for v in VALUES])
             axes.minorticks_off()
-            if column == len(STEPS) - 1:
-                label = "training loss (nats)" if value == "training_loss" else "test accuracy (%)"
-                figure.colorbar(
-                    image,
-                    ax=panels[axes is panels[1, column], :].tolist(),
-                    label=label,
-                    extend="max" if value == "training_loss" else "neither",
-                )
         panels[0, column].set_title(f"step size {step:g}")
         panels[1, column].set_xlabel("viscous friction α (1/time)")
-    for row in (0, 1):
+    for row, value, label, extend in (
+        (0, "training_loss", "training loss (nats)", "max"),
+        (1, "test_accuracy", "test accuracy (%)", "neither"),
+    ):
         panels[row, 0].set_ylabel("Newtonian damping β (time)")
+        figure.colorbar(images[value], ax=panels[row].tolist(), label=label, extend=extend)
     handles = [
         plt.Line2D(
             [],
