@@ -38,6 +38,8 @@ from lenet import (
     usual_decay,
 )
 from matplotlib.colors import LogNorm
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FormatStrFormatter
 from torch.nn.functional import cross_entropy
 
 from inna_tune.optim.curvature import curvature
@@ -144,9 +146,10 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
             axes.patch.set_edgecolor("0.6")
             for curvature_, style, _ in levels:
                 margin = largest_stable_step(alphas, betas, curvature_) / step
-                axes.contour(
+                edge = axes.contour(
                     alphas, betas, margin, levels=[1.0], colors="#D55E00", linestyles=style, linewidths=2.2
                 )
+                edge.set_path_effects([withStroke(linewidth=4, foreground="white")])
             paper = np.array([(a, b) for a in PAPER for b in PAPER])
             axes.plot(*paper.T, "o", markersize=5, markerfacecolor="white", markeredgecolor="black")
             axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
@@ -160,7 +163,9 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
         (1, "test_accuracy", "test accuracy (%)", "neither"),
     ):
         panels[row, 0].set_ylabel("Newtonian damping β (time)")
-        figure.colorbar(images[value], ax=panels[row].tolist(), label=label, extend=extend)
+        bar = figure.colorbar(images[value], ax=panels[row].tolist(), label=label, extend=extend)
+        for set_formatter in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+            set_formatter(FormatStrFormatter("%.3g"))
     handles = [
         plt.Line2D(
             [],
