@@ -2,7 +2,7 @@
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
-from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState
+from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population, outputs
 from inna_tune.engine.stack import Stack
@@ -22,4 +22,5 @@ __all__ = [
     "TableTensors",
     "Training",
     "outputs",
+    "state_at_rest",
 ]

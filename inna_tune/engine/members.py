@@ -128,15 +128,30 @@ class MemberResult:
         """A state of the best weights, without velocity."""
         assert self.weights is not None
         settings = {"lr": self.lr, "alpha": self.alpha, "beta": self.beta}
-        return MemberState(
-            weights=self.weights,
-            updates=[],
-            averages=[],
-            count=torch.zeros(1, 1),
-            epochs=self.epochs,
-            settings=settings | {"curvature": float("nan") if self.curvature is None else self.curvature},
-            streams=[],
-        )
+        curvature = float("nan") if self.curvature is None else self.curvature
+        return state_at_rest(self.weights, self.epochs, settings | {"curvature": curvature})
+
+
+def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
+    """Weights that training may go on from, without velocity and with new streams.
+
+    Parameters
+    ----------
+    weights : Tensor of shape [n_parameters]
+    epochs : int
+        Trained before; the laws of decay go on from there.
+    settings : dict of str to float
+        lr, alpha, beta and curvature, NaN where it is not known.
+    """
+    return MemberState(
+        weights=weights,
+        updates=[],
+        averages=[],
+        count=torch.zeros(1, 1),
+        epochs=epochs,
+        settings=settings,
+        streams=[],
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from sklearn.utils.validation import check_is_fitted
 
+from inna_tune.engine import state_at_rest
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
@@ -196,6 +197,18 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     ):
         raise ValueError("the encoder does not fit the net")
     model.members_ = content["members"]
+    # The file holds no velocity: who trains on begins at rest.
+    model._states = [
+        state_at_rest(
+            own,
+            int(m["epochs"]),
+            {
+                n: float("nan") if m.get(n) is None else float(m[n])
+                for n in ("lr", "alpha", "beta", "curvature")
+            },
+        )
+        for own, m in zip(weights, model.members_, strict=True)
+    ]
     model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
     model.best_epoch_ = max(m["best_epoch"] for m in model.members_)
     model.n_iter_ = max(m["epochs"] for m in model.members_)

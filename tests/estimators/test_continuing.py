@@ -199,3 +199,22 @@ def test_bad_options_are_named(name, value, message):
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match=message):
         InnaClassifier(**{name: value}).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "method", [{}, {"n_members": 2, "averaging": 0.9}, {"optimizer": "adamw", "lr": 0.01}], ids=str
+)
+def test_a_loaded_model_trains_on_from_its_weights_at_rest(method, tmp_path):
+    """The file holds no velocity: one epoch from there is one epoch from new members with these weights."""
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    model = InnaClassifier(max_epochs=5, **SETTINGS | method).fit(X, y)
+    model.save(tmp_path / "m.inna")
+    loaded, again = inna_tune.load(tmp_path / "m.inna"), inna_tune.load(tmp_path / "m.inna")
+    before = loaded.weights_.clone()
+    loaded.partial_fit(X, y)
+    assert not torch.equal(loaded.weights_, before)
+    assert loaded.history_["epoch"].max() == model.history_["epoch"].max() + 1
+    again.set_params(warm_start=True, max_epochs=3).fit(X, y)
+    assert not torch.equal(again.weights_, before)
+    log_loss = [float(m.history_["train_loss"].iloc[-1]) for m in (model, again)]
+    assert log_loss[1] < 1.2 * log_loss[0]
