@@ -19,7 +19,8 @@ from inna_tune.engine import CrossEntropy, Method, Training
 from inna_tune.nets import TabularNet
 from inna_tune.study import running
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
-from inna_tune.study.running import TrialRunner, rungs
+from inna_tune.study.rungs import rungs
+from inna_tune.study.running import TrialRunner
 from inna_tune.study.stopping import Stopped
 from inna_tune.study.storage import open_storage
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, VARIED, make_member, make_table

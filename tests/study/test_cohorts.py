@@ -12,7 +12,8 @@ from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, PriorSampler,
 from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.study import running
 from inna_tune.study.evaluation import Cohort
-from inna_tune.study.running import TrialRunner, cohort_size
+from inna_tune.study.rungs import cohort_size
+from inna_tune.study.running import TrialRunner
 from inna_tune.study.search import POPULATION
 
 NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)
