@@ -114,7 +114,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.
     verbose : int, default=0
-        1 logs every trial at INFO level under "inna_tune".
+        1 logs every trial at INFO level under "inna_tune", which ``logging.basicConfig(level="INFO")`` shows. For a progress
+        bar see `inna_tune.study.ProgressBar`.
 
     Attributes
     ----------
