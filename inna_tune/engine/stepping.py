@@ -138,7 +138,8 @@ class Stepping:
 
     def _clip(self, longest: float) -> None:
         gradients = [rows.grad for rows in self.rows if rows.grad is not None]
-        length = torch.stack([g.square().sum(1) for g in gradients]).sum(0).sqrt()
+        # One by one: how a stack of them is summed up, and rounded, depends on the number of members.
+        length = sum((g.square().sum(1) for g in gradients[1:]), gradients[0].square().sum(1)).sqrt()
         # A gradient that is not finite keeps its NaN, so that the member is seen to have diverged.
         factor = (longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1.0)[:, None]
         for gradient in gradients:

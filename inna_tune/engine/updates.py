@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from inna_tune.engine.batches import FULL_VECTORS
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.innaprop import INNAprop
 
@@ -267,13 +268,17 @@ class _AdamW(_Stacked):
         count, mean, square = state["count"], state["mean"], state["square"]
         count += 1 if moving is None else moving
         keep_first, keep_second = (
-            beta if moving is None else 1.0 - (1.0 - beta) * moving.to(p.dtype) for beta in (first, second)
+            beta if moving is None else torch.ones_like(count).masked_fill(moving, beta)
+            for beta in (first, second)
         )
-        mean.mul_(keep_first).add_(grad * (1 - keep_first))
-        square.mul_(keep_second).add_(grad.square() * (1 - keep_second))
+        # Where a member stands still its gradient is zero. NOTE: numbers, since as tensors they would round another way.
+        mean.mul_(keep_first).add_(grad * (1 - first))
+        square.mul_(keep_second).add_(grad.square() * (1 - second))
         decay = group["weight_decay"]
         if isinstance(decay, Tensor) or decay != 0.0:
             p.mul_(1.0 - group["lr"] * decay)
-        counted = count.clamp(min=1)
-        direction = mean / (1 - first**counted) / ((square / (1 - second**counted)).sqrt() + group["eps"])
+        # Repeated, so that the powers of every member are computed by whole vectors, with one rounding.
+        counted = count.clamp(min=1).repeat(1, FULL_VECTORS)
+        below_first, below_second = ((1 - beta**counted)[:, :1] for beta in (first, second))
+        direction = mean / below_first / ((square / below_second).sqrt() + group["eps"])
         p.sub_(group["lr"] * direction)

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inna_tune.engine import CrossEntropy, Member, Population, SquaredError, TableTensors, Training, outputs
+from inna_tune.engine import (
+    CrossEntropy,
+    Member,
+    Method,
+    Population,
+    SquaredError,
+    TableTensors,
+    Training,
+    outputs,
+)
 from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
 from inna_tune.optim.curvature import calibrate
@@ -314,7 +323,8 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch_size", [7, 16, 20, 32, 50])
-def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype):
+@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "sgd", "adamw"])
+def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype, optimizer):
     """Also beside members of more or fewer rows, whatever the size of a batch."""
     members = [make_member(seed, n_train=n, dropout=0.2) for seed, n in enumerate((17, 32, 33, 40, 45))]
 
@@ -326,6 +336,7 @@ def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype):
             CrossEntropy(),
             batch_size=batch_size,
             max_epochs=3,
+            method=Method(optimizer, gradient_clip=0.5, averaging=0.9),
             width=width,
             stacked=True,
         )
