@@ -11,7 +11,8 @@ with an exponent above 1 are such; counted in epochs or in steps, which differ b
 constant step is no o(1/log k): the iterates keep moving in a noise ball that does not shrink. Cosine reaches zero after a
 finite number of steps, whose sum is finite: that it works is practice, about which a theorem on limits says nothing.
 
-Writes ``decay.csv`` (a row an epoch; a run that was broken off goes on), ``decay.md`` and ``decay.png``.
+Writes ``decay.csv`` (a row an epoch; a study that was broken off goes on, ``--fresh`` starts anew), ``decay.md`` and
+``decay.png``.
 
 After section 5 of Castera, Bolte, Févotte, Pauwels (2021), An inertial Newton algorithm for deep learning, JMLR 22(134).
 """
@@ -29,6 +30,7 @@ from lenet import (
     best_settings,
     data_folder,
     draw,
+    forget,
     known_rows,
     last_rows,
     make_optimizer,
@@ -74,6 +76,10 @@ def write_table(results: pd.DataFrame, setting: dict[str, float], options: argpa
             f"| {name} | {factor:.2f} | {spread(runs.training_loss, '.4f')} "
             f"| {spread(runs.test_accuracy, '.2f', 100)} | {covered} |"
         )
+    lines += [
+        "",
+        "The theory asks for steps that are not summable and o(1/log k). The initial step was tuned under q = 1/2.",
+    ]
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
@@ -88,6 +94,8 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = best_settings(pd.read_csv(options.trials_file), "INNA")
     same = {key: getattr(options, key) for key in ("data", "net", "rows", "epochs")}
+    if options.fresh:
+        forget(options.out)
     known = known_rows(options.out, same | {key: float(f"{value:.6g}") for key, value in setting.items()})
     images = load_images(data_folder(), options.data)
     done = set(zip(known.law, known.seed, strict=True)) if len(known) else set()

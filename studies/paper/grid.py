@@ -9,8 +9,8 @@ sizes, all from the same weights on the same batches. On a quadratic of curvatur
 eigenvalue of the loss (on 256 training images), measured at the initial weights and along a training with the setting that
 ``lenet.py`` tuned, under the power law that it tuned with. A cell whose training diverged is hatched.
 
-Writes ``grid.csv`` (a row an epoch of a cell; a run that was broken off goes on), ``grid_curvature.csv``, ``grid.md`` and
-``grid.png``.
+Writes ``grid.csv`` (a row an epoch of a cell; a study that was broken off goes on, ``--fresh`` starts anew),
+``grid_curvature.csv``, ``grid.md`` and ``grid.png``.
 
 After section 5 of Castera, Bolte, Févotte, Pauwels (2021), An inertial Newton algorithm for deep learning, JMLR 22(134).
 """
@@ -29,6 +29,7 @@ from lenet import (
     append,
     best_settings,
     data_folder,
+    forget,
     known_rows,
     make_optimizer,
     parser,
@@ -210,6 +211,8 @@ def main() -> None:
     options = found.parse_args()
     torch.set_num_threads(1)
     same = {key: getattr(options, key) for key in ("data", "net", "rows", "epochs", "test_rows")}
+    if options.fresh:
+        forget(options.out)
     known = known_rows(options.out, same)
     images = load_images(data_folder(), options.data)
     images = images._replace(

@@ -11,8 +11,9 @@ decay) drawn from laws around the usual settings, which are each one's first tri
 on validation images. Then every optimizer trains with its best setting from the same weights on the same batches of 32, for
 several seeds. Step sizes decay by γ₀ (1 + k)^(−1/2), k in epochs, except ADAGRAD's, which decays by itself.
 
-Writes ``lenet.csv`` (a row an epoch; a run that was broken off goes on where it stopped), ``lenet_trials.csv`` (a row a
-trial), ``lenet.md`` and ``lenet.png`` beside the script, and keeps the Optuna studies in ``lenet.db``.
+Writes ``lenet.csv`` (a row an epoch; a study that was broken off goes on where it stopped, ``--fresh`` starts anew),
+``lenet_trials.csv`` (a row a trial), ``lenet.md`` and ``lenet.png`` beside the script, and keeps the Optuna studies in
+``lenet.db``.
 
 After section 5 of Castera, Bolte, Févotte, Pauwels (2021), An inertial Newton algorithm for deep learning, JMLR 22(134).
 """
@@ -288,6 +289,12 @@ def record(
     return rows
 
 
+def forget(out: Path) -> None:
+    """Remove a results file and the Optuna studies beside it."""
+    for suffix in (".csv", ".db", ".db-wal", ".db-shm"):
+        out.with_suffix(suffix).unlink(missing_ok=True)
+
+
 def known_rows(file: Path, options: dict[str, Any]) -> pd.DataFrame:
     """What a results file holds already; it must come from the same options.
 
@@ -326,14 +333,13 @@ def last_rows(results: pd.DataFrame, by: str) -> pd.DataFrame:
 
 def write_table(results: pd.DataFrame, trials: pd.DataFrame, options: argparse.Namespace) -> None:
     """The results as a table in Markdown, best accuracy first."""
-    n_trials = trials.groupby("optimizer").size().unique()
     lines = [
         f"`{options.net}` on {options.data}: mean ± standard deviation over {results.seed.nunique()} seeds after "
         f"{options.epochs} epochs on {options.rows:,} training images, batches of {BATCH_SIZE}; accuracy on all test "
-        f"images. Tuned by {', '.join(map(str, n_trials))} trials each, of {options.tune_epochs} epoch(s) on "
+        f"images. Tuned by {options.trials} trials each, of {options.tune_epochs} epoch(s) on "
         f"{options.tune_rows:,} training images judged on {options.validation_rows:,} others.",
         "",
-        "| optimizer | tuned setting | training loss (nats) | test accuracy (%) | diverged in tuning |",
+        "| optimizer | tuned setting | training loss (nats) | test accuracy (%) | trials no better than guessing |",
         "|---|---|---|---|---|",
     ]
     ends = last_rows(results, "optimizer")
@@ -342,10 +348,10 @@ def write_table(results: pd.DataFrame, trials: pd.DataFrame, options: argparse.N
         runs = ends[ends.optimizer == name]
         setting = ", ".join(f"{key} {value:.3g}" for key, value in best_settings(trials, name).items())
         tried = trials[trials.optimizer == name]
-        diverged = f"{int(tried.validation_loss.isna().sum())} of {len(tried)}"
+        lost = ~(tried.validation_loss < math.log(CLASSES[options.data]))
         lines.append(
             f"| {name} | {setting} | {spread(runs.training_loss, '.4f')} "
-            f"| {spread(runs.test_accuracy, '.2f', 100)} | {diverged} |"
+            f"| {spread(runs.test_accuracy, '.2f', 100)} | {lost.sum()} of {len(tried)} |"
         )
     if options.net == "lenet":
         lines += ["", "Network-in-Network on CIFAR-10 and CIFAR-100 was not run."]
@@ -399,6 +405,9 @@ def parser(description: str, out: Path) -> argparse.ArgumentParser:
     found.add_argument("--epochs", type=int, default=4)
     found.add_argument("--seeds", type=int, default=3)
     found.add_argument("--out", type=Path, default=out, help="CSV file; table and figure lie beside it")
+    found.add_argument(
+        "--fresh", action="store_true", help="forget the results in that file instead of going on"
+    )
     return found
 
 
@@ -428,6 +437,8 @@ def main() -> None:
     logging.getLogger("optuna").setLevel(logging.WARNING)
     torch.set_num_threads(1)
     same = {key: getattr(chosen, key) for key in OPTIONS}
+    if chosen.fresh:
+        forget(chosen.out)
     known = known_rows(chosen.out, same)
     images = load_images(data_folder(), chosen.data)
     studies = {}

@@ -221,6 +221,8 @@ def test_results_of_other_options_are_not_mixed(lenet, tmp_path):
     with pytest.raises(SystemExit, match="rows=10, not 20"):
         lenet.known_rows(file, {"rows": 20})
     assert len(pd.read_csv(file)) == 2
+    lenet.forget(file)
+    assert lenet.known_rows(file, {"rows": 20}).empty
 
 
 def test_network_in_network_on_cifar_runs_from_files_to_figure(lenet, tmp_path, monkeypatch):
