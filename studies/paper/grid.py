@@ -39,7 +39,7 @@ from lenet import (
     usual_decay,
 )
 from matplotlib.colors import LogNorm
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import withStroke, withTickedStroke
 from matplotlib.ticker import FormatStrFormatter
 from torch.nn.functional import cross_entropy
 
@@ -101,18 +101,24 @@ def write_table(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Name
         "",
         "All cells of the finer grid by whether they are stable on a quadratic of that curvature:",
         "",
-        "| curvature | cells | number | diverged or no better than guessing | mean test accuracy (%) |",
-        "|---|---|---|---|---|",
+        "| curvature | step size | cells | number | diverged or no better than guessing | mean test accuracy (%) |",
+        "|---|---|---|---|---|---|",
     ]
-    lost = cells.training_loss.isna() | (cells.training_loss > math.log(CLASSES[options.data]))
+    chance = 1 / CLASSES[options.data]
+    cells = cells.assign(
+        lost=~(cells.training_loss < -math.log(chance)), accuracy=cells.test_accuracy.fillna(chance)
+    )
     for level in levels:
-        stable = cells.lr < largest_stable_step(cells.alpha.to_numpy(), cells.beta.to_numpy(), level)
-        for name, inside in (("stable", stable), ("unstable", ~stable)):
-            if inside.any():
-                accuracy = cells.test_accuracy.fillna(1 / CLASSES[options.data])[inside].mean()
-                lines.append(
-                    f"| {level:.3g} | {name} | {inside.sum()} | {lost[inside].sum()} | {100 * accuracy:.1f} |"
-                )
+        edge = largest_stable_step(cells.alpha.to_numpy(), cells.beta.to_numpy(), level)
+        sides = np.where(cells.lr < edge, "stable", "unstable")
+        for step in (*STEPS, "all"):
+            for side in ("stable", "unstable"):
+                inside = cells[(sides == side) & ((step == "all") | (cells.lr == step))]
+                if len(inside):
+                    lines.append(
+                        f"| {level:.3g} | {step} | {side} | {len(inside)} | {inside.lost.sum()} "
+                        f"| {100 * inside.accuracy.mean():.1f} |"
+                    )
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 
@@ -150,14 +156,25 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
                 edge = axes.contour(
                     alphas, betas, margin, levels=[1.0], colors="#D55E00", linestyles=style, linewidths=2.2
                 )
-                edge.set_path_effects([withStroke(linewidth=4, foreground="white")])
+                edge.set_path_effects(
+                    [
+                        withStroke(linewidth=4, foreground="white"),
+                        withTickedStroke(spacing=9, length=0.7, angle=-90),
+                    ]
+                )
             paper = np.array([(a, b) for a in PAPER for b in PAPER])
             axes.plot(*paper.T, "o", markersize=5, markerfacecolor="white", markeredgecolor="black")
             axes.set(xscale="log", yscale="log", xlim=edges[[0, -1]], ylim=edges[[0, -1]])
             axes.set_xticks(VALUES, [f"{v:g}" for v in VALUES])
             axes.set_yticks(VALUES, [f"{v:g}" for v in VALUES])
             axes.minorticks_off()
-        panels[0, column].set_title(f"step size {step:g}")
+        unstable = [
+            f"{value:.3g}"
+            for value, _, _ in levels
+            if (largest_stable_step(alphas, betas, value) < step).all()
+        ]
+        everywhere = f", unstable everywhere at curvature {', '.join(unstable)}" if unstable else ""
+        panels[0, column].set_title(f"step size {step:g}{everywhere}", fontsize=11)
         panels[1, column].set_xlabel("viscous friction α (1/time)")
     for row, value, label, extend in (
         (0, "training_loss", "training loss (nats)", "max"),
@@ -174,7 +191,7 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
             color="#D55E00",
             linestyle=style,
             linewidth=2.2,
-            label=f"edge of stability at the {name} curvature, {value:.3g}",
+            label=f"edge of stability at the {name} curvature, {value:.3g} (ticks: unstable)",
         )
         for value, style, name in levels
     ]
