@@ -130,7 +130,9 @@ def best_so_far(results):
     wide = results.pivot_table(
         index=["table", "method", "seed"], columns="number", values="loss", dropna=False
     )
-    return wide.T.ffill().cummin().T.cummin(axis=1)
+    # A study whose first trials diverged has no best yet; pandas makes rows of studies that there are none of.
+    there = results.set_index(["table", "method", "seed"]).index.unique()
+    return wide.loc[wide.index.isin(there)].T.ffill().cummin().T
 
 
 def summarize(results, flat):

@@ -237,3 +237,13 @@ def test_a_study_is_exported_imported_and_joined(folder):
     assert "0 left to do" in joined
     lacking = run(folder, "worker", "again", "lacking.csv", "--storage", "sqlite:///other.db", code=2)
     assert "'age'" in lacking.stderr
+
+
+def test_the_shipped_priors_are_shown_and_used(folder):
+    shown = run(folder, "prior", "show", "classification").stdout
+    assert "First 1: " in shown
+    assert "From: " in shown
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--prior", "shipped")
+    study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
+    assert study.user_attrs["inna_tune:portfolio"] >= 3
+    assert study.trials[0].params["decay"] == "cosine"

@@ -19,6 +19,8 @@ from inna_tune.cli.console import (
     settings_text,
 )
 
+SHIPPED = "shipped"
+
 
 @app.command()
 def fit(
@@ -39,7 +41,10 @@ def fit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study of that name.")] = False,
     prior: Annotated[
         str | None,
-        typer.Option(help="Prior file of `inna-tune prior learn`; the shipped prior if not given."),
+        typer.Option(
+            help="Prior file of `inna-tune prior learn`, or `shipped`: learned on ten public tables. "
+            "If not given: the priors set by hand."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
     model: Annotated[
@@ -65,9 +70,11 @@ def fit(
 
         # The one JSON object stands alone on standard output.
         say = err.print if as_json else out.print
-        learned = None if prior is None else Prior.load(prior)
+        learned = None if prior in (None, SHIPPED) else Prior.load(prior)
         frame, own_target = read_table(table)
         problem = make_problem(frame, target or own_target, task=task)
+        if prior == SHIPPED:
+            learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna")
         if problem.dropped_rows:

@@ -55,7 +55,9 @@ def prior_learn(
 
 @prior_app.command("show")
 def prior_show(
-    file: Annotated[str, typer.Argument(help="Prior file.")],
+    file: Annotated[
+        str, typer.Argument(help="Prior file; or classification, or regression: the shipped ones.")
+    ],
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Picture of the laws to write (.png, .svg, .pdf).")
     ] = None,
@@ -67,8 +69,9 @@ def prior_show(
     """
     with one_line_errors():
         from inna_tune.space import Prior
+        from inna_tune.space.learn import TASKS
 
-        found = Prior.load(file)
+        found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
             from inna_tune.space.pictures import draw_space
             from inna_tune.study.tuning import check_output
