@@ -133,8 +133,8 @@ def draw(cells: pd.DataFrame, along: pd.DataFrame, options: argparse.Namespace) 
     fine = np.geomspace(edges[0], edges[-1], 300)
     alphas, betas = np.meshgrid(fine, fine)
     levels = ((along.curvature.iloc[0], "--", "initial"), (along.curvature.max(), "-", "largest"))
-    low = cells.training_loss.min()
     chance = math.log(CLASSES[options.data])
+    low = min(cells.training_loss.min(), 0.9 * chance)
     images = {}
     for column, step in enumerate(STEPS):
         of_step = cells[cells.lr == step]

@@ -279,11 +279,14 @@ def record(
     def row(epoch: int) -> dict[str, Any]:
         _, accuracy = evaluate(net, images.test_x, images.test_y)
         loss, _ = evaluate(net, x, y)
+        if not math.isfinite(loss):
+            raise DivergedError(f"the training loss after {epoch} epochs is {loss}")
         return {"epoch": epoch, "training_loss": loss, "test_accuracy": accuracy}
 
     rows = [row(0)]
     try:
-        rows += [row(n) for n in train(net, optimizer, x, y, epochs=epochs, seed=seed, decay=decay)]
+        for epoch in train(net, optimizer, x, y, epochs=epochs, seed=seed, decay=decay):
+            rows.append(row(epoch))
     except DivergedError:
         rows.append({"epoch": len(rows), "training_loss": math.nan, "test_accuracy": math.nan})
     return rows
@@ -429,6 +432,7 @@ def data_folder() -> Path:
 def main() -> None:
     """Tune, train, write table and figure."""
     options = parser(__doc__, HERE / "lenet.csv")
+    options.set_defaults(seeds=5)
     options.add_argument("--trials", type=int, default=12, help="of each optimizer")
     options.add_argument("--tune-rows", type=int, default=6_000)
     options.add_argument("--validation-rows", type=int, default=2_000)

@@ -177,12 +177,16 @@ def test_every_optimizer_trains(images, lenet, mnist, name):
     assert losses[0] > losses[1] > losses[2]
 
 
-def test_a_run_that_diverges_ends_without_values(images, lenet, mnist):
+def test_a_run_that_diverges_keeps_what_came_before(images, lenet, mnist):
     data = images.load_images(mnist[0], "mnist")
     net = images.make_net("lenet", data, 10, 0)
-    optimizer = lenet.make_optimizer("SGD", net, {"lr": 1e9})
-    rows = lenet.record(data, net, optimizer, n_rows=64, epochs=4, seed=0, decay=lambda epoch: 1.0)
-    assert len(rows) < 5
+    optimizer = lenet.make_optimizer("SGD", net, {"lr": 0.01})
+    # From the third epoch on every step is far too long.
+    rows = lenet.record(
+        data, net, optimizer, n_rows=64, epochs=4, seed=0, decay=lambda epoch: 1.0 if epoch < 2 else 1e12
+    )
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert all(math.isfinite(row["training_loss"]) for row in rows[:3])
     assert math.isnan(rows[-1]["training_loss"])
     assert math.isnan(rows[-1]["test_accuracy"])
 
@@ -261,3 +265,61 @@ def test_network_in_network_on_cifar_runs_from_files_to_figure(lenet, tmp_path, 
 
     lenet.main()
     assert pd.read_csv(out).equals(results)
+
+
+@pytest.fixture
+def tiny(mnist, monkeypatch):
+    """Run a study on the tiny MNIST by its own command line."""
+    folder, _ = mnist
+    monkeypatch.setenv("INNA_TUNE_DATA", str(folder))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    trials = folder / "trials.csv"
+    setting = {"optimizer": "INNA", "trial": 0, "validation_loss": 1.0, "lr": 0.1, "alpha": 0.5, "beta": 0.1}
+    pd.DataFrame([setting, setting | {"trial": 1, "validation_loss": 0.5, "lr": 0.2}]).to_csv(
+        trials, index=False
+    )
+
+    def run(module, *options):
+        out = folder / f"{module.__name__}.csv"
+        common = [
+            "--rows",
+            "64",
+            "--epochs",
+            "1",
+            "--seeds",
+            "1",
+            "--trials-file",
+            str(trials),
+            "--out",
+            str(out),
+        ]
+        monkeypatch.setattr("sys.argv", [f"{module.__name__}.py", *common, *options])
+        module.main()
+        assert out.with_suffix(".png").stat().st_size > 0
+        return pd.read_csv(out), out.with_suffix(".md").read_text()
+
+    return run
+
+
+def test_decay_trains_under_every_law_with_the_best_setting(lenet, tiny):
+    decay = importlib.import_module("decay")
+    results, text = tiny(decay)
+    assert results.law.unique().tolist() == list(decay.LAWS)
+    assert (results.lr == 0.2).all()
+    assert all(f"| {law} |" in text for law in decay.LAWS)
+    assert tiny(decay)[0].equals(results)
+
+
+def test_the_grid_counts_every_cell_on_one_side_of_the_boundary(lenet, tiny, monkeypatch):
+    grid = importlib.import_module("grid")
+    monkeypatch.setattr(grid, "VALUES", (0.1, 1.0))
+    monkeypatch.setattr(grid, "STEPS", (0.05, 1e6))
+    results, text = tiny(grid, "--test-rows", "8", "--curvature-epochs", "1")
+    assert len(results.drop_duplicates(["lr", "alpha", "beta"])) == 8
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if "stable |" in line]
+    curvatures = {row[0] for row in rows}
+    for curvature in curvatures:
+        counts = [int(row[3]) for row in rows if row[0] == curvature and row[1] == "all"]
+        assert sum(counts) == 8
+    # Steps of a million leave upwards at once.
+    assert all(row[2] == "unstable" and row[4] == "4" for row in rows if row[1] == "1000000.0")
