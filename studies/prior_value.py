@@ -231,11 +231,14 @@ def draw(results):
                 axis.fill_between(
                     number, own.quantile(0.25), own.quantile(0.75), color=colours[method], alpha=0.15, lw=0
                 )
-        lowest = float(curves.loc[table].min().min())
-        axis.set(title=table, xlabel="trials", ylim=(0.99 * lowest, 1.25 * lowest))
+        # From the best median to what the worst has after a few trials; single lucky runs may lie below.
+        medians = curves.loc[table].groupby("method").median()
+        lowest, highest = float(medians.min().min()), float(medians[2].max())
+        axis.set(title=table, xlabel="trials", ylim=(lowest - 0.1 * (highest - lowest), highest))
     for row in grid:
         row[0].set_ylabel("best loss so far\n(log-loss, or RMSE / std)")
-    axes[0].legend(frameon=False, fontsize=8)
+    named = {line.get_label(): line for axis in axes for line in axis.get_lines()}
+    figure.legend(named.values(), named.keys(), frameon=False, ncols=len(named), loc="outside upper center")
     figure.savefig(PICTURE, dpi=110)
 
 
