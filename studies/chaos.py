@@ -1,6 +1,6 @@
 """Kill workers at random moments and count what is lost.
 
-    python studies/chaos.py [--kills 100] [--postgres URL]
+    python studies/chaos.py [--kills 100] [--postgres URL] [--only PostgreSQL]
 
 Workers are processes that tune a small net on iris by `InnaSearchCV`, all on one study. One of them, drawn at random, gets
 SIGKILL after a random while (0.05 to 1.5 seconds), and another begins in its place, until there were enough kills, over as
@@ -11,8 +11,8 @@ many studies as that takes. Then the last study is finished. Counted are
 * studies whose total is not exact,
 * numbers or settings that a study has twice (duplicates).
 
-SQLite with one and with four workers; with ``--postgres``, an empty database of a server, also that with eight. The table goes
-to ``results/chaos.md``.
+SQLite with one and with four workers; with ``--postgres``, an empty database of a server, also that with eight. Rows go to
+``results/chaos.csv`` as they are found, and the table to ``results/chaos.md``.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pandas as pd
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
@@ -35,7 +36,7 @@ from inna_tune.study import running
 from inna_tune.study.claims import OWNER
 from inna_tune.study.storage import open_storage
 
-RESULTS = Path(__file__).parent / "results" / "chaos.md"
+RESULTS = Path(__file__).parent / "results" / "chaos.csv"
 CONTEXT: Any = multiprocessing.get_context("fork")  # a worker need not load torch again
 
 
@@ -177,26 +178,38 @@ def main():
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--trials", type=int, default=60, help="of each study")
     parser.add_argument("--postgres", help="URL of an empty database, postgresql+psycopg://...")
+    parser.add_argument("--only", choices=("SQLite", "PostgreSQL"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    lines = [
-        "| storage | workers | kills | trials | taken up again | lost | RUNNING | totals not exact | duplicates |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    print(*lines, sep="\n", flush=True)
+    known = pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=["storage", "workers"])
     with tempfile.TemporaryDirectory() as folder:
         runs = [("SQLite", f"sqlite:///{folder}/one.db", 1), ("SQLite", f"sqlite:///{folder}/four.db", 4)]
         if arguments.postgres:
             runs.append(("PostgreSQL", arguments.postgres, 8))
         for storage, url, n_workers in runs:
-            c = chaos(url, n_workers=n_workers, n_kills=arguments.kills, n_trials=arguments.trials)
-            lines.append(
-                f"| {storage} | {n_workers} | {c.kills} | {c.trials} | {c.taken_up} | {c.lost} | {c.running} | "
-                f"{c.inexact} | {c.duplicates} |"
-            )
-            print(lines[-1], flush=True)
-    RESULTS.write_text("\n".join(lines) + "\n")
+            if arguments.only not in (None, storage):
+                continue
+            found = chaos(url, n_workers=n_workers, n_kills=arguments.kills, n_trials=arguments.trials)
+            row = {
+                "storage": storage,
+                "workers": n_workers,
+                "kills": found.kills,
+                "trials": found.trials,
+                "taken up again": found.taken_up,
+                "lost": found.lost,
+                "RUNNING": found.running,
+                "totals not exact": found.inexact,
+                "duplicates": found.duplicates,
+            }
+            print(row, flush=True)
+            known = known[(known.storage != storage) | (known.workers != n_workers)]
+            known = pd.concat([known, pd.DataFrame([row])], ignore_index=True)
+            known.to_csv(RESULTS, index=False)
+    lines = ["| " + " | ".join(known.columns) + " |", "|---" + "|---:" * (len(known.columns) - 1) + "|"]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in known.itertuples(index=False)]
+    RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    print(*lines, sep="\n")
 
 
 if __name__ == "__main__":
