@@ -150,7 +150,7 @@ def mixed_table(n=300):
         {"numeric_embedding": "pbld", "activation": "mish"},
         {"numeric_embedding": "piecewise", "block": "residual"},
         {"optimizer": torch.optim.Adam, "optimizer_params": {"betas": [0.9, 0.99]}, "lr": 0.01},
-        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.8}, "averaging": 0.9},
+        {"optimizer": "sgd", "optimizer_params": {"momentum": 0.8}, "averaging": 0.9, "lr": 0.01},
         {"precision": "bf16", "gradient_clip": 2.0},
     ],
     ids=str,
