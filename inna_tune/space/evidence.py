@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -28,13 +29,11 @@ def best_tenth(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list
     return sorted(complete, key=lambda t: (sign * float(t.value), t.number))[:count]  # type: ignore[arg-type]
 
 
-def mean_log_ratios(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Mean over the winners, for each parameter that at least three of them have."""
+def median_log_ratios(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median over the winners, for each parameter that at least three of them have."""
     names = dict.fromkeys(name for own in ratios for name in own)
     found = {name: [own[name] for own in ratios if name in own] for name in names}
-    return {
-        name: math.fsum(values) / len(values) for name, values in found.items() if len(values) >= _MIN_WINNERS
-    }
+    return {name: float(np.median(values)) for name, values in found.items() if len(values) >= _MIN_WINNERS}
 
 
 def prior_evidence(study: optuna.Study, space: SearchSpace) -> dict[str, float]:
@@ -49,23 +48,27 @@ def prior_evidence(study: optuna.Study, space: SearchSpace) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        For each parameter the mean of log prior(x) - log flat(x) over the best tenth of the complete trials: below zero, the
+        For each parameter the median of log prior(x) - log flat(x) over the best tenth of the complete trials: below zero, the
         prior said that they would lie elsewhere. Empty below ten trials.
 
     Notes
     -----
-    The mean counts the winners as one observation, since a sampler that has found a good region goes on drawing there.
+    The median counts the winners as one observation, since a sampler that has found a good region goes on drawing there, and
+    one winner far out, of a parameter that does not matter, accuses nobody.
     Settings drawn by the prior lie where it is high, so that the evidence speaks for the prior too often, never against it.
     """
     if len(study.directions) != 1:
         return {}
     winners = best_tenth(study.get_trials(deepcopy=False), study.direction)
-    return mean_log_ratios([space.log_ratios(t.params) for t in winners])
+    return median_log_ratios([space.log_ratios(t.params) for t in winners])
 
 
 def is_misleading(evidence: float) -> bool:
-    """Whether the winners are less likely than under the flat law by a factor of e."""
-    return evidence < -1.0
+    """Whether the winners are less likely than under the flat law by a factor of e².
+
+    A parameter that does not matter has winners anywhere, at some of which a wide prior is lower than the flat law, too.
+    """
+    return evidence < -2.0
 
 
 def misleading_text(evidence: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ class PriorSampler(BaseSampler):
         n_finished : int
             Finished trials.
         evidence : float, default=0.0
-            Mean log-likelihood of the best trials under the prior over that under the flat law; only what is below zero
+            Median log-likelihood of the best trials under the prior over that under the flat law; only what is below zero
             counts.
         """
         if self._k == math.inf:

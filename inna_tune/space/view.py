@@ -9,7 +9,7 @@ from optuna.distributions import FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from inna_tune.space.evidence import best_tenth, mean_log_ratios
+from inna_tune.space.evidence import best_tenth, median_log_ratios
 from inna_tune.space.space import SearchSpace
 
 UNIT = FloatDistribution(0.0, 1.0)
@@ -87,7 +87,7 @@ class StudyView:
             if trial._trial_id not in self._ratios:
                 self._ratios[trial._trial_id] = self.space.log_ratios(trial.params)
             found.append(self._ratios[trial._trial_id])
-        return mean_log_ratios(found)
+        return median_log_ratios(found)
 
     def _placed(self, trial: FrozenTrial) -> tuple[dict[str, tuple[float, float]], dict[str, Any]]:
         """The places of a trial's parameters of the space, and its other parameters."""
