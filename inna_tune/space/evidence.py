@@ -19,14 +19,17 @@ _MIN_TRIALS = 10
 _MIN_WINNERS = 3
 
 
+def n_winners(n_complete: int) -> int:
+    """A tenth of the complete trials, three at least; none while there are fewer than ten."""
+    return 0 if n_complete < _MIN_TRIALS else max(_MIN_WINNERS, math.ceil(n_complete / 10))
+
+
 def best_tenth(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """The best tenth of the complete trials, three at least; none while there are fewer than ten."""
+    """The best tenth of the complete trials, as many as `n_winners` says."""
     complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    if len(complete) < _MIN_TRIALS:
-        return []
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-    count = max(_MIN_WINNERS, math.ceil(len(complete) / 10))
-    return sorted(complete, key=lambda t: (sign * float(t.value), t.number))[:count]  # type: ignore[arg-type]
+    best = sorted(complete, key=lambda t: (sign * float(t.value), t.number))  # type: ignore[arg-type]
+    return best[: n_winners(len(complete))]
 
 
 def median_log_ratios(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A study as a sampler sees it through the priors."""
 
+from bisect import insort
 from collections.abc import Callable
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from inna_tune.space.evidence import best_tenth, median_log_ratios
+from inna_tune.space.evidence import median_log_ratios, n_winners
 from inna_tune.space.space import SearchSpace
 
 UNIT = FloatDistribution(0.0, 1.0)
@@ -41,6 +42,8 @@ class StudyView:
         self._finished: dict[int, FrozenTrial] = {}
         self._groups: dict[tuple[str, ...], _Group] = {}
         self._ratios: dict[int, dict[str, float]] = {}
+        # Loss, number and trial of the complete ones, the best first.
+        self._complete: list[tuple[float, int, FrozenTrial]] = []
         self._mixed_with: dict[str, float] | None = None
 
     def refresh(self, study: Any, weight: Callable[[int, float], float]) -> None:
@@ -60,7 +63,7 @@ class StudyView:
             return
         for trial in fresh:
             self._take_in(trial)
-        self.evidence = self._weigh(trials)
+        self.evidence = self._weigh(fresh)
         self._weights = {name: weight(len(known), self.evidence.get(name, 0.0)) for name in self.space}
         if fresh or self._mixed_with != self._weights:
             for group in self._groups.values():
@@ -77,13 +80,16 @@ class StudyView:
         self._finished[trial._trial_id] = seen
         self._groups.setdefault(tuple(places), _Group(tuple(places))).add(seen, places, others)
 
-    def _weigh(self, trials: list[FrozenTrial]) -> dict[str, float]:
-        directions = self._study.directions
-        if len(directions) != 1:
+    def _weigh(self, fresh: list[FrozenTrial]) -> dict[str, float]:
+        """The evidence, once these finished trials are taken into account."""
+        if len(self._study.directions) != 1:
             return {}
-        direction: StudyDirection = directions[0]
+        sign = -1.0 if self._study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+        for trial in fresh:
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
+                insort(self._complete, (sign * trial.value, trial.number, trial))
         found = []
-        for trial in best_tenth(trials, direction):
+        for _, _, trial in self._complete[: n_winners(len(self._complete))]:
             if trial._trial_id not in self._ratios:
                 self._ratios[trial._trial_id] = self.space.log_ratios(trial.params)
             found.append(self._ratios[trial._trial_id])
