@@ -5,11 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import optuna
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-
-from inna_tune.space.space import SearchSpace
 
 MISLEADING = "inna_tune:misleading_priors"
 """User attribute of a study: parameters whose priors mislead, and the evidence for it."""
@@ -24,35 +19,10 @@ def n_winners(n_complete: int) -> int:
     return 0 if n_complete < _MIN_TRIALS else max(_MIN_WINNERS, math.ceil(n_complete / 10))
 
 
-def best_tenth(trials: Sequence[FrozenTrial], direction: StudyDirection) -> list[FrozenTrial]:
-    """The best tenth of the complete trials, as many as `n_winners` says."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.value is not None]
-    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-    best = sorted(complete, key=lambda t: (sign * float(t.value), t.number))  # type: ignore[arg-type]
-    return best[: n_winners(len(complete))]
-
-
 def median_log_ratios(ratios: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median over the winners, for each parameter that at least three of them have."""
-    names = dict.fromkeys(name for own in ratios for name in own)
-    found = {name: [own[name] for own in ratios if name in own] for name in names}
-    return {name: float(np.median(values)) for name, values in found.items() if len(values) >= _MIN_WINNERS}
+    """Median over the winners of log prior(x) - log flat(x), for each parameter that at least three of them have.
 
-
-def prior_evidence(study: optuna.Study, space: SearchSpace) -> dict[str, float]:
-    """How likely the best trials are under each prior, against the flat law over its bounds.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        Of one objective; otherwise there is no best tenth, and nothing is said.
-    space : SearchSpace
-
-    Returns
-    -------
-    dict of str to float
-        For each parameter the median of log prior(x) - log flat(x) over the best tenth of the complete trials: below zero, the
-        prior said that they would lie elsewhere. Empty below ten trials.
+    Below zero, the prior said that the winners would lie elsewhere.
 
     Notes
     -----
@@ -60,10 +30,9 @@ def prior_evidence(study: optuna.Study, space: SearchSpace) -> dict[str, float]:
     one winner far out, of a parameter that does not matter, accuses nobody.
     Settings drawn by the prior lie where it is high, so that the evidence speaks for the prior too often, never against it.
     """
-    if len(study.directions) != 1:
-        return {}
-    winners = best_tenth(study.get_trials(deepcopy=False), study.direction)
-    return median_log_ratios([space.log_ratios(t.params) for t in winners])
+    names = dict.fromkeys(name for own in ratios for name in own)
+    found = {name: [own[name] for own in ratios if name in own] for name in names}
+    return {name: float(np.median(values)) for name, values in found.items() if len(values) >= _MIN_WINNERS}
 
 
 def is_misleading(evidence: float) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import optuna
+
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import FINGERPRINT
@@ -53,7 +55,11 @@ def read_job(storage: str, name: str) -> Job:
     StorageError
         If there is no such study, or it was not begun by `inna-tune fit`, or by another version of it.
     """
-    stored = load_study(storage, name).user_attrs.get(JOB)
+    return _job_of(load_study(storage, name))
+
+
+def _job_of(study: optuna.Study) -> Job:
+    name, stored = study.study_name, study.user_attrs.get(JOB)
     if stored is None:
         raise StorageError(
             f"study {name!r} does not say what to do: `inna-tune fit` did not begin it, or with an estimator of its own; "
@@ -122,8 +128,8 @@ def join(
     """
     from inna_tune.study.tuning import split_rows
 
-    job = read_job(storage, study_name)
     study = load_study(storage, study_name)
+    job = _job_of(study)
     described = study.user_attrs.get(FINGERPRINT)
     if not isinstance(described, dict) or described.get("space") is None:
         raise StorageError(
@@ -150,6 +156,6 @@ def join(
             allow_mismatch=allow_mismatch,
         ).fit(X, y)
         before = before or as_shown(search.study_, search.resumed_)
-        job = read_job(storage, study_name)
+        job = _job_of(search.study_)
     assert before is not None
     return before, as_shown(search.study_, resume_summary(search.study_, job.n_trials))

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -369,10 +369,10 @@ def _work_and_end(order: _Order) -> Exception | None:
 def _sendable(error: Exception) -> Exception:
     """An error that survives the way to another process, and says where it was raised."""
     text = "".join(traceback.format_exception(error))
-    try:
-        found: object = pickle.loads(pickle.dumps(error))
-    except Exception:
-        found = RuntimeError(f"{type(error).__name__}: {error}")
+    found: object = None
+    # Whatever an error's own pickling raises, the error itself is still told.
+    with suppress(Exception):
+        found = pickle.loads(pickle.dumps(error))
     if not isinstance(found, Exception):
         found = RuntimeError(f"{type(error).__name__}: {error}")
     found.add_note(f"In the worker:\n{text}")

@@ -9,7 +9,8 @@ import pytest
 from optuna.samplers import RandomSampler, TPESampler
 
 from inna_tune.space import Categorical, LogNormal, Normal, PriorSampler, SearchSpace, Uniform, When
-from inna_tune.space.evidence import MISLEADING, best_tenth, is_misleading, misleading_text, prior_evidence
+from inna_tune.space.evidence import MISLEADING, is_misleading, misleading_text
+from tests.space.reference import best_tenth, prior_evidence
 
 WRONG = SearchSpace({"x": Normal(1.0, 0.5, low=0.0, high=10.0), "y": LogNormal(0.1, 1.0, low=0.01, high=1.0)})
 
