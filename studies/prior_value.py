@@ -266,8 +266,9 @@ def main():
                     continue
                 found = study(method, table, seed, flat)
                 print(seed, method, table, f"{found.loss.min():.4f}", flush=True)
-                results = pd.concat([results, found], ignore_index=True)
-                results.to_csv(RESULTS, index=False, float_format="%.6g")
+                # Appended, so that several processes may share the work, a table or a method each.
+                found.to_csv(RESULTS, mode="a", header=not RESULTS.exists(), index=False, float_format="%.6g")
+    results = pd.read_csv(RESULTS)
     lines = summarize(results, flat)
     SUMMARY.write_text("\n".join(lines) + "\n")
     print(*lines, sep="\n")

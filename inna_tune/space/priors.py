@@ -125,6 +125,8 @@ def _from_plain(value: Any) -> Any:
 
 def lower(value: Any) -> Real:
     """An array of no dimension as a number, any other as it is."""
+    if isinstance(value, float):
+        return float(value)
     return value.item() if np.ndim(value) == 0 else value
 
 
@@ -143,8 +145,15 @@ def quiet_log(value: Array) -> Real:
 
 
 def _clip(x: Any, low: float, high: float) -> Any:
-    """`numpy.clip` for numbers in order, several times as quick on single ones."""
+    """`numpy.clip` for numbers in order, many times as quick on single ones."""
+    if isinstance(x, float):
+        return x if low <= x <= high else np.float64(low if x < low else high if x > high else x)
     return np.minimum(np.maximum(x, low), high)
+
+
+def _numbers(x: Any) -> Real:
+    """One number as NumPy's, which is quicker than an array of no dimension; any others as an array."""
+    return np.float64(x) if isinstance(x, float) else np.asarray(x, dtype=np.float64)
 
 
 def is_finite(value: Any) -> bool:
@@ -193,7 +202,7 @@ class Continuous(Law):
     def _log_pdf(self, x: Array) -> Real: ...
 
     def cdf(self, x: Any) -> Real:
-        inside = _clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        inside = _clip(_numbers(x), self.low, self.high)
         return lower(_clip(self._cdf(inside), 0.0, 1.0))
 
     def ppf(self, q: Real) -> Any:
@@ -207,13 +216,13 @@ class Continuous(Law):
     def flat_cdf(self, x: Real) -> Real:
         """Place of `x` between the bounds, on the law's scale: 0 at `low`, 1 at `high`."""
         start, width = self._scale
-        inside = _clip(np.asarray(x, dtype=np.float64), self.low, self.high)
+        inside = _clip(_numbers(x), self.low, self.high)
         return lower(_clip(((np.log(inside) if self.log else inside) - start) / width, 0.0, 1.0))
 
     def flat_ppf(self, q: Real) -> Real:
         """Value at place `q` between the bounds, on the law's scale."""
         start, width = self._scale
-        t = start + width * np.asarray(q, dtype=np.float64)
+        t = start + width * _numbers(q)
         return lower(_clip(np.exp(t) if self.log else t, self.low, self.high))
 
     @cached_property
@@ -252,14 +261,19 @@ class Continuous(Law):
         if u <= 1e-16 or u >= 1 - 1e-15:
             return 1.0 if u > 0.5 else 0.0
         places, law = self._grid
-        index = int(np.searchsorted(weight * law + (1 - weight) * places, u))
-        low, high = float(places[max(index - 1, 0)]), float(places[min(index, len(places) - 1)])
+        mixed = weight * law + (1 - weight) * places
+        index = int(np.searchsorted(mixed, u))
+        if not 0 < index < len(places):
+            return 0.0 if index == 0 else 1.0
+        low, high = float(places[index - 1]), float(places[index])
+        # Brent's method asks for the ends again, and to its signs rounding must not give another answer than the grid.
+        ends = {low: float(mixed[index - 1]) - u, high: float(mixed[index]) - u}
 
         def excess(place: float) -> float:
+            if place in ends:
+                return ends[place]
             return float(weight * self.cdf(self.flat_ppf(place)) + (1 - weight) * place - u)
 
-        if not (excess(low) <= 0 <= excess(high)):
-            low, high = 0.0, 1.0  # rounding has put it into the next cell
         # Close to an end, where digits of `u` are few, more than the usual hundred iterations may be needed.
         return float(brentq(excess, low, high, xtol=1e-18, rtol=4 * np.finfo(float).eps, maxiter=2000))
 

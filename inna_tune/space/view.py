@@ -44,7 +44,10 @@ class StudyView:
         self._ratios: dict[int, dict[str, float]] = {}
         # Loss, number and trial of the complete ones, the best first.
         self._complete: list[tuple[float, int, FrozenTrial]] = []
-        self._mixed_with: dict[str, float] | None = None
+        self._weighed = False
+        self._stale = False
+        # The places of the last trial under way: one parameter is added at a time.
+        self._under_way: tuple[int, dict[str, tuple[float, float]]] = (-1, {})
 
     def refresh(self, study: Any, weight: Callable[[int, float], float]) -> None:
         """Take in what the storage holds now.
@@ -59,16 +62,20 @@ class StudyView:
         trials = study._get_trials(deepcopy=False, use_cache=True)
         known = self._finished
         fresh = [t for t in trials if t._trial_id not in known and t.state.is_finished()]
-        if not fresh and self._mixed_with is not None:
+        if not fresh and self._weighed:
             return
         for trial in fresh:
             self._take_in(trial)
         self.evidence = self._weigh(fresh)
         self._weights = {name: weight(len(known), self.evidence.get(name, 0.0)) for name in self.space}
-        if fresh or self._mixed_with != self._weights:
+        self._weighed = self._stale = True
+
+    def _mix(self) -> None:
+        """Bring the places of the finished trials to the weights of now, once a sampler asks for them."""
+        if self._stale:
             for group in self._groups.values():
                 group.mix(self._weights)
-            self._mixed_with = self._weights
+            self._stale = False
 
     def weight(self, name: str) -> float:
         """Share of a parameter's prior in the mixture."""
@@ -97,19 +104,23 @@ class StudyView:
 
     def _placed(self, trial: FrozenTrial) -> tuple[dict[str, tuple[float, float]], dict[str, Any]]:
         """The places of a trial's parameters of the space, and its other parameters."""
-        places: dict[str, tuple[float, float]] = {}
+        if self._under_way[0] != trial._trial_id:
+            self._under_way = trial._trial_id, {}
+        known = self._under_way[1]
+        params = trial.params
         others: dict[str, Any] = {}
-        for name, value in trial.params.items():
+        for name, value in params.items():
             if name not in self.space:
                 others[name] = value
-            elif self.space.is_placeable(name, trial.params):
-                places[name] = self.space.places(name, value, trial.params)
-        return places, others
+            elif name not in known and self.space.is_placeable(name, params):
+                known[name] = self.space.places(name, value, params)
+        return {name: known[name] for name in params if name in known}, others
 
     def trial(self, trial: FrozenTrial) -> FrozenTrial:
         """One trial as the base sampler sees it."""
         known = self._finished.get(trial._trial_id)
         if known is not None:
+            self._mix()
             return known
         places, others = self._placed(trial)
         seen = _copied(trial, places, others)
@@ -125,6 +136,7 @@ class StudyView:
     ) -> list[FrozenTrial]:
         trials = self._study._get_trials(deepcopy=False, states=states, use_cache=use_cache)
         finished = self._finished
+        self._mix()
         return [finished.get(t._trial_id) or self.trial(t) for t in trials]
 
     def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
