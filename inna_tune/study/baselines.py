@@ -18,8 +18,8 @@ from skrub import tabular_pipeline
 
 from inna_tune.space import Integer, LogNormal, LogUniform, PriorSampler, SearchSpace, Uniform
 from inna_tune.study.attributes import PORTFOLIO, REASON, SEED, SETTINGS
+from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.fingerprint import check, fingerprint
-from inna_tune.study.running import Callback
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, resolve_scorer, scorer_name
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
@@ -160,7 +160,7 @@ def tune_baseline(
         study.set_user_attr(PORTFOLIO, 1)
     folds = _Folds(model, X, y, splits)
     with Worker(opened) as worker:
-        while deadline is None or time.monotonic() < deadline:
+        while not is_stopped(study) and (deadline is None or time.monotonic() < deadline):
             trial = ask(study, worker, n_trials)
             if trial is not None:
                 _run(study, worker, trial, space, folds, seed, callbacks)
@@ -260,7 +260,5 @@ def _run(
     notes["seconds"] = round(time.monotonic() - began, 4)
     for name, content in notes.items():
         trial.set_user_attr(name, content)
-    if tell(study, worker, trial, value, state) and callbacks:
-        told = study._storage.get_trial(trial._trial_id)
-        for callback in callbacks:
-            callback(study, told)
+    if tell(study, worker, trial, value, state):
+        call_back(callbacks, study, trial._trial_id)

@@ -19,11 +19,11 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Beta, LogNormal, SearchSpace
 from inna_tune.study.baselines import BASELINES, fit_baseline, tune_baseline
+from inna_tune.study.callbacks import Callback
 from inna_tune.study.gain import Gain
 from inna_tune.study.heldout import record_held_out, summarize_held_out
 from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.resampling import interval, resample_log_means
-from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import StorageError, describe, open_storage, storage_errors
 from inna_tune.study.tables import Problem

@@ -10,8 +10,8 @@ import optuna
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import FINGERPRINT
+from inna_tune.study.callbacks import Callback
 from inna_tune.study.overview import load_study
-from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import StorageError
 from inna_tune.study.tables import TASKS, Problem

@@ -25,7 +25,8 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 
 from inna_tune.engine.width import torch_threads
-from inna_tune.study.running import Callback, Job, TrialRunner
+from inna_tune.study.callbacks import Callback, call_back, is_stopped
+from inna_tune.study.running import Job, TrialRunner
 from inna_tune.study.stopping import Abandonment, Signals, Stopped, either
 from inna_tune.study.storage import describe, open_storage, storage_errors
 from inna_tune.study.workers import Worker, resume_summary
@@ -179,6 +180,8 @@ def run_parallel(
                 for error in errors:
                     if not isinstance(error, _WorkerKilledError):
                         raise error
+            if is_stopped(study):
+                return
             left = resume_summary(study, job.n_trials)
             if not (left.left_to_do or left.running) or (
                 deadline is not None and time.monotonic() >= deadline
@@ -211,8 +214,7 @@ class _Watch:
         for trial in self._finished():
             if trial.number not in self._seen:
                 self._seen.add(trial.number)
-                for callback in self._callbacks:
-                    callback(self._study, self._study._storage.get_trial(trial._trial_id))
+                call_back(self._callbacks, self._study, trial._trial_id)
 
 
 class _Patience:
@@ -321,7 +323,11 @@ def _round(
             while thread.is_alive():
                 thread.join(_LOOK_EVERY)
                 watch.look()
-                if signals.received is not None or (failed.is_set() and job.error_score == "raise"):
+                if (
+                    signals.received is not None
+                    or is_stopped(study)
+                    or (failed.is_set() and job.error_score == "raise")
+                ):
                     break
     finally:
         if thread is not None:

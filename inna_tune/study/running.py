@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from sklearn.base import clone
 
 from inna_tune import __version__
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import REASON
+from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 from inna_tune.study.claims import OWNER
 from inna_tune.study.evaluation import Cohort, FoldedTable
@@ -30,8 +31,6 @@ from inna_tune.study.storage import gathered, storage_errors
 from inna_tune.study.workers import Worker, ask, tell
 
 logger = logging.getLogger(__name__)
-
-Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
 @dataclass(frozen=True)
@@ -132,6 +131,14 @@ class Job:
     log_level: int
 
 
+class _CallbackError(Exception):
+    """A callback raised."""
+
+    def __init__(self, of_callback: Exception) -> None:
+        super().__init__(of_callback)
+        self.of_callback = of_callback
+
+
 class TrialRunner:
     """Runs the trials of a study for one worker.
 
@@ -163,7 +170,7 @@ class TrialRunner:
         self.checkpoints = Checkpoints(study)
 
     def run(self) -> None:
-        """Run cohorts until the study has its trials, all of them finished, or time is up.
+        """Run cohorts until the study has its trials, all of them finished, time is up, or a callback stops the study.
 
         Where nothing is left to begin but other workers still have trials in hand, this waits for them, and takes up what a
         worker that dies leaves.
@@ -172,15 +179,19 @@ class TrialRunner:
         ------
         Stopped
             If asked to end early; trials in hand are left for the next worker to take up.
+        Exception
+            Of a callback; trials in hand are left likewise.
         """
         self._clean()
         try:
-            while not self._is_late():
+            while not self._is_late() and not is_stopped(self.study):
                 self._check_stop()
                 if not self.run_cohort(self.job.n_trials, self.job.population):
                     if not self._others_run():
                         break
                     time.sleep(_WAIT)
+        except _CallbackError as error:
+            raise error.of_callback from None
         finally:
             self._clean()
 
@@ -317,16 +328,19 @@ class TrialRunner:
         if not stored:
             return
         self.checkpoints.remove(trial.number)
-        if self.callbacks:
-            told = self.study._storage.get_trial(trial._trial_id)
-            for callback in self.callbacks:
-                callback(self.study, told)
+        try:
+            call_back(self.callbacks, self.study, trial._trial_id)
+        except Exception as error:
+            raise _CallbackError(error) from error
 
     def _announce(self, training: Training) -> None:
         for callback in self.callbacks:
             tell_of = getattr(callback, "on_training", None)
             if tell_of is not None:
-                tell_of(self.study, training)
+                try:
+                    tell_of(self.study, training)
+                except Exception as error:
+                    raise _CallbackError(error) from error
 
     # ------------------------------------------------------------------ training
 
@@ -335,6 +349,8 @@ class TrialRunner:
         told: set[int] = set()
         try:
             self._train(group, told)
+        except _CallbackError:
+            raise  # no trial is to blame
         except Exception as error:
             left = [c for c in group if c.trial.number not in told]
             if not left:

@@ -24,6 +24,7 @@ from inna_tune.engine import Population
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.attributes import CURVATURE, POPULATION, PORTFOLIO, REASON, SEED, SETTINGS
+from inna_tune.study.callbacks import Callback
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
 from inna_tune.study.frames import trials_frame
@@ -32,7 +33,7 @@ from inna_tune.study.parameters import check_search
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
-from inna_tune.study.running import Callback, Job
+from inna_tune.study.running import Job
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
@@ -108,8 +109,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
     callbacks : sequence of callables (study, trial), default=()
-        Called after each trial, in this process; ``study.stop()`` has no use here: raise KeyboardInterrupt to stop. One with a
-        method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
+        Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
+        ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
+        with a method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
         `inna_tune.study.running.Training`.
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.

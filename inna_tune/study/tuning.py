@@ -18,11 +18,11 @@ from sklearn.model_selection import train_test_split
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
+from inna_tune.study.callbacks import Callback
 from inna_tune.study.gain import relative_change
 from inna_tune.study.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.study.joining import Job
 from inna_tune.study.record import StudyRecord
-from inna_tune.study.running import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import storage_errors
 from inna_tune.study.tables import Problem, TableError

@@ -1,3 +1,4 @@
+import joblib
 import numpy as np
 import optuna
 import pandas as pd
@@ -202,6 +203,44 @@ def test_callbacks_see_every_trial():
     seen = []
     search(callbacks=(lambda study, trial: seen.append(trial.number),)).fit(*IRIS)
     assert seen == [0, 1, 2, 3]
+
+
+def test_what_a_callback_raises_ends_the_search():
+    seen = []
+
+    def of_no_use(study, trial):
+        seen.append(trial.number)
+        raise LookupError("no such screen")
+
+    with pytest.raises(LookupError, match="no such screen"):
+        search(callbacks=(of_no_use,)).fit(*IRIS)
+    assert seen == [0]
+
+
+def test_what_hears_of_trainings_and_raises_ends_the_search():
+    class Watch:
+        def __call__(self, study, trial):
+            pass
+
+        def on_training(self, study, training):
+            raise LookupError("no such screen")
+
+    with pytest.raises(LookupError, match="no such screen"):
+        search(callbacks=(Watch(),)).fit(*IRIS)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_callback_may_stop_the_study(n_jobs):
+    def enough(study, trial):
+        if trial.state == TrialState.COMPLETE:
+            study.stop()
+
+    with joblib.parallel_config("threading"):
+        found = search(n_trials=10_000, n_jobs=n_jobs, callbacks=(enough,)).fit(*IRIS)
+    assert 0 < sum(t.state.is_finished() for t in found.study_.trials) < 10_000
+    assert found.predict(IRIS[0]).shape == (150,)
+    with pytest.raises(RuntimeError, match="stop"):
+        found.study_.stop()
 
 
 def test_default_folds():
