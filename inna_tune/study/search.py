@@ -1,5 +1,6 @@
 """InnaSearchCV: tune an estimator by an Optuna study that survives."""
 
+import copy
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -269,7 +270,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             self.study_name,
             "maximize",
             None,
-            self.pruner or self._default_pruner(),
+            copy.deepcopy(self.pruner) or self._default_pruner(),
             resume=self.resume,
         )
         seed, space = self._prepare_study(folded, frame, labels, splitter)
@@ -329,9 +330,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         check(study, described, allow_mismatch=self.allow_mismatch)
         if SEED not in attrs:
             study.set_user_attr(SEED, seed)
-        for name, note in self._study_notes.items():
-            if attrs.get(name) != note:
-                study.set_user_attr(name, note)
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
         if first and PORTFOLIO not in attrs:
@@ -341,6 +339,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             study.set_user_attr(PORTFOLIO, len(first))
         if SETTINGS not in attrs:
             study.set_user_attr(SETTINGS, _plain_settings(self.estimator, space))
+        # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
+        for name, note in self._study_notes.items():
+            if attrs.get(name) != note:
+                study.set_user_attr(name, note)
         return seed, space
 
     def _task(self, y: Any) -> str:
@@ -374,9 +376,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         return int(size)
 
     def _sampler(self, space: SearchSpace, seed: int) -> BaseSampler:
-        if isinstance(self.sampler, PriorSampler):
-            return self.sampler
-        return PriorSampler(self.sampler, space, seed=seed)
+        # A copy, since a search leaves what it was given as it was.
+        sampler = copy.deepcopy(self.sampler)
+        return sampler if isinstance(sampler, PriorSampler) else PriorSampler(sampler, space, seed=seed)
 
     def _default_pruner(self) -> BasePruner:
         first = rungs(self.estimator.max_epochs)[:1] or [1]

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from inna_tune import InnaClassifier
+from inna_tune.space import Prior
+from inna_tune.study.attributes import PORTFOLIO
 from inna_tune.study.fingerprint import MismatchError
 from inna_tune.study.joining import JOB, join, read_job
 from inna_tune.study.overview import find_progress
@@ -237,3 +239,16 @@ def test_ctrl_c_ends_a_worker_cleanly(storage, tmp_path):
     before, _ = join(make_problem(frame(), "label"), storage=storage, study_name="people")
     assert before.left_behind == done.left_behind
     check_exact(study, n_trials)
+
+
+def test_workers_may_join_only_once_the_settings_to_try_first_wait_for_them(tmp_path, monkeypatch):
+    named = []
+    set_user_attr = optuna.Study.set_user_attr
+
+    def spy(study, name, value):
+        named.append(name)
+        set_user_attr(study, name, value)
+
+    monkeypatch.setattr(optuna.Study, "set_user_attr", spy)
+    begin(f"sqlite:///{tmp_path}/studies.db", 1, space=Prior.shipped("classification"))
+    assert named.index(PORTFOLIO) < named.index(JOB)

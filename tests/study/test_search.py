@@ -1,3 +1,5 @@
+import pickle
+
 import joblib
 import numpy as np
 import optuna
@@ -203,6 +205,17 @@ def test_callbacks_see_every_trial():
     seen = []
     search(callbacks=(lambda study, trial: seen.append(trial.number),)).fit(*IRIS)
     assert seen == [0, 1, 2, 3]
+
+
+def test_a_search_leaves_sampler_and_pruner_as_they_were():
+    sampler, pruner = optuna.samplers.GPSampler(n_startup_trials=1, seed=3), optuna.pruners.MedianPruner()
+    before = pickle.dumps((sampler, pruner))
+    found = search(sampler=sampler, pruner=pruner).fit(*IRIS)
+    assert pickle.dumps((sampler, pruner)) == before
+    assert found.study_.sampler is not sampler
+    assert comparable(search(sampler=sampler).fit(*IRIS).study_) == comparable(
+        search(sampler=sampler).fit(*IRIS).study_
+    )
 
 
 def test_what_a_callback_raises_ends_the_search():
