@@ -168,6 +168,7 @@ def summarize(results, flat):
         "Regret: excess of the best loss so far over the best known for the table, median over seeds.",
         "",
     ]
+    lines += against_flat(curves, known)
     for table, rows in drawn.groupby("table", sort=False):
         own, other = flat[flat.table == table].loss, rows.loss
         near = 1.05 * known[table]
@@ -176,6 +177,31 @@ def summarize(results, flat):
             f"prior, {(own <= near).mean():.0%} of {len(own)} flat ones."
         )
     return lines + first_settings(flat)
+
+
+def against_flat(curves, known):
+    """Mean regret above that of flat TPE, by pairs of seeds, with its standard error: markdown lines."""
+    budgets = (5, 10, 20, 40)
+    lines = [
+        "| table | method | " + " | ".join(f"above flat at {n}" for n in budgets) + " |",
+        "|---|---|" + "---:|" * len(budgets),
+    ]
+    worse = dict.fromkeys(METHODS, 0)
+    for table in known.index[np.argsort([TABLES.index(t) for t in known.index])]:
+        regrets = curves.loc[table] / known[table] - 1
+        for method in [m for m in METHODS if m != "flat" and m in regrets.index.get_level_values("method")]:
+            above = (regrets.loc[method] - regrets.loc["flat"]).dropna(how="all")[[n - 1 for n in budgets]]
+            mean, error = above.mean(), above.sem()
+            worse[method] += int((mean > 2 * error).any())
+            cells = [f"{m:+.1%} ± {e:.1%}" for m, e in zip(mean, error, strict=True)]
+            lines.append(f"| {table} | {method} | " + " | ".join(cells) + " |")
+    counts = ", ".join(f"{method} {n}" for method, n in worse.items() if method not in ("flat", "draws"))
+    return [
+        *lines,
+        "",
+        f"Tables where the mean is above flat TPE's by more than two standard errors at any of these: {counts}.",
+        "",
+    ]
 
 
 def first_settings(flat, draws=2000):
