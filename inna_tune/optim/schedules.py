@@ -12,7 +12,7 @@ DECAY_LAWS = ("constant", "power", "log", "cosine")
 
 # 1/2 is the fastest power the INNA paper tries. 3/2 lies inside what its theory asks of the log law (more than 1)
 # and ends 100 epochs about where the square root does: 0.075 against 0.100.
-_DEFAULT_POWER = {"power": 0.5, "log": 1.5}
+DEFAULT_POWER = {"power": 0.5, "log": 1.5}
 
 
 @overload
@@ -85,7 +85,7 @@ def decay_factor(
     if law == "cosine":
         return _cosine(epoch, horizon)
 
-    exponent = _DEFAULT_POWER[law] if power is None else power
+    exponent = DEFAULT_POWER[law] if power is None else power
     if not isinstance(exponent, Tensor) and not exponent >= 0:
         raise ValueError(f"power={exponent!r} must be at least 0, or the step size would grow")
     log = torch.log1p(epoch) if isinstance(epoch, Tensor) else math.log1p(epoch)
@@ -124,7 +124,7 @@ class _EpochDecay(LRScheduler):
                 f"steps_per_epoch={steps_per_epoch!r} must be positive: the calls of step() that make an epoch, "
                 "len(loader) when called after every batch, 1 when called after every epoch"
             )
-        self.power = _DEFAULT_POWER[self.law] if power is None else power
+        self.power = DEFAULT_POWER[self.law] if power is None else power
         self.steps_per_epoch = steps_per_epoch
         decay_factor(self.law, 0.0, power=self.power)
         super().__init__(optimizer, last_epoch)

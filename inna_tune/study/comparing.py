@@ -171,7 +171,8 @@ def compare(
     """Tune optimizers and baselines alike, and compare them on rows that tuning never saw.
 
     Every contender gets the same rows, folds and score, and as many trials, in a study ``NAME-CONTENDER`` of its own. The
-    nets differ in nothing but the optimizer and what is tuned of it (`space_of`); a trial that lags at a rung ends there.
+    nets differ in nothing but the optimizer and what is tuned of it (`space_of`), and each begins with its untuned setting; a
+    trial that lags at a rung ends there.
     Equal numbers of trials need not take equal time: the seconds are told.
 
     Parameters
@@ -331,6 +332,7 @@ class _Field:
         search = InnaSearchCV(
             clone(self.estimator).set_params(optimizer=name, optimizer_params=momentum),
             space_of(name),
+            first="default",
             storage=self.storage,
             study_name=study_name,
             random_state=self.seed,

@@ -1,6 +1,7 @@
 """What InnaSearchCV is told, checked before anything is stored."""
 
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,11 @@ def check_search(search: Any) -> None:
     for callback in search.callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks: {callback!r} cannot be called; give functions of (study, trial).")
+    if isinstance(search.first, str):
+        if search.first not in ("auto", "default"):
+            raise ValueError(f"first={search.first!r} must be 'auto', 'default' or a sequence of settings.")
+    elif not isinstance(search.first, Sequence) or not all(isinstance(s, Mapping) for s in search.first):
+        raise TypeError(f"first={search.first!r} must hold mappings of parameters to values.")
     if search.space is not None:
         if not isinstance(search.space, SearchSpace | Prior):
             raise TypeError(

@@ -21,10 +21,10 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from inna_tune.engine import Population
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.study.attributes import CURVATURE, POPULATION, PORTFOLIO, REASON, SEED, SETTINGS
+from inna_tune.study.attributes import CURVATURE, FINGERPRINT, POPULATION, REASON, SEED, SETTINGS
+from inna_tune.study.beginning import check_setting, curvature_of, has_begun, try_first, untuned
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
@@ -88,6 +88,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Its name; None lets Optuna make one.
     resume : bool, default=False
         Go on with the study of that name if there is one. Its data, folds, metric and space must be the same.
+    first : "auto", "default" or sequence of mappings, default="auto"
+        Settings to try before the sampler's own, in a study that has not begun. "default": what the estimator is set to, by
+        numbers for what is "auto", so that tuning does not end with less on its folds; "auto": that, and the portfolio of a
+        `Prior`, unless a `SearchSpace` is given, whose study begins with the sampler's; or natural values, of some parameters
+        or all.
     sampler : optuna.samplers.BaseSampler, optional
         Base sampler, seen through the priors by :class:`inna_tune.PriorSampler`; None: TPE.
     pruner : optuna.pruners.BasePruner, optional
@@ -164,6 +169,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         storage: Any = None,
         study_name: str | None = None,
         resume: bool = False,
+        first: str | Sequence[Mapping[str, Any]] = "auto",
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
         population: int | str = "auto",
@@ -184,6 +190,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.storage = storage
         self.study_name = study_name
         self.resume = resume
+        self.first = first
         self.sampler = sampler
         self.pruner = pruner
         self.population = population
@@ -309,16 +316,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         if seed is None:
             seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
         curvature = attrs.get(CURVATURE)
-        first: list[dict[str, Any]] = []
-        if isinstance(self.space, SearchSpace):
-            space = self.space
-        else:
-            if curvature is None:
-                curvature = self._curvature(folded, seed)
-            if self.space is None:
-                space = SearchSpace.inna(curvature=curvature)
-            else:
-                space, first = self.space.at(curvature)
+        if curvature is None and not isinstance(self.space, SearchSpace):
+            curvature = curvature_of(folded, self.estimator, seed)
+        space, portfolio = self._space_at(curvature)
         described = fingerprint(
             frame,
             y,
@@ -332,11 +332,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             study.set_user_attr(SEED, seed)
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
-        if first and PORTFOLIO not in attrs:
-            # Skipping what is there lets a worker that died in between, or another one, go on.
-            for settings in first:
-                study.enqueue_trial(settings, skip_if_exists=True)
-            study.set_user_attr(PORTFOLIO, len(first))
+        if not has_begun(study):
+            try_first(study, self._first(folded, space, portfolio, seed))
         if SETTINGS not in attrs:
             study.set_user_attr(SETTINGS, _plain_settings(self.estimator, space))
         # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
@@ -350,19 +347,31 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             return "regression"
         return "binary" if len(np.unique(y)) == 2 else "multiclass"
 
-    def _curvature(self, folded: FoldedTable, seed: int) -> float:
-        """Curvature of the loss at the initial weights, on the first fold."""
-        estimator = clone(self.estimator).set_params(lr="auto", alpha="auto", beta="auto", random_state=seed)
-        member = folded.members(estimator)[0]
-        population = Population(
-            folded.net_for(estimator),
-            folded.tensors,
-            [member],
-            estimator._loss,
-            batch_size=estimator.batch_size,
-            horizon=estimator.max_epochs,
-        )
-        return float(population.curvature)
+    def _space_at(self, curvature: float | None) -> tuple[SearchSpace, list[dict[str, Any]]]:
+        """The space in natural values, and the settings that come with it."""
+        if isinstance(self.space, SearchSpace):
+            return self.space, []
+        assert curvature is not None
+        if self.space is not None:
+            return self.space.at(curvature)
+        described = self.study_.user_attrs.get(FINGERPRINT)
+        if has_begun(self.study_) and isinstance(described, dict) and described.get("space") is not None:
+            # Whoever names no space goes on with that of the study.
+            return SearchSpace.from_json(described["space"]), []
+        return SearchSpace.inna(curvature=curvature), []
+
+    def _first(
+        self, folded: FoldedTable, space: SearchSpace, portfolio: list[dict[str, Any]], seed: int
+    ) -> list[dict[str, Any]]:
+        """What is tried before the sampler's."""
+        if not isinstance(self.first, str):
+            for setting in self.first:
+                check_setting(space, setting)
+            return [dict(setting) for setting in self.first]
+        if self.first == "auto" and isinstance(self.space, SearchSpace):
+            return []
+        own = untuned(folded, self.estimator, space, seed)
+        return ([] if own is None else [own]) + (portfolio if self.first == "auto" else [])
 
     def _population(self) -> int:
         """Trials that train together; a resumed study goes on in cohorts of the size it began with."""

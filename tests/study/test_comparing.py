@@ -94,6 +94,8 @@ def test_each_optimizer_steps_its_own_nets_and_is_tuned_in_what_it_has(compared)
         assert record.settings["parameters"]["optimizer"] == contender.name
         assert ("effective step" in contender.words) == (contender.name == "inna")
         assert record.held_out.rows == found.n_held_out_rows
+        untuned = load(storage, contender.study).trials[0].params
+        assert (untuned["decay"], untuned["dropout"]) == ("cosine", 0.25)
     spaces = [space_of(name) for name in OPTIMIZERS if name != "inna"]
     assert all(space["decay"] == spaces[0]["decay"] for space in spaces)
 
@@ -104,7 +106,7 @@ def test_the_reference_is_compared_with_each_and_the_verdict_follows(compared):
     assert found.contenders[0].against is None
     first = found.contenders[0].scores["log-loss"]
     for other in found.contenders[1:]:
-        assert other.against.change == pytest.approx(first / other.scores["log-loss"] - 1)
+        assert 1 + other.against.change == pytest.approx(first / other.scores["log-loss"])
         assert other.against.low <= other.against.change <= other.against.high
     assert found.contenders[-1].against.is_clear
     assert len(found.verdict) == 6

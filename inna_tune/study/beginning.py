@@ -1,0 +1,112 @@
+"""What a study draws from and tries first: priors at the curvature of its data, the untuned setting, a portfolio."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+from sklearn.base import clone
+
+from inna_tune.engine import Method
+from inna_tune.engine.population import Population
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.optim.schedules import DEFAULT_POWER
+from inna_tune.space import SearchSpace
+from inna_tune.study.attributes import PORTFOLIO
+from inna_tune.study.evaluation import FoldedTable
+
+_STEPS = ("lr", "alpha", "beta")
+
+
+def curvature_of(folded: FoldedTable, estimator: InnaEstimator, seed: int) -> float:
+    """Curvature of the loss at an estimator's initial weights, on the first fold."""
+    plain = clone(estimator).set_params(**dict.fromkeys(_STEPS, "auto"))
+    return float(_first_member(folded, plain, seed, Method()).curvature)
+
+
+def untuned(
+    folded: FoldedTable, estimator: InnaEstimator, space: SearchSpace, seed: int
+) -> dict[str, Any] | None:
+    """What an estimator is set to, in a space's parameters, by numbers for what is "auto"; None if the space lacks it.
+
+    Parameters
+    ----------
+    folded : FoldedTable
+    estimator : InnaEstimator
+    space : SearchSpace
+        A number beyond its bounds is moved to them, such as no weight decay where it is drawn on a logarithmic scale.
+    seed : int
+        Of the initial weights, at which "auto" is found out, on the first fold.
+    """
+    said = estimator.get_params()
+    if any(said[name] == "auto" for name in _STEPS if name in space):
+        population = _first_member(folded, estimator, seed, estimator._method())
+        said |= {name: float(getattr(population, name)) for name in _STEPS}
+    if said["decay_power"] is None:
+        said["decay_power"] = DEFAULT_POWER.get(said["decay"])
+    found: dict[str, Any] = {}
+    for name in space:
+        if not space.is_active(name, found):
+            continue
+        value, distribution = said.get(name), space.distribution(name)
+        if isinstance(distribution, FloatDistribution | IntDistribution):
+            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+                return None
+            value = min(max(value, distribution.low), distribution.high)
+        if not _lies_in(distribution, value):
+            return None
+        found[name] = value
+    return found
+
+
+def check_setting(space: SearchSpace, setting: Mapping[str, Any]) -> None:
+    """Raise an error that names what of a setting does not lie in a space.
+
+    Raises
+    ------
+    ValueError
+        With the parameter, its value and what it may be.
+    """
+    for name, value in setting.items():
+        if name not in space:
+            raise ValueError(f"first: the space has no parameter {name!r}; it has {', '.join(space)}.")
+        distribution = space.distribution(name)
+        if not _lies_in(distribution, value):
+            raise ValueError(f"first: {name}={value!r} lies outside of {distribution}.")
+
+
+def _lies_in(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (TypeError, ValueError):  # no number, or no choice of a categorical parameter
+        return False
+
+
+def has_begun(study: optuna.Study) -> bool:
+    """Whether a study has trials under way or done, or knows what it tries first."""
+    return PORTFOLIO in study.user_attrs or any(
+        t.state != TrialState.WAITING for t in study.get_trials(deepcopy=False)
+    )
+
+
+def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Let a study that has not begun try these settings before the sampler's."""
+    # Skipping what is there lets a worker that died in between, or another one, go on.
+    for setting in settings:
+        study.enqueue_trial(dict(setting), skip_if_exists=True)
+    study.set_user_attr(PORTFOLIO, len(settings))
+
+
+def _first_member(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> Population:
+    seeded = clone(estimator).set_params(random_state=seed)
+    return Population(
+        folded.net_for(seeded),
+        folded.tensors,
+        [folded.members(seeded)[0]],
+        seeded._loss,
+        batch_size=seeded.batch_size,
+        horizon=seeded.max_epochs,
+        method=method,
+    )
