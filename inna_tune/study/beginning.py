@@ -1,6 +1,7 @@
 """What a study draws from and tries first: priors at the curvature of its data, the untuned setting, a portfolio."""
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def untuned(
             continue
         value, distribution = said.get(name), space.distribution(name)
         if isinstance(distribution, FloatDistribution | IntDistribution):
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or math.isnan(value):
                 return None
             value = min(max(value, distribution.low), distribution.high)
         if not _lies_in(distribution, value):

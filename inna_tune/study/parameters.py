@@ -8,6 +8,7 @@ import numpy as np
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
+from inna_tune.study.beginning import check_setting
 
 
 def check_search(search: Any) -> None:
@@ -57,6 +58,9 @@ def check_search(search: Any) -> None:
                 f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "
                 "compare encoders by studies of their own."
             )
+    if isinstance(search.space, SearchSpace) and not isinstance(search.first, str):
+        for setting in search.first:
+            check_setting(search.space, setting)
 
 
 def _is_whole(value: Any) -> bool:

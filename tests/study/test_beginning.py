@@ -120,10 +120,16 @@ def test_given_settings_are_tried_first_and_once(tmp_path):
         ([{"lr": "much"}], ValueError, "lr='much' lies outside"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(first, error, words):
+def test_settings_that_make_no_sense_are_refused_before_anything_is_stored(first, error, words, tmp_path):
     space = SearchSpace({"lr": LogUniform(1e-3, 1e-1)})
     with pytest.raises(error, match=words):
-        search(space=space, first=first).fit(*IRIS)
+        search(space=space, first=first, storage=f"sqlite:///{tmp_path}/s.db", study_name="s").fit(*IRIS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_given_settings_are_held_against_the_space_that_the_curvature_gives():
+    with pytest.raises(ValueError, match=r"dropout=0\.9 lies outside"):
+        search(first=[{"dropout": 0.9}]).fit(*IRIS)
 
 
 def test_who_names_no_space_goes_on_with_that_of_the_study(tmp_path):
