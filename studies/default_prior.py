@@ -102,8 +102,9 @@ def summarize(results):
     """The comparison as markdown lines."""
     wide = results.pivot_table(index=["table", "seed"], columns="method")
     columns = [*[f"at_{n}" for n in BUDGETS], "held_out"]
+    pairs = results.groupby(["table", "seed"]).ngroups
     lines = [
-        f"{results.table.nunique()} tables, {results.seed.nunique()} seeds: loss relative to the hand-set priors' on the same "
+        f"{results.table.nunique()} tables, {pairs} pairs of table and seed: loss relative to the hand-set priors' on the same "
         "table and seed, geometric mean over the tables ± standard error (tables where it is lower).",
         "",
         "| method | " + " | ".join(f"best of {n}, folds" for n in BUDGETS) + " | held-out rows |",

@@ -1,8 +1,8 @@
 """LeNet on MNIST: INNA beside SGD, SGD with momentum, ADAGRAD, ADAM, AdamW and INNAprop, all tuned alike.
 
-    INNA_TUNE_DATA=folder python studies/paper/lenet.py
+    INNA_TUNE_DATA=folder python studies/paper/lenet.py --out small.csv                   # a fifth of it
     INNA_TUNE_DATA=folder python studies/paper/lenet.py --rows 60000 --tune-rows 50000 --validation-rows 10000 \
-        --epochs 20 --seeds 5 --trials 30 --out full.csv                               # all of MNIST
+        --epochs 10 --seeds 5 --trials 15                 # all of MNIST: the results beside the script
     INNA_TUNE_DATA=folder python studies/paper/lenet.py --data cifar10 --net nin --out nin.csv ...
 
 Tuning sees the training images only, split into 50,000 to learn from and 10,000 to judge by (CIFAR: 40,000 and 10,000): the
