@@ -250,7 +250,7 @@ def draw(results):
         for method in METHODS:
             if (table, method) not in curves.index.droplevel("seed"):
                 continue
-            own = curves.loc[(table, method)].dropna(axis=1, how="all")
+            own = curves.loc[(table, method)].iloc[:, : LONGEST.get(method, 40)]
             number = own.columns + 1
             axis.plot(number, own.median(), color=colours[method], label=method)
             if method in ("flat", "portfolio"):
