@@ -61,8 +61,8 @@ def main() -> None:
                     "pruned": sum(s == TrialState.PRUNED for s in states),
                     "seconds": round(time.perf_counter() - began, 1),
                 }
-                if name == "titanic" and seed == 0:
-                    draw(study, name)
+                if name == "ames" and seed == 0:
+                    draw(study, name, row["metric"])
             row["tuning lowered the loss by"] = f"{1 - row['tuned'] / row['untuned default']:.1%}"
             rows.append(row)
             print(row, flush=True)
@@ -92,7 +92,7 @@ def as_markdown(found: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(study, name: str) -> None:
+def draw(study, name: str, metric: str) -> None:
     """Best so far, and where the trials lie in the plane of alpha and beta."""
     done = [t for t in study.trials if t.state == TrialState.COMPLETE]
     numbers, losses = [t.number for t in done], [-t.value for t in done]
@@ -101,7 +101,7 @@ def draw(study, name: str) -> None:
     left.step(numbers, np.minimum.accumulate(losses), where="post", color="#0072B2", label="best so far")
     pruned = [t.number for t in study.trials if t.state == TrialState.PRUNED]
     left.plot(pruned, [max(losses)] * len(pruned), "x", color="#D55E00", ms=5, label="pruned")
-    left.set(xlabel="trial", ylabel="log-loss over the folds", title=f"{name}: {len(study.trials)} trials")
+    left.set(xlabel="trial", ylabel=f"{metric} over the folds", title=f"{name}: {len(study.trials)} trials")
     left.legend(frameon=False)
     root = study.user_attrs[CURVATURE] ** 0.5
     x, y = [t.params["alpha"] / root for t in done], [t.params["beta"] * root for t in done]
@@ -113,7 +113,7 @@ def draw(study, name: str) -> None:
     )
     right.set_title("complete trials in units of the curvature")
     right.xaxis.set_minor_formatter(NullFormatter())
-    figure.colorbar(points, label="log-loss")
+    figure.colorbar(points, label=metric)
     figure.savefig(RESULTS / "tuned_study.png", dpi=110)
     plt.close(figure)
 
