@@ -18,6 +18,7 @@ from skrub import tabular_pipeline
 
 from inna_tune.space import Integer, LogNormal, LogUniform, PriorSampler, SearchSpace, Uniform
 from inna_tune.study.attributes import PORTFOLIO, REASON, SEED, SETTINGS
+from inna_tune.study.beginning import try_first
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.fingerprint import check, fingerprint
 from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, resolve_scorer, scorer_name
@@ -155,9 +156,7 @@ def tune_baseline(
         if name not in study.user_attrs:
             study.set_user_attr(name, value)
     if PORTFOLIO not in study.user_attrs:
-        first = {name: value for name, value in baseline.first.items() if name in space}
-        study.enqueue_trial(first, skip_if_exists=True)
-        study.set_user_attr(PORTFOLIO, 1)
+        try_first(study, [{name: value for name, value in baseline.first.items() if name in space}])
     folds = _Folds(model, X, y, splits)
     with Worker(opened) as worker:
         while not is_stopped(study) and (deadline is None or time.monotonic() < deadline):

@@ -14,8 +14,8 @@ from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.schedules import DEFAULT_POWER
-from inna_tune.space import SearchSpace
-from inna_tune.study.attributes import PORTFOLIO
+from inna_tune.space import Prior, SearchSpace
+from inna_tune.study.attributes import FINGERPRINT, PORTFOLIO
 from inna_tune.study.evaluation import FoldedTable
 
 _STEPS = ("lr", "alpha", "beta")
@@ -25,6 +25,45 @@ def curvature_of(folded: FoldedTable, estimator: InnaEstimator, seed: int) -> fl
     """Curvature of the loss at an estimator's initial weights, on the first fold."""
     plain = clone(estimator).set_params(**dict.fromkeys(_STEPS, "auto"))
     return float(_first_member(folded, plain, seed, Method()).curvature)
+
+
+def space_at(
+    given: SearchSpace | Prior | None, study: optuna.Study, curvature: float | None
+) -> tuple[SearchSpace, list[dict[str, Any]]]:
+    """The space of a study in natural values, and the settings that come with it.
+
+    Parameters
+    ----------
+    given : SearchSpace, Prior or None
+        As `InnaSearchCV` takes it.
+    study : optuna.Study
+    curvature : float or None
+        Of the loss; None only with a SearchSpace.
+    """
+    if isinstance(given, SearchSpace):
+        return given, []
+    assert curvature is not None
+    if given is not None:
+        return given.at(curvature)
+    described = study.user_attrs.get(FINGERPRINT)
+    if has_begun(study) and isinstance(described, dict) and described.get("space") is not None:
+        # Whoever names no space goes on with that of the study.
+        return SearchSpace.from_json(described["space"]), []
+    return SearchSpace.inna(curvature=curvature), []
+
+
+def first_settings(
+    search: Any, folded: FoldedTable, space: SearchSpace, portfolio: list[dict[str, Any]], seed: int
+) -> list[dict[str, Any]]:
+    """What an `InnaSearchCV` tries before the sampler's own, in natural values."""
+    if not isinstance(search.first, str):
+        for setting in search.first:
+            check_setting(space, setting)
+        return [dict(setting) for setting in search.first]
+    if search.first == "auto" and isinstance(search.space, SearchSpace):
+        return []
+    own = untuned(folded, search.estimator, space, seed)
+    return ([] if own is None else [own]) + (portfolio if search.first == "auto" else [])
 
 
 def untuned(

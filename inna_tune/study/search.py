@@ -23,8 +23,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.study.attributes import CURVATURE, FINGERPRINT, POPULATION, REASON, SEED, SETTINGS
-from inna_tune.study.beginning import check_setting, curvature_of, has_begun, try_first, untuned
+from inna_tune.study.attributes import CURVATURE, POPULATION, REASON, SEED, SETTINGS
+from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
@@ -318,7 +318,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         curvature = attrs.get(CURVATURE)
         if curvature is None and not isinstance(self.space, SearchSpace):
             curvature = curvature_of(folded, self.estimator, seed)
-        space, portfolio = self._space_at(curvature)
+        space, portfolio = space_at(self.space, study, curvature)
         described = fingerprint(
             frame,
             y,
@@ -333,7 +333,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
         if not has_begun(study):
-            try_first(study, self._first(folded, space, portfolio, seed))
+            try_first(study, first_settings(self, folded, space, portfolio, seed))
         if SETTINGS not in attrs:
             study.set_user_attr(SETTINGS, _plain_settings(self.estimator, space))
         # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
@@ -346,32 +346,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         if not is_classifier(self.estimator):
             return "regression"
         return "binary" if len(np.unique(y)) == 2 else "multiclass"
-
-    def _space_at(self, curvature: float | None) -> tuple[SearchSpace, list[dict[str, Any]]]:
-        """The space in natural values, and the settings that come with it."""
-        if isinstance(self.space, SearchSpace):
-            return self.space, []
-        assert curvature is not None
-        if self.space is not None:
-            return self.space.at(curvature)
-        described = self.study_.user_attrs.get(FINGERPRINT)
-        if has_begun(self.study_) and isinstance(described, dict) and described.get("space") is not None:
-            # Whoever names no space goes on with that of the study.
-            return SearchSpace.from_json(described["space"]), []
-        return SearchSpace.inna(curvature=curvature), []
-
-    def _first(
-        self, folded: FoldedTable, space: SearchSpace, portfolio: list[dict[str, Any]], seed: int
-    ) -> list[dict[str, Any]]:
-        """What is tried before the sampler's."""
-        if not isinstance(self.first, str):
-            for setting in self.first:
-                check_setting(space, setting)
-            return [dict(setting) for setting in self.first]
-        if self.first == "auto" and isinstance(self.space, SearchSpace):
-            return []
-        own = untuned(folded, self.estimator, space, seed)
-        return ([] if own is None else [own]) + (portfolio if self.first == "auto" else [])
 
     def _population(self) -> int:
         """Trials that train together; a resumed study goes on in cohorts of the size it began with."""

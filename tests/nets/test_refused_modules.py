@@ -7,8 +7,6 @@ from torch import nn
 from inna_tune.nets import ModuleNet
 from tests.nets.modules import IN, OUT, mlp
 
-P, B = 3, 6
-
 
 def module_of(forward, **buffers):
     """A factory of modules with one linear layer and this forward."""
