@@ -36,9 +36,7 @@ def compare(
     trials: Annotated[
         int, typer.Option(help="Trials of each contender in all, earlier ones included.", min=1)
     ] = 50,
-    timeout: Annotated[
-        float | None, typer.Option(help="Seconds after which a contender begins no further trial.")
-    ] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds to tune each contender.")] = None,
     task: Annotated[
         str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
     ] = None,

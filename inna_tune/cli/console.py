@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -28,6 +29,7 @@ if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
 _debug = False
+_started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
 Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
@@ -82,6 +84,11 @@ def one_line_errors() -> Iterator[None]:
 def _complain(message: str) -> None:
     # NOTE: markup=False, since a message may quote text in square brackets.
     err.print(f"inna-tune: {' '.join(message.split())}", markup=False, style="red")
+
+
+def time_left(timeout: float | None) -> float | None:
+    """Seconds that are left of a budget which began with the program."""
+    return None if timeout is None else max(timeout - (time.monotonic() - _started), 0.1 * timeout)
 
 
 def default_name(table: str) -> str:

@@ -17,6 +17,7 @@ from inna_tune.cli.console import (
     out,
     print_json,
     settings_text,
+    time_left,
 )
 
 SHIPPED = "shipped"
@@ -29,7 +30,9 @@ def fit(
     trials: Annotated[
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which tuning stops.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds for all of it, the model and its scores too.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for one a core.")] = 1,
     task: Annotated[
         str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
@@ -97,7 +100,7 @@ def fit(
                     storage=storage,
                     study_name=name,
                     resume=resume,
-                    timeout=timeout,
+                    timeout=time_left(timeout),
                     n_jobs=jobs,
                     seed=seed,
                     space=learned,
@@ -189,7 +192,12 @@ def _print_summary(report: Any) -> None:
     best = found["best"]
     if found["gain"]:
         out.print(found["gain"], markup=False)
-    out.print(f"Best:     trial {best['trial']}, {best['words']}", markup=False)
-    out.print("Settings: " + settings_text(best["settings"]), markup=False)
+    if best is None:
+        out.print("Best:     no trial had a score in time; the model is the untuned default", markup=False)
+    else:
+        out.print(f"Best:     trial {best['trial']}, {best['words']}", markup=False)
+        out.print("Settings: " + settings_text(best["settings"]), markup=False)
+    if found["cut"]:
+        out.print(f"Time cut off: {', '.join(found['cut'])}; more of it may help", markup=False)
     if found["misleading"]:
         out.print(found["misleading"], markup=False)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inna_tune.cli.console import err
-from inna_tune.study.running import Training
+from inna_tune.study.job import Training
 
 _WIDTH = 32
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-:=+*#"

@@ -1,5 +1,6 @@
 """Batches, the training loop over a population, early stopping, histories. Knows ``nets`` and ``optim``."""
 
+from inna_tune.engine import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
 from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState, state_at_rest
@@ -21,6 +22,7 @@ __all__ = [
     "Stack",
     "TableTensors",
     "Training",
+    "clock",
     "outputs",
     "state_at_rest",
 ]

@@ -6,7 +6,6 @@ their gradients need no copies; a member's weights as one vector, [n], are put t
 
 import inspect
 import math
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inna_tune.engine import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.losses import Loss
@@ -130,7 +130,7 @@ class Population:
         # Decided once: a member that the others leave goes on as it began.
         self.stacked = stacked or len(members) > 1
         self.members = list(members)
-        self.batch_size, self.horizon = batch_size, horizon
+        self.batch_size, self.horizon = batch_size, float(horizon)
         device, self.dtype = table.x.device, table.x.dtype
         self.rows = [torch.from_numpy(m.train_rows).to(device) for m in members]
         # Without validation rows some training rows tell whether the weights are still sane: the loss met in training is
@@ -361,7 +361,7 @@ class Population:
         rates : Tensor of shape [steps, P, 1]
             From ``learning_rates``.
         deadline : float, optional
-            Value of ``time.monotonic()`` past which no further batch is begun.
+            Value of `inna_tune.engine.clock` past which no further batch is begun.
         after_step : callable, optional
             Called after every step.
 
@@ -397,7 +397,7 @@ class Population:
     ) -> tuple[Tensor, bool]:
         total, seen = self.table.x.new_zeros(2, len(self))
         for step, batch in enumerate(batches):
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and clock.now() > deadline:
                 return total / seen.clamp(min=1), False
             rate = rates[step] if numbers is None else numbers[step]
             total += self._step(batch, rate) * batch.count

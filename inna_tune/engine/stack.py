@@ -1,13 +1,13 @@
 """One stack of members: early stopping, divergence, best weights, histories."""
 
 import logging
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from inna_tune.engine import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberProgress, MemberResult, StopReason
@@ -125,15 +125,15 @@ class Stack:
         until_epoch : int, optional
             Stop after this epoch (counted from the beginning); None means ``max_epochs``.
         deadline : float, optional
-            Value of ``time.monotonic()`` at which training ends, also inside an epoch.
+            Value of `inna_tune.engine.clock` at which training ends, also inside an epoch.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
         while self.active and self.epoch < until:
-            began = time.monotonic()
+            began = clock.now()
             rates = self.population.learning_rates(self.epoch)
             train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
             watched_loss = self.population.watched_loss()
-            self._seconds += time.monotonic() - began
+            self._seconds += clock.now() - began
             self.epoch += 1
             self._record(
                 train_loss.tolist(), watched_loss.tolist(), rates[0].flatten().tolist(), completed=completed

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from inna_tune.engine import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberProgress, MemberResult
@@ -165,6 +166,7 @@ class Training:
         *,
         deadline: float | None = None,
         stop: Callable[[], bool] | None = None,
+        shorten: bool = False,
     ) -> None:
         """Train up to an epoch, or until no member is left.
 
@@ -173,16 +175,28 @@ class Training:
         until_epoch : int, optional
             Stop after this epoch (counted from the beginning); None means ``max_epochs``.
         deadline : float, optional
-            Value of ``time.monotonic()`` at which training ends, also inside an epoch.
+            Value of `inna_tune.engine.clock` at which training ends, also inside an epoch.
         stop : callable, optional
             Asked before every epoch whether to halt, all members equally far.
+        shorten : bool, default=False
+            Whether the cosine law falls to zero by the deadline, where that comes before ``max_epochs``: weights at a large
+            step are worth less than those that have come to rest.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
+        began, before = clock.now(), self.epoch
         with torch_threads(self.threads):
             # The stacks take turns, so that a deadline finds all members equally far.
             while self.epoch < until and self.active and not (stop is not None and stop()):
                 self.epoch += 1
                 self._advance(deadline)
+                if shorten and deadline is not None:
+                    now = clock.now()
+                    fit_in = (deadline - now) * (self.epoch - before) / max(now - began, 1e-9)
+                    self._end_at(min(self.max_epochs, max(self.epoch + fit_in, self.epoch + 1)))
+
+    def _end_at(self, horizon: float) -> None:
+        for _, stack in self._stacks:
+            stack.population.horizon = horizon
 
     def _advance(self, deadline: float | None) -> None:
         """Bring every stack to the present epoch; one that does not fit the memory is halved."""

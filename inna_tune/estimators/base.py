@@ -1,6 +1,5 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
-import time
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +23,7 @@ from inna_tune.engine import (
     Method,
     TableTensors,
     Training,
+    clock,
     outputs,
 )
 from inna_tune.estimators.checks import check_parameters, layer_sizes
@@ -176,7 +176,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         DivergenceError
             If the settings diverge within the first epoch.
         """
-        began = time.monotonic()
+        began = clock.now()
         self._check_parameters()
         states = self._states if self.warm_start and hasattr(self, "weights_") else None
         if states is None:
@@ -196,6 +196,12 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
                 )
             members = [replace(m, start=state) for m, state in zip(members, states, strict=True)]
         results = self._train(tensors, members, deadline)
+        if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
+            warnings.warn(
+                f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         for _ in range(_RETRIES if self.lr == "auto" and states is None else 0):
             if any(r.stop_reason != "diverged" for r in results):
                 break
@@ -217,7 +223,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
     ) -> list[MemberResult]:
         training = self._training(table, members, keep_states=True)
         try:
-            training.run(deadline=deadline)
+            training.run(deadline=deadline, shorten=True)
         except KeyboardInterrupt:
             training.stop()
             if not any(r.weights is not None for r in training.results):

@@ -5,6 +5,7 @@ from inna_tune.space.learn import CURVATURE
 __all__ = [
     "ALLOWED_MISMATCH",
     "CURVATURE",
+    "CUT",
     "FINGERPRINT",
     "HELD_OUT",
     "MODEL",
@@ -24,5 +25,6 @@ SETTINGS = "inna_tune:settings"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 
-# Of a trial.
+# Of a trial. What one that time cut off had reached by then: its score, those of the folds, and epochs.
+CUT = "inna_tune:cut"
 REASON = "reason"

@@ -47,7 +47,7 @@ class ProgressBar:
             self.close()
 
     def on_training(self, study: Any, training: Any) -> None:
-        """Hear what trains now, an `inna_tune.study.running.Training`."""
+        """Hear what trains now, an `inna_tune.study.job.Training`."""
         self._opened(study).set_description(f"epoch {training.epoch}-{training.until} of {training.epochs}")
 
     def close(self) -> None:

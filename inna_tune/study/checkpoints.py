@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inna_tune import __version__
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
 from inna_tune.estimators.formats import Tensors
@@ -347,3 +348,18 @@ def _sized(weights: Tensor | None, size: int) -> Tensor | None:
 
 def _listed(own: Tensors, kind: str) -> list[Tensor]:
     return [own[f"{kind}.{k}"] for k in range(sum(name.startswith(f"{kind}.") for name in own))]
+
+
+def identity_of(table_digest: str, estimator: Any) -> str:
+    """Of all that determines a trial's training, so that no checkpoint goes on with anything else.
+
+    Parameters
+    ----------
+    table_digest : str
+        Of what the training sees of the table.
+    estimator : InnaEstimator
+        With the trial's settings.
+    """
+    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
+    content = [__version__, torch.__version__, table_digest, type(estimator).__name__, settings]
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

@@ -71,9 +71,7 @@ def _next_trial(
             and not _lives(session, worker, owner, heartbeat)
             and _is_running(session, trial_id)
         ):
-            session.execute(delete(REPORT).where(REPORT.trial_id == trial_id))
-            rungs = SYSTEM_ATTR.key.startswith(_RUNG, autoescape=True)
-            session.execute(delete(SYSTEM_ATTR).where(SYSTEM_ATTR.trial_id == trial_id, rungs))
+            _forget(session, trial_id)
             return _own(backend, session, trial_id, _record(worker, owner))
     started = session.execute(
         select(func.count()).where(TRIAL.study_id == study_id, TRIAL.state != TrialState.WAITING)
@@ -82,6 +80,7 @@ def _next_trial(
         return None
     for trial_id, state, _, _ in unfinished:
         if state == TrialState.WAITING and _start_waiting(session, trial_id):
+            _forget(session, trial_id)  # it may have been begun, and put back for want of time
             return _own(backend, session, trial_id, _record(worker, None))
     trial = backend._get_prepared_new_trial(study_id, create_trial(state=TrialState.RUNNING), session)
     return _own(backend, session, cast(int, trial.trial_id), _record(worker, None))
@@ -112,6 +111,13 @@ def _lives(session: Session, worker: Claimant, owner: object, heartbeat: datetim
         return False
     now: datetime = session.execute(select(func.now())).scalar_one()
     return now.replace(tzinfo=None) - heartbeat <= LEASE
+
+
+def _forget(session: Session, trial_id: int) -> None:
+    """Delete what a trial reported when it was begun before."""
+    session.execute(delete(REPORT).where(REPORT.trial_id == trial_id))
+    rungs = SYSTEM_ATTR.key.startswith(_RUNG, autoescape=True)
+    session.execute(delete(SYSTEM_ATTR).where(SYSTEM_ATTR.trial_id == trial_id, rungs))
 
 
 def _is_running(session: Session, trial_id: int) -> bool:
@@ -163,6 +169,7 @@ def claim_in_process(storage: BaseStorage, study_id: int, worker: Claimant, n_tr
             if trial.state == TrialState.WAITING and storage.set_trial_state_values(
                 trial._trial_id, TrialState.RUNNING
             ):
+                _forget_reports(storage, storage.get_trial(trial._trial_id))
                 storage.set_trial_system_attr(trial._trial_id, OWNER, record)
                 return trial._trial_id
         template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: record})

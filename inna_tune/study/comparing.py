@@ -189,7 +189,7 @@ def compare(
     study_name : str
         What the studies' names begin with.
     timeout : float, optional
-        Seconds after which a contender begins no further trial.
+        Seconds to tune each contender, and for a net to fit its best settings once.
     seed : int
         Of the held-out split, the studies and the baselines.
     held_out : float
@@ -397,8 +397,9 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
         if entry.study is not None and entry.models:
             table = {_CONSTANT: measured[_CONSTANT][0][0], "tuned": measured[name][0][0]}
             with storage_errors(entry.study._storage):
-                best = entry.study.best_trial.number
-                kept = summarize_held_out(entry.models[0], X, y, scores=pd.DataFrame(table).T, trial=best)
+                best = StudyRecord(entry.study).best_first
+                number = best[0].number if best else None
+                kept = summarize_held_out(entry.models[0], X, y, scores=pd.DataFrame(table).T, trial=number)
                 record_held_out(entry.study, kept)
 
 

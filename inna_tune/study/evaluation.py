@@ -71,6 +71,8 @@ class FoldedTable:
     splits : sequence of (train, test) index arrays
     score_params : dict, optional
         What the scorer gets beside rows and labels, such as weights.
+    before_fold : callable, optional
+        Called with the number of each fold before it is encoded; what it raises comes out.
 
     Attributes
     ----------
@@ -93,6 +95,8 @@ class FoldedTable:
         sample_weight: Any,
         splits: Sequence[tuple[Rows, Rows]],
         score_params: dict[str, Any] | None = None,
+        *,
+        before_fold: Callable[[int], None] | None = None,
     ) -> None:
         classes = np.unique(y) if is_classifier(estimator) else None
         labels = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
@@ -101,7 +105,9 @@ class FoldedTable:
         weights: list[npt.NDArray[np.float64]] = []
         self.folds: list[Fold] = []
         start = 0
-        for train, test in splits:
+        for number, (train, test) in enumerate(splits):
+            if before_fold is not None:
+                before_fold(number)
             template = cast("InnaEstimator", clone(estimator))
             weight = None if sample_weight is None else sample_weight[train]
             encoded = template._encode_for_fit(X.iloc[train], labels[train], weight)
@@ -241,6 +247,11 @@ class Cohort:
     ) -> None:
         """Train up to an epoch (all to their ends by default), a deadline, or until ``stop`` says so."""
         self.training.run(until_epoch, deadline=deadline, stop=stop)
+
+    def rows_an_epoch(self) -> int:
+        """Rows that the nets which still train see in an epoch, all of them together."""
+        members = self.training.members
+        return sum(len(members[m].train_rows) for m in self.training.active)
 
     def progress(self, trial: int) -> list[MemberProgress]:
         """How far the members of a trial are."""

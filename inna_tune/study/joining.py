@@ -10,6 +10,7 @@ import optuna
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import FINGERPRINT
+from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.overview import load_study
 from inna_tune.study.search import InnaSearchCV
@@ -85,7 +86,7 @@ def _job_of(study: optuna.Study) -> Job:
 class _Hand(InnaSearchCV):
     """A search that works on the trials and leaves the end to whoever began the study."""
 
-    def _finish(self, frame: Any, y: Any, weight: Any) -> None:
+    def _finish(self, frame: Any, y: Any, weight: Any, budget: Budget | None) -> None:
         pass
 
 

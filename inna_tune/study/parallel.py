@@ -25,8 +25,10 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 
 from inna_tune.engine.width import torch_threads
+from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
-from inna_tune.study.running import Job, TrialRunner
+from inna_tune.study.job import Job
+from inna_tune.study.running import TrialRunner
 from inna_tune.study.stopping import Abandonment, Signals, Stopped, either
 from inna_tune.study.storage import describe, open_storage, storage_errors
 from inna_tune.study.workers import Worker, resume_summary
@@ -50,6 +52,7 @@ class _Order:
     study_name: str
     sampler: BaseSampler
     pruner: BasePruner
+    budget: Budget | None
     ends_at: float | None  # by time.time(), which other processes share
     n_workers: int
     giver: dict[str, Any]
@@ -103,7 +106,7 @@ def in_memory(study: optuna.Study) -> optuna.Study:
     )
 
 
-def run_here(job: Job, study: optuna.Study, deadline: float | None, callbacks: Sequence[Callback]) -> None:
+def run_here(job: Job, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]) -> None:
     """Run a job in this process.
 
     Parameters
@@ -111,8 +114,8 @@ def run_here(job: Job, study: optuna.Study, deadline: float | None, callbacks: S
     job : Job
     study : optuna.Study
         With sampler and pruner.
-    deadline : float or None
-        Value of ``time.monotonic()``.
+    budget : Budget or None
+        Of time.
     callbacks : sequence of callables (study, trial)
 
     Raises
@@ -125,7 +128,7 @@ def run_here(job: Job, study: optuna.Study, deadline: float | None, callbacks: S
             job,
             study,
             worker,
-            deadline=deadline,
+            budget=budget,
             stop=lambda: signals.received is not None,
             callbacks=callbacks,
         )
@@ -140,7 +143,7 @@ def run_here(job: Job, study: optuna.Study, deadline: float | None, callbacks: S
 def run_parallel(
     job: Job,
     study: optuna.Study,
-    deadline: float | None,
+    budget: Budget | None,
     callbacks: Sequence[Callback],
     n_jobs: int | None,
 ) -> None:
@@ -154,8 +157,8 @@ def run_parallel(
     job : Job
     study : optuna.Study
         In a storage that processes share, with sampler and pruner.
-    deadline : float or None
-        Value of ``time.monotonic()``.
+    budget : Budget or None
+        Of time.
     callbacks : sequence of callables (study, trial)
     n_jobs : int or None
         As in joblib, whose ``parallel_config`` holds.
@@ -174,7 +177,7 @@ def run_parallel(
         while True:
             # Made in this thread, for which a joblib.parallel_config holds.
             start = _starter(n_jobs, patience)
-            errors = _round(job, study, deadline, watch, start, n_workers, signals)
+            errors = _round(job, study, budget, watch, start, n_workers, signals)
             signals.check()
             if job.error_score == "raise":
                 for error in errors:
@@ -183,9 +186,10 @@ def run_parallel(
             if is_stopped(study):
                 return
             left = resume_summary(study, job.n_trials)
-            if not (left.left_to_do or left.running) or (
-                deadline is not None and time.monotonic() >= deadline
-            ):
+            if not (left.left_to_do or left.running):
+                return
+            # Those whose workers met no error ended for want of time.
+            if budget is not None and (budget.is_late or not errors):
                 return
             if not patience.allows_another():
                 raise (
@@ -278,7 +282,7 @@ def _in_processes(order: _Order, patience: _Patience) -> Iterator[Exception | No
 def _round(
     job: Job,
     study: optuna.Study,
-    deadline: float | None,
+    budget: Budget | None,
     watch: _Watch,
     start: _Starter,
     n_workers: int,
@@ -304,7 +308,8 @@ def _round(
                 study_name=study.study_name,
                 sampler=study.sampler,
                 pruner=study.pruner,
-                ends_at=None if deadline is None else time.time() + deadline - time.monotonic(),
+                budget=budget,
+                ends_at=None if budget is None else time.time() + budget.left,
                 n_workers=n_workers,
                 giver=giver.record,
             )
@@ -350,7 +355,7 @@ def _work(order: _Order) -> Exception | None:
                 order.job,
                 study,
                 worker,
-                deadline=None if order.ends_at is None else time.monotonic() + order.ends_at - time.time(),
+                budget=_budget_of(order),
                 stop=either(lambda: signals.received is not None, Abandonment(worker, order.giver)),
             )
             share = max(1, joblib.cpu_count() // order.n_workers)
@@ -361,6 +366,13 @@ def _work(order: _Order) -> Exception | None:
     except Exception as error:
         return _sendable(error)
     return None
+
+
+def _budget_of(order: _Order) -> Budget | None:
+    """The order's budget by this process's clock."""
+    if order.budget is None or order.ends_at is None:
+        return None
+    return order.budget.with_left(order.ends_at - time.time())
 
 
 def _work_and_end(order: _Order) -> Exception | None:

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
-from inna_tune.study.attributes import CURVATURE, FINGERPRINT, HELD_OUT, REASON, SETTINGS
+from inna_tune.study.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON, SETTINGS
 from inna_tune.study.heldout import HeldOut
 
 # What a metric measures, with its unit.
@@ -149,14 +149,19 @@ class StudyRecord:
         return [t for t in self.in_state(TrialState.COMPLETE) if math.isfinite(t.value or 0.0)]
 
     @cached_property
+    def cut(self) -> list[FrozenTrial]:
+        """Trials that time cut off with a score, and that nobody has finished since, by number."""
+        return [t for t in self.trials if not t.state.is_finished() and value_of(t) is not None]
+
+    @cached_property
     def best_first(self) -> list[FrozenTrial]:
-        """The same, the best one first; the earlier one where two are equal."""
+        """The same and those that were cut, the best one first; the earlier one where two are equal."""
         sign = 1.0 if self.metric.lower_is_better else -1.0
-        return sorted(self.complete, key=lambda t: (sign * self.score(t), t.number))
+        return sorted([*self.complete, *self.cut], key=lambda t: (sign * self.score(t), t.number))
 
     def score(self, trial: FrozenTrial) -> float:
-        """Value of a complete trial as it is shown."""
-        return self.metric.sign * float(trial.value or 0.0)
+        """Value of a complete trial as it is shown, or of one that was cut: what it had reached."""
+        return self.metric.sign * float(value_of(trial) or 0.0)
 
     def setting(self, trial: FrozenTrial, name: str) -> Any:
         """What a trial trained with: a tuned parameter, else what the estimator had; None where unknown."""
@@ -188,6 +193,14 @@ class StudyRecord:
             found.setdefault((state, words), []).append(trial.number)
         rows = [(state, reason, numbers) for (state, reason), numbers in found.items()]
         return sorted(rows, key=lambda row: (row[0], -len(row[2]), row[2][0]))
+
+
+def value_of(trial: FrozenTrial) -> float | None:
+    """Value of a complete trial; of one that time cut off, what it had reached by then; None for others."""
+    if trial.state.is_finished():
+        return trial.value if trial.state == TrialState.COMPLETE else None
+    found = as_number(_mapping(trial.user_attrs.get(CUT)).get("value"))
+    return found if math.isfinite(found) else None
 
 
 def as_number(value: Any) -> float:

@@ -5,8 +5,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from scipy.stats import rankdata
+
+from inna_tune.study.attributes import CUT
+from inna_tune.study.record import value_of
 
 
 def collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, npt.NDArray[Any]]:
@@ -15,30 +18,32 @@ def collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, n
     Parameters
     ----------
     trials : sequence of FrozenTrial
-        Finished, in the order of their numbers.
+        Finished, or cut off by time with a score, in the order of their numbers.
     n_splits : int
         Folds of the search.
 
     Returns
     -------
     dict of str to ndarray
-        scikit-learn's keys, and ``number`` and ``state``. Only complete trials have scores; the others hold NaN and share
-        the last rank.
+        scikit-learn's keys, and ``number`` and ``state``, which is "CUT" where time cut a trial off. Only complete trials and
+        those have scores; the others hold NaN and share the last rank.
     """
-    complete = np.array([t.state == TrialState.COMPLETE for t in trials])
+    values = [value_of(t) for t in trials]
+    has_score = np.array([value is not None for value in values], dtype=bool)
     scores = np.full((len(trials), n_splits), np.nan)
-    for row, trial in enumerate(trials):
-        if complete[row]:
-            scores[row] = trial.user_attrs.get("scores", [trial.value] * n_splits)
-    mean = np.array([t.value if ok else np.nan for t, ok in zip(trials, complete, strict=True)], dtype=float)
+    for row, (trial, value) in enumerate(zip(trials, values, strict=True)):
+        if value is not None:
+            noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs[CUT]
+            scores[row] = noted.get("scores", [value] * n_splits)
+    mean = np.array([np.nan if value is None else value for value in values], dtype=float)
     results: dict[str, npt.NDArray[Any]] = {
         "number": np.array([t.number for t in trials]),
-        "state": np.array([t.state.name for t in trials]),
+        "state": np.array([t.state.name if t.state.is_finished() else "CUT" for t in trials]),
         "mean_fit_time": np.array([t.user_attrs.get("seconds", np.nan) for t in trials], dtype=float),
         "params": np.array([t.params for t in trials], dtype=object),
         "mean_test_score": mean,
         "std_test_score": scores.std(axis=1),
-        "rank_test_score": rankdata(np.where(complete, -mean, np.inf), method="min").astype(np.int32),
+        "rank_test_score": rankdata(np.where(has_score, -mean, np.inf), method="min").astype(np.int32),
     }
     for k in range(n_splits):
         results[f"split{k}_test_score"] = scores[:, k]

@@ -1,66 +1,31 @@
 """Trials are drawn in cohorts, train as one population, report at rungs, and are told."""
 
-import hashlib
 import logging
 import math
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.trial import Trial, TrialState
 from sklearn.base import clone
 
-from inna_tune import __version__
-from inna_tune.estimators.base import InnaEstimator
-from inna_tune.space import SearchSpace
-from inna_tune.study.attributes import REASON
+from inna_tune.engine import clock
+from inna_tune.study.attributes import CUT, REASON
+from inna_tune.study.budget import Budget, Pace
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
-from inna_tune.study.checkpoints import Checkpoint, Checkpoints
+from inna_tune.study.checkpoints import Checkpoint, Checkpoints, identity_of
 from inna_tune.study.claims import OWNER
-from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.job import Candidate, Job, Training
 from inna_tune.study.rungs import EarlierTrials, rungs
-from inna_tune.study.scoring import Scorer
 from inna_tune.study.stopping import Stopped
 from inna_tune.study.storage import gathered, storage_errors
-from inna_tune.study.workers import Worker, ask, tell
+from inna_tune.study.workers import Worker, ask, put_back, tell
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Training:
-    """What trains together now.
-
-    Attributes
-    ----------
-    trials : tuple of int
-        Their numbers.
-    members : int
-        Nets in the population, of all folds of these trials.
-    epoch, until, epochs : int
-        Epochs that are done, the epoch of the next rung, and those of a training that nothing ends early.
-    """
-
-    trials: tuple[int, ...]
-    members: int
-    epoch: int
-    until: int
-    epochs: int
-
-    def __str__(self) -> str:
-        trials = f"{len(self.trials)} trials" if len(self.trials) > 1 else f"trial {self.trials[0]}"
-        until = (
-            f"the rung at {self.until}, of {self.epochs}"
-            if self.until < self.epochs
-            else f"{self.until}, the last"
-        )
-        return f"{self.members} members of {trials} train: epoch {self.epoch} to {until}"
 
 
 # Seconds of a trial's group worth a checkpoint at a rung: files are written in a few hundredths of that, and training once
@@ -68,67 +33,6 @@ class Training:
 _WORTH_KEEPING = 1.0
 
 _WAIT = 0.2  # seconds between looks at what other workers still run
-
-
-@dataclass
-class _Candidate:
-    """A trial, the estimator with its settings, and how far it is.
-
-    ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place in it, while it trains.
-    """
-
-    trial: Trial
-    estimator: InnaEstimator
-    notes: dict[str, Any] = field(default_factory=dict)
-    identity: str = ""
-    saved: Checkpoint | None = None
-    saved_epoch: int = 0
-    reports: dict[int, float] = field(default_factory=dict)
-    place: tuple[Cohort, int] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Spent in earlier lives."""
-        return 0.0 if self.saved is None else self.saved.seconds
-
-    @property
-    def where(self) -> tuple[Cohort, int]:
-        assert self.place is not None
-        return self.place
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the trials of a study are, the same for all its workers.
-
-    Attributes
-    ----------
-    folded : FoldedTable
-    estimator : InnaEstimator
-        Settings that the space does not name are its.
-    space : SearchSpace
-    scorer : callable
-        (model, X, y) -> float, higher is better.
-    seed : int
-        Root of the trials' own seeds.
-    n_trials : int
-        Of the study, over all its workers.
-    population : int
-        Trials to draw together.
-    error_score : "raise" or number
-    log_level : int
-        At which a finished trial is logged.
-    """
-
-    folded: FoldedTable
-    estimator: InnaEstimator
-    space: SearchSpace
-    scorer: Scorer
-    seed: int
-    n_trials: int
-    population: int
-    error_score: float | str
-    log_level: int
 
 
 class _CallbackError(Exception):
@@ -148,8 +52,8 @@ class TrialRunner:
     study : optuna.Study
     worker : Worker
         At work.
-    deadline : float or None
-        Value of ``time.monotonic()`` past which no further batch is begun.
+    budget : Budget or None
+        Of time; None: trials take as long as they take.
     stop : callable
         Asked between epochs and between trials whether to end early.
     callbacks : sequence of callables (study, trial)
@@ -161,13 +65,14 @@ class TrialRunner:
         study: optuna.Study,
         worker: Worker,
         *,
-        deadline: float | None,
+        budget: Budget | None,
         stop: Callable[[], bool],
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.job, self.study, self.worker = job, study, worker
-        self.deadline, self.stop, self.callbacks = deadline, stop, callbacks
+        self.budget, self.stop, self.callbacks = budget, stop, callbacks
         self.checkpoints = Checkpoints(study)
+        self._is_out_of_time = False
 
     def run(self) -> None:
         """Run cohorts until the study has its trials, all of them finished, time is up, or a callback stops the study.
@@ -184,9 +89,9 @@ class TrialRunner:
         """
         self._clean()
         try:
-            while not self._is_late() and not is_stopped(self.study):
+            while (size := self._size()) and not is_stopped(self.study):
                 self._check_stop()
-                if not self.run_cohort(self.job.n_trials, self.job.population):
+                if not self.run_cohort(self.job.n_trials, size):
                     if not self._others_run():
                         break
                     time.sleep(_WAIT)
@@ -205,8 +110,11 @@ class TrialRunner:
         with storage_errors(self.study._storage):
             return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
-    def _is_late(self) -> bool:
-        return self.deadline is not None and time.monotonic() >= self.deadline
+    def _size(self) -> int:
+        """How many trials to draw together now; 0 where there is no time for any."""
+        if self.budget is None:
+            return self.job.population
+        return 0 if self._is_out_of_time else self.budget.trials_to_draw(self.job.population)
 
     def _check_stop(self) -> None:
         if self.stop():
@@ -214,6 +122,8 @@ class TrialRunner:
 
     def run_cohort(self, n_trials: int, size: int) -> int:
         """Draw up to ``size`` trials, train them together, and tell them.
+
+        Where time runs out, those that are unfinished are put back, to be taken up when there is time again.
 
         Trial numbers are cut into cohorts at the multiples of ``size``, so that a study that is resumed in the middle of
         one asks the sampler for just those that were missing, before it learns of any of the others.
@@ -223,7 +133,7 @@ class TrialRunner:
         int
             How many there were; 0 where the study has its ``n_trials``.
         """
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         drawn, limit = 0, n_trials
         while drawn < size:
             self._check_stop()
@@ -236,17 +146,20 @@ class TrialRunner:
             candidate = self._prepare(trial)
             if candidate is not None:
                 candidates.append(candidate)
-        alike: dict[Any, list[_Candidate]] = defaultdict(list)
+        alike: dict[Any, list[Candidate]] = defaultdict(list)
         for candidate in candidates:
             alike[candidate.estimator._population_key()].append(candidate)
         # Sorted, so that the order does not depend on which trials were told before an interruption.
+        began = clock.now()
         for key in sorted(alike):
             self._run(alike[key])
+        if self.budget is not None and candidates and not self._is_out_of_time:
+            self.budget.note_trials(clock.now() - began, len(candidates))
         return drawn
 
     # ------------------------------------------------------------------ before and after training
 
-    def _prepare(self, trial: Trial) -> _Candidate | None:
+    def _prepare(self, trial: Trial) -> Candidate | None:
         """The estimator of a trial; None, and the trial told, where its settings make no sense."""
         try:
             with gathered(self.study):
@@ -259,17 +172,17 @@ class TrialRunner:
         except Exception as error:
             self._fail(trial, error)
             return None
-        candidate = _Candidate(trial, estimator)
+        candidate = Candidate(trial, estimator)
         if isinstance(estimator.random_state, (int, np.integer)):
             candidate.notes["seed"] = int(estimator.random_state)
         if self.checkpoints.are_kept:
             self._take_up(candidate)
         return candidate
 
-    def _take_up(self, candidate: _Candidate) -> None:
+    def _take_up(self, candidate: Candidate) -> None:
         """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
         folded, estimator, trial = self.job.folded, candidate.estimator, candidate.trial
-        candidate.identity = _identity(folded, estimator)
+        candidate.identity = identity_of(folded.digest, estimator)
         net = folded.net_for(estimator)
         saved = self.checkpoints.load(
             trial.number,
@@ -288,11 +201,11 @@ class TrialRunner:
                 storage.set_trial_system_attr(trial._trial_id, name, note)
         logger.log(self.job.log_level, "trial %d goes on from epoch %d", trial.number, saved.epoch)
 
-    def _begin_anew(self, candidate: _Candidate) -> None:
+    def _begin_anew(self, candidate: Candidate) -> None:
         self.checkpoints.remove(candidate.trial.number)
         candidate.saved, candidate.saved_epoch, candidate.reports = None, 0, {}
 
-    def _save(self, candidate: _Candidate, seconds: float) -> None:
+    def _save(self, candidate: Candidate, seconds: float) -> None:
         """Write the checkpoint of a trial that still trains."""
         cohort, place = candidate.where
         if (
@@ -344,7 +257,7 @@ class TrialRunner:
 
     # ------------------------------------------------------------------ training
 
-    def _run(self, group: Sequence[_Candidate]) -> None:
+    def _run(self, group: Sequence[Candidate]) -> None:
         """Train and tell trials that stack."""
         told: set[int] = set()
         try:
@@ -371,9 +284,9 @@ class TrialRunner:
             for candidate in left:
                 self._run([candidate])
 
-    def _cohorts(self, group: Sequence[_Candidate]) -> list[Cohort]:
+    def _cohorts(self, group: Sequence[Candidate]) -> list[Cohort]:
         """The trials of a group as populations, one for each epoch that trials go on from."""
-        by_epoch: dict[int, list[_Candidate]] = defaultdict(list)
+        by_epoch: dict[int, list[Candidate]] = defaultdict(list)
         for candidate in group:
             by_epoch[0 if candidate.saved is None else candidate.saved.epoch].append(candidate)
         cohorts = []
@@ -386,15 +299,22 @@ class TrialRunner:
             cohorts.append(cohort)
         return cohorts
 
-    def _train(self, group: Sequence[_Candidate], told: set[int]) -> None:
+    def _train(self, group: Sequence[Candidate], told: set[int]) -> None:
         """Train the trials of a group from rung to rung; ``told`` receives their numbers as they are told."""
-        began = kept = time.monotonic()
-        deadline = self._deadline(group)
+        began = kept = clock.now()
+        own_end = self._own_end(group)
+        for candidate in group:
+            candidate.place = None
+        if self._is_out_of_time:
+            for candidate in group:
+                self._cut(candidate, 0.0)
+                told.add(candidate.trial.number)
+            return
         cohorts = self._cohorts(group)
         open_ = {c.trial.number: c for c in sorted(group, key=lambda c: c.trial.number)}
 
         def seconds() -> float:
-            return (time.monotonic() - began) / len(group)
+            return (clock.now() - began) / len(group)
 
         def finish(number: int, reason: str | None = None) -> None:
             candidate = open_.pop(number)
@@ -405,8 +325,15 @@ class TrialRunner:
 
         def advance(epoch: int | None) -> None:
             for cohort in cohorts:
-                cohort.run(epoch, deadline=deadline, stop=self.stop)
-            if self.stop():
+                self._advance(cohort, epoch, own_end)
+            if self._is_out_of_time:
+                for number, candidate in list(open_.items()):
+                    if self._is_cut(candidate, own_end):
+                        self._cut(open_.pop(number), seconds())
+                        told.add(number)
+                    else:
+                        finish(number)
+            elif self.stop():
                 for number, candidate in list(open_.items()):
                     cohort, place = candidate.where
                     if cohort.is_active(place):
@@ -426,6 +353,8 @@ class TrialRunner:
         for rung in rungs(epochs):
             announce(rung)
             advance(rung)
+            if not open_:
+                return
             reached = rung
             # NOTE: by number, and each looking at earlier numbers only, so that what is pruned does not depend on which
             # of the others were told before an interruption.
@@ -444,28 +373,55 @@ class TrialRunner:
                 if comparable and self._should_prune(candidate.trial):
                     cohort.drop([place])
                     finish(number, f"pruned at epoch {rung}")
-            if time.monotonic() - kept > _WORTH_KEEPING:
+            if clock.now() - kept > _WORTH_KEEPING:
                 for candidate in open_.values():
                     self._save(candidate, seconds())
-                kept = time.monotonic()
+                kept = clock.now()
         announce(epochs)
         advance(None)
         for number in list(open_):
             finish(number)
 
-    def _deadline(self, group: Sequence[_Candidate]) -> float | None:
-        """When training has to end: that of the study, or that of the trials, who share their times (``max_time``)."""
+    def _own_end(self, group: Sequence[Candidate]) -> float:
+        """When trials have to end that share their times (``max_time``), whatever the study's budget."""
         each = group[0].estimator.max_time
-        if each is None:
-            return self.deadline
-        own = time.monotonic() + sum(max(0.0, each - c.seconds) for c in group)
-        return own if self.deadline is None else min(own, self.deadline)
+        return math.inf if each is None else clock.now() + sum(max(0.0, each - c.seconds) for c in group)
+
+    def _advance(self, cohort: Cohort, epoch: int | None, own_end: float) -> None:
+        """Train a cohort up to an epoch, its own end, or the end of the study's time."""
+        pace = Pace(cohort, self.budget, self.stop)
+        end = own_end if self.budget is None else min(own_end, self.budget.cut_at)
+        cohort.run(epoch, deadline=None if end == math.inf else end, stop=pace)
+        pace.note()
+        cut = self.budget is not None and end < own_end and clock.now() >= end
+        self._is_out_of_time |= cut or pace.is_out_of_time
+
+    def _is_cut(self, candidate: Candidate, own_end: float) -> bool:
+        """Whether a trial would have gone on, had the study had more time."""
+        cohort, place = candidate.where
+        by_time = any(r.stop_reason == "time" for r in cohort.results(place))
+        return cohort.is_active(place) or (by_time and clock.now() < own_end)
+
+    def _cut(self, candidate: Candidate, seconds: float) -> None:
+        """Put a trial back for whoever has time for it, with what it has reached."""
+        notes: dict[str, Any] = dict(candidate.notes)
+        if candidate.place is not None:
+            cohort, place = candidate.place
+            self._save(candidate, seconds)
+            scores = cohort.scores(place, self.job.scorer)
+            epochs = max(r.epochs for r in cohort.results(place))
+            if np.isfinite(scores).all():
+                notes[CUT] = {"value": float(np.mean(scores)), "scores": scores, "epochs": epochs}
+        put_back(self.study, self.worker, candidate.trial, notes=notes)
+        logger.log(
+            self.job.log_level, "trial %d: cut off by time, %s", candidate.trial.number, notes.get(CUT)
+        )
 
     def _should_prune(self, trial: Trial) -> bool:
         view: Any = EarlierTrials(self.study, trial.number)
         return bool(self.study.pruner.prune(view, self.study._storage.get_trial(trial._trial_id)))
 
-    def _outcome(self, candidate: _Candidate, reason: str | None) -> tuple[TrialState, float | None]:
+    def _outcome(self, candidate: Candidate, reason: str | None) -> tuple[TrialState, float | None]:
         """State and value of a trial that has ended; what is worth knowing goes into its notes."""
         (cohort, place), notes = candidate.where, candidate.notes
         state = TrialState.COMPLETE if reason is None else TrialState.PRUNED
@@ -473,24 +429,16 @@ class TrialRunner:
         notes["epochs"] = max(r.epochs for r in results)
         notes["best_epoch"] = [r.best_epoch for r in results]
         if any(r.stop_reason == "time" for r in results):
-            if self._is_late():
-                state, reason = TrialState.PRUNED, "timeout"
-            else:
-                # As `fit` does, a trial whose own time is up keeps the best it has.
-                notes["max_time"] = candidate.estimator.max_time
+            # As `fit` does, a trial whose own time is up keeps the best it has.
+            notes["max_time"] = candidate.estimator.max_time
         scores = cohort.scores(place, self.job.scorer)
         if np.isfinite(scores).all():
             notes["scores"] = scores
+            if self.budget is not None and state == TrialState.COMPLETE:
+                self.budget.note_score(float(np.mean(scores)), notes["epochs"])
         else:
             # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.
             state, reason = TrialState.PRUNED, "diverged: the loss was not finite within the first epoch"
         if reason is not None:
             notes[REASON] = reason
         return state, float(np.mean(scores)) if state == TrialState.COMPLETE else None
-
-
-def _identity(folded: FoldedTable, estimator: InnaEstimator) -> str:
-    """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
-    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
-    content = [__version__, torch.__version__, folded.digest, type(estimator).__name__, settings]
-    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

@@ -2,10 +2,9 @@
 
 import copy
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import joblib
 import numpy as np
@@ -15,26 +14,27 @@ import pandas as pd
 from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from inna_tune.engine import clock
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.study.attributes import CURVATURE, POPULATION, REASON, SEED, SETTINGS
+from inna_tune.study.attributes import CURVATURE, POPULATION, SEED, SETTINGS
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
+from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
+from inna_tune.study.ending import finish
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
 from inna_tune.study.frames import trials_frame
+from inna_tune.study.job import Job
 from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
-from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
-from inna_tune.study.running import Job
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
@@ -76,8 +76,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional
-        Seconds after which no further batch is begun; a trial in hand is then told as pruned. (The estimator's ``max_time``
-        ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
+        Seconds for all of ``fit``, the refit included, for which time is kept by what trials took. A trial in hand when the
+        trials' time is up waits to be taken up by the next resume, from its checkpoint if the storage is a database; until
+        then it counts with the best that it had reached on all folds (user attribute ``inna_tune:cut``). Where no trial got
+        so far, the estimator is fitted as it is, with a warning. (The estimator's ``max_time`` ends a single trial, which
+        keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
     scoring : str, callable or None, default=None
@@ -118,7 +121,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
         ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
         with a method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
-        `inna_tune.study.running.Training`.
+        `inna_tune.study.job.Training`.
     allow_mismatch : bool, default=False
         Resume in spite of other data, folds, metric or space; the study records it.
     verbose : int, default=0
@@ -228,7 +231,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         check_search(self)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        began = clock.now()
         frame = as_frame(self, X, reset=True)
         check_consistent_length(frame, y)
         labels = y if hasattr(y, "iloc") else np.asarray(y)
@@ -246,20 +249,45 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         )
         splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
         self.n_splits_ = len(splits)
-        folded = FoldedTable(self.estimator, frame, labels, routed.weight, splits, routed.score)
+        budget = self._budget(began, len(frame))
         n_workers = joblib.effective_n_jobs(self.n_jobs)
         storage = open_storage(self.storage)
+        try:
+            folded = FoldedTable(
+                self.estimator,
+                frame,
+                labels,
+                routed.weight,
+                splits,
+                routed.score,
+                before_fold=None
+                if budget is None
+                else lambda k: budget.check_preparation(k, len(splits) + 1),
+            )
+        except OutOfTimeError:
+            # Nothing of the data is known to the study yet, so that none has to be made.
+            self.study_ = optuna.create_study(direction="maximize")
+            self._finish(frame, labels, routed.weight, budget)
+            return self
         if n_workers == 1:
-            self._tune(storage, n_workers, folded, frame, labels, splitter, deadline)
+            self._tune(storage, n_workers, folded, frame, labels, splitter, budget)
         else:
             with shared_storage(storage, self.storage) as shared:
                 try:
-                    self._tune(shared, n_workers, folded, frame, labels, splitter, deadline)
+                    self._tune(shared, n_workers, folded, frame, labels, splitter, budget)
                 finally:
                     if shared is not storage and hasattr(self, "study_"):
                         self.study_ = in_memory(self.study_)
-        self._finish(frame, labels, routed.weight)
+        self._finish(frame, labels, routed.weight, budget)
         return self
+
+    def _budget(self, began: float, n_rows: int) -> Budget | None:
+        if self.timeout is None:
+            return None
+        rows = n_rows * int(self.estimator.n_members) if self.refit else 0
+        return Budget(
+            began + self.timeout, fit_rows=rows, fit_epochs=int(self.estimator.max_epochs), begun=began
+        )
 
     def _tune(
         self,
@@ -269,7 +297,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         frame: pd.DataFrame,
         labels: Any,
         splitter: Any,
-        deadline: float | None,
+        budget: Budget | None,
     ) -> None:
         """Create or resume the study, and run it up to ``n_trials``."""
         self.study_ = create_study(
@@ -302,9 +330,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             log_level=logging.INFO if self.verbose else logging.DEBUG,
         )
         if n_workers == 1:
-            run_here(job, self.study_, deadline, self.callbacks)
+            run_here(job, self.study_, budget, self.callbacks)
         else:
-            run_parallel(job, self.study_, deadline, self.callbacks, self.n_jobs)
+            run_parallel(job, self.study_, budget, self.callbacks, self.n_jobs)
 
     def _prepare_study(
         self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
@@ -369,29 +397,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ the end
 
-    def _finish(self, frame: pd.DataFrame, y: Any, weight: Any) -> None:
-        trials = [t for t in self.study_.get_trials(deepcopy=False) if t.state.is_finished()]
-        complete = [t for t in trials if t.state == TrialState.COMPLETE]
-        if not complete:
-            reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
-            raise ValueError(
-                f"None of {len(trials)} finished trials gave a score"
-                + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
-            )
-        self.cv_results_ = collect_results(trials, self.n_splits_)
-        best = self.study_.best_trial
-        self.best_index_ = [t.number for t in trials].index(best.number)
-        self.best_params_ = dict(best.params)
-        self.best_score_ = float(cast("float", best.value))
-        if is_classifier(self.estimator):
-            self.classes_ = np.unique(y)
-        if self.refit:
-            began = time.monotonic()
-            self.best_estimator_ = clone(self.estimator).set_params(**self.best_params_)
-            if self.best_estimator_.random_state is None:
-                self.best_estimator_.random_state = best.user_attrs.get("seed")
-            self.best_estimator_.fit(frame, y, sample_weight=weight)
-            self.refit_time_ = time.monotonic() - began
+    def _finish(self, frame: pd.DataFrame, y: Any, weight: Any, budget: Budget | None) -> None:
+        finish(self, frame, y, weight, budget)
 
     def trials_dataframe(self) -> pd.DataFrame:
         """All trials of the study, one row each, ready to plot: see :func:`inna_tune.study.frames.trials_frame`."""

@@ -1,5 +1,6 @@
 """The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
 from sklearn.model_selection import train_test_split
 
+from inna_tune.engine import clock
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
@@ -27,6 +29,9 @@ from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import storage_errors
 from inna_tune.study.tables import Problem, TableError
 from inna_tune.study.wording import describe_trial, tuning_gain
+
+# Of a budget: what the untuned default may take, and what is left over for all that is not timed.
+_DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class TuningReport:
         RMSE and R², on the held-out rows.
     held_out : HeldOut
         The same with what the tuned model predicts there, as the study keeps it.
+    cut : tuple of str
+        What time cut off: ``"trials"``, ``"untuned default"``, ``"tuned"``.
     """
 
     search: InnaSearchCV
@@ -50,22 +57,26 @@ class TuningReport:
     n_held_out_rows: int
     scores: pd.DataFrame
     held_out: HeldOut
+    cut: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
         record = StudyRecord(self.search.study_)
-        best = record.best_first[0]
+        best = record.best_first[0] if record.best_first else None
         return {
             "study": record.name,
             "task": self.held_out.task,
             "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
             "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
-            "best": {
+            "best": None
+            if best is None
+            else {
                 "trial": best.number,
                 record.metric.name: record.score(best),
                 "settings": dict(best.params),
                 "words": describe_trial(record, best),
             },
+            "cut": list(self.cut),
             "held_out": self.held_out.scores,
             "change": self.held_out.gain,
             "gain": tuning_gain(self.held_out),
@@ -94,8 +105,10 @@ def tune(
     Parameters
     ----------
     problem : Problem
-    n_trials, storage, study_name, resume, timeout, n_jobs, space, callbacks, allow_mismatch
+    n_trials, storage, study_name, resume, n_jobs, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
+    timeout : float, optional
+        Seconds for all of it, the untuned default and the held-out scores too.
     seed : int
         Of the held-out split, the study and the baselines.
     held_out : float
@@ -108,6 +121,7 @@ def tune(
     TableError
         If there are too few rows to hold some out and tune on the rest.
     """
+    began = clock.now()
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     # A worker that joins makes the default estimator itself; another one it could not know.
@@ -115,6 +129,16 @@ def tune(
     if estimator is None:
         estimator = InnaClassifier() if classifier else InnaRegressor()
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
+    X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
+    default = clone(estimator).set_params(random_state=seed)
+    if timeout is not None:
+        # First, as it gives a model whatever comes, and tells how long fits and scores take.
+        own = default.max_time
+        default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
+        before_scores = clock.now()
+        score_rows(default, X_held, y_held)
+        scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
+        timeout = max(timeout - (clock.now() - began) - scoring, _DEFAULT_SHARE * timeout)
     search = InnaSearchCV(
         estimator,
         space,
@@ -130,25 +154,29 @@ def tune(
     )
     search._study_notes = {} if job is None else job.note()
     search.fit(X, y)
-    default = clone(estimator).set_params(random_state=seed).fit(X, y)
+    if timeout is None:
+        default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
-    X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)
     of_default, before = score_rows(default, X_held, y_held)
     of_tuned, after = score_rows(best, X_held, y_held)
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
     with storage_errors(study._storage):
+        record = StudyRecord(study)
         found = summarize_held_out(
             best,
             X_held,
             y_held,
             scores=scores,
             gain=relative_change(before, after, root=not classifier),
-            trial=study.best_trial.number,
+            trial=record.best_first[0].number if record.best_first else None,
         )
         record_held_out(study, found)
-    return TuningReport(search, len(tuning), len(held), scores, found)
+    fits = {"untuned default": default, "tuned": best}
+    cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
+    cut = ["trials", *cut] if record.cut else cut
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut))
 
 
 def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, Any]:

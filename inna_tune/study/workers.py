@@ -219,6 +219,38 @@ def tell(
     return stored
 
 
+def put_back(study: optuna.Study, worker: Worker, trial: Trial, *, notes: Mapping[str, Any]) -> bool:
+    """Leave a trial unfinished for whoever has time: it waits, under its number and with the settings it has.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    worker : Worker
+    trial : optuna.trial.Trial
+    notes : mapping
+        User attributes of the trial, JSON-able.
+
+    Returns
+    -------
+    bool
+        Whether it was still this worker's.
+    """
+    storage = study._storage
+    with storage_errors(storage):
+        owner = storage.get_trial_system_attrs(trial._trial_id).get(OWNER)
+        own = isinstance(owner, dict) and owner.get("id") == worker.id
+        if own:
+            try:
+                with gathered(study):
+                    for name, note in notes.items():
+                        trial.set_user_attr(name, note)
+                    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+            except UpdateFinishedTrialError:
+                own = False
+    worker.trials.discard(trial._trial_id)
+    return own
+
+
 def _host_folder() -> Path:
     """Return this user's folder of lock files on this host, made if need be."""
     user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()

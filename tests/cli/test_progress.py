@@ -10,7 +10,7 @@ from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.cli.progress import Progress, duration, sparkline
-from inna_tune.study.running import Training
+from inna_tune.study.job import Training
 
 
 def console(*, terminal, encoding="utf-8"):

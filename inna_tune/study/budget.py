@@ -1,0 +1,168 @@
+"""A search's seconds: what of them its trials may take, so that the fit that follows has its time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol, Self
+
+from inna_tune.engine import clock
+
+# The fit has at most this share of the whole: settings that nothing was compared for are worth no more time.
+_MOST_KEPT = 0.5
+# Estimates of a fit come from folds that trained beside others; alone it may take longer.
+_MARGIN = 1.25
+# A trial is begun where this share of it fits in, since it may end early, and drawn together are at most half of those
+# that fit, so that an estimate that is too low by half still ends in whole trials.
+_WORTH_BEGINNING, _TOGETHER = 0.7, 0.5
+# A training that should have halted before its present epoch is cut inside it, once this share of what is kept is used up.
+_GRACE = 0.25
+
+
+class Trained(Protocol):
+    """What a `Pace` has to know of a training."""
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+
+    def rows_an_epoch(self) -> int:
+        """Rows that its nets see in an epoch, all of them together."""
+
+
+class OutOfTimeError(Exception):
+    """The budget is too small for trials."""
+
+
+@dataclass
+class Budget:
+    """Seconds for trials and for the fit of the best settings.
+
+    Parameters
+    ----------
+    ends : float
+        When all has to be done, by `inna_tune.engine.clock`.
+    fit_rows : int
+        Rows that the fit sees in an epoch, those of all its members; 0 where none follows.
+    fit_epochs : int
+        Epochs that the fit takes at most.
+
+    Attributes
+    ----------
+    begun : float
+    overhead : float
+        Seconds that the fit takes beside training, such as encoding.
+    """
+
+    ends: float
+    fit_rows: int = 0
+    fit_epochs: int = 1
+    overhead: float = 0.0
+    begun: float = field(default_factory=clock.now)
+    _seconds: float = 0.0
+    _rows: int = 0
+    _trial_seconds: list[float] = field(default_factory=list)
+    _best: tuple[float, float] | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the end of all."""
+        return self.ends - clock.now()
+
+    def with_left(self, seconds: float) -> Self:
+        """The same budget by the clock of another process, where so much is left."""
+        ends = clock.now() + seconds
+        return replace(self, ends=ends, begun=ends - (self.ends - self.begun))
+
+    @property
+    def kept(self) -> float:
+        """Seconds that trials must leave to the fit, by what is known so far."""
+        if not self.fit_rows:
+            return 0.0
+        most = _MOST_KEPT * (self.ends - self.begun)
+        if not self._rows:
+            return most
+        epochs = self.fit_epochs if self._best is None else self._best[1]
+        return min(most, _MARGIN * (self._seconds / self._rows * self.fit_rows * epochs + self.overhead))
+
+    @property
+    def trials_end(self) -> float:
+        """When trials have to be done, by the clock."""
+        return self.ends - self.kept
+
+    @property
+    def cut_at(self) -> float:
+        """When an epoch that takes longer than expected is broken off."""
+        return self.trials_end + _GRACE * self.kept
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the trials' time is up."""
+        return clock.now() >= self.trials_end
+
+    def note_training(self, seconds: float, rows: int) -> None:
+        """Learn from a training how long nets take to see rows."""
+        self._seconds += seconds
+        self._rows += rows
+
+    def note_trials(self, seconds: float, number: int) -> None:
+        """Learn how long trials took that trained together."""
+        self._trial_seconds += [seconds / number] * number
+
+    def note_score(self, score: float, epochs: float) -> None:
+        """Learn how many epochs the best settings so far took."""
+        if self._best is None or score > self._best[0]:
+            self._best = score, epochs
+
+    def trials_to_draw(self, most: int) -> int:
+        """How many trials to train together now: as many as surely end in time; 0 where not even one would."""
+        if self.is_late:
+            return 0
+        if not self._trial_seconds:
+            return 1
+        recent = self._trial_seconds[-max(8, most) :]
+        fit_in = (self.trials_end - clock.now()) / max(sum(recent) / len(recent), 1e-9)
+        if fit_in < _WORTH_BEGINNING:
+            return 0
+        return int(max(1, min(most, _TOGETHER * fit_in)))
+
+    def check_preparation(self, done: int, steps: int) -> None:
+        """Raise OutOfTimeError where encoding the folds, ``done`` of ``steps`` so far, would take half of the time."""
+        spent = clock.now() - self.begun
+        if done and spent / done * steps > _MOST_KEPT * (self.ends - self.begun):
+            raise OutOfTimeError
+        self.overhead = spent / max(done, 1)
+
+
+class Pace:
+    """Asked between the epochs of a training whether it halts: because it is told to, or since the next would end too late.
+
+    Parameters
+    ----------
+    training : Trained
+    budget : Budget or None
+    stop : callable
+        Says whether to halt for another reason.
+    """
+
+    def __init__(self, training: Trained, budget: Budget | None, stop: Callable[[], bool]) -> None:
+        self._training, self._budget, self._stop = training, budget, stop
+        self._began: tuple[float, int, int] | None = None
+        self._last = 0.0
+        self.is_out_of_time = False
+
+    def __call__(self) -> bool:
+        self.note()
+        if self._budget is not None and clock.now() + self._last > self._budget.trials_end:
+            self.is_out_of_time = True
+        self._began = clock.now(), self._training.epoch, self._training.rows_an_epoch()
+        return self.is_out_of_time or self._stop()
+
+    def note(self) -> None:
+        """Take in the epoch that has ended, if one has."""
+        if self._began is None:
+            return
+        began, epoch, rows = self._began
+        if self._training.epoch > epoch:
+            self._last = clock.now() - began
+            if self._budget is not None:
+                self._budget.note_training(self._last, rows)
+        self._began = None
