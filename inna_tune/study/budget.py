@@ -70,7 +70,9 @@ class Budget:
     def with_left(self, seconds: float) -> Self:
         """The same budget by the clock of another process, where so much is left."""
         ends = clock.now() + seconds
-        return replace(self, ends=ends, begun=ends - (self.ends - self.begun))
+        return replace(
+            self, ends=ends, begun=ends - (self.ends - self.begun), _trial_seconds=list(self._trial_seconds)
+        )
 
     @property
     def kept(self) -> float:

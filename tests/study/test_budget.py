@@ -1,0 +1,236 @@
+"""A budget of time: kept, with a model at its end, whole trials where they fit, and nothing of it lost."""
+
+import itertools
+import math
+import time
+import warnings
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+from sklearn.datasets import make_classification
+from sklearn.exceptions import ConvergenceWarning
+
+from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.engine import clock
+from inna_tune.study.attributes import CUT
+from inna_tune.study.budget import Budget, OutOfTimeError
+from inna_tune.study.record import StudyRecord
+from inna_tune.study.tables import make_problem
+from inna_tune.study.tuning import tune
+
+X, Y = make_classification(180, 5, random_state=0)
+NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, batch_size=32, patience=100)
+
+
+class HeldClock:
+    """Goes on by a tick whenever it is looked at: training looks once a batch."""
+
+    def __init__(self, tick):
+        self.tick, self.time = tick, 1000.0
+
+    def now(self):
+        self.time += self.tick
+        return self.time
+
+
+@pytest.fixture
+def hold(monkeypatch):
+    def hold(tick):
+        held = HeldClock(tick)
+        monkeypatch.setattr(clock, "now", held.now)
+        return held
+
+    return hold
+
+
+def search(**changes):
+    settings = {"n_trials": 12, "cv": 3, "random_state": 0, "pruner": optuna.pruners.NopPruner()}
+    return InnaSearchCV(NET, **(settings | changes))
+
+
+@pytest.mark.parametrize("timeout", [0.5, 2, 5, 10, 20, 60, 200])
+def test_any_budget_is_kept_and_returns_a_model(hold, timeout):
+    held = hold(0.1)
+    before = held.time
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = search(timeout=timeout).fit(X, Y)
+    assert held.time - before <= 1.1 * timeout + 2
+    assert np.isfinite(found.predict_proba(X)).all()
+    assert found.best_estimator_.max_time is None
+    assert not any(t.state == TrialState.RUNNING for t in found.study_.trials)
+    assert not any(t.state == TrialState.PRUNED for t in found.study_.trials)
+
+
+def test_more_time_gives_more_whole_trials_and_few_are_begun_in_vain(hold):
+    whole = []
+    for timeout in (20, 40, 80):
+        hold(0.1)
+        trials = search(timeout=timeout, n_trials=64).fit(X, Y).study_.trials
+        whole.append(sum(t.state == TrialState.COMPLETE for t in trials))
+        assert sum(CUT in t.user_attrs for t in trials) <= max(1, whole[-1] / 4)
+    assert 1 <= whole[0] < whole[1] < whole[2]
+
+
+def test_a_budget_below_one_epoch_gives_the_untuned_fit_with_a_warning(hold):
+    hold(1.0)
+    with pytest.warns(ConvergenceWarning, match="timeout=2: the time was up before any trial had a score"):
+        found = search(timeout=2).fit(X, Y)
+    assert found.best_params_ == {}
+    assert math.isnan(found.best_score_)
+    assert found.best_index_ == -1
+    assert found.best_estimator_.get_params()["lr"] == NET.lr
+    assert len(found.cv_results_["params"]) == 0
+    with pytest.raises(ValueError, match="give it more time"):
+        search(timeout=2, refit=False).fit(X, Y)
+
+
+def test_settings_that_all_fail_are_an_error_under_a_budget_too(hold):
+    hold(0.01)
+
+    def no_score(model, X, y):
+        raise RuntimeError("no score today")
+
+    with pytest.raises(ValueError, match="no score today"):
+        search(timeout=100, scoring=no_score, n_trials=2).fit(X, Y)
+
+
+def cut_search(hold, **changes):
+    """A search of which one trial is cut off."""
+    hold(0.1)
+    found = search(timeout=9, **changes).fit(X, Y)
+    [number] = [t.number for t in found.study_.trials if CUT in t.user_attrs]
+    return found, found.study_.trials[number]
+
+
+def test_a_cut_trial_waits_with_what_it_reached(hold):
+    found, cut = cut_search(hold)
+    assert cut.state == TrialState.WAITING  # which no sampler takes for a finished one
+    reached = cut.user_attrs[CUT]
+    assert reached["value"] == pytest.approx(np.mean(reached["scores"]))
+    assert len(reached["scores"]) == 3
+    assert 1 <= reached["epochs"] < 8
+    record = StudyRecord(found.study_)
+    assert cut.number in [t.number for t in record.cut]
+    assert cut.number not in [t.number for t in record.complete]
+    row = list(found.cv_results_["number"]).index(cut.number)
+    assert found.cv_results_["state"][row] == "CUT"
+    assert found.cv_results_["mean_test_score"][row] == reached["value"]
+    assert found.best_score_ == np.nanmax(found.cv_results_["mean_test_score"])
+    assert found.best_params_ == found.cv_results_["params"][found.best_index_]
+
+
+@pytest.mark.parametrize("population", [1, 4])
+def test_a_resumed_study_finishes_what_was_cut_and_is_the_study_that_would_have_been(
+    hold, monkeypatch, tmp_path, population
+):
+    def run(name, **changes):
+        where = {"storage": f"sqlite:///{tmp_path}/{name}.db", "study_name": "s", "resume": True}
+        return search(n_trials=4, population=population, refit=False, **where, **changes).fit(X, Y).study_
+
+    straight = run("straight")
+    hold(0.1)
+    for timeout in (4, 4, 4):
+        broken = run("broken", timeout=timeout)
+    assert any(CUT in t.user_attrs for t in broken.trials)
+    assert any((tmp_path / "broken.db.checkpoints").iterdir())
+    monkeypatch.undo()
+    finished = run("broken")
+    for one, other in zip(straight.trials, finished.trials, strict=True):
+        assert (one.number, one.params, one.value) == (other.number, other.params, other.value)
+        assert one.intermediate_values == other.intermediate_values
+        assert other.state == TrialState.COMPLETE
+        assert one.user_attrs["epochs"] == other.user_attrs["epochs"]
+
+
+def test_a_fit_that_time_cuts_comes_to_rest_by_then(hold):
+    hold(0.1)
+    net = InnaClassifier(
+        hidden_layer_sizes=(4,), max_epochs=1000, batch_size=32, random_state=0, patience=1000
+    )
+    history = net.set_params(max_time=20).fit(X, Y).history_
+    assert 5 < history["epoch"].max() < 1000
+    assert history["lr"].iloc[-1] < 0.2 * history["lr"].iloc[0]
+    # With time enough nothing changes.
+    long = net.set_params(max_epochs=10, max_time=1e9).fit(X, Y).history_.drop(columns="seconds")
+    free = net.set_params(max_epochs=10, max_time=None).fit(X, Y).history_.drop(columns="seconds")
+    assert long.equals(free)
+
+
+def test_tune_has_its_default_and_its_scores_within_the_budget(hold, tmp_path):
+    held = hold(0.1)
+    before = held.time
+    frame = pd.DataFrame(X).add_prefix("x").assign(y=Y)
+    report = tune(
+        make_problem(frame, "y"),
+        n_trials=100,
+        storage=f"sqlite:///{tmp_path}/s.db",
+        study_name="s",
+        timeout=30,
+        estimator=NET,
+    )
+    assert held.time - before <= 1.1 * 30 + 2
+    summary = report.summary()
+    assert set(report.scores.index) == {"baseline", "untuned default", "tuned"}
+    assert np.isfinite(report.scores.to_numpy()).all()
+    assert set(summary["cut"]) <= {"trials", "untuned default", "tuned"}
+
+
+# ---------------------------------------------------------------------- the books alone
+
+seconds = st.floats(1e-3, 1e4)
+
+
+@given(
+    whole=seconds,
+    spent=st.floats(0, 1),
+    rows=st.integers(0, 10**6),
+    epochs=st.integers(1, 1000),
+    trained=st.lists(st.tuples(seconds, st.integers(1, 10**7)), max_size=4),
+    trials=st.lists(st.tuples(seconds, st.integers(1, 16)), max_size=4),
+    most=st.integers(1, 64),
+)
+def test_what_is_kept_and_drawn_is_within_reason(whole, spent, rows, epochs, trained, trials, most):
+    now = time.monotonic()
+    ends = now + whole * (1 - spent)
+    budget = Budget(ends, fit_rows=rows, fit_epochs=epochs, begun=ends - whole)
+    for each in trained:
+        budget.note_training(*each)
+    for each in trials:
+        budget.note_trials(*each)
+    assert 0 <= budget.kept <= whole / 2 * (1 + 1e-6)
+    assert budget.trials_end <= budget.cut_at <= ends
+    drawn = budget.trials_to_draw(most)
+    assert 0 <= drawn <= most
+    if trials and drawn > 1:
+        mean = sum(s for s, _ in trials) / sum(n for _, n in trials)
+        assert drawn * mean <= whole or sum(n for _, n in trials) > most  # only the recent ones count
+
+
+def test_the_fit_is_estimated_from_what_the_best_trial_took():
+    budget = Budget(time.monotonic() + 1000, fit_rows=500, fit_epochs=100)
+    assert budget.kept == pytest.approx(500, rel=0.01)  # nothing is known: half
+    budget.note_training(2.0, 2000)
+    assert budget.kept == pytest.approx(1.25 * 1e-3 * 500 * 100)
+    budget.note_score(-0.3, 20)
+    budget.note_score(-0.5, 90)
+    assert budget.kept == pytest.approx(1.25 * 1e-3 * 500 * 20)
+    assert Budget(time.monotonic() + 1000).kept == 0  # no fit follows
+
+
+def test_folds_that_take_too_long_to_encode_are_given_up(hold):
+    held = hold(0.0)
+    budget = Budget(held.time + 10)
+    for fold in range(6):
+        budget.check_preparation(fold, 6)
+        held.time += 0.8
+    budget = Budget(held.time + 10)
+    with pytest.raises(OutOfTimeError):
+        for fold in itertools.count():
+            budget.check_preparation(fold, 6)
+            held.time += 1.0
