@@ -23,8 +23,7 @@ _STEPS = ("lr", "alpha", "beta")
 
 def curvature_of(folded: FoldedTable, estimator: InnaEstimator, seed: int) -> float:
     """Curvature of the loss at an estimator's initial weights, on the first fold."""
-    plain = clone(estimator).set_params(**dict.fromkeys(_STEPS, "auto"))
-    return float(_first_member(folded, plain, seed, Method()).curvature)
+    return _measured(folded, estimator, seed, Method())["curvature"]
 
 
 def space_at(
@@ -82,8 +81,10 @@ def untuned(
     """
     said = estimator.get_params()
     if any(said[name] == "auto" for name in _STEPS if name in space):
-        population = _first_member(folded, estimator, seed, estimator._method())
-        said |= {name: float(getattr(population, name)) for name in _STEPS}
+        # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
+        method = Method() if estimator.optimizer == "inna" else estimator._method()
+        found_out = _measured(folded, estimator, seed, method)
+        said |= {name: found_out[name] for name in _STEPS if said[name] == "auto"}
     if said["decay_power"] is None:
         said["decay_power"] = DEFAULT_POWER.get(said["decay"])
     found: dict[str, Any] = {}
@@ -139,14 +140,19 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
     study.set_user_attr(PORTFOLIO, len(settings))
 
 
-def _first_member(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> Population:
-    seeded = clone(estimator).set_params(random_state=seed)
-    return Population(
-        folded.net_for(seeded),
-        folded.tensors,
-        [folded.members(seeded)[0]],
-        seeded._loss,
-        batch_size=seeded.batch_size,
-        horizon=seeded.max_epochs,
-        method=method,
-    )
+def _measured(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> dict[str, float]:
+    """Curvature and automatic steps at an estimator's initial weights, on the first fold; measured once a table."""
+    seeded = clone(estimator).set_params(random_state=seed, **dict.fromkeys(_STEPS, "auto"))
+    key = (seed, repr(method), seeded._population_key())
+    if key not in folded.measured:
+        population = Population(
+            folded.net_for(seeded),
+            folded.tensors,
+            [folded.members(seeded)[0]],
+            seeded._loss,
+            batch_size=seeded.batch_size,
+            horizon=seeded.max_epochs,
+            method=method,
+        )
+        folded.measured[key] = {n: float(getattr(population, n)) for n in ("curvature", *_STEPS)}
+    return folded.measured[key]

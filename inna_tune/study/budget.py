@@ -56,7 +56,7 @@ class Budget:
     fit_rows: int = 0
     fit_epochs: int = 1
     overhead: float = 0.0
-    begun: float = field(default_factory=clock.now)
+    begun: float = field(default_factory=lambda: clock.now())
     _seconds: float = 0.0
     _rows: int = 0
     _trial_seconds: list[float] = field(default_factory=list)

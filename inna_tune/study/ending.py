@@ -17,7 +17,8 @@ from inna_tune.study.budget import Budget
 from inna_tune.study.record import StudyRecord, value_of
 from inna_tune.study.results import collect_results
 
-_LEAST = 0.05  # share of the budget that the fit has at least, whatever went before it
+# What the fit has at least, whatever went before it: a share of the budget, and seconds.
+_LEAST_SHARE, _LEAST = 0.05, 0.5
 
 
 def finish(search: Any, frame: pd.DataFrame, y: Any, weight: Any, budget: Budget | None) -> None:
@@ -65,7 +66,7 @@ def _refitted(
         model.random_state = search.random_state if best is None else best.user_attrs.get("seed")
     own = model.max_time
     if budget is not None:
-        left = max(budget.left, _LEAST * search.timeout)
+        left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
         model.max_time = left if own is None else min(own, left)
     model.fit(frame, y, sample_weight=weight)
     return model.set_params(max_time=own)

@@ -85,6 +85,8 @@ class FoldedTable:
         Of the nets.
     tensors : TableTensors
         All folds' rows; narrower folds are filled up with zeros, section by section.
+    measured : dict
+        What has been found out of the table and takes time, such as the curvature.
     """
 
     def __init__(
@@ -153,6 +155,7 @@ class FoldedTable:
         self.tensors: TableTensors = everything.tensors(first._torch_device())
         self.out_features = first._out_features
         self._nets: dict[Hashable, Net] = {}
+        self.measured: dict[Hashable, dict[str, float]] = {}
 
     @cached_property
     def digest(self) -> str:

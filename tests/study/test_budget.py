@@ -1,6 +1,5 @@
 """A budget of time: kept, with a model at its end, whole trials where they fit, and nothing of it lost."""
 
-import itertools
 import math
 import time
 import warnings
@@ -230,7 +229,7 @@ def test_folds_that_take_too_long_to_encode_are_given_up(hold):
         budget.check_preparation(fold, 6)
         held.time += 0.8
     budget = Budget(held.time + 10)
+    budget.check_preparation(0, 6)
+    held.time += 1.0
     with pytest.raises(OutOfTimeError):
-        for fold in itertools.count():
-            budget.check_preparation(fold, 6)
-            held.time += 1.0
+        budget.check_preparation(1, 6)
