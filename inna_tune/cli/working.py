@@ -5,7 +5,6 @@ from typing import Annotated
 import typer
 
 from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, one_line_errors, out, print_json
-from inna_tune.cli.progress import Progress
 
 
 @app.command()
@@ -25,6 +24,7 @@ def worker(
     Example: [bold]inna-tune worker churn churn.csv --storage postgresql+psycopg://me@server/studies[/bold]
     """
     with one_line_errors():
+        from inna_tune.cli.progress import Progress
         from inna_tune.study.joining import join, read_job
         from inna_tune.study.overview import find_progress
         from inna_tune.study.tables import make_problem, read_table
