@@ -16,7 +16,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.schedules import DEFAULT_POWER
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.attributes import FINGERPRINT, PORTFOLIO
-from inna_tune.study.evaluation import FoldedTable
+from inna_tune.study.folding import FoldedTable
 
 _STEPS = ("lr", "alpha", "beta")
 
@@ -141,10 +141,13 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
 
 def _first_member(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> Population:
     seeded = clone(estimator).set_params(random_state=seed)
+    table = folded.encoded_for(seeded)
+    stack = table.stacks(seeded)[0]
+    _, members = next(table.members(seeded, stack))
     return Population(
-        folded.net_for(seeded),
-        folded.tensors,
-        [folded.members(seeded)[0]],
+        stack.net_for(seeded),
+        stack.tensors,
+        members[:1],
         seeded._loss,
         batch_size=seeded.batch_size,
         horizon=seeded.max_epochs,

@@ -1,29 +1,26 @@
 """Trials are drawn in cohorts, train as one population, report at rungs, and are told."""
 
-import hashlib
 import logging
-import math
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import optuna
-import torch
 from optuna.trial import Trial, TrialState
 from sklearn.base import clone
 
-from inna_tune import __version__
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import SearchSpace
 from inna_tune.study.attributes import REASON
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
+from inna_tune.study.candidates import Candidate, identity_of, shared_time
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 from inna_tune.study.claims import OWNER
-from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.stopping import Stopped
@@ -70,33 +67,6 @@ _WORTH_KEEPING = 1.0
 _WAIT = 0.2  # seconds between looks at what other workers still run
 
 
-@dataclass
-class _Candidate:
-    """A trial, the estimator with its settings, and how far it is.
-
-    ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place in it, while it trains.
-    """
-
-    trial: Trial
-    estimator: InnaEstimator
-    notes: dict[str, Any] = field(default_factory=dict)
-    identity: str = ""
-    saved: Checkpoint | None = None
-    saved_epoch: int = 0
-    reports: dict[int, float] = field(default_factory=dict)
-    place: tuple[Cohort, int] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Spent in earlier lives."""
-        return 0.0 if self.saved is None else self.saved.seconds
-
-    @property
-    def where(self) -> tuple[Cohort, int]:
-        assert self.place is not None
-        return self.place
-
-
 @dataclass(frozen=True)
 class Job:
     """What the trials of a study are, the same for all its workers.
@@ -131,12 +101,12 @@ class Job:
     log_level: int
 
 
-class _CallbackError(Exception):
-    """A callback raised."""
+class _EndingError(Exception):
+    """What ends the search: a callback raised, or a trial where ``error_score="raise"``."""
 
-    def __init__(self, of_callback: Exception) -> None:
-        super().__init__(of_callback)
-        self.of_callback = of_callback
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class TrialRunner:
@@ -190,8 +160,8 @@ class TrialRunner:
                     if not self._others_run():
                         break
                     time.sleep(_WAIT)
-        except _CallbackError as error:
-            raise error.of_callback from None
+        except _EndingError as error:
+            raise error.reason from None
         finally:
             self._clean()
 
@@ -223,7 +193,7 @@ class TrialRunner:
         int
             How many there were; 0 where the study has its ``n_trials``.
         """
-        candidates: list[_Candidate] = []
+        candidates: list[Candidate] = []
         drawn, limit = 0, n_trials
         while drawn < size:
             self._check_stop()
@@ -236,9 +206,9 @@ class TrialRunner:
             candidate = self._prepare(trial)
             if candidate is not None:
                 candidates.append(candidate)
-        alike: dict[Any, list[_Candidate]] = defaultdict(list)
+        alike: dict[Any, list[Candidate]] = defaultdict(list)
         for candidate in candidates:
-            alike[candidate.estimator._population_key()].append(candidate)
+            alike[candidate.kind].append(candidate)
         # Sorted, so that the order does not depend on which trials were told before an interruption.
         for key in sorted(alike):
             self._run(alike[key])
@@ -246,7 +216,7 @@ class TrialRunner:
 
     # ------------------------------------------------------------------ before and after training
 
-    def _prepare(self, trial: Trial) -> _Candidate | None:
+    def _prepare(self, trial: Trial) -> Candidate | None:
         """The estimator of a trial; None, and the trial told, where its settings make no sense."""
         try:
             with gathered(self.study):
@@ -256,27 +226,23 @@ class TrialRunner:
                 words = np.random.SeedSequence([self.job.seed, trial.number]).generate_state(1)
                 estimator.random_state = int(words[0])
             estimator._check_parameters()
+            table = self.job.folded.encoded_for(estimator)
         except Exception as error:
             self._fail(trial, error)
             return None
-        candidate = _Candidate(trial, estimator)
+        candidate = Candidate(trial, estimator, table)
         if isinstance(estimator.random_state, (int, np.integer)):
             candidate.notes["seed"] = int(estimator.random_state)
         if self.checkpoints.are_kept:
             self._take_up(candidate)
         return candidate
 
-    def _take_up(self, candidate: _Candidate) -> None:
+    def _take_up(self, candidate: Candidate) -> None:
         """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
-        folded, estimator, trial = self.job.folded, candidate.estimator, candidate.trial
-        candidate.identity = _identity(folded, estimator)
-        net = folded.net_for(estimator)
-        saved = self.checkpoints.load(
-            trial.number,
-            candidate.identity,
-            [math.prod(shape) for shape in net.parameter_shapes.values()],
-            estimator.n_members * len(folded.folds),
-        )
+        trial = candidate.trial
+        candidate.identity = identity_of(candidate)
+        sizes = candidate.table.tensor_sizes(candidate.estimator)
+        saved = self.checkpoints.load(trial.number, candidate.identity, sizes)
         if saved is None:
             return
         candidate.saved, candidate.saved_epoch, candidate.reports = saved, saved.epoch, dict(saved.reports)
@@ -288,11 +254,12 @@ class TrialRunner:
                 storage.set_trial_system_attr(trial._trial_id, name, note)
         logger.log(self.job.log_level, "trial %d goes on from epoch %d", trial.number, saved.epoch)
 
-    def _begin_anew(self, candidate: _Candidate) -> None:
+    def _begin_anew(self, candidate: Candidate) -> None:
         self.checkpoints.remove(candidate.trial.number)
+        candidate.spent = candidate.seconds
         candidate.saved, candidate.saved_epoch, candidate.reports = None, 0, {}
 
-    def _save(self, candidate: _Candidate, seconds: float) -> None:
+    def _save(self, candidate: Candidate) -> None:
         """Write the checkpoint of a trial that still trains."""
         cohort, place = candidate.where
         if (
@@ -305,7 +272,7 @@ class TrialRunner:
         checkpoint = Checkpoint(
             identity=candidate.identity,
             epoch=cohort.epoch,
-            seconds=candidate.seconds + seconds,
+            seconds=candidate.seconds,
             reports=candidate.reports,
             notes={name: note for name, note in notes.items() if name != OWNER},
             members=cohort.progress(place),
@@ -313,12 +280,14 @@ class TrialRunner:
         if self.checkpoints.save(candidate.trial.number, checkpoint):
             candidate.saved_epoch = cohort.epoch
 
-    def _fail(self, trial: Trial, error: Exception) -> None:
+    def _fail(self, trial: Trial, error: Exception, notes: dict[str, Any] | None = None) -> None:
         if self.job.error_score == "raise":
             tell(self.study, self.worker, trial, state=TrialState.FAIL)
-            raise error
-        logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
-        self._tell(trial, TrialState.FAIL, None, {REASON: f"{type(error).__name__}: {error}"})
+            raise _EndingError(error)
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        reason = f"{type(error).__name__}: {error}{where}"
+        logger.warning("trial %d failed: %s", trial.number, reason)
+        self._tell(trial, TrialState.FAIL, None, {**(notes or {}), REASON: reason})
 
     def _tell(self, trial: Trial, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
         stored = tell(self.study, self.worker, trial, value, state, notes=notes)
@@ -331,7 +300,7 @@ class TrialRunner:
         try:
             call_back(self.callbacks, self.study, trial._trial_id)
         except Exception as error:
-            raise _CallbackError(error) from error
+            raise _EndingError(error) from error
 
     def _announce(self, training: Training) -> None:
         for callback in self.callbacks:
@@ -340,17 +309,17 @@ class TrialRunner:
                 try:
                     tell_of(self.study, training)
                 except Exception as error:
-                    raise _CallbackError(error) from error
+                    raise _EndingError(error) from error
 
     # ------------------------------------------------------------------ training
 
-    def _run(self, group: Sequence[_Candidate]) -> None:
+    def _run(self, group: Sequence[Candidate]) -> None:
         """Train and tell trials that stack."""
         told: set[int] = set()
         try:
             self._train(group, told)
-        except _CallbackError:
-            raise  # no trial is to blame
+        except _EndingError:
+            raise
         except Exception as error:
             left = [c for c in group if c.trial.number not in told]
             if not left:
@@ -371,46 +340,59 @@ class TrialRunner:
             for candidate in left:
                 self._run([candidate])
 
-    def _cohorts(self, group: Sequence[_Candidate]) -> list[Cohort]:
+    def _cohorts(self, group: Sequence[Candidate]) -> list[Cohort]:
         """The trials of a group as populations, one for each epoch that trials go on from."""
-        by_epoch: dict[int, list[_Candidate]] = defaultdict(list)
+        by_epoch: dict[int, list[Candidate]] = defaultdict(list)
         for candidate in group:
             by_epoch[0 if candidate.saved is None else candidate.saved.epoch].append(candidate)
         cohorts = []
         for epoch in sorted(by_epoch):
             alike = by_epoch[epoch]
             progress = [c.saved.members for c in alike if c.saved is not None]
-            cohort = Cohort(self.job.folded, [c.estimator for c in alike], progress or None)
+            with shared_time(alike):
+                cohort = Cohort(alike[0].table, [c.estimator for c in alike], progress or None)
             for place, candidate in enumerate(alike):
                 candidate.place = cohort, place
             cohorts.append(cohort)
         return cohorts
 
-    def _train(self, group: Sequence[_Candidate], told: set[int]) -> None:
+    def _train(self, group: Sequence[Candidate], told: set[int]) -> None:
         """Train the trials of a group from rung to rung; ``told`` receives their numbers as they are told."""
-        began = kept = time.monotonic()
+        kept = time.monotonic()
         deadline = self._deadline(group)
         cohorts = self._cohorts(group)
         open_ = {c.trial.number: c for c in sorted(group, key=lambda c: c.trial.number)}
 
-        def seconds() -> float:
-            return (time.monotonic() - began) / len(group)
+        def blame(number: int, error: Exception) -> None:
+            candidate = open_.pop(number)
+            told.add(number)
+            cohort, place = candidate.where
+            cohort.drop([place])
+            candidate.notes["seconds"] = round(candidate.seconds, 4)
+            self._fail(candidate.trial, error, candidate.notes)
 
         def finish(number: int, reason: str | None = None) -> None:
-            candidate = open_.pop(number)
-            candidate.notes["seconds"] = round(candidate.seconds + seconds(), 4)
-            state, value = self._outcome(candidate, reason)
+            candidate = open_[number]
+            try:
+                with candidate.timed():
+                    state, value = self._outcome(candidate, reason)
+            except Exception as error:
+                blame(number, error)
+                return
+            del open_[number]
+            candidate.notes["seconds"] = round(candidate.seconds, 4)
             self._tell(candidate.trial, state, value, candidate.notes)
             told.add(number)
 
         def advance(epoch: int | None) -> None:
             for cohort in cohorts:
-                cohort.run(epoch, deadline=deadline, stop=self.stop)
+                with shared_time([c for c in open_.values() if c.where[0] is cohort]):
+                    cohort.run(epoch, deadline=deadline, stop=self.stop)
             if self.stop():
                 for number, candidate in list(open_.items()):
                     cohort, place = candidate.where
                     if cohort.is_active(place):
-                        self._save(candidate, seconds())
+                        self._save(candidate)
                     else:
                         finish(number)
                 raise Stopped
@@ -420,7 +402,7 @@ class TrialRunner:
         def announce(until: int) -> None:
             running = tuple(n for n, c in open_.items() if c.where[0].is_active(c.where[1]))
             if running:
-                n_members = sum(len(cohort.training.active) for cohort in cohorts)
+                n_members = sum(cohort.n_active for cohort in cohorts)
                 self._announce(Training(running, n_members, reached, until, epochs))
 
         for rung in rungs(epochs):
@@ -436,7 +418,14 @@ class TrialRunner:
                 if cohort.diverged(place) or not cohort.is_active(place):
                     finish(number)
                     continue
-                score = float(np.mean(cohort.scores(place, self.job.scorer, final=False)))
+                try:
+                    with candidate.timed():
+                        scores = cohort.scores(place, self.job.scorer, final=False)
+                        cohort.check(place, self.job.scorer, scores)
+                except Exception as error:
+                    blame(number, error)
+                    continue
+                score = float(np.mean(scores))
                 candidate.trial.report(score, rung)
                 candidate.reports[rung] = score
                 # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
@@ -446,14 +435,14 @@ class TrialRunner:
                     finish(number, f"pruned at epoch {rung}")
             if time.monotonic() - kept > _WORTH_KEEPING:
                 for candidate in open_.values():
-                    self._save(candidate, seconds())
+                    self._save(candidate)
                 kept = time.monotonic()
         announce(epochs)
         advance(None)
         for number in list(open_):
             finish(number)
 
-    def _deadline(self, group: Sequence[_Candidate]) -> float | None:
+    def _deadline(self, group: Sequence[Candidate]) -> float | None:
         """When training has to end: that of the study, or that of the trials, who share their times (``max_time``)."""
         each = group[0].estimator.max_time
         if each is None:
@@ -465,7 +454,7 @@ class TrialRunner:
         view: Any = EarlierTrials(self.study, trial.number)
         return bool(self.study.pruner.prune(view, self.study._storage.get_trial(trial._trial_id)))
 
-    def _outcome(self, candidate: _Candidate, reason: str | None) -> tuple[TrialState, float | None]:
+    def _outcome(self, candidate: Candidate, reason: str | None) -> tuple[TrialState, float | None]:
         """State and value of a trial that has ended; what is worth knowing goes into its notes."""
         (cohort, place), notes = candidate.where, candidate.notes
         state = TrialState.COMPLETE if reason is None else TrialState.PRUNED
@@ -479,6 +468,7 @@ class TrialRunner:
                 # As `fit` does, a trial whose own time is up keeps the best it has.
                 notes["max_time"] = candidate.estimator.max_time
         scores = cohort.scores(place, self.job.scorer)
+        cohort.check(place, self.job.scorer, scores)
         if np.isfinite(scores).all():
             notes["scores"] = scores
         else:
@@ -487,10 +477,3 @@ class TrialRunner:
         if reason is not None:
             notes[REASON] = reason
         return state, float(np.mean(scores)) if state == TrialState.COMPLETE else None
-
-
-def _identity(folded: FoldedTable, estimator: InnaEstimator) -> str:
-    """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
-    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
-    content = [__version__, torch.__version__, folded.digest, type(estimator).__name__, settings]
-    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

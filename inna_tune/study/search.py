@@ -26,8 +26,8 @@ from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.attributes import CURVATURE, POPULATION, REASON, SEED, SETTINGS
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
+from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.frames import trials_frame
 from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
@@ -38,6 +38,7 @@ from inna_tune.study.running import Job
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.targets import read_target
 from inna_tune.study.workers import resume_summary
 
 logger = logging.getLogger(__name__)
@@ -231,8 +232,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         frame = as_frame(self, X, reset=True)
         check_consistent_length(frame, y)
-        labels = y if hasattr(y, "iloc") else np.asarray(y)
         classifier = is_classifier(self.estimator)
+        labels = read_target(y, classifier=classifier)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
@@ -246,7 +247,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         )
         splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
         self.n_splits_ = len(splits)
-        folded = FoldedTable(self.estimator, frame, labels, routed.weight, splits, routed.score)
+        folded = FoldedTable(self.estimator, sliceable(X, frame), labels, routed.weight, splits, routed.score)
         n_workers = joblib.effective_n_jobs(self.n_jobs)
         storage = open_storage(self.storage)
         if n_workers == 1:
