@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
+from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
@@ -45,21 +46,15 @@ _FLOAT64_ROWS = 256
 _MIN_PATIENCE_STEPS = 90
 
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
-_RETRIES = 3
+RETRIES = 3
 
 
 class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class InnaEstimator(StationarityMixin, OptimizerOptions):
+class InnaEstimator(StationarityMixin, SharingMixin, OptimizerOptions):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
-
-    # What members of one population may differ in; all else they share.
-    _member_parameters = frozenset(
-        {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout", "label_smoothing"}
-        | {"early_stopping", "patience", "validation_fraction", "random_state"}
-    )
 
     encoder_: TableEncoder
     weights_: Tensor
@@ -181,6 +176,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         states = self._states if self.warm_start and hasattr(self, "weights_") else None
         if states is None:
             table = self._encode_for_fit(X, y, sample_weight)
+            self.net_ = self._own_net()
         else:
             table = self._encode_more(X, y, sample_weight)
         seed, *member_seeds = self._seeds()
@@ -202,21 +198,27 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        for _ in range(_RETRIES if self.lr == "auto" and states is None else 0):
-            if any(r.stop_reason != "diverged" for r in results):
+        for _ in range(RETRIES if states is None else 0):
+            retried = self._retried(members, results)
+            if not retried:
                 break
             warnings.warn(
                 f"The automatic step size lr={results[0].lr:.4g} diverged; trying a quarter of it.",
                 ConvergenceWarning,
                 stacklevel=2,
             )
-            members = [
-                replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta)
-                for m, r in zip(members, results, strict=True)
-            ]
+            members = retried
             results = self._train(tensors, members, deadline)
         self._take_results(results)
         return self
+
+    def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
+        """What to train instead where an automatic step size let all members diverge; else nothing."""
+        if self.lr != "auto" or any(r.stop_reason != "diverged" for r in results):
+            return []
+        return [
+            replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta) for m, r in zip(members, results, strict=True)
+        ]
 
     def _train(
         self, table: TableTensors, members: Sequence[Member], deadline: float | None
@@ -243,6 +245,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
             table = self._encode_more(X, y, sample_weight)
         else:
             table = self._encode_for_fit(X, y, sample_weight, in_parts=True)
+            self.net_ = self._own_net()
         rows = np.arange(len(table.target), dtype=np.int64)
         _, *member_seeds = self._seeds()
         starts: list[MemberState | None] = list(self._states) if goes_on else [None] * self.n_members
@@ -304,7 +307,6 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        self.net_ = self._build_net(self.encoder_.sections, self.encoder_.categories_, self._out_features)
         return EncodedTable(x, target, self._with_class_weights(target, weight))
 
     @property
@@ -371,6 +373,10 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
             activation=self.activation,
         )
 
+    def _own_net(self) -> Net:
+        """The net for the table that was encoded."""
+        return self._build_net(self.encoder_.sections, self.encoder_.categories_, self._out_features)
+
     def _method(self) -> Method:
         return Method(
             optimizer=self.optimizer,
@@ -409,15 +415,9 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
             progress=progress,
         )
 
-    def _population_key(self) -> Hashable:
-        """Estimators of one class whose keys are equal can train as one population."""
-        shared = {k: v for k, v in self.get_params().items() if k not in self._member_parameters}
-        return tuple((name, repr(value)) for name, value in sorted(shared.items()))
-
     def _take_results(self, results: Sequence[MemberResult]) -> None:
         """Keep the members that got somewhere."""
-        good = [r for r in results if r.weights is not None]
-        if not good:
+        if not any(r.weights is not None for r in results):
             r = results[0]
             raise DivergenceError(
                 f"Training diverged in the first epoch with lr={r.lr:.4g}, alpha={r.alpha:.4g}, beta={r.beta:.4g}. "
@@ -429,6 +429,10 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
                 ConvergenceWarning,
                 stacklevel=3,
             )
+        self._keep([r for r in results if r.weights is not None])
+
+    def _keep(self, good: Sequence[MemberResult]) -> None:
+        """Become what is fitted by members that have weights."""
         self.weights_ = torch.stack([r.weights for r in good if r.weights is not None])
         self.members_ = [
             {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.layers import ACTIVATIONS, Activation, MemberLinear
-from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, NumericEmbedding
+from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, PREFIX, NumericEmbedding
 
 _BLOCKS = ("plain", "residual")
 
@@ -284,6 +284,30 @@ class TabularNet:
                 "Give at most as many of each."
             )
         return numeric, others
+
+    def used_entries(self, used_features: tuple[int, int]) -> Tensor:
+        """Which entries of the flat vector of weights are those of a net without the padding, in the same order.
+
+        Parameters
+        ----------
+        used_features : tuple of two int
+            As for `initialize`.
+
+        Returns
+        -------
+        Tensor of bool, shape [n]
+        """
+        numeric, others = self._check_used(used_features)
+        first = torch.cat(self._used_inputs(numeric, others))
+        parts = []
+        for name, shape in self.parameter_shapes.items():
+            mask = torch.ones(shape, dtype=torch.bool)
+            if name.startswith(f"{PREFIX}."):
+                mask[numeric:] = False
+            elif name == f"{self.layers[0].name}.weight":
+                mask[~first] = False
+            parts.append(mask.reshape(-1))
+        return torch.cat(parts)
 
     def inputs(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """What the first layer reads, [P, B, width]."""

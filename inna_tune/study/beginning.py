@@ -16,7 +16,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.schedules import DEFAULT_POWER
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.attributes import FINGERPRINT, PORTFOLIO
-from inna_tune.study.evaluation import FoldedTable
+from inna_tune.study.folding import FoldedTable
 
 _STEPS = ("lr", "alpha", "beta")
 
@@ -143,16 +143,19 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
 def _measured(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> dict[str, float]:
     """Curvature and automatic steps at an estimator's initial weights, on the first fold; measured once a table."""
     seeded = clone(estimator).set_params(random_state=seed, **dict.fromkeys(_STEPS, "auto"))
+    table = folded.encoded_for(seeded)
     key = (seed, repr(method), seeded._population_key())
-    if key not in folded.measured:
+    if key not in table.measured:
+        stack = table.stacks(seeded)[0]
+        _, members = next(table.members(seeded, stack))
         population = Population(
-            folded.net_for(seeded),
-            folded.tensors,
-            [folded.members(seeded)[0]],
+            stack.net_for(seeded),
+            stack.tensors,
+            members[:1],
             seeded._loss,
             batch_size=seeded.batch_size,
             horizon=seeded.max_epochs,
             method=method,
         )
-        folded.measured[key] = {n: float(getattr(population, n)) for n in ("curvature", *_STEPS)}
-    return folded.measured[key]
+        table.measured[key] = {n: float(getattr(population, n)) for n in ("curvature", *_STEPS)}
+    return table.measured[key]

@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inna_tune import __version__
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
 from inna_tune.estimators.formats import Tensors
@@ -135,7 +134,7 @@ class Checkpoints:
             return False
         return True
 
-    def load(self, number: int, identity: str, sizes: Sequence[int], n_members: int) -> Checkpoint | None:
+    def load(self, number: int, identity: str, sizes: Sequence[Sequence[int]]) -> Checkpoint | None:
         """Read a trial's checkpoint.
 
         Parameters
@@ -143,10 +142,8 @@ class Checkpoints:
         number : int
         identity : str
             That the checkpoint must have.
-        sizes : sequence of int
-            Numbers in each tensor of the net.
-        n_members : int
-            Members of the trial.
+        sizes : sequence of sequences of int
+            Numbers in each tensor of the net, of each member of the trial.
 
         Returns
         -------
@@ -166,8 +163,6 @@ class Checkpoints:
             if content["identity"] != identity:
                 raise ValueError("it is of other data or settings")
             found = _from_plain(content, tensors, sizes)
-            if len(found.members) != n_members:
-                raise ValueError(f"it has {len(found.members)} members, not {n_members}")
         except Exception as error:  # whatever is in the file
             logger.warning("trial %d begins anew, its checkpoint is of no use: %s", number, error)
             self.remove(number)
@@ -270,12 +265,14 @@ def _scalar(value: Any) -> Any:
     raise TypeError(f"the optimizer keeps a {type(value).__name__}, which a checkpoint can't hold")
 
 
-def _from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[int]) -> Checkpoint:
+def _from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[Sequence[int]]) -> Checkpoint:
+    if len(content["members"]) != len(sizes):
+        raise ValueError(f"it has {len(content['members'])} members, not {len(sizes)}")
     members = [
         _member(
-            plain, {n.split(".", 1)[1]: t for n, t in tensors.items() if n.split(".", 1)[0] == str(i)}, sizes
+            plain, {n.split(".", 1)[1]: t for n, t in tensors.items() if n.split(".", 1)[0] == str(i)}, own
         )
-        for i, plain in enumerate(content["members"])
+        for i, (plain, own) in enumerate(zip(content["members"], sizes, strict=True))
     ]
     notes = content["notes"]
     if not isinstance(notes, dict) or any(name.startswith("inna_tune:") for name in notes):
@@ -348,18 +345,3 @@ def _sized(weights: Tensor | None, size: int) -> Tensor | None:
 
 def _listed(own: Tensors, kind: str) -> list[Tensor]:
     return [own[f"{kind}.{k}"] for k in range(sum(name.startswith(f"{kind}.") for name in own))]
-
-
-def identity_of(table_digest: str, estimator: Any) -> str:
-    """Of all that determines a trial's training, so that no checkpoint goes on with anything else.
-
-    Parameters
-    ----------
-    table_digest : str
-        Of what the training sees of the table.
-    estimator : InnaEstimator
-        With the trial's settings.
-    """
-    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
-    content = [__version__, torch.__version__, table_digest, type(estimator).__name__, settings]
-    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

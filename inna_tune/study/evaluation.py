@@ -1,217 +1,74 @@
 """Scores of settings on the folds: all folds of all trials in hand train as one population."""
 
-import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import zip_longest
-from typing import Any, cast
+import copy
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone
 from torch import Tensor
 
-from inna_tune.engine import Member, MemberProgress, TableTensors, outputs
+from inna_tune.engine import Member, MemberProgress, MemberResult, Training, outputs
 from inna_tune.engine.width import torch_threads
-from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.columns import Matrix
-from inna_tune.estimators.encoded import EncodedTable
-from inna_tune.estimators.splitting import Rows
-from inna_tune.nets import Net
-from inna_tune.study.routing import of_rows
-from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, Scorer, quick_loss, rung_score
+from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.base import RETRIES, InnaEstimator
+from inna_tune.nets import TabularNet
+from inna_tune.study.folding import Fold, FoldedTable, FoldStack
+from inna_tune.study.scoring import (
+    PredictedClassifier,
+    Scorer,
+    UndefinedScoreError,
+    as_number,
+    describe_scorer,
+    quick_loss,
+    rung_score,
+    sees_predictions_only,
+)
+
+_NAMED = 5  # folds that a message names
 
 
-@dataclass(frozen=True)
-class Fold:
-    """One fold, encoded from its own training rows only.
+@dataclass
+class _Cell:
+    """One trial on one fold: its members, and the training they are in."""
 
-    Attributes
-    ----------
-    estimator : InnaEstimator
-        Holds the encoder and the target's scale that were fitted on the training rows.
-    encoded : EncodedTable
-        The training rows.
-    train_start, test_start, test_end : int
-        Where the training rows, and the test rows, begin in the table of all folds, and where the latter end.
-    X_test, y_test, score_params
-        What the scorer sees.
-    """
+    stack: FoldStack
+    members: list[Member]
+    training: Training
+    places: range
+    retries: int = 0
 
-    estimator: InnaEstimator
-    encoded: EncodedTable
-    train_start: int
-    test_start: int
-    test_end: int
-    X_test: pd.DataFrame
-    y_test: Any
-    score_params: dict[str, Any]
+    @property
+    def results(self) -> list[MemberResult]:
+        found = self.training.results
+        return [found[place] for place in self.places]
 
-    @cached_property
-    def test_target(self) -> npt.NDArray[Any]:
-        """Targets of the test rows as `rung_score` takes them: places of the classes, or values."""
-        target = np.asarray(self.y_test)
-        classes = getattr(self.estimator, "classes_", None)
-        return target.astype(np.float64) if classes is None else np.searchsorted(classes, target)
-
-
-class FoldedTable:
-    """A table, encoded once for every fold and laid one below the other.
-
-    Parameters
-    ----------
-    estimator : InnaEstimator
-        Unfitted; every fold gets a clone.
-    X : DataFrame
-    y : array or Series of shape [n_samples]
-    sample_weight : ndarray of shape [n_samples] or None
-    splits : sequence of (train, test) index arrays
-    score_params : dict, optional
-        What the scorer gets beside rows and labels, such as weights.
-    before_fold : callable, optional
-        Called with the number of each fold before it is encoded; what it raises comes out.
-
-    Attributes
-    ----------
-    folds : list of Fold
-    sections : tuple of three int
-        Widths of the sections of a table that is wide enough for every fold: numbers, other floats, codes.
-    categories : tuple of int
-        Numbers of codes that are enough for every fold.
-    out_features : int
-        Of the nets.
-    tensors : TableTensors
-        All folds' rows; narrower folds are filled up with zeros, section by section.
-    measured : dict
-        What has been found out of the table and takes time, such as the curvature.
-    """
-
-    def __init__(
-        self,
-        estimator: InnaEstimator,
-        X: pd.DataFrame,
-        y: Any,
-        sample_weight: Any,
-        splits: Sequence[tuple[Rows, Rows]],
-        score_params: dict[str, Any] | None = None,
-        *,
-        before_fold: Callable[[int], None] | None = None,
-    ) -> None:
-        classes = np.unique(y) if is_classifier(estimator) else None
-        labels = y.to_numpy() if hasattr(y, "to_numpy") else np.asarray(y)
-        parts: list[Matrix] = []
-        targets: list[npt.NDArray[Any]] = []
-        weights: list[npt.NDArray[np.float64]] = []
-        self.folds: list[Fold] = []
-        start = 0
-        for number, (train, test) in enumerate(splits):
-            if before_fold is not None:
-                before_fold(number)
-            template = cast("InnaEstimator", clone(estimator))
-            weight = None if sample_weight is None else sample_weight[train]
-            encoded = template._encode_for_fit(X.iloc[train], labels[train], weight)
-            if classes is not None:
-                # A fold may lack a rare class; its nets still have an output for it, so that the folds stack.
-                encoded.target = np.searchsorted(classes, cast("Any", template).classes_)[encoded.target]
-                cast("Any", template).classes_ = classes
-            x_test = template.encoder_.encode(X.iloc[test], encoded.x.dtype.type)
-            n_train, n_test = len(encoded.x), len(x_test)
-            self.folds.append(
-                Fold(
-                    template,
-                    encoded,
-                    start,
-                    start + n_train,
-                    start + n_train + n_test,
-                    X.iloc[test],
-                    labels[test],
-                    of_rows(score_params or {}, test, len(X)),
-                )
-            )
-            parts += [encoded.x, x_test]
-            targets += [encoded.target, np.zeros((n_test, *encoded.target.shape[1:]), encoded.target.dtype)]
-            weights += [np.ones(n_train) if encoded.weight is None else encoded.weight, np.ones(n_test)]
-            start += n_train + n_test
-        first = self.folds[0].estimator
-        own = [fold.estimator.encoder_.sections for fold in self.folds]
-        self.sections = (max(s[0] for s in own), max(s[1] for s in own), max(s[2] for s in own))
-        coded = [fold.estimator.encoder_.categories_ for fold in self.folds]
-        self.categories = tuple(max(codes) for codes in zip_longest(*coded, fillvalue=1))
-        # float64 where every fold, fitted alone, would train in it; else one type that serves all.
-        dtype = np.float64 if all(f.encoded.x.dtype == np.float64 for f in self.folds) else np.float32
-        x: Matrix = np.zeros((start, sum(self.sections)), dtype=dtype)
-        begins = np.cumsum([0, *self.sections])
-        row = 0
-        for part, widths in zip(parts, (w for w in own for _ in ("training", "test")), strict=True):
-            ends = np.cumsum(widths)
-            for begin, end, width in zip(begins, ends, widths, strict=False):
-                x[row : row + len(part), begin : begin + width] = part[:, end - width : end]
-            row += len(part)
-        weighted = any(f.encoded.weight is not None for f in self.folds)
-        everything = EncodedTable(x, np.concatenate(targets), np.concatenate(weights) if weighted else None)
-        self.tensors: TableTensors = everything.tensors(first._torch_device())
-        self.out_features = first._out_features
-        self._nets: dict[Hashable, Net] = {}
-        self.measured: dict[Hashable, dict[str, float]] = {}
-
-    @cached_property
-    def digest(self) -> str:
-        """Of all that training sees of the table: other rows, folds, weights or encoders give another one."""
-        found = hashlib.blake2b(digest_size=16)
-        for tensor in (self.tensors.x, self.tensors.target, self.tensors.weight):
-            if tensor is not None:
-                found.update(f"{tensor.dtype} {list(tensor.shape)}".encode())
-                found.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        places = [(f.train_start, f.test_start, f.test_end) for f in self.folds]
-        found.update(repr((places, self.sections, self.categories, self.out_features)).encode())
-        return found.hexdigest()
-
-    def test_rows(self, fold: int) -> Tensor:
-        """Encoded test rows of a fold, a view [n_test, in_features]."""
-        place = self.folds[fold]
-        return self.tensors.x[place.test_start : place.test_end]
-
-    def net_for(self, estimator: InnaEstimator) -> Net:
-        """The net of a trial's settings, the same one for trials whose nets are alike."""
-        key = estimator._population_key()
-        if key not in self._nets:
-            self._nets[key] = estimator._build_net(self.sections, self.categories, self.out_features)
-        return self._nets[key]
-
-    def members(self, estimator: InnaEstimator) -> list[Member]:
-        """The members that train one trial: fold by fold, ``n_members`` each.
-
-        They are those that ``estimator.fit`` would train on each fold.
-        """
-        members = []
-        for fold in self.folds:
-            seed, *member_seeds = estimator._seeds()
-            train, validation = estimator._split(fold.encoded.target, fold.encoded.weight, seed)
-            for member_seed in member_seeds:
-                members.append(
-                    estimator._member(
-                        train + fold.train_start,
-                        validation + fold.train_start,
-                        member_seed,
-                        used_features=fold.estimator.encoder_.sections[:2],
-                    )
-                )
-        return members
+    @property
+    def weights(self) -> list[Tensor]:
+        """Best weights so far of the members that have any."""
+        found = [self.training.best_weights(place) for place in self.places]
+        return [w for w in found if w is not None]
 
 
 class Cohort:
-    """Trials that train together; they share architecture, batch size and epochs.
+    """Trials that train together; they share architecture, batch size, epochs, and how tables are encoded.
 
     Parameters
     ----------
     table : FoldedTable
+        Encoded for these estimators, see `FoldedTable.encoded_for`.
     estimators : sequence of InnaEstimator
         One a trial, with its settings and a whole number as ``random_state``.
     progress : sequence of lists of MemberProgress, optional
         What `progress` gave for each trial, to go on with their training.
+
+    Notes
+    -----
+    Folds whose nets differ in shape, such as those that lack a class, train in turns, epoch by epoch.
     """
 
     def __init__(
@@ -220,26 +77,52 @@ class Cohort:
         estimators: Sequence[InnaEstimator],
         progress: Sequence[Sequence[MemberProgress]] | None = None,
     ) -> None:
-        self.table = table
-        self.n_members = estimators[0].n_members
-        self._per_trial = self.n_members * len(table.folds)
-        members = [m for e in estimators for m in table.members(e)]
+        self.table, self._estimators = table, list(estimators)
+        self._cells: dict[tuple[int, int], _Cell] = {}
+        self._trainings: list[Training] = []
+        n_members = estimators[0].n_members
+        for stack in table.stacks(estimators[0]):
+            wanted = [
+                (t, k, members) for t, e in enumerate(estimators) for k, members in table.members(e, stack)
+            ]
+            known = None
+            if progress is not None:
+                known = [p for t, k, _ in wanted for p in progress[t][k * n_members : (k + 1) * n_members]]
+            training = self._train(stack, [members for *_, members in wanted], known)
+            for i, (t, k, members) in enumerate(wanted):
+                places = range(i * n_members, (i + 1) * n_members)
+                self._cells[t, k] = _Cell(stack, members, training, places)
+
+    def _train(
+        self,
+        stack: FoldStack,
+        members: Iterable[Sequence[Member]],
+        progress: Sequence[MemberProgress] | None = None,
+    ) -> Training:
+        estimator = self._estimators[0]
         # Stacked, even where there is but one, so that a trial's scores do not depend on its company in one bit.
-        self.training = estimators[0]._training(
-            table.tensors,
-            members,
-            table.net_for(estimators[0]),
+        training = estimator._training(
+            stack.tensors,
+            [m for own in members for m in own],
+            stack.net_for(estimator),
             stacked=True,
-            progress=None if progress is None else [p for trial in progress for p in trial],
+            progress=progress,
         )
+        self._trainings.append(training)
+        return training
+
+    def _of(self, trial: int) -> list[_Cell]:
+        return [self._cells[trial, k] for k in range(len(self.table.folds))]
 
     @property
     def epoch(self) -> int:
         """Epochs done by those that still train."""
-        return self.training.epoch
+        return min((t.epoch for t in self._trainings if t.active), default=self._trainings[0].max_epochs)
 
-    def _members(self, trial: int) -> range:
-        return range(trial * self._per_trial, (trial + 1) * self._per_trial)
+    @property
+    def n_active(self) -> int:
+        """Members that still train."""
+        return sum(len(training.active) for training in self._trainings)
 
     def run(
         self,
@@ -249,67 +132,173 @@ class Cohort:
         stop: Callable[[], bool] | None = None,
     ) -> None:
         """Train up to an epoch (all to their ends by default), a deadline, or until ``stop`` says so."""
-        self.training.run(until_epoch, deadline=deadline, stop=stop)
+        last = self._trainings[0].max_epochs
+        until = last if until_epoch is None else min(until_epoch, last)
+        while True:
+            # In turns, so that a deadline or a stop finds all equally far.
+            while (behind := [t for t in self._trainings if t.active and t.epoch < until]) and not (
+                stop is not None and stop()
+            ):
+                epoch = min(t.epoch for t in behind) + 1
+                for training in behind:
+                    training.run(epoch, deadline=deadline)
+            if behind or not self._retry():
+                return
+
+    def _retry(self) -> bool:
+        """As `fit` does, let those whose automatic step size diverged begin anew with a quarter of it."""
+        found: dict[int, list[tuple[_Cell, list[Member]]]] = {}
+        for (trial, _), cell in self._cells.items():
+            if cell.retries < RETRIES:
+                members = self._estimators[trial]._retried(cell.members, cell.results)
+                if members:
+                    found.setdefault(id(cell.stack), []).append((cell, members))
+        for cells in found.values():
+            training = self._train(cells[0][0].stack, [members for _, members in cells])
+            start = 0
+            for cell, members in cells:
+                cell.members, cell.training, cell.retries = members, training, cell.retries + 1
+                cell.places = range(start, start + len(members))
+                start += len(members)
+        return bool(found)
 
     def rows_an_epoch(self) -> int:
         """Rows that the nets which still train see in an epoch, all of them together."""
-        members = self.training.members
-        return sum(len(members[m].train_rows) for m in self.training.active)
+        return sum(len(t.members[m].train_rows) for t in self._trainings for m in t.active)
 
     def progress(self, trial: int) -> list[MemberProgress]:
-        """How far the members of a trial are."""
-        return [self.training.progress(m) for m in self._members(trial)]
+        """How far the members of a trial are, fold by fold."""
+        return [cell.training.progress(place) for cell in self._of(trial) for place in cell.places]
 
     def is_active(self, trial: int) -> bool:
         """Whether any member of the trial still trains."""
-        active = set(self.training.active)
-        return any(m in active for m in self._members(trial))
+        return any(not set(cell.places).isdisjoint(cell.training.active) for cell in self._of(trial))
 
     def drop(self, trials: Iterable[int]) -> None:
         """Take trials out."""
-        self.training.drop(m for t in trials for m in self._members(t))
+        for trial in trials:
+            for cell in self._of(trial):
+                cell.training.drop(cell.places)
+                cell.retries = RETRIES
+
+    def results(self, trial: int) -> list[MemberResult]:
+        """The members' results, fold by fold."""
+        return [result for cell in self._of(trial) for result in cell.results]
 
     def diverged(self, trial: int) -> bool:
         """Whether some fold of the trial has no member with finite weights, and so no score."""
-        return any(all(w is None for w in weights) for weights in self._fold_weights(trial))
+        return any(not cell.weights for cell in self._of(trial))
 
-    def _fold_weights(self, trial: int) -> list[list[Tensor | None]]:
-        weights = [self.training.best_weights(m) for m in self._members(trial)]
-        return [weights[i : i + self.n_members] for i in range(0, len(weights), self.n_members)]
+    # ------------------------------------------------------------------ scores
 
     def scores(self, trial: int, scorer: Scorer, *, final: bool = True) -> list[float]:
         """Score of every fold's test rows with the best weights so far; higher is better, NaN where there are none.
 
         ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung.
         """
-        found = []
-        for k, (fold, weights) in enumerate(zip(self.table.folds, self._fold_weights(trial), strict=True)):
-            finite = [w for w in weights if w is not None]
-            if not finite:
-                found.append(float("nan"))
-                continue
-            stacked = torch.stack(finite)
-            # NOTE: a copy, since products round by how the memory is aligned, and a part of a table begins anywhere.
-            rows = self.table.test_rows(k).clone()
-            if final:
-                stacked, rows = stacked.double(), rows.double()
-            with torch_threads(self.training.threads):
-                raw = outputs(self.training.net, stacked, rows).double().cpu().numpy()
-            predicted = fold.estimator._from_outputs(raw)
-            kind = None if final else quick_loss(scorer)
-            if kind is not None and set(fold.score_params) <= {"sample_weight"}:
-                found.append(
-                    rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
-                )
-                continue
-            model: Any
-            if hasattr(fold.estimator, "classes_"):
-                model = PredictedClassifier(predicted, fold.estimator.classes_)
-            else:
-                model = PredictedRegressor(predicted)
-            found.append(float(scorer(model, fold.X_test, fold.y_test, **fold.score_params)))
+        return [self._score(trial, k, scorer, final=final) for k in range(len(self.table.folds))]
+
+    def check(self, trial: int, scorer: Scorer, scores: Sequence[float]) -> None:
+        """Refuse scores that are no numbers though there are predictions.
+
+        Raises
+        ------
+        UndefinedScoreError
+            With the scorer and the folds.
+        """
+        bad = [k for k, score in enumerate(scores) if not math.isfinite(score) and self._predicts(trial, k)]
+        if bad:
+            fold, which = self.table.folds[bad[0]], ", ".join(map(str, bad[:_NAMED]))
+            target, n_rows = np.unique(np.asarray(fold.y_test)), len(fold.test_target)
+            what = f"{n_rows} test row{'s' * (n_rows > 1)}"
+            if len(target) == 1 and n_rows > 1:
+                what += f", all of target {target.tolist()[0]!r}"
+            more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+            raise UndefinedScoreError(
+                f"scoring: {describe_scorer(scorer)} gave no number ({scores[bad[0]]}) on fold{'s' * (len(bad) > 1)} "
+                f"{which}{more}; fold {bad[0]} has {what}. Give folds (cv) on which it is defined, or another scoring."
+            )
+
+    def _predicts(self, trial: int, k: int) -> bool:
+        cell = self._cells[trial, k]
+        return bool(cell.weights) and bool(np.isfinite(self._raw(cell, k, exact=True)).all())
+
+    def _raw(self, cell: _Cell, k: int, *, exact: bool) -> npt.NDArray[np.float64]:
+        """Outputs for the test rows of a fold, [members, n_test, out]."""
+        stacked = torch.stack(cell.weights)
+        # NOTE: a copy, since products round by how the memory is aligned, and a part of a table begins anywhere.
+        rows = cell.stack.test_rows(k).clone()
+        if exact:
+            stacked, rows = stacked.double(), rows.double()
+        with torch_threads(cell.training.threads):
+            return np.asarray(outputs(cell.training.net, stacked, rows).double().cpu().numpy())
+
+    def _score(self, trial: int, k: int, scorer: Scorer, *, final: bool) -> float:
+        cell, fold, estimator = self._cells[trial, k], self.table.folds[k], self._estimators[trial]
+        if not cell.weights:
+            return math.nan
+        try:
+            if not sees_predictions_only(scorer):
+                X, y, params = self.table.test_part(k)
+                return as_number(scorer(self.model(trial, k), X, y, **params))
+            raw = self._raw(cell, k, exact=final)
+            if not np.isfinite(raw).all():
+                return math.nan
+            return self._score_predictions(estimator, fold, raw, scorer, final=final)
+        except Exception as error:
+            error.add_note(f"while fold {k} was scored")
+            raise
+
+    def _score_predictions(
+        self, estimator: InnaEstimator, fold: Fold, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
+    ) -> float:
+        """Score by a scorer that asks for nothing but the predictions of the test rows."""
+        kind = quick_loss(scorer)
+        if (
+            kind is not None
+            and not final
+            and type(estimator) in (InnaClassifier, InnaRegressor)
+            and set(fold.score_params) <= {"sample_weight"}
+        ):
+            predicted = self._of_all_classes(fold, fold.estimator._from_outputs(raw))
+            return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
+        model: Any = copy.copy(estimator)
+        model.__dict__.update(fold.fitted, _outputs=lambda X: raw)
+        if kind == "log_loss":
+            # That of all classes, whichever the fold was trained on.
+            known = self._of_all_classes(fold, model.predict_proba(fold.X_test))
+            model = PredictedClassifier(known, self.table.classes)
+        return as_number(scorer(model, fold.X_test, fold.y_test, **fold.score_params))
+
+    def _of_all_classes(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Probabilities with a column for every class; one that the fold was not trained on has none."""
+        own = getattr(fold.estimator, "classes_", None)
+        if self.table.classes is None or own is None or len(own) == len(self.table.classes):
+            return predicted
+        found = np.zeros((len(predicted), len(self.table.classes)), predicted.dtype)
+        found[:, np.searchsorted(self.table.classes, own)] = predicted
         return found
 
-    def results(self, trial: int) -> list[Any]:
-        """The members' results, fold by fold."""
-        return [self.training.results[m] for m in self._members(trial)]
+    def model(self, trial: int, k: int) -> InnaEstimator:
+        """The estimator of a trial as a fit on the training rows of a fold leaves it, with the best weights so far."""
+        cell, fold = self._cells[trial, k], self.table.folds[k]
+        model: InnaEstimator = clone(self._estimators[trial])
+        model.__dict__.update(copy.deepcopy(fold.fitted))
+        net = cell.training.net
+        own = fold.estimator.encoder_.sections
+        weights = [cell.training.best_weights(place) for place in cell.places]
+        if own == cell.stack.sections:
+            model.net_ = net
+        else:
+            model.net_ = model._own_net()
+            assert isinstance(net, TabularNet)
+            used = net.used_entries(own[:2])
+            weights = [None if w is None else w[used.to(w.device)] for w in weights]
+        model._keep(
+            [
+                replace(result, weights=own_weights.clone())
+                for result, own_weights in zip(cell.results, weights, strict=True)
+                if own_weights is not None
+            ]
+        )
+        return model

@@ -1,14 +1,10 @@
-"""What the runner of trials speaks of: the job, a trial in hand, and what trains together."""
+"""What the runner of trials is told, and what it tells: the job, and what trains together."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-from optuna.trial import Trial
+from dataclasses import dataclass
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import SearchSpace
-from inna_tune.study.checkpoints import Checkpoint
-from inna_tune.study.evaluation import Cohort, FoldedTable
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.scoring import Scorer
 
 
@@ -40,33 +36,6 @@ class Training:
             else f"{self.until}, the last"
         )
         return f"{self.members} members of {trials} train: epoch {self.epoch} to {until}"
-
-
-@dataclass
-class Candidate:
-    """A trial, the estimator with its settings, and how far it is.
-
-    ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place in it, while it trains.
-    """
-
-    trial: Trial
-    estimator: InnaEstimator
-    notes: dict[str, Any] = field(default_factory=dict)
-    identity: str = ""
-    saved: Checkpoint | None = None
-    saved_epoch: int = 0
-    reports: dict[int, float] = field(default_factory=dict)
-    place: tuple[Cohort, int] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Spent in earlier lives."""
-        return 0.0 if self.saved is None else self.saved.seconds
-
-    @property
-    def where(self) -> tuple[Cohort, int]:
-        assert self.place is not None
-        return self.place
 
 
 @dataclass(frozen=True)

@@ -49,14 +49,11 @@ def check_search(search: Any) -> None:
         names = search.space.space if isinstance(search.space, Prior) else search.space
         unknown = sorted(set(names) - set(estimator.get_params()))
         if unknown:
+            remedy = ""
+            if estimator.encoder is None and any(name.startswith("encoder__") for name in unknown):
+                remedy = " Those of the encoder it has if it is given one, encoder=TableEncoder()."
             raise ValueError(
-                f"space names parameters that {type(estimator).__name__} does not have: {unknown}."
-            )
-        encoding = sorted(n for n in names if n.split("__")[0] == "encoder")
-        if encoding:
-            raise ValueError(
-                f"space: {encoding[0]!r} changes the encoded table, which all trials of a study share; "
-                "compare encoders by studies of their own."
+                f"space names parameters that {type(estimator).__name__} does not have: {unknown}.{remedy}"
             )
     if isinstance(search.space, SearchSpace) and not isinstance(search.first, str):
         for setting in search.first:

@@ -16,10 +16,11 @@ from inna_tune.engine import clock
 from inna_tune.study.attributes import CUT, REASON
 from inna_tune.study.budget import Budget, Pace
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
-from inna_tune.study.checkpoints import Checkpoint, Checkpoints, identity_of
+from inna_tune.study.candidates import Candidate, identity_of, shared_time
+from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 from inna_tune.study.claims import OWNER
 from inna_tune.study.evaluation import Cohort
-from inna_tune.study.job import Candidate, Job, Training
+from inna_tune.study.job import Job, Training
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.stopping import Stopped
 from inna_tune.study.storage import gathered, storage_errors
@@ -35,12 +36,12 @@ _WORTH_KEEPING = 1.0
 _WAIT = 0.2  # seconds between looks at what other workers still run
 
 
-class _CallbackError(Exception):
-    """A callback raised."""
+class _EndingError(Exception):
+    """What ends the search: a callback raised, or a trial where ``error_score="raise"``."""
 
-    def __init__(self, of_callback: Exception) -> None:
-        super().__init__(of_callback)
-        self.of_callback = of_callback
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class TrialRunner:
@@ -95,8 +96,8 @@ class TrialRunner:
                     if not self._others_run():
                         break
                     time.sleep(_WAIT)
-        except _CallbackError as error:
-            raise error.of_callback from None
+        except _EndingError as error:
+            raise error.reason from None
         finally:
             self._clean()
 
@@ -148,7 +149,7 @@ class TrialRunner:
                 candidates.append(candidate)
         alike: dict[Any, list[Candidate]] = defaultdict(list)
         for candidate in candidates:
-            alike[candidate.estimator._population_key()].append(candidate)
+            alike[candidate.kind].append(candidate)
         # Sorted, so that the order does not depend on which trials were told before an interruption.
         began = clock.now()
         for key in sorted(alike):
@@ -169,10 +170,11 @@ class TrialRunner:
                 words = np.random.SeedSequence([self.job.seed, trial.number]).generate_state(1)
                 estimator.random_state = int(words[0])
             estimator._check_parameters()
+            table = self.job.folded.encoded_for(estimator)
         except Exception as error:
             self._fail(trial, error)
             return None
-        candidate = Candidate(trial, estimator)
+        candidate = Candidate(trial, estimator, table)
         if isinstance(estimator.random_state, (int, np.integer)):
             candidate.notes["seed"] = int(estimator.random_state)
         if self.checkpoints.are_kept:
@@ -181,15 +183,10 @@ class TrialRunner:
 
     def _take_up(self, candidate: Candidate) -> None:
         """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
-        folded, estimator, trial = self.job.folded, candidate.estimator, candidate.trial
-        candidate.identity = identity_of(folded.digest, estimator)
-        net = folded.net_for(estimator)
-        saved = self.checkpoints.load(
-            trial.number,
-            candidate.identity,
-            [math.prod(shape) for shape in net.parameter_shapes.values()],
-            estimator.n_members * len(folded.folds),
-        )
+        trial = candidate.trial
+        candidate.identity = identity_of(candidate)
+        sizes = candidate.table.tensor_sizes(candidate.estimator)
+        saved = self.checkpoints.load(trial.number, candidate.identity, sizes)
         if saved is None:
             return
         candidate.saved, candidate.saved_epoch, candidate.reports = saved, saved.epoch, dict(saved.reports)
@@ -203,9 +200,10 @@ class TrialRunner:
 
     def _begin_anew(self, candidate: Candidate) -> None:
         self.checkpoints.remove(candidate.trial.number)
+        candidate.spent = candidate.seconds
         candidate.saved, candidate.saved_epoch, candidate.reports = None, 0, {}
 
-    def _save(self, candidate: Candidate, seconds: float) -> None:
+    def _save(self, candidate: Candidate) -> None:
         """Write the checkpoint of a trial that still trains."""
         cohort, place = candidate.where
         if (
@@ -218,7 +216,7 @@ class TrialRunner:
         checkpoint = Checkpoint(
             identity=candidate.identity,
             epoch=cohort.epoch,
-            seconds=candidate.seconds + seconds,
+            seconds=candidate.seconds,
             reports=candidate.reports,
             notes={name: note for name, note in notes.items() if name != OWNER},
             members=cohort.progress(place),
@@ -226,12 +224,14 @@ class TrialRunner:
         if self.checkpoints.save(candidate.trial.number, checkpoint):
             candidate.saved_epoch = cohort.epoch
 
-    def _fail(self, trial: Trial, error: Exception) -> None:
+    def _fail(self, trial: Trial, error: Exception, notes: dict[str, Any] | None = None) -> None:
         if self.job.error_score == "raise":
             tell(self.study, self.worker, trial, state=TrialState.FAIL)
-            raise error
-        logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
-        self._tell(trial, TrialState.FAIL, None, {REASON: f"{type(error).__name__}: {error}"})
+            raise _EndingError(error)
+        where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+        reason = f"{type(error).__name__}: {error}{where}"
+        logger.warning("trial %d failed: %s", trial.number, reason)
+        self._tell(trial, TrialState.FAIL, None, {**(notes or {}), REASON: reason})
 
     def _tell(self, trial: Trial, state: TrialState, value: float | None, notes: dict[str, Any]) -> None:
         stored = tell(self.study, self.worker, trial, value, state, notes=notes)
@@ -244,7 +244,7 @@ class TrialRunner:
         try:
             call_back(self.callbacks, self.study, trial._trial_id)
         except Exception as error:
-            raise _CallbackError(error) from error
+            raise _EndingError(error) from error
 
     def _announce(self, training: Training) -> None:
         for callback in self.callbacks:
@@ -253,7 +253,7 @@ class TrialRunner:
                 try:
                     tell_of(self.study, training)
                 except Exception as error:
-                    raise _CallbackError(error) from error
+                    raise _EndingError(error) from error
 
     # ------------------------------------------------------------------ training
 
@@ -262,8 +262,8 @@ class TrialRunner:
         told: set[int] = set()
         try:
             self._train(group, told)
-        except _CallbackError:
-            raise  # no trial is to blame
+        except _EndingError:
+            raise
         except Exception as error:
             left = [c for c in group if c.trial.number not in told]
             if not left:
@@ -293,7 +293,8 @@ class TrialRunner:
         for epoch in sorted(by_epoch):
             alike = by_epoch[epoch]
             progress = [c.saved.members for c in alike if c.saved is not None]
-            cohort = Cohort(self.job.folded, [c.estimator for c in alike], progress or None)
+            with shared_time(alike):
+                cohort = Cohort(alike[0].table, [c.estimator for c in alike], progress or None)
             for place, candidate in enumerate(alike):
                 candidate.place = cohort, place
             cohorts.append(cohort)
@@ -301,35 +302,47 @@ class TrialRunner:
 
     def _train(self, group: Sequence[Candidate], told: set[int]) -> None:
         """Train the trials of a group from rung to rung; ``told`` receives their numbers as they are told."""
-        began = kept = clock.now()
+        kept = clock.now()
         own_end = self._own_end(group)
         for candidate in group:
             candidate.place = None
         if self._is_out_of_time:
             for candidate in group:
-                self._cut(candidate, 0.0)
+                self._cut(candidate)
                 told.add(candidate.trial.number)
             return
         cohorts = self._cohorts(group)
         open_ = {c.trial.number: c for c in sorted(group, key=lambda c: c.trial.number)}
 
-        def seconds() -> float:
-            return (clock.now() - began) / len(group)
+        def blame(number: int, error: Exception) -> None:
+            candidate = open_.pop(number)
+            told.add(number)
+            cohort, place = candidate.where
+            cohort.drop([place])
+            candidate.notes["seconds"] = round(candidate.seconds, 4)
+            self._fail(candidate.trial, error, candidate.notes)
 
         def finish(number: int, reason: str | None = None) -> None:
-            candidate = open_.pop(number)
-            candidate.notes["seconds"] = round(candidate.seconds + seconds(), 4)
-            state, value = self._outcome(candidate, reason)
+            candidate = open_[number]
+            try:
+                with candidate.timed():
+                    state, value = self._outcome(candidate, reason)
+            except Exception as error:
+                blame(number, error)
+                return
+            del open_[number]
+            candidate.notes["seconds"] = round(candidate.seconds, 4)
             self._tell(candidate.trial, state, value, candidate.notes)
             told.add(number)
 
         def advance(epoch: int | None) -> None:
             for cohort in cohorts:
-                self._advance(cohort, epoch, own_end)
+                with shared_time([c for c in open_.values() if c.where[0] is cohort]):
+                    self._advance(cohort, epoch, own_end)
             if self._is_out_of_time:
                 for number, candidate in list(open_.items()):
                     if self._is_cut(candidate, own_end):
-                        self._cut(open_.pop(number), seconds())
+                        self._cut(open_.pop(number))
                         told.add(number)
                     else:
                         finish(number)
@@ -337,7 +350,7 @@ class TrialRunner:
                 for number, candidate in list(open_.items()):
                     cohort, place = candidate.where
                     if cohort.is_active(place):
-                        self._save(candidate, seconds())
+                        self._save(candidate)
                     else:
                         finish(number)
                 raise Stopped
@@ -347,7 +360,7 @@ class TrialRunner:
         def announce(until: int) -> None:
             running = tuple(n for n, c in open_.items() if c.where[0].is_active(c.where[1]))
             if running:
-                n_members = sum(len(cohort.training.active) for cohort in cohorts)
+                n_members = sum(cohort.n_active for cohort in cohorts)
                 self._announce(Training(running, n_members, reached, until, epochs))
 
         for rung in rungs(epochs):
@@ -365,7 +378,14 @@ class TrialRunner:
                 if cohort.diverged(place) or not cohort.is_active(place):
                     finish(number)
                     continue
-                score = float(np.mean(cohort.scores(place, self.job.scorer, final=False)))
+                try:
+                    with candidate.timed():
+                        scores = cohort.scores(place, self.job.scorer, final=False)
+                        cohort.check(place, self.job.scorer, scores)
+                except Exception as error:
+                    blame(number, error)
+                    continue
+                score = float(np.mean(scores))
                 candidate.trial.report(score, rung)
                 candidate.reports[rung] = score
                 # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
@@ -375,7 +395,7 @@ class TrialRunner:
                     finish(number, f"pruned at epoch {rung}")
             if clock.now() - kept > _WORTH_KEEPING:
                 for candidate in open_.values():
-                    self._save(candidate, seconds())
+                    self._save(candidate)
                 kept = clock.now()
         announce(epochs)
         advance(None)
@@ -402,13 +422,15 @@ class TrialRunner:
         by_time = any(r.stop_reason == "time" for r in cohort.results(place))
         return cohort.is_active(place) or (by_time and clock.now() < own_end)
 
-    def _cut(self, candidate: Candidate, seconds: float) -> None:
+    def _cut(self, candidate: Candidate) -> None:
         """Put a trial back for whoever has time for it, with what it has reached."""
         notes: dict[str, Any] = dict(candidate.notes)
         if candidate.place is not None:
             cohort, place = candidate.place
-            self._save(candidate, seconds)
-            scores = cohort.scores(place, self.job.scorer)
+            with candidate.timed():
+                scores = cohort.scores(place, self.job.scorer)
+            self._save(candidate)
+            notes["seconds"] = round(candidate.seconds, 4)
             epochs = max(r.epochs for r in cohort.results(place))
             if np.isfinite(scores).all():
                 notes[CUT] = {"value": float(np.mean(scores)), "scores": scores, "epochs": epochs}
@@ -432,6 +454,7 @@ class TrialRunner:
             # As `fit` does, a trial whose own time is up keeps the best it has.
             notes["max_time"] = candidate.estimator.max_time
         scores = cohort.scores(place, self.job.scorer)
+        cohort.check(place, self.job.scorer, scores)
         if np.isfinite(scores).all():
             notes["scores"] = scores
             if self.budget is not None and state == TrialState.COMPLETE:

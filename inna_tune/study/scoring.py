@@ -1,23 +1,32 @@
 """Scorers applied to predictions that are already there."""
 
+import copy
 import inspect
+import numbers
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
-from sklearn.metrics import check_scoring, log_loss, make_scorer, root_mean_squared_error
+from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, root_mean_squared_error
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from inna_tune.study.routing import routing_is_on
 
 Scorer = Callable[..., float]
 
+_ACCURACY = get_scorer("accuracy")
+
 
 class UnweightedScorerWarning(UserWarning):
     """The scorer has no use for the sample weights that were given: scores count all rows alike."""
+
+
+class UndefinedScoreError(ValueError):
+    """A scorer gave no finite number for predictions that are finite."""
 
 
 def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | None) -> Scorer:
@@ -32,7 +41,8 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
         As in scikit-learn, but None means what the net is trained on: negative log-loss for a classifier, negative root
         mean squared error for a regressor. Accuracy moves in steps of whole rows, too coarse to tell settings apart.
     classes : ndarray, optional
-        All labels, so that a fold may lack one.
+        All labels: where a fold lacks one, the log-loss still is that of all, and a class without training rows has no
+        probability.
 
     Raises
     ------
@@ -55,7 +65,13 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
         raise ValueError(
             f"scoring={scoring!r} must be one scorer, by name or callable: a study has one objective."
         )
-    return cast("Scorer", check_scoring(estimator, scoring))
+    scorer = check_scoring(estimator, scoring)
+    is_log_loss = quick_loss(scorer) == "log_loss" and sees_predictions_only(scorer)
+    if is_log_loss and classes is not None and scorer._kwargs.get("labels") is None:
+        # A copy, since the scorer given is the person's own.
+        scorer = copy.copy(scorer)
+        scorer._kwargs = {**scorer._kwargs, "labels": classes}
+    return cast("Scorer", scorer)
 
 
 def quick_loss(scorer: Scorer) -> str | None:
@@ -63,7 +79,10 @@ def quick_loss(scorer: Scorer) -> str | None:
     function = getattr(scorer, "_score_func", None)
     if getattr(scorer, "_sign", None) != -1 or set(getattr(scorer, "_kwargs", {})) - {"labels"}:
         return None
-    return {log_loss: "log_loss", root_mean_squared_error: "rmse"}.get(function)
+    response = {log_loss: "predict_proba", root_mean_squared_error: "predict"}.get(function)
+    if response is None or getattr(scorer, "_response_method", None) != response:
+        return None
+    return "log_loss" if function is log_loss else "rmse"
 
 
 def rung_score(
@@ -111,6 +130,39 @@ def scorer_name(estimator: Any, scoring: Any) -> str:
     if isinstance(scoring, str):
         return scoring
     return getattr(scoring, "__name__", None) or repr(scoring)
+
+
+def sees_predictions_only(scorer: Scorer) -> bool:
+    """Whether all that a scorer has to do with a model and X is to ask for the predictions of X.
+
+    So do those of scikit-learn and of its ``make_scorer``; a function of one's own, or a class derived from theirs, may do
+    anything with them.
+    """
+    return type(scorer) is type(_ACCURACY)
+
+
+def describe_scorer(scorer: Any) -> str:
+    """What a message calls a scorer."""
+    function = getattr(scorer, "_score_func", scorer)
+    return str(getattr(function, "__name__", None) or repr(function))
+
+
+def as_number(score: Any) -> float:
+    """What a scorer returned as a float.
+
+    Raises
+    ------
+    ValueError
+        If it is no number.
+    """
+    if hasattr(score, "item"):
+        with suppress(ValueError):  # more than one number
+            score = score.item()
+    if not isinstance(score, numbers.Real):
+        raise ValueError(
+            f"scoring must return a number, got {str(score)[:80]} ({type(score).__name__}) instead."
+        )
+    return float(score)
 
 
 class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

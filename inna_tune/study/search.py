@@ -27,8 +27,8 @@ from inna_tune.study.beginning import curvature_of, first_settings, has_begun, s
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.ending import finish
-from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
+from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.frames import trials_frame
 from inna_tune.study.job import Job
 from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
@@ -38,6 +38,7 @@ from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
 from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.targets import read_target
 from inna_tune.study.workers import resume_summary
 
 logger = logging.getLogger(__name__)
@@ -234,8 +235,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         began = clock.now()
         frame = as_frame(self, X, reset=True)
         check_consistent_length(frame, y)
-        labels = y if hasattr(y, "iloc") else np.asarray(y)
         classifier = is_classifier(self.estimator)
+        labels = read_target(y, classifier=classifier)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
@@ -255,7 +256,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         try:
             folded = FoldedTable(
                 self.estimator,
-                frame,
+                sliceable(X, frame),
                 labels,
                 routed.weight,
                 splits,

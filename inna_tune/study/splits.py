@@ -5,22 +5,39 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    TimeSeriesSplit,
+    check_cv,
+)
 
 from inna_tune.estimators.splitting import Rows
+
+# Splitters that cut the rows into parts, of which there can't be more than rows.
+_PARTITIONS = (KFold, StratifiedKFold, GroupKFold, StratifiedGroupKFold, TimeSeriesSplit)
+
+_HELD_OUT = 0.2  # share of a large table
 
 
 def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
     """The folds of ``cv=None``.
 
     The more rows, the less a score depends on which are held out: five folds under 2,000 rows, three under 10,000, one
-    held-out fifth above. Shuffled with a fixed seed, so that a resumed study sees the same folds.
+    held-out fifth above. Each with a share of every class, where there are rows enough of it. Shuffled with a fixed seed,
+    so that a resumed study sees the same folds.
     """
+    counts = np.unique(y, return_counts=True)[1] if classifier else np.zeros(1)
     if n_rows >= 10_000:
-        kind = StratifiedShuffleSplit if classifier else ShuffleSplit
-        return kind(n_splits=1, test_size=0.2, random_state=0)
+        stratified = counts.min() >= 2 and len(counts) <= _HELD_OUT * n_rows
+        kind = StratifiedShuffleSplit if stratified else ShuffleSplit
+        return kind(n_splits=1, test_size=_HELD_OUT, random_state=0)
     n_splits = 5 if n_rows < 2_000 else 3
-    if classifier and np.unique(y, return_counts=True)[1].min() >= n_splits:
+    if classifier and counts.min() >= n_splits:
         return StratifiedKFold(n_splits, shuffle=True, random_state=0)
     return KFold(n_splits, shuffle=True, random_state=0)
 
@@ -33,27 +50,34 @@ def resolve_splits(
     Raises
     ------
     ValueError
-        If there are more folds than rows, a fold has no training or no test rows, or trains on rows it is scored on.
+        If rows are cut into more folds than there are, a fold has no training or no test rows, names rows that there are not,
+        or trains on rows it is scored on.
     """
     splitter = cv
     if splitter is None:
         splitter = default_splitter(y, len(X), classifier=classifier)
     elif not isinstance(splitter, numbers.Integral):
         splitter = splitter if hasattr(splitter, "split") else list(splitter)
-    folds = splitter if isinstance(splitter, numbers.Integral) else getattr(splitter, "n_splits", 0)
-    if isinstance(folds, numbers.Integral) and int(folds) > len(X):
+    folds = splitter if isinstance(splitter, numbers.Integral) else None
+    if isinstance(splitter, _PARTITIONS):
+        folds = splitter.n_splits
+    if folds is not None and int(folds) > len(X):
         raise ValueError(
             f"Cannot have number of splits n_splits={folds} greater than the number of samples: n_samples={len(X)}. "
             "Use fewer folds."
         )
-    splits = [
-        (np.asarray(train), np.asarray(test))
-        for train, test in check_cv(splitter, y, classifier=classifier).split(X, y, **params)
-    ]
+    splits = []
+    for k, (train, test) in enumerate(check_cv(splitter, y, classifier=classifier).split(X, y, **params)):
+        try:
+            splits.append((_numbers(train, len(X)), _numbers(test, len(X))))
+        except IndexError as error:
+            raise ValueError(f"cv: fold {k} does not fit {len(X)} rows: {error}.") from None
+    if not splits:
+        raise ValueError(f"cv={cv!r} gives no folds.")
     for k, (train, test) in enumerate(splits):
         if not len(train) or not len(test):
             raise ValueError(f"cv: fold {k} has no {'test' if len(train) else 'training'} rows.")
-        shared = np.intersect1d(_numbers(train), _numbers(test))
+        shared = np.intersect1d(train, test)
         if len(shared):
             raise ValueError(
                 f"cv: fold {k} trains on {len(shared)} of the rows it is scored on, row {shared[0]} among them; "
@@ -62,5 +86,8 @@ def resolve_splits(
     return splitter, splits
 
 
-def _numbers(rows: Rows) -> Rows:
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
+def _numbers(rows: Any, n_rows: int) -> Rows:
+    """Row numbers, whether given as such, from the end or as a mask."""
+    given = np.asarray(rows)
+    found: Rows = np.arange(n_rows, dtype=np.int64)[given if len(given) else slice(0)]
+    return found

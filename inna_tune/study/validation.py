@@ -1,18 +1,22 @@
 """Cross-validation of an estimator, all folds trained as one population."""
 
 import time
+import warnings
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone, is_classifier
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_consistent_length
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import as_frame, check_weights
-from inna_tune.study.evaluation import Cohort, FoldedTable
-from inna_tune.study.scoring import resolve_scorer, takes_weights
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable, sliceable
+from inna_tune.study.scoring import UndefinedScoreError, resolve_scorer, takes_weights
 from inna_tune.study.splits import resolve_splits
+from inna_tune.study.targets import read_target
 
 
 def cross_validate(
@@ -48,13 +52,15 @@ def cross_validate(
     Returns
     -------
     dict of str to ndarray of shape [n_splits]
-        ``test_score``, higher is better, NaN for a fold whose net diverged in the first epoch; ``fit_time`` and
-        ``score_time`` in seconds, each an equal share of the whole.
+        ``test_score``, higher is better, NaN for a fold whose net diverged in the first epoch, or on which the scorer is not
+        defined (with an UndefinedMetricWarning that names it); ``fit_time`` and ``score_time`` in seconds, each an equal
+        share of the whole.
 
     Raises
     ------
     TypeError, ValueError
-        If the estimator is another's, or a parameter, the table or the folds make no sense.
+        If the estimator is another's, or a parameter, the table or the folds make no sense; where a fold can't be encoded,
+        the message names it.
 
     Examples
     --------
@@ -78,8 +84,8 @@ def cross_validate(
     frame = as_frame(model, X, reset=True)
     weight = check_weights(sample_weight, len(frame))
     check_consistent_length(frame, y)
-    labels = y if hasattr(y, "iloc") else np.asarray(y)
     classifier = is_classifier(model)
+    labels = read_target(y, classifier=classifier)
     clone(model)._fit_target(labels, None)
     _, splits = resolve_splits(
         cv, frame, labels, {} if groups is None else {"groups": groups}, classifier=classifier
@@ -88,11 +94,16 @@ def cross_validate(
     began = time.monotonic()
     # Here the weights come by name, and say so themselves: routing has nothing to decide.
     score_params = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
-    cohort = Cohort(FoldedTable(model, frame, labels, weight, splits, score_params), [model])
+    table = FoldedTable(model, sliceable(X, frame), labels, weight, splits, score_params)
+    cohort = Cohort(table, [model])
     cohort.run()
     trained = time.monotonic()
     scores = cohort.scores(0, scorer)
     ended = time.monotonic()
+    try:
+        cohort.check(0, scorer, scores)
+    except UndefinedScoreError as error:
+        warnings.warn(str(error), UndefinedMetricWarning, stacklevel=2)
     return {
         "fit_time": np.full(len(splits), (trained - began) / len(splits)),
         "score_time": np.full(len(splits), (ended - trained) / len(splits)),

@@ -104,7 +104,7 @@ def test_broken_off_at_any_epoch_and_read_from_a_file_it_is_the_training_that_wo
             break
         saved = replace(saved, epoch=training.epoch)
         assert files.save(number, saved)
-        found = files.load(number, "mine", SIZES, len(members))
+        found = files.load(number, "mine", [SIZES] * len(members))
         assert (found.epoch, found.seconds, found.reports, found.notes) == (
             saved.epoch,
             1.5,
@@ -138,16 +138,16 @@ def test_what_is_not_a_trials_checkpoint_is_not_used_and_removed(files, caplog):
     found, path = files
     content = path.read_bytes()
     loads = {
-        "other data": lambda: found.load(3, "yours", SIZES, 2),
-        "not 4": lambda: found.load(3, "mine", SIZES, 4),
-        "do not fit": lambda: found.load(3, "mine", [7], 2),
+        "other data": lambda: found.load(3, "yours", [SIZES] * 2),
+        "not 4": lambda: found.load(3, "mine", [SIZES] * 4),
+        "do not fit": lambda: found.load(3, "mine", [[7]] * 2),
     }
     for message, load in loads.items():
         path.write_bytes(content)
         assert load() is None
         assert message in caplog.text
         assert not path.exists()
-    assert found.load(3, "mine", SIZES, 2) is None
+    assert found.load(3, "mine", [SIZES] * 2) is None
 
 
 @given(place=st.integers(0, 10**6), change=st.integers(1, 255), cut=st.booleans())
@@ -162,7 +162,7 @@ def test_a_damaged_file_costs_what_it_would_have_saved_and_no_more(study, place,
     place %= len(content)
     content[place] ^= change
     path.write_bytes(content[:place] if cut else content)
-    assert files.load(5, "mine", SIZES, 1) is None
+    assert files.load(5, "mine", [SIZES] * 1) is None
     assert not path.exists()
 
 
@@ -194,7 +194,7 @@ def rewritten(path, **changes):
 def test_a_file_made_by_a_stranger_is_refused(files, changes):
     found, path = files
     rewritten(path, **changes)
-    assert found.load(3, "mine", SIZES, 2) is None
+    assert found.load(3, "mine", [SIZES] * 2) is None
 
 
 @pytest.mark.parametrize("number", ["../../x", "1/../../x", -1, 10**18, None, "0x1", float("nan")])

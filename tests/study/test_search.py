@@ -12,7 +12,6 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, cross_validate
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
-from inna_tune.estimators import TableEncoder
 from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.rungs import rungs
@@ -297,12 +296,10 @@ def test_only_our_estimators():
         InnaSearchCV(LogisticRegression()).fit(*IRIS)
 
 
-def test_a_space_over_the_encoder_is_refused():
-    X, y = IRIS
+def test_a_space_over_the_encoder_needs_one():
     space = SearchSpace({"encoder__numeric": Categorical(("scale", "quantile"))})
-    net = InnaClassifier(encoder=TableEncoder(), max_epochs=2)
-    with pytest.raises(ValueError, match="'encoder__numeric' changes the encoded table"):
-        InnaSearchCV(net, space, n_trials=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"does not have: \['encoder__numeric'\].*encoder=TableEncoder\(\)"):
+        search(space=space).fit(*IRIS)
 
 
 def test_a_learned_prior_and_its_portfolio_serve_another_table(tmp_path):

@@ -1,0 +1,92 @@
+"""A trial in hand: its settings, how far it is, and the seconds it has taken."""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from optuna.trial import Trial
+
+from inna_tune import __version__
+from inna_tune.engine import clock
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.study.checkpoints import Checkpoint
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
+
+
+@dataclass
+class Candidate:
+    """A trial, the estimator with its settings, and how far it is.
+
+    ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place
+    in it, while it trains; ``spent`` are the seconds of this life.
+    """
+
+    trial: Trial
+    estimator: InnaEstimator
+    table: FoldedTable
+    notes: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    saved: Checkpoint | None = None
+    saved_epoch: int = 0
+    reports: dict[int, float] = field(default_factory=dict)
+    place: tuple[Cohort, int] | None = None
+    spent: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Spent on it, in earlier lives too."""
+        return self.spent + (0.0 if self.saved is None else self.saved.seconds)
+
+    @property
+    def kind(self) -> Any:
+        """Trials of one kind train as one population."""
+        return self.estimator._population_key(), self.estimator._may_be_padded
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time within as spent on this trial."""
+        began = clock.now()
+        try:
+            yield
+        finally:
+            self.spent += clock.now() - began
+
+    @property
+    def where(self) -> tuple[Cohort, int]:
+        assert self.place is not None
+        return self.place
+
+
+@contextmanager
+def shared_time(candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Count the time within as spent on trials, by the epochs that each one's members trained, or in equal parts."""
+
+    def epochs() -> list[int]:
+        return [
+            0 if c.place is None else sum(r.epochs for r in c.place[0].results(c.place[1]))
+            for c in candidates
+        ]
+
+    began, before = clock.now(), epochs()
+    try:
+        yield
+    finally:
+        elapsed = clock.now() - began
+        trained = [now - then for now, then in zip(epochs(), before, strict=True)]
+        if not any(trained):
+            trained = [1] * len(candidates)
+        for candidate, own in zip(candidates, trained, strict=True):
+            candidate.spent += elapsed * own / sum(trained)
+
+
+def identity_of(candidate: Candidate) -> str:
+    """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
+    estimator = candidate.estimator
+    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
+    content = [__version__, torch.__version__, candidate.table.digest, type(estimator).__name__, settings]
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

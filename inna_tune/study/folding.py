@@ -1,0 +1,331 @@
+"""A table, cut into folds: each is encoded as `fit` would encode its training rows, and those that can are stacked."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import clone, is_classifier
+from sklearn.utils import _safe_indexing
+from torch import Tensor
+
+from inna_tune.engine import Member, TableTensors
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.columns import Matrix
+from inna_tune.estimators.encoded import EncodedTable
+from inna_tune.estimators.splitting import Rows
+from inna_tune.estimators.tables import as_frame
+from inna_tune.nets import Net
+from inna_tune.study.routing import of_rows
+
+# Encodings of the same table that are kept for later trials, besides the first.
+_KEPT_BYTES = 2**30
+
+
+class FoldError(ValueError):
+    """A fold can't be encoded; the message says which one, and why."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold, encoded from its own training rows only.
+
+    Attributes
+    ----------
+    estimator : InnaEstimator
+        Holds the encoder, the labels and the target's scale that were fitted on the training rows.
+    encoded : EncodedTable
+        The training rows.
+    x_test : ndarray of shape [n_test, n_columns]
+        The test rows.
+    X_test, y_test, score_params
+        What a scorer that is known to change nothing sees.
+    test_target : ndarray
+        Targets of the test rows as `rung_score` takes them: places among all classes, or values.
+    """
+
+    estimator: InnaEstimator
+    encoded: EncodedTable
+    x_test: Matrix
+    X_test: Any
+    y_test: Any
+    score_params: dict[str, Any]
+    test_target: npt.NDArray[Any]
+
+    @cached_property
+    def fitted(self) -> dict[str, Any]:
+        """What encoding has fitted, by name of the attribute."""
+        settings = self.estimator.get_params(deep=False)
+        return {name: value for name, value in vars(self.estimator).items() if name not in settings}
+
+
+class FoldStack:
+    """Folds whose nets are of one shape, laid one below the other in one table.
+
+    Parameters
+    ----------
+    folds : mapping of int to Fold
+        By their numbers.
+
+    Attributes
+    ----------
+    folds : tuple of int
+    sections : tuple of three int
+        Widths of the sections of a table that is wide enough for each: numbers, other floats, codes.
+    categories : tuple of int
+        Numbers of codes.
+    out_features : int
+    tensors : TableTensors
+        All rows; narrower folds are filled up with zeros, section by section.
+    """
+
+    def __init__(self, folds: dict[int, Fold]) -> None:
+        self.folds = tuple(folds)
+        first = next(iter(folds.values()))
+        own = [fold.estimator.encoder_.sections for fold in folds.values()]
+        self.sections = (max(s[0] for s in own), max(s[1] for s in own), max(s[2] for s in own))
+        self.categories = first.estimator.encoder_.categories_
+        self.out_features = first.estimator._out_features
+        n_rows = sum(len(f.encoded.x) + len(f.x_test) for f in folds.values())
+        x: Matrix = np.zeros((n_rows, sum(self.sections)), dtype=first.encoded.x.dtype)
+        begins = np.cumsum([0, *self.sections])
+        self._starts: dict[int, tuple[int, int, int]] = {}
+        targets: list[npt.NDArray[Any]] = []
+        weights: list[npt.NDArray[np.float64]] = []
+        row = 0
+        for (k, fold), widths in zip(folds.items(), own, strict=True):
+            n_train, n_test, target = len(fold.encoded.x), len(fold.x_test), fold.encoded.target
+            self._starts[k] = row, row + n_train, row + n_train + n_test
+            for part in (fold.encoded.x, fold.x_test):
+                for begin, end, width in zip(begins, np.cumsum(widths), widths, strict=False):
+                    x[row : row + len(part), begin : begin + width] = part[:, end - width : end]
+                row += len(part)
+            targets += [target, np.zeros((n_test, *target.shape[1:]), target.dtype)]
+            weight = fold.encoded.weight
+            weights += [np.ones(n_train) if weight is None else weight, np.ones(n_test)]
+        weighted = any(f.encoded.weight is not None for f in folds.values())
+        everything = EncodedTable(x, np.concatenate(targets), np.concatenate(weights) if weighted else None)
+        self.tensors: TableTensors = everything.tensors(first.estimator._torch_device())
+        self._nets: dict[Hashable, Net] = {}
+
+    @property
+    def places(self) -> list[tuple[int, int, int]]:
+        """Where each fold's training rows, and its test rows, begin, and where the latter end."""
+        return list(self._starts.values())
+
+    def train_start(self, fold: int) -> int:
+        """Where the training rows of a fold begin."""
+        return self._starts[fold][0]
+
+    def test_rows(self, fold: int) -> Tensor:
+        """Encoded test rows of a fold, a view [n_test, in_features]."""
+        _, start, end = self._starts[fold]
+        return self.tensors.x[start:end]
+
+    def net_for(self, estimator: InnaEstimator) -> Net:
+        """The net of a trial's settings, the same one for trials whose nets are alike."""
+        key = estimator._population_key()
+        if key not in self._nets:
+            self._nets[key] = estimator._build_net(self.sections, self.categories, self.out_features)
+        return self._nets[key]
+
+
+@dataclass
+class _Tables:
+    """The tables of one data set, by what they were encoded by; those that were not used for longest go first."""
+
+    by_key: OrderedDict[Hashable, "FoldedTable"] = field(default_factory=OrderedDict)
+    lock: Any = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> Any:
+        # Another process encodes for itself what it needs.
+        return _Tables, ()
+
+    def find(self, key: Hashable) -> "FoldedTable | None":
+        with self.lock:
+            if key in self.by_key:
+                self.by_key.move_to_end(key)
+            return self.by_key.get(key)
+
+    def keep(self, key: Hashable, table: "FoldedTable") -> None:
+        with self.lock:
+            self.by_key[key] = table
+            while len(self.by_key) > 1 and sum(t.nbytes for t in self.by_key.values()) > _KEPT_BYTES:
+                self.by_key.popitem(last=False)
+
+
+class FoldedTable:
+    """A table, encoded for every fold as a separate fit on its training rows would.
+
+    Parameters
+    ----------
+    estimator : InnaEstimator
+        Unfitted; every fold gets a clone.
+    X : DataFrame or array of shape [n_samples, n_features]
+    y : array, Series or DataFrame of shape [n_samples] or [n_samples, n_targets]
+    sample_weight : ndarray of shape [n_samples] or None
+    splits : sequence of (train, test) index arrays
+    score_params : dict, optional
+        What the scorer gets beside rows and labels, such as weights.
+    before_fold : callable, optional
+        Called with the number of each fold before it is encoded; what it raises comes out.
+
+    Attributes
+    ----------
+    folds : list of Fold
+    classes : ndarray or None
+        All labels, of which a fold may lack some.
+    measured : dict
+        What has been found out of the table and takes time, such as the curvature.
+
+    Raises
+    ------
+    FoldError
+        If a fold can't be encoded.
+    """
+
+    def __init__(
+        self,
+        estimator: InnaEstimator,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        splits: Sequence[tuple[Rows, Rows]],
+        score_params: dict[str, Any] | None = None,
+        *,
+        before_fold: Callable[[int], None] | None = None,
+    ) -> None:
+        self.key = estimator._encoding_key()
+        self.classes = np.unique(np.asarray(y)) if is_classifier(estimator) else None
+        self._source = X, y, sample_weight, splits, score_params
+        self._n_rows = len(y)
+        self._others = _Tables()
+        self._stacks: dict[bool, list[FoldStack]] = {}
+        self.measured: dict[Hashable, dict[str, float]] = {}
+        self.folds: list[Fold] = []
+        for k in range(len(splits)):
+            if before_fold is not None:
+                before_fold(k)
+            self.folds.append(self._fold(k, estimator))
+
+    def _fold(self, k: int, estimator: InnaEstimator) -> Fold:
+        X, y, sample_weight, splits, _ = self._source
+        train, test = splits[k]
+        template = cast("InnaEstimator", clone(estimator))
+        X_test, y_test, params = self.test_part(k)
+        try:
+            weight = None if sample_weight is None else sample_weight[train]
+            encoded = template._encode_for_fit(_safe_indexing(X, train), _safe_indexing(y, train), weight)
+            x_test = template.encoder_.encode(as_frame(template, X_test, reset=False), encoded.x.dtype.type)
+        except (ValueError, TypeError) as error:
+            raise FoldError(
+                f"fold {k}, of {len(train)} training and {len(test)} test rows: {error}"
+            ) from error
+        target = np.asarray(y_test)
+        target = target.astype(np.float64) if self.classes is None else np.searchsorted(self.classes, target)
+        return Fold(template, encoded, x_test, X_test, y_test, params, target)
+
+    def test_part(self, fold: int) -> tuple[Any, Any, dict[str, Any]]:
+        """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them."""
+        X, y, _, splits, score_params = self._source
+        test = splits[fold][1]
+        return (
+            _safe_indexing(X, test),
+            _safe_indexing(y, test),
+            of_rows(score_params or {}, test, self._n_rows),
+        )
+
+    def encoded_for(self, estimator: InnaEstimator) -> "FoldedTable":
+        """The same rows and folds, encoded for an estimator of other settings; once for all that encode alike.
+
+        Raises
+        ------
+        FoldError
+            If a fold can't be encoded.
+        """
+        key = estimator._encoding_key()
+        if key == self.key:
+            return self
+        found = self._others.find(key)
+        if found is None:
+            found = FoldedTable(estimator, *self._source)
+            self._others.keep(key, found)
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the encoded rows, which are held by the folds and in stacks."""
+        return 2 * sum(f.encoded.x.nbytes + f.x_test.nbytes for f in self.folds)
+
+    def stacks(self, estimator: InnaEstimator) -> list[FoldStack]:
+        """The folds, stacked as far as this leaves an estimator's training as it is; the first holds fold 0."""
+        exact = not estimator._may_be_padded
+        if exact not in self._stacks:
+            alike: dict[Hashable, dict[int, Fold]] = {}
+            for k, fold in enumerate(self.folds):
+                encoder = fold.estimator.encoder_
+                kind = fold.encoded.x.dtype, fold.estimator._out_features, encoder.categories_
+                alike.setdefault((kind, encoder.sections if exact else None), {})[k] = fold
+            given = [tuple(folds) for folds in alike.values()]
+            same = [s for s in self._stacks.values() if [stack.folds for stack in s] == given]
+            # Where all folds are equally wide there is but one way to stack them.
+            self._stacks[exact] = same[0] if same else [FoldStack(folds) for folds in alike.values()]
+        return self._stacks[exact]
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that training sees of the table: other rows, folds, weights or encoders give another one."""
+        found = hashlib.blake2b(digest_size=16)
+        for fold in self.folds:
+            encoder, own = fold.estimator.encoder_, fold.encoded
+            shape = (len(own.x), len(fold.x_test), encoder.sections, encoder.categories_)
+            found.update(repr((shape, fold.estimator._out_features, str(own.x.dtype))).encode())
+            for array in (own.x, fold.x_test, own.target, own.weight):
+                if array is not None:
+                    found.update(repr((str(array.dtype), array.shape)).encode())
+                    found.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        return found.hexdigest()
+
+    def members(self, estimator: InnaEstimator, stack: FoldStack) -> Iterator[tuple[int, list[Member]]]:
+        """The members that train one trial on the folds of a stack: fold by fold, ``n_members`` each.
+
+        They are those that ``estimator.fit`` would train on each fold.
+        """
+        for k in stack.folds:
+            fold = self.folds[k]
+            # A clone's, since a generator of numbers given as random_state is to be in the same place for every fold.
+            seed, *member_seeds = clone(estimator)._seeds()
+            train, validation = estimator._split(fold.encoded.target, fold.encoded.weight, seed)
+            start = stack.train_start(k)
+            used = fold.estimator.encoder_.sections[:2]
+            yield (
+                k,
+                [
+                    estimator._member(train + start, validation + start, member_seed, used_features=used)
+                    for member_seed in member_seeds
+                ],
+            )
+
+    def tensor_sizes(self, estimator: InnaEstimator) -> list[list[int]]:
+        """Numbers in each tensor of the net of each member of a trial, fold by fold."""
+        found: dict[int, list[int]] = {}
+        for stack in self.stacks(estimator):
+            sizes = [int(np.prod(s)) for s in stack.net_for(estimator).parameter_shapes.values()]
+            found |= dict.fromkeys(stack.folds, sizes)
+        return [found[k] for k in range(len(self.folds)) for _ in range(estimator.n_members)]
+
+
+def sliceable(X: Any, frame: Any) -> Any:
+    """A table that scikit-learn can cut into rows: the one given, or else the DataFrame made of it."""
+    if hasattr(X, "tocsr"):
+        return X.tocsr()
+    try:
+        _safe_indexing(X, np.arange(1))
+    except Exception:  # whatever a container of somebody else's raises
+        return frame
+    return X
