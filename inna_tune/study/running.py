@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import math
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from inna_tune.study.attributes import REASON
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 from inna_tune.study.claims import OWNER
+from inna_tune.study.describing import describe_settings
 from inna_tune.study.evaluation import Cohort, FoldedTable
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.scoring import Scorer
@@ -491,6 +491,5 @@ class TrialRunner:
 
 def _identity(folded: FoldedTable, estimator: InnaEstimator) -> str:
     """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
-    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
-    content = [__version__, torch.__version__, folded.digest, type(estimator).__name__, settings]
+    content = [__version__, torch.__version__, folded.digest, describe_settings(estimator)]
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

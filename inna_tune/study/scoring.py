@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
-from sklearn.metrics import check_scoring, log_loss, make_scorer, root_mean_squared_error
+from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, root_mean_squared_error
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from inna_tune.study.routing import routing_is_on
@@ -102,6 +102,12 @@ def takes_weights(scorer: Scorer) -> bool:
             stacklevel=3,
         )
     return found
+
+
+def named_scorer(estimator: Any, scoring: Any) -> Scorer:
+    """The scorer that a study is known by: what is given, or the one of scikit-learn that has the name."""
+    by_name = scoring is None or isinstance(scoring, str)
+    return cast("Scorer", get_scorer(scorer_name(estimator, scoring)) if by_name else scoring)
 
 
 def scorer_name(estimator: Any, scoring: Any) -> str:
