@@ -83,7 +83,8 @@ def describe_settings(estimator: BaseEstimator, tuned: Collection[str] = ()) -> 
             value = digest(repr(value.bit_generator.state).encode())
         elif name == "encoder" and value is None:
             value = TableEncoder()
-        parameters[name] = _without(describe(value), name, tuned)
+        prefix = "optimizer__" if name == "optimizer_params" else f"{name}__"
+        parameters[name] = _without(describe(value), prefix, tuned)
         if name == "optimizer_params" and parameters[name] == {}:
             parameters[name] = None
     found = {"class": type(estimator).__name__, "parameters": parameters}
@@ -206,7 +207,7 @@ class _Describer:
         around = dict(sorted(values_around(thing, use).items()))
         found = {
             "function": thing.__name__,
-            _CODE: code_digests(thing.__code__, thing.__doc__),
+            _CODE: code_digests(thing.__code__),
             "defaults": self.tree(thing.__defaults__ or ()),
             "keyword defaults": self._container(thing.__kwdefaults__ or {}),
             "around it": {n: self.tree(v, use.attributes, changing=use.changes) for n, v in around.items()},
@@ -300,9 +301,9 @@ def _values(thing: Any) -> Any:
     return DIGEST + content(thing)
 
 
-def _without(described: Any, name: str, tuned: Collection[str]) -> Any:
+def _without(described: Any, prefix: str, tuned: Collection[str]) -> Any:
     """Leave out of a nested description what a space tunes."""
-    own = {each.removeprefix(f"{name}__") for each in tuned if each.startswith(f"{name}__")}
+    own = {each.removeprefix(prefix) for each in tuned if each.startswith(prefix)}
     if not own or not isinstance(described, dict):
         return described
     if "settings" in described:

@@ -92,7 +92,7 @@ def fingerprint(
         "space": None if space is None else dict(space),
         "cv": _splitter_name(cv),
         "folds": digest(*(_row_numbers(part) for split in splits for part in split)),
-        "metric": re.sub(r" at 0x[0-9A-Fa-f]+", "", metric),
+        "metric": _without_addresses(metric),
         "scorer": describe(scorer),
         "estimator": describe_settings(estimator, () if space is None else _parameters(space)),
         "split": {name: describe(value) for name, value in (split or {}).items()},
@@ -198,12 +198,16 @@ def _row_numbers(rows: Any) -> bytes:
     return (np.flatnonzero(rows) if rows.dtype == bool else rows).astype("<i8").tobytes()
 
 
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+
+
 def _splitter_name(cv: Any) -> Any:
     if cv is None or isinstance(cv, str | int):
         return cv
     if isinstance(cv, Iterable) and not hasattr(cv, "split"):
         return f"{len(list(cv))} given splits"
-    text = repr(cv)
+    text = _without_addresses(repr(cv))
     return text if not text.startswith("<") else type(cv).__qualname__
 
 

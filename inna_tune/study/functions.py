@@ -3,6 +3,7 @@
 import dataclasses
 import dis
 import sys
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ _CHANGING = frozenset(
     {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop"}
     | {"popitem", "popleft", "remove", "reverse", "setdefault", "sort", "update"}
 )
+# Instructions that differ by how a call is compiled rather than by what it does.
+_SILENT = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "PUSH_NULL", "RESUME"})
 _ABSENT = object()
 
 
@@ -105,34 +108,42 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
-def code_digests(code: CodeType, documentation: str | None = None) -> dict[str, str]:
+def code_digests(code: CodeType) -> dict[str, str]:
     """A digest of compiled code, under the version of Python, whose codes are its own."""
     version = f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor}"
-    return {version: DIGEST + _digest(code, documentation)}
+    return {version: DIGEST + _digest(code)}
 
 
-def _digest(code: CodeType, documentation: str | None = None) -> str:
-    constants = list(code.co_consts)
-    if documentation is not None and constants and constants[0] == documentation:
-        constants[0] = None
-    if "__firstlineno__" in code.co_names:  # of a class; where it stands does not count
-        constants = [None if type(c) is int and c == code.co_firstlineno else c for c in constants]
-    parts = [
-        _digest(c) if isinstance(c, CodeType) else f"{type(c).__name__} {_constant(c)}" for c in constants
-    ]
-    names = (code.co_names, code.co_freevars, code.co_cellvars)
-    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+def _digest(code: CodeType) -> str:
     arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return digest(
-        code.co_code,
-        *(part.encode("utf-8", "replace") for part in parts),
-        repr((names, counts, arguments)).encode(),
-    )
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
+    steps = [f"{name} {argument}" for name, argument in _steps(code)]
+    return digest(repr((arguments, counts)).encode(), "\n".join(steps).encode("utf-8", "replace"))
 
 
-def _constant(value: Any) -> str:
+def _steps(code: CodeType) -> Iterator[tuple[str, Any]]:
+    """Instructions with names and constants for their numbers, without those that differ by where a module is imported."""
+    # NOTE: what the compilation unit itself imports is called as a function, else as a method.
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _SILENT]
+    offsets = [step.offset for step in steps]
+    for step in steps:
+        argument: Any = step.arg
+        if step.opcode in dis.hasconst:
+            argument = _constant(step.argval, code)
+        elif step.opcode in dis.hasname or step.opcode in dis.hasfree:
+            argument = step.argval
+        elif step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
+            argument = bisect_left(offsets, step.argval)
+        yield step.opname.replace("LOAD_METHOD", "LOAD_ATTR"), argument
+
+
+def _constant(value: Any, code: CodeType) -> str:
+    if isinstance(value, CodeType):
+        return _digest(value)
+    if type(value) is int and value == code.co_firstlineno and "__firstlineno__" in code.co_names:
+        return "first line"  # of a class; where it stands does not count
     if isinstance(value, frozenset):
         return repr(sorted(map(repr, value)))
     if isinstance(value, tuple):
-        return repr([_constant(each) for each in value])
-    return repr(value)
+        return repr([_constant(each, code) for each in value])
+    return f"{type(value).__name__} {value!r}"
