@@ -77,10 +77,9 @@ def describe_settings(estimator: BaseEstimator, tuned: Collection[str] = ()) -> 
             continue
         if name == "hidden_layer_sizes" and hasattr(estimator, "_layer_sizes"):
             value = list(estimator._layer_sizes())
-        elif isinstance(value, np.random.RandomState):
-            value = digest(repr(value.get_state(legacy=False)).encode())
-        elif isinstance(value, np.random.Generator):
-            value = digest(repr(value.bit_generator.state).encode())
+        elif isinstance(value, np.random.RandomState | np.random.Generator):
+            stream = value if isinstance(value, np.random.Generator) else np.random.default_rng(value)
+            value = DIGEST + digest(json.dumps(describe(stream.bit_generator.state)).encode())
         elif name == "encoder" and value is None:
             value = TableEncoder()
         prefix = "optimizer__" if name == "optimizer_params" else f"{name}__"
@@ -323,7 +322,10 @@ def _differences(
             if any(before[version] != after[version] for version in before.keys() & after.keys()):
                 yield path, before, after
             return
-        for name in sorted(before.keys() | after.keys()):
+        names = before.keys() | after.keys()
+        if path[-1] == "settings":  # what only one has is tuned by a space, or unknown to another version
+            names = before.keys() & after.keys()
+        for name in sorted(names):
             yield from _differences(before.get(name), after.get(name), (*path, name))
     elif before != after:
         yield path, before, after

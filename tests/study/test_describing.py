@@ -298,7 +298,7 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "stream": (
         {"random_state": np.random.RandomState(1)},
         {"random_state": np.random.RandomState(2)},
-        "random_state was",
+        "random_state differs",
     ),
     "precision": ({"precision": "float32"}, {"precision": "bf16"}, "precision was 'float32', now it is 'bf16'"),
 }  # fmt: skip
@@ -355,6 +355,8 @@ def test_what_a_space_tunes_is_its_own_matter() -> None:
     encoders = [InnaClassifier(encoder=TableEncoder(min_count=n)) for n in (2, 3)]
     tuned = ("encoder__min_count",)
     assert setting_changes(*(describe_settings(each, tuned) for each in encoders)) == []
+    assert setting_changes(describe_settings(encoders[0]), describe_settings(encoders[1], tuned)) == []
+    assert setting_changes(*map(describe_settings, encoders))
 
 
 def test_an_estimator_of_another_class_or_code_is_another() -> None:
