@@ -29,7 +29,7 @@ from inna_tune.study.scoring import (
     scorer_name,
 )
 from inna_tune.study.splits import resolve_splits
-from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.storage import StorageError, create_study, open_storage, storage_errors
 from inna_tune.study.workers import Worker, ask, resume_summary, tell
 
 logger = logging.getLogger(__name__)
@@ -260,10 +260,14 @@ def _run(
     state, value = TrialState.COMPLETE, None
     notes: dict[str, Any] = {}
     try:
-        scores = folds.scores(space.suggest(trial), seed)
+        with storage_errors(study._storage):
+            settings = space.suggest(trial)
+        scores = folds.scores(settings, seed)
         if not np.isfinite(scores).all():
             raise ValueError(f"scores of the folds are not finite: {scores}")
         value, notes["scores"] = float(np.mean(scores)), scores
+    except StorageError:
+        raise  # the trial is not to blame
     except Exception as error:
         logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
         state, notes[REASON] = TrialState.FAIL, f"{type(error).__name__}: {error}"

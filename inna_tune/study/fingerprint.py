@@ -19,6 +19,7 @@ from inna_tune.study.hashing import content, digest
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
+_LONGEST = 200  # letters of a name
 
 _logger = logging.getLogger("inna_tune.study")
 
@@ -92,7 +93,7 @@ def fingerprint(
         "space": None if space is None else dict(space),
         "cv": _splitter_name(cv),
         "folds": digest(*(_row_numbers(part) for split in splits for part in split)),
-        "metric": _without_addresses(metric),
+        "metric": _one_line(metric),
         "scorer": describe(scorer),
         "estimator": describe_settings(estimator, () if space is None else _parameters(space)),
         "split": {name: describe(value) for name, value in (split or {}).items()},
@@ -198,8 +199,10 @@ def _row_numbers(rows: Any) -> bytes:
     return (np.flatnonzero(rows) if rows.dtype == bool else rows).astype("<i8").tobytes()
 
 
-def _without_addresses(text: str) -> str:
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", text)
+def _one_line(text: str) -> str:
+    """A name for messages: short, and without addresses in memory."""
+    text = " ".join(re.sub(r" at 0x[0-9A-Fa-f]+", "", text).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _splitter_name(cv: Any) -> Any:
@@ -207,14 +210,20 @@ def _splitter_name(cv: Any) -> Any:
         return cv
     if isinstance(cv, Iterable) and not hasattr(cv, "split"):
         return f"{len(list(cv))} given splits"
-    text = _without_addresses(repr(cv))
+    text = _one_line(repr(cv))
     return text if not text.startswith("<") else type(cv).__qualname__
 
 
 def is_unseeded(current: Mapping[str, Any]) -> bool:
     """Whether the folds of a fingerprint differ at every call, as far as their splitter says."""
+    return _seed_of(current) == "None"
+
+
+def _seed_of(current: Mapping[str, Any]) -> str | None:
+    """What a splitter that shuffles shuffles by."""
     text = str(current["cv"])
-    return "shuffle=False" not in text and re.search(r"random_state=(?!\d)", text) is not None
+    found = None if "shuffle=False" in text else re.search(r"random_state=(\w+)", text)
+    return None if found is None else found[1]
 
 
 def _fold_differences(stored: Mapping[str, Any], current: Mapping[str, Any], same_data: bool) -> list[str]:
@@ -226,10 +235,9 @@ def _fold_differences(stored: Mapping[str, Any], current: Mapping[str, Any], sam
         return []
     if others := [name for name in stored["split"] if stored["split"][name] != current["split"].get(name)]:
         return [f"the {' and '.join(others)} differ, and so do the folds of {current['cv']}"]
-    if is_unseeded(current):
+    if not (_seed_of(current) or "0").isdecimal():
         return [
-            f"the folds of {current['cv']} differ, which shuffles without a seed: give it a whole number as its "
-            "random_state, in a study of another name"
+            f"the folds of {current['cv']} differ at every call; give it a whole number as its random_state, in a new study"
         ]
     return [f"the folds of {current['cv']} hold other rows, or in another order"]
 

@@ -29,7 +29,9 @@ def collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, n
     scores = np.full((len(trials), n_splits), np.nan)
     for row, trial in enumerate(trials):
         if complete[row]:
-            scores[row] = trial.user_attrs.get("scores", [trial.value] * n_splits)
+            of_folds = trial.user_attrs.get("scores", [trial.value] * n_splits)
+            # Of another number of folds where a mismatch was allowed.
+            scores[row] = of_folds if len(of_folds) == n_splits else np.nan
     mean = np.array([t.value if ok else np.nan for t, ok in zip(trials, complete, strict=True)], dtype=float)
     results: dict[str, npt.NDArray[Any]] = {
         "number": np.array([t.number for t in trials]),

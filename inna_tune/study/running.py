@@ -27,7 +27,7 @@ from inna_tune.study.evaluation import Cohort, FoldedTable
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.stopping import Stopped
-from inna_tune.study.storage import gathered, storage_errors
+from inna_tune.study.storage import StorageError, gathered, storage_errors
 from inna_tune.study.workers import Worker, ask, tell
 
 logger = logging.getLogger(__name__)
@@ -256,6 +256,8 @@ class TrialRunner:
                 words = np.random.SeedSequence([self.job.seed, trial.number]).generate_state(1)
                 estimator.random_state = int(words[0])
             estimator._check_parameters()
+        except StorageError:
+            raise  # no trial is to blame
         except Exception as error:
             self._fail(trial, error)
             return None
@@ -348,8 +350,9 @@ class TrialRunner:
         """Train and tell trials that stack."""
         told: set[int] = set()
         try:
-            self._train(group, told)
-        except _CallbackError:
+            with storage_errors(self.study._storage):
+                self._train(group, told)
+        except (_CallbackError, StorageError):
             raise  # no trial is to blame
         except Exception as error:
             left = [c for c in group if c.trial.number not in told]
