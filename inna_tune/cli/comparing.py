@@ -1,11 +1,11 @@
 """``inna-tune compare``."""
 
-import shlex
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from inna_tune.cli.commands import again, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     AsJson,
@@ -22,6 +22,7 @@ from inna_tune.cli.console import (
 
 @app.command()
 def compare(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
     target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
@@ -73,13 +74,8 @@ def compare(
         if problem.dropped_rows:
             say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
         say(f"Task: {problem.description}", markup=False)
-        again = ["inna-tune", "compare", table, "--target", problem.target, "--study", name, "--resume"]
-        again += ["--optimizers", optimizers, "--baselines", baselines]
-        again += [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
-        again += [] if seed == 0 else ["--seed", str(seed)]
-        again += [] if jobs == 1 else ["--jobs", str(jobs)]
-        again += [] if task is None else ["--task", task]
-        try:
+        same = {"target": problem.target, "study": name, "resume": True}
+        with resumable(again(context, **same)):
             found = run(
                 problem,
                 optimizers=_listed(optimizers),
@@ -95,10 +91,8 @@ def compare(
                 watch=lambda study: Progress(trials, problem.task, study),
                 allow_mismatch=allow_mismatch,
             )
-        except KeyboardInterrupt:
-            err.print(f"Resume with: {shlex.join([*again, '--trials', str(trials)])}", markup=False)
-            raise
-        resumption = shlex.join([*again, "--trials", str(2 * trials)])
+        states = [each.trials for each in found.contenders if each.study is not None]
+        resumption = again(context, **same, trials=more_trials(trials, states))
         if as_json:
             where = {"storage": redact_url(storage), "commands": {"resume": resumption}}
             print_json(found.summary() | where)

@@ -1,11 +1,11 @@
 """``inna-tune fit`` and ``predict``."""
 
-import shlex
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from inna_tune.cli.commands import again, command_line, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     AsJson,
@@ -25,6 +25,7 @@ SHIPPED = "shipped"
 
 @app.command()
 def fit(
+    context: typer.Context,
     table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
     target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     trials: Annotated[
@@ -83,33 +84,23 @@ def fit(
         if problem.dropped_rows:
             say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
         say(f"Task: {problem.description}", markup=False)
-        again = ["inna-tune", "fit", table, "--target", problem.target, "--study", name, "--resume"]
-        again += _stored(storage)
-        again += [] if jobs == 1 else ["--jobs", str(jobs)]
-        again += [] if seed == 0 else ["--seed", str(seed)]
-        again += [] if task is None else ["--task", task]
-        again += [] if prior is None else ["--prior", prior]
-        again += [] if model is None else ["--out", model]
+        same = {"target": problem.target, "study": name, "resume": True}
         if resume and (found := find_progress(storage, name, trials)) is not None:
             say(f"Found: {found}", markup=False)
-        try:
-            with Progress(trials, problem.task, name) as progress:
-                report = tune(
-                    problem,
-                    n_trials=trials,
-                    storage=storage,
-                    study_name=name,
-                    resume=resume,
-                    timeout=time_left(timeout),
-                    n_jobs=jobs,
-                    seed=seed,
-                    space=learned,
-                    callbacks=(progress,),
-                    allow_mismatch=allow_mismatch,
-                )
-        except KeyboardInterrupt:
-            err.print(f"Resume with: {shlex.join([*again, '--trials', str(trials)])}", markup=False)
-            raise
+        with resumable(again(context, **same)), Progress(trials, problem.task, name) as progress:
+            report = tune(
+                problem,
+                n_trials=trials,
+                storage=storage,
+                study_name=name,
+                resume=resume,
+                timeout=time_left(timeout),
+                n_jobs=jobs,
+                seed=seed,
+                space=learned,
+                callbacks=(progress,),
+                allow_mismatch=allow_mismatch,
+            )
         search = report.search
         notes = {
             "table": table,
@@ -123,9 +114,9 @@ def fit(
         save(search.best_estimator_, path, extra=notes)
         search.study_.set_user_attr(MODEL, path.name)
         commands = {
-            "report": _command("report", name, *_stored(storage)),
-            "predict": _command("predict", str(path), "NEW_TABLE", "-o", "predictions.csv"),
-            "resume": shlex.join([*again, "--trials", str(2 * trials)]),
+            "report": command_line("report", study=name, storage=storage),
+            "predict": command_line("predict", model=str(path), table="NEW_TABLE", output="predictions.csv"),
+            "resume": again(context, **same, trials=more_trials(trials, [report.summary()["trials"]])),
         }
         if as_json:
             where = {"storage": redact_url(storage), "model": str(path), "commands": commands}
@@ -140,16 +131,6 @@ def fit(
         )
         for what, command in commands.items():
             out.print(f"{what.capitalize() + ':':<9} {command}", markup=False)
-
-
-def _command(*words: str) -> str:
-    return shlex.join(["inna-tune", *words])
-
-
-def _stored(storage: str) -> list[str]:
-    from inna_tune.study.storage import redact_url
-
-    return [] if storage == DEFAULT_STORAGE else ["--storage", redact_url(storage)]
 
 
 @app.command()

@@ -1,11 +1,11 @@
 """``inna-tune prior learn`` and ``prior show``."""
 
-import shlex
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from inna_tune.cli.commands import command_line
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     AsJson,
@@ -48,7 +48,7 @@ def prior_learn(
         _print_prior(found)
         out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
         out.print(
-            f"Use: {shlex.join(['inna-tune', 'fit', 'TABLE', '--target', 'COLUMN', '--prior', str(path)])}",
+            f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}",
             markup=False,
         )
 

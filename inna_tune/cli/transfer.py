@@ -1,10 +1,10 @@
 """``inna-tune studies export`` and ``studies import``."""
 
-import shlex
 from typing import Annotated
 
 import typer
 
+from inna_tune.cli.commands import command_line
 from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, out, print_json
 from inna_tune.cli.looking import studies_app
 
@@ -29,7 +29,7 @@ def export(
             print_json({"study": done, "file": output})
             return
         out.print(f"Wrote study {done.name} with {done.n_trials} trials to {output}", markup=False)
-        out.print(f"Take it in: {shlex.join(['inna-tune', 'studies', 'import', output])}", markup=False)
+        out.print(f"Take it in: {command_line('studies', 'import', file=output)}", markup=False)
 
 
 @studies_app.command("import")

@@ -4,11 +4,13 @@ from typing import Annotated
 
 import typer
 
+from inna_tune.cli.commands import again, resumable
 from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, one_line_errors, out, print_json
 
 
 @app.command()
 def worker(
+    context: typer.Context,
     study: Annotated[str, typer.Argument(help="Name of the study, begun by `inna-tune fit`.")],
     table: Annotated[str, typer.Argument(help="The same table: a .csv or .parquet file, or sklearn:NAME.")],
     storage: Storage = DEFAULT_STORAGE,
@@ -35,7 +37,7 @@ def worker(
         say = err.print if as_json else out.print
         if (found := find_progress(storage, study, job.n_trials)) is not None:
             say(f"Found: {found}", markup=False)
-        with Progress(job.n_trials, problem.task, study) as progress:
+        with resumable(again(context)), Progress(job.n_trials, problem.task, study) as progress:
             before, after = join(
                 problem,
                 storage=storage,
@@ -45,6 +47,9 @@ def worker(
                 allow_mismatch=allow_mismatch,
             )
         if as_json:
-            print_json({"study": study, "before": before, "after": after})
+            commands = {"commands": {"resume": again(context)}} if after.left_to_do else {}
+            print_json({"study": study, "before": before, "after": after} | commands)
             return
         out.print(f"Now:   {after}", markup=False)
+        if after.left_to_do:
+            out.print(f"Resume: {again(context)}", markup=False)

@@ -18,6 +18,7 @@ from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
 from inna_tune.study.attributes import ALLOWED_MISMATCH, MODEL, POPULATION, SEED
+from inna_tune.study.describing import short_text
 from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.storage import describe, storage_errors
 from inna_tune.study.wording import describe_trial, plain, tuning_gain
@@ -263,7 +264,9 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
         ("Estimator", str(record.settings.get("class", "unknown"))),
         (
             "Its settings that are not tuned",
-            ", ".join(f"{k}={plain(v)}" for k, v in settings.items())
+            ", ".join(
+                f"{k}={short_text(v) if isinstance(v, dict) else plain(v)}" for k, v in settings.items()
+            )
             if isinstance(settings, dict)
             else "unknown",
         ),

@@ -13,7 +13,6 @@ __all__ = [
     "PORTFOLIO",
     "REASON",
     "SEED",
-    "SETTINGS",
 ]
 
 FINGERPRINT = "inna_tune:fingerprint"
@@ -21,7 +20,6 @@ ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
 SEED = "inna_tune:seed"
 POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
-SETTINGS = "inna_tune:settings"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 

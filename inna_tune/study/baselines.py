@@ -17,13 +17,19 @@ from sklearn.pipeline import Pipeline
 from skrub import tabular_pipeline
 
 from inna_tune.space import Integer, LogNormal, LogUniform, PriorSampler, SearchSpace, Uniform
-from inna_tune.study.attributes import PORTFOLIO, REASON, SEED, SETTINGS
+from inna_tune.study.attributes import PORTFOLIO, REASON, SEED
 from inna_tune.study.beginning import try_first
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.fingerprint import check, fingerprint
-from inna_tune.study.scoring import PredictedClassifier, PredictedRegressor, resolve_scorer, scorer_name
+from inna_tune.study.scoring import (
+    PredictedClassifier,
+    PredictedRegressor,
+    named_scorer,
+    resolve_scorer,
+    scorer_name,
+)
 from inna_tune.study.splits import resolve_splits
-from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.storage import StorageError, create_study, open_storage, storage_errors
 from inna_tune.study.workers import Worker, ask, resume_summary, tell
 
 logger = logging.getLogger(__name__)
@@ -123,7 +129,7 @@ def tune_baseline(
     n_trials, storage, study_name, resume, timeout, cv, callbacks, allow_mismatch
         As in :class:`inna_tune.InnaSearchCV`.
     seed : int
-        Of the sampler and of the models.
+        Of the sampler and of the models; a resumed study keeps its first one.
 
     Returns
     -------
@@ -143,18 +149,23 @@ def tune_baseline(
     space = baseline.spaces["classification" if classifier else "regression"]
     splitter, splits = resolve_splits(cv, X, y, {}, classifier=classifier)
     opened = open_storage(storage)
-    study = create_study(opened, study_name, "maximize", PriorSampler(None, space, seed=seed), resume=resume)
+    study = create_study(opened, study_name, "maximize", resume=resume)
     described = fingerprint(
-        X, y, task=task, space=space.to_json(), cv=splitter, metric=scorer_name(model, None)
+        X,
+        y,
+        task=task,
+        space=space.to_json(),
+        cv=splitter,
+        splits=splits,
+        metric=scorer_name(model, None),
+        scorer=named_scorer(model, None),
+        estimator=model,
     )
     check(study, described, allow_mismatch=allow_mismatch)
-    settings = {
-        "class": type(model).__name__,
-        "parameters": {k: v for k, v in model.get_params().items() if k not in space},
-    }
-    for name, value in ((SEED, seed), (SETTINGS, settings)):
-        if name not in study.user_attrs:
-            study.set_user_attr(name, value)
+    if SEED not in study.user_attrs:
+        study.set_user_attr(SEED, seed)
+    seed = study.user_attrs[SEED]
+    study.sampler = PriorSampler(None, space, seed=seed)
     if PORTFOLIO not in study.user_attrs:
         try_first(study, [{name: value for name, value in baseline.first.items() if name in space}])
     folds = _Folds(model, X, y, splits)
@@ -249,10 +260,14 @@ def _run(
     state, value = TrialState.COMPLETE, None
     notes: dict[str, Any] = {}
     try:
-        scores = folds.scores(space.suggest(trial), seed)
+        with storage_errors(study._storage):
+            settings = space.suggest(trial)
+        scores = folds.scores(settings, seed)
         if not np.isfinite(scores).all():
             raise ValueError(f"scores of the folds are not finite: {scores}")
         value, notes["scores"] = float(np.mean(scores)), scores
+    except StorageError:
+        raise  # the trial is not to blame
     except Exception as error:
         logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
         state, notes[REASON] = TrialState.FAIL, f"{type(error).__name__}: {error}"

@@ -1,7 +1,6 @@
 """A trial in hand: its settings, how far it is, and the seconds it has taken."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from inna_tune import __version__
 from inna_tune.engine import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.study.checkpoints import Checkpoint
+from inna_tune.study.describing import describe_settings
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 
@@ -86,7 +86,6 @@ def shared_time(candidates: Sequence[Candidate]) -> Iterator[None]:
 
 def identity_of(candidate: Candidate) -> str:
     """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
-    estimator = candidate.estimator
-    settings = re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(sorted(estimator.get_params().items())))
-    content = [__version__, torch.__version__, candidate.table.digest, type(estimator).__name__, settings]
+    settings = describe_settings(candidate.estimator)
+    content = [__version__, torch.__version__, candidate.table.digest, settings]
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

@@ -20,6 +20,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Beta, LogNormal, SearchSpace
 from inna_tune.study.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.study.callbacks import Callback
+from inna_tune.study.fingerprint import MismatchError
 from inna_tune.study.gain import Gain
 from inna_tune.study.heldout import record_held_out, summarize_held_out
 from inna_tune.study.record import StudyRecord, as_number
@@ -318,6 +319,8 @@ class _Field:
             if name in BASELINES:
                 return self._tune_baseline(name, study_name, callbacks)
             return self._tune_net(name, study_name, callbacks)
+        except (MismatchError, StorageError):
+            raise  # no contender is to blame, also where its study has no score
         except ValueError:
             # A contender of which nothing came has lost; any other error concerns them all.
             study = self._without_score(study_name)

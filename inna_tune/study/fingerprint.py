@@ -1,9 +1,8 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
-import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -15,15 +14,22 @@ from scipy import sparse
 
 from inna_tune import __version__
 from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT
+from inna_tune.study.describing import changes, describe, describe_settings, setting_changes
+from inna_tune.study.hashing import content, digest
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
+_LONGEST = 200  # letters of a name
 
 _logger = logging.getLogger("inna_tune.study")
 
 
 class MismatchError(ValueError):
-    """The stored study was made with other data, target, metric or folds; the message says which."""
+    """The stored study was made for something else: data, folds, metric or estimator; the message names what differs."""
+
+
+class UnseededFoldsWarning(UserWarning):
+    """The splitter shuffles without a seed, so that the study that is stored cannot be resumed."""
 
 
 def fingerprint(
@@ -33,7 +39,12 @@ def fingerprint(
     task: str,
     space: Mapping[str, Any] | None,
     cv: Any,
-    metric: Any,
+    splits: Sequence[tuple[Any, Any]],
+    metric: str,
+    scorer: Any,
+    estimator: Any,
+    split: Mapping[str, Any] | None = None,
+    rows: Mapping[str, Any] | None = None,
     target: str | None = None,
 ) -> dict[str, Any]:
     """Describe the data and the question of a study, as JSON, the same in every process.
@@ -47,9 +58,20 @@ def fingerprint(
         Such as ``"binary"``.
     space : mapping or None
         From `SearchSpace.to_json`.
-    cv, metric : object
-        A splitter, scorer, function, or text; described by name and parameters. Splits given as a list of
-        index pairs are hashed.
+    cv : object
+        A splitter, or what stands for one; to be named in messages.
+    splits : sequence of (train, test) arrays of row numbers
+        The folds that it makes, which are what counts.
+    metric : str
+        Name of the score.
+    scorer : callable
+        What computes it.
+    estimator : estimator
+        What is tuned; of its settings those that the space does not name count.
+    split : mapping of str to array, optional
+        What the splitter was given, such as groups.
+    rows : mapping of str to array or None, optional
+        What training and scorer were given with the rows, by name: weights.
     target : str or None
         The target's name; None takes it from `y`.
 
@@ -64,15 +86,18 @@ def fingerprint(
     return {
         "columns": columns,
         "rows": int(X.shape[0]) if hasattr(X, "shape") else len(X),
-        "content": _content(X)
-        if isinstance(columns, str)
-        else _digest(*(row[2].encode() for row in columns)),
+        "content": content(X) if isinstance(columns, str) else digest(*(row[2].encode() for row in columns)),
         "target": target,
-        "target_content": None if y is None else _content(y),
+        "target_content": None if y is None else content(y),
         "task": task,
         "space": None if space is None else dict(space),
-        "cv": describe_thing(cv),
-        "metric": describe_thing(metric),
+        "cv": _splitter_name(cv),
+        "folds": digest(*(_row_numbers(part) for split in splits for part in split)),
+        "metric": _one_line(metric),
+        "scorer": describe(scorer),
+        "estimator": describe_settings(estimator, () if space is None else _parameters(space)),
+        "split": {name: describe(value) for name, value in (split or {}).items()},
+        "given": {name: describe(value) for name, value in (rows or {}).items() if value is not None},
         "versions": {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
@@ -92,9 +117,13 @@ def differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[s
         found.append(f"the study's target is {stored['target']!r}, now it is {current['target']!r}")
     elif stored["target_content"] != current["target_content"] and same_rows:
         found.append("the values of the target differ")
-    for key, words in (("task", "task"), ("metric", "metric"), ("cv", "cross-validation")):
-        if stored[key] != current[key]:
-            found.append(f"the study's {words} is {stored[key]}, now it is {current[key]}")
+    if stored["task"] != current["task"]:
+        found.append(f"the study's task is {stored['task']}, now it is {current['task']}")
+    # Other rows have other folds, which says nothing of how they are made.
+    found += _fold_differences(stored, current, same_data=not found)
+    found += _given_differences(stored["given"], current["given"], same_rows)
+    found += _metric_differences(stored, current)
+    found += setting_changes(stored["estimator"], current["estimator"])
     found += [sentence for sentence, allowed in _space_changes(stored, current) if not allowed]
     return found
 
@@ -130,7 +159,7 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     if stored is None:
         study.set_user_attr(FINGERPRINT, dict(current))
         return
-    if not isinstance(stored, dict) or stored.keys() != current.keys():
+    if not _is_of_this_form(stored, current):
         raise MismatchError(
             f"study {study.study_name!r} has a fingerprint that inna-tune {__version__} doesn't know; "
             "go on with the inna-tune that began it, or use another study name"
@@ -148,58 +177,88 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
         _logger.warning("study %s: %s", study.study_name, note)
 
 
-def _digest(*parts: bytes) -> str:
-    state = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.hexdigest()
+def _is_of_this_form(stored: Any, current: Mapping[str, Any]) -> bool:
+    if not isinstance(stored, dict) or stored.keys() != current.keys():
+        return False
+    nested = all(isinstance(stored[name], dict) for name in ("given", "split", "estimator", "versions"))
+    return (
+        nested and isinstance(stored["estimator"].get("parameters"), dict) and "class" in stored["estimator"]
+    )
 
 
 def _columns(X: Any) -> list[list[str]] | str:
     """Return name, dtype and content of each column of a DataFrame; what has no names, in one text."""
     if isinstance(X, pd.DataFrame):
-        return [
-            [str(name), str(X.dtypes.iloc[i]), _content(X.iloc[:, i])] for i, name in enumerate(X.columns)
-        ]
+        return [[str(name), str(X.dtypes.iloc[i]), content(X.iloc[:, i])] for i, name in enumerate(X.columns)]
     X = X if sparse.issparse(X) else np.asarray(X)
     return f"{X.shape[1] if X.ndim > 1 else 1} columns of {X.dtype}"
 
 
-def _content(values: Any) -> str:
-    if isinstance(values, pd.DataFrame):
-        return _digest(*(_content(values.iloc[:, i]).encode() for i in range(values.shape[1])))
-    if isinstance(values, pd.Series | pd.Index):
-        values = pd.Series(values)
-        if values.dtype == object:  # pandas hashes no mixed cells, and takes 1 for True
-            values = values.map(repr, na_action="ignore")
-        return _digest(pd.util.hash_pandas_object(values, index=False).to_numpy().tobytes())
-    if sparse.issparse(values):
-        matrix = sparse.csr_array(values, copy=True)
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        parts = (matrix.data, matrix.indices.astype("<i8"), matrix.indptr.astype("<i8"))
-        return _digest(*(_bytes(part) for part in parts))
-    array = np.asarray(values)
-    return _digest(repr(array.shape).encode(), _bytes(array))
+def _row_numbers(rows: Any) -> bytes:
+    rows = np.asarray(rows)
+    return (np.flatnonzero(rows) if rows.dtype == bool else rows).astype("<i8").tobytes()
 
 
-def _bytes(array: np.ndarray[Any, Any]) -> bytes:
-    if array.dtype.kind in "biufcmM":
-        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).tobytes()
-    return _content(pd.Series(np.ravel(array), dtype=object)).encode()
+def _one_line(text: str) -> str:
+    """A name for messages: short, and without addresses in memory."""
+    text = " ".join(re.sub(r" at 0x[0-9A-Fa-f]+", "", text).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def describe_thing(thing: Any) -> Any:
-    """Describe a splitter, a scorer or a function by its name and parameters, never by its address."""
-    if thing is None or isinstance(thing, str | int | float):
-        return thing
-    if isinstance(thing, Iterable) and not isinstance(thing, Mapping):
-        return f"given splits {_digest(*(_bytes(np.asarray(part)) for split in thing for part in split))}"
-    name = getattr(thing, "__qualname__", None)
-    if name is not None:
-        return f"{thing.__module__}.{name}"
-    return re.sub(r" at 0x[0-9A-Fa-f]+", "", repr(thing))
+def _splitter_name(cv: Any) -> Any:
+    if cv is None or isinstance(cv, str | int):
+        return cv
+    if isinstance(cv, Iterable) and not hasattr(cv, "split"):
+        return f"{len(list(cv))} given splits"
+    text = _one_line(repr(cv))
+    return text if not text.startswith("<") else type(cv).__qualname__
+
+
+def is_unseeded(current: Mapping[str, Any]) -> bool:
+    """Whether the folds of a fingerprint differ at every call, as far as their splitter says."""
+    return _seed_of(current) == "None"
+
+
+def _seed_of(current: Mapping[str, Any]) -> str | None:
+    """What a splitter that shuffles shuffles by."""
+    text = str(current["cv"])
+    found = None if "shuffle=False" in text else re.search(r"random_state=(\w+)", text)
+    return None if found is None else found[1]
+
+
+def _fold_differences(stored: Mapping[str, Any], current: Mapping[str, Any], same_data: bool) -> list[str]:
+    if stored["folds"] == current["folds"]:
+        return []
+    if stored["cv"] != current["cv"]:
+        return [f"the study's cross-validation is {stored['cv']}, now it is {current['cv']}"]
+    if not same_data:
+        return []
+    if others := [name for name in stored["split"] if stored["split"][name] != current["split"].get(name)]:
+        return [f"the {' and '.join(others)} differ, and so do the folds of {current['cv']}"]
+    if not (_seed_of(current) or "0").isdecimal():
+        return [
+            f"the folds of {current['cv']} differ at every call; give it a whole number as its random_state, in a new study"
+        ]
+    return [f"the folds of {current['cv']} hold other rows, or in another order"]
+
+
+def _given_differences(stored: Mapping[str, Any], current: Mapping[str, Any], same_rows: bool) -> list[str]:
+    found = []
+    for name in sorted(stored.keys() | current.keys()):
+        if name not in current:
+            found.append(f"the study has {name}, now there are none")
+        elif name not in stored:
+            found.append(f"the study has no {name}, now there are some")
+        elif same_rows and stored[name] != current[name]:
+            found.append(f"the {name} differ")
+    return found
+
+
+def _metric_differences(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    found = changes(stored["scorer"], current["scorer"], f"the scorer {current['metric']}")
+    if found and stored["metric"] != current["metric"]:
+        return [f"the study's metric is {stored['metric']}, now it is {current['metric']}"]
+    return found
 
 
 def _listed(names: list[str]) -> str:

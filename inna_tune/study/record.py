@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
-from inna_tune.study.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON, SETTINGS
+from inna_tune.study.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON
 from inna_tune.study.heldout import HeldOut
 
 # What a metric measures, with its unit.
@@ -101,7 +101,7 @@ class StudyRecord:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Class and settings of the estimator that was tuned; empty where unknown."""
-        return _mapping(self.attributes.get(SETTINGS))
+        return _mapping(self.fingerprint.get("estimator"))
 
     @cached_property
     def metric(self) -> Metric:

@@ -34,7 +34,9 @@ def collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, n
     for row, (trial, value) in enumerate(zip(trials, values, strict=True)):
         if value is not None:
             noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs[CUT]
-            scores[row] = noted.get("scores", [value] * n_splits)
+            of_folds = noted.get("scores", [value] * n_splits)
+            # Of another number of folds where a mismatch was allowed.
+            scores[row] = of_folds if len(of_folds) == n_splits else np.nan
     mean = np.array([np.nan if value is None else value for value in values], dtype=float)
     results: dict[str, npt.NDArray[Any]] = {
         "number": np.array([t.number for t in trials]),

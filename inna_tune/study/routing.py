@@ -34,6 +34,13 @@ class Routed:
     split: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def scored_by(self) -> dict[str, Any]:
+        """What the scorer gets that training does not, by a name that says so."""
+        return {
+            f"{name} of the scorer": value for name, value in self.score.items() if value is not self.weight
+        }
+
 
 def route(
     search: Any, n_rows: int, *, scorer_takes_weights: Any, sample_weight: Any, groups: Any, **params: Any

@@ -23,7 +23,7 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Job, Training
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.stopping import Stopped
-from inna_tune.study.storage import gathered, storage_errors
+from inna_tune.study.storage import StorageError, gathered, storage_errors
 from inna_tune.study.workers import Worker, ask, put_back, tell
 
 logger = logging.getLogger(__name__)
@@ -171,6 +171,8 @@ class TrialRunner:
                 estimator.random_state = int(words[0])
             estimator._check_parameters()
             table = self.job.folded.encoded_for(estimator)
+        except StorageError:
+            raise  # no trial is to blame
         except Exception as error:
             self._fail(trial, error)
             return None
@@ -261,9 +263,10 @@ class TrialRunner:
         """Train and tell trials that stack."""
         told: set[int] = set()
         try:
-            self._train(group, told)
-        except _EndingError:
-            raise
+            with storage_errors(self.study._storage):
+                self._train(group, told)
+        except (_EndingError, StorageError):
+            raise  # no trial is to blame
         except Exception as error:
             left = [c for c in group if c.trial.number not in told]
             if not left:

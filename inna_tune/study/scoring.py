@@ -123,6 +123,12 @@ def takes_weights(scorer: Scorer) -> bool:
     return found
 
 
+def named_scorer(estimator: Any, scoring: Any) -> Scorer:
+    """The scorer that a study is known by: what is given, or the one of scikit-learn that has the name."""
+    by_name = scoring is None or isinstance(scoring, str)
+    return cast("Scorer", get_scorer(scorer_name(estimator, scoring)) if by_name else scoring)
+
+
 def scorer_name(estimator: Any, scoring: Any) -> str:
     """What a study calls its objective."""
     if scoring is None:

@@ -2,7 +2,9 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
@@ -22,12 +24,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from inna_tune.engine import clock
 from inna_tune.estimators.tables import as_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.study.attributes import CURVATURE, POPULATION, SEED, SETTINGS
+from inna_tune.study.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.ending import finish
-from inna_tune.study.fingerprint import check, describe_thing, fingerprint
+from inna_tune.study.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
 from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.frames import trials_frame
 from inna_tune.study.job import Job
@@ -35,7 +37,7 @@ from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_s
 from inna_tune.study.parameters import check_search
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
-from inna_tune.study.scoring import resolve_scorer, scorer_name, takes_weights
+from inna_tune.study.scoring import named_scorer, resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
 from inna_tune.study.storage import create_study, open_storage
 from inna_tune.study.targets import read_target
@@ -46,21 +48,6 @@ logger = logging.getLogger(__name__)
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
     return hasattr(search.estimator, "predict_proba")
-
-
-def _plain_settings(estimator: Any, space: SearchSpace) -> dict[str, Any]:
-    """Class and settings of an estimator as JSON, without those that the space tunes."""
-    plain = {}
-    for name, value in estimator.get_params(deep=False).items():
-        if name in space:
-            continue
-        value = value.item() if isinstance(value, np.generic) else value
-        value = list(value) if isinstance(value, tuple) else value
-        simple = value is None or isinstance(value, (bool, int, float, str))
-        simple |= isinstance(value, list) and all(isinstance(v, (bool, int, float, str)) for v in value)
-        # A module, a class or a function is named, never its address in memory.
-        plain[name] = value if simple else describe_thing(value)
-    return {"class": type(estimator).__name__, "parameters": plain}
 
 
 class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
@@ -91,7 +78,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     study_name : str, optional
         Its name; None lets Optuna make one.
     resume : bool, default=False
-        Go on with the study of that name if there is one. Its data, folds, metric and space must be the same.
+        Go on with the study of that name if there is one. All that its trials see must be the same: data, weights, folds,
+        scorer, and the estimator with its settings that the space does not name.
     first : "auto", "default" or sequence of mappings, default="auto"
         Settings to try before the sampler's own, in a study that has not begun. "default": what the estimator is set to, by
         numbers for what is "auto", so that tuning does not end with less on its folds; "auto": that, and the portfolio of a
@@ -117,14 +105,15 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises: "raise" lets it through, a number marks the trial as failed and goes on.
     random_state : int or None, default=None
-        Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed.
+        Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed, and
+        says so where another one is given.
     callbacks : sequence of callables (study, trial), default=()
         Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
         ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
         with a method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
         `inna_tune.study.job.Training`.
     allow_mismatch : bool, default=False
-        Resume in spite of other data, folds, metric or space; the study records it.
+        Resume in spite of such differences; the study records them.
     verbose : int, default=0
         1 logs every trial at INFO level under "inna_tune", which ``logging.basicConfig(level="INFO")`` shows. For a progress
         bar see `inna_tune.study.ProgressBar`.
@@ -251,6 +240,19 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
         self.n_splits_ = len(splits)
         budget = self._budget(began, len(frame))
+        asked = partial(
+            fingerprint,
+            frame,
+            labels,
+            task=self._task(labels),
+            cv=splitter,
+            splits=splits,
+            metric=scorer_name(self.estimator, self.scoring),
+            scorer=named_scorer(self.estimator, self.scoring),
+            estimator=self.estimator,
+            split=routed.split,
+            rows={"sample weights": routed.weight, **routed.scored_by},
+        )
         n_workers = joblib.effective_n_jobs(self.n_jobs)
         storage = open_storage(self.storage)
         try:
@@ -271,11 +273,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             self._finish(frame, labels, routed.weight, budget)
             return self
         if n_workers == 1:
-            self._tune(storage, n_workers, folded, frame, labels, splitter, budget)
+            self._tune(storage, n_workers, folded, asked, budget)
         else:
             with shared_storage(storage, self.storage) as shared:
                 try:
-                    self._tune(shared, n_workers, folded, frame, labels, splitter, budget)
+                    self._tune(shared, n_workers, folded, asked, budget)
                 finally:
                     if shared is not storage and hasattr(self, "study_"):
                         self.study_ = in_memory(self.study_)
@@ -295,9 +297,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         storage: BaseStorage,
         n_workers: int,
         folded: FoldedTable,
-        frame: pd.DataFrame,
-        labels: Any,
-        splitter: Any,
+        asked: Callable[..., dict[str, Any]],
         budget: Budget | None,
     ) -> None:
         """Create or resume the study, and run it up to ``n_trials``."""
@@ -309,7 +309,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             copy.deepcopy(self.pruner) or self._default_pruner(),
             resume=self.resume,
         )
-        seed, space = self._prepare_study(folded, frame, labels, splitter)
+        seed, space = self._prepare_study(folded, asked)
         population = self._population()
         self.study_.sampler = self._sampler(space, seed)
         self.resumed_ = resume_summary(self.study_, self.n_trials)
@@ -336,40 +336,47 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             run_parallel(job, self.study_, budget, self.callbacks, self.n_jobs)
 
     def _prepare_study(
-        self, folded: FoldedTable, frame: pd.DataFrame, y: Any, splitter: Any
+        self, folded: FoldedTable, asked: Callable[..., dict[str, Any]]
     ) -> tuple[int, SearchSpace]:
         """Seed, curvature and space of the study, written into a new one and read from a resumed one."""
         study = self.study_
         attrs = study.user_attrs
         seed = attrs.get(SEED)
         if seed is None:
-            seed = int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
+            seed = self._seed()
         curvature = attrs.get(CURVATURE)
         if curvature is None and not isinstance(self.space, SearchSpace):
             curvature = curvature_of(folded, self.estimator, seed)
         space, portfolio = space_at(self.space, study, curvature)
-        described = fingerprint(
-            frame,
-            y,
-            task=self._task(y),
-            space=space.to_json(),
-            cv=splitter,
-            metric=scorer_name(self.estimator, self.scoring),
-        )
+        described = asked(space=space.to_json())
+        if FINGERPRINT not in attrs and self.storage is not None and is_unseeded(described):
+            warnings.warn(
+                f"cv={described['cv']} shuffles without a seed: the study cannot be resumed, nor can a second process "
+                "join it, since its folds would be others. Give a whole number as its random_state.",
+                UnseededFoldsWarning,
+                stacklevel=4,
+            )
         check(study, described, allow_mismatch=self.allow_mismatch)
         if SEED not in attrs:
             study.set_user_attr(SEED, seed)
+        elif self.random_state is not None and self._seed() != seed:
+            logger.warning(
+                "study %s goes on with the seed that it was begun with, not with random_state=%s",
+                study.study_name,
+                self.random_state,
+            )
         if curvature is not None and CURVATURE not in attrs:
             study.set_user_attr(CURVATURE, curvature)
         if not has_begun(study):
             try_first(study, first_settings(self, folded, space, portfolio, seed))
-        if SETTINGS not in attrs:
-            study.set_user_attr(SETTINGS, _plain_settings(self.estimator, space))
         # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
         for name, note in self._study_notes.items():
             if attrs.get(name) != note:
                 study.set_user_attr(name, note)
         return seed, space
+
+    def _seed(self) -> int:
+        return int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
 
     def _task(self, y: Any) -> str:
         if not is_classifier(self.estimator):

@@ -59,7 +59,8 @@ def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
     assert found["contenders"][2]["trials"]["complete"] == 2
     resume = found["commands"]["resume"].split()[1:]
     assert "studies named 'people-adamw', 'people-hgb', 'people-inna'" in run(folder, *words, code=2).stderr
-    again = run(folder, *resume[:-1], "2", "--fits", "1", "--baselines", "").stdout
+    assert resume[-1] == "--json"
+    again = run(folder, *resume[:-1], "--trials", "2", "--fits", "1", "--baselines", "").stdout
     assert "18 held-out rows; each tuned by 2 trials" in again
     assert "inna against it" in again
     assert "hgb" not in again

@@ -9,7 +9,7 @@ from optuna.trial import TrialState, create_trial
 
 from inna_tune.optim import pure_numbers
 from inna_tune.space import SearchSpace
-from inna_tune.study.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED, SETTINGS
+from inna_tune.study.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED
 from inna_tune.study.heldout import record_held_out, summarize_held_out
 from inna_tune.study.rungs import rungs
 
@@ -100,15 +100,16 @@ def make_study(
             "space": space.to_json(),
             "cv": "StratifiedKFold(n_splits=5, random_state=0, shuffle=True)",
             "metric": "neg_root_mean_squared_error" if task == "regression" else "neg_log_loss",
+            "estimator": {
+                "class": "InnaClassifier",
+                "parameters": {"max_epochs": MAX_EPOCHS, "batch_size": 256},
+            },
             "versions": {"inna-tune": "0.1.0", "optuna": "5.0.0", "torch": "2.13.0", "scikit-learn": "1.9.1"},
         },
     )
     study.set_user_attr(SEED, 1234)
     study.set_user_attr(CURVATURE, LAMBDA)
     study.set_user_attr(POPULATION, 8)
-    study.set_user_attr(
-        SETTINGS, {"class": "InnaClassifier", "parameters": {"max_epochs": MAX_EPOCHS, "batch_size": 256}}
-    )
     study.set_user_attr(MODEL, "model.inna")
     if held_out:
         record_held_out(study, held_out_of(task, rng=rng))

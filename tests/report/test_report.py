@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from inna_tune.report import render_report, write_report
-from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL, SETTINGS
+from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL
 from tests.plots.studies import held_out_of, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -179,11 +179,14 @@ def hostile_study():
             "space": {WILD: WILD},
             "versions": {WILD: WILD},
             "content": {WILD: [WILD]},
+            "estimator": {
+                "class": WILD,
+                "parameters": {WILD: WILD, "max_epochs": WILD, "x": {"object": [WILD], "settings": WILD}},
+            },
         },
     )
     study.set_user_attr(MODEL, WILD)
     study.set_user_attr(ALLOWED_MISMATCH, [WILD])
-    study.set_user_attr(SETTINGS, {"class": WILD, "parameters": {WILD: WILD, "max_epochs": WILD}})
     found = held_out_of("binary").to_json()
     found |= {"classes": (WILD, "yes"), "scores": {WILD: {WILD: 1.0}, "tuned": {WILD: 0.5}}}
     study.set_user_attr("inna_tune:held_out", found)
@@ -207,7 +210,6 @@ def test_attributes_of_the_wrong_shape_count_as_missing(thing):
     study = make_study(3)
     for name in (
         FINGERPRINT,
-        SETTINGS,
         MODEL,
         ALLOWED_MISMATCH,
         "inna_tune:held_out",

@@ -38,14 +38,17 @@ class HeldClock:
         return self.time
 
 
+def whole_layout(net, table, members, *more, **options):
+    return Layout(len(members), 1)
+
+
 @pytest.fixture
 def hold(monkeypatch):
     def hold(tick):
         held = HeldClock(tick)
         monkeypatch.setattr(clock, "now", held.now)
         # Found by timing steps, the layout says how often a batch looks at the clock.
-        whole = lambda net, table, members, *more, **options: Layout(len(members), 1)
-        monkeypatch.setattr("inna_tune.engine.training.quickest_layout", whole)
+        monkeypatch.setattr("inna_tune.engine.training.quickest_layout", whole_layout)
         return held
 
     return hold

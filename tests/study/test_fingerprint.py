@@ -1,10 +1,12 @@
 """A study refuses other data, and says in what they differ."""
 
 import json
+import logging
 import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from scipy import sparse
 from sklearn.metrics import get_scorer, log_loss
 from sklearn.model_selection import KFold
 
+from inna_tune import InnaClassifier
 from inna_tune.space import Categorical, LogNormal, LogUniform, SearchSpace, Uniform
 from inna_tune.study.fingerprint import (
     ALLOWED_MISMATCH,
@@ -48,11 +51,22 @@ def table() -> pd.DataFrame:
     )
 
 
+def question() -> dict[str, Any]:
+    return {
+        "task": "binary",
+        "space": SPACE,
+        "cv": KFold(3),
+        "splits": list(KFold(3).split(np.zeros(4))),
+        "metric": "accuracy",
+        "scorer": get_scorer("accuracy"),
+        "estimator": InnaClassifier(max_epochs=3),
+    }
+
+
 def described(X: Any = None, y: Any = None, **changes: Any) -> dict[str, Any]:
-    question: dict[str, Any] = {"task": "binary", "space": SPACE, "cv": KFold(3), "metric": "accuracy"}
     X = table() if X is None else X
     y = pd.Series([0, 1, 1, 0], name="survived") if y is None else y
-    return fingerprint(X, y, **(question | changes))
+    return fingerprint(X, y, **(question() | changes))
 
 
 def test_it_is_json_and_equal_to_itself() -> None:
@@ -67,7 +81,7 @@ def test_it_is_the_same_in_every_process() -> None:
         "print(json.dumps(fingerprint(**pickle.load(sys.stdin.buffer))))"
     )
     y = pd.Series(["no", "yes", "yes", "no"], name="survived")
-    given = {"X": table(), "y": y, "task": "binary", "space": SPACE, "cv": KFold(3), "metric": "accuracy"}
+    given = {"X": table(), "y": y, **question()}
     environment = os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     output = subprocess.run(
         [sys.executable, "-c", code],
@@ -115,10 +129,11 @@ def test_each_difference_of_the_question_is_named() -> None:
     assert differences(stored, described(task="regression")) == [
         "the study's task is binary, now it is regression"
     ]
-    assert differences(stored, described(metric="roc_auc")) == [
+    assert differences(stored, described(metric="roc_auc", scorer=get_scorer("roc_auc"))) == [
         "the study's metric is accuracy, now it is roc_auc"
     ]
-    [sentence] = differences(stored, described(cv=KFold(3, shuffle=True, random_state=1)))
+    folds = KFold(3, shuffle=True, random_state=1)
+    [sentence] = differences(stored, described(cv=folds, splits=list(folds.split(np.zeros(4)))))
     assert sentence.endswith("now it is KFold(n_splits=3, random_state=1, shuffle=True)")
 
 
@@ -157,16 +172,14 @@ def test_any_changed_number_is_seen(X: np.ndarray, row: int, column: int) -> Non
 
 
 def test_descriptions_hold_no_addresses() -> None:
-    for metric in (
+    for thing in (
         log_loss,
         get_scorer("accuracy"),
         KFold(2, shuffle=True, random_state=np.random.RandomState(0)),
+        partial(lambda x: object(), object(), x=logging.getLogger()),
     ):
-        text = json.dumps(described(cv=metric, metric=metric))
+        text = json.dumps(described(cv=thing, metric=repr(thing), scorer=thing))
         assert " at 0x" not in text
-    assert described(metric=log_loss)["metric"] == "sklearn.metrics._classification.log_loss"
-    folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([2, 3]), np.array([0, 1]))]
-    assert described(cv=folds) == described(cv=list(folds)) != described(cv=folds[:1])
 
 
 @pytest.mark.parametrize(
