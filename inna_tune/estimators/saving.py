@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
 from inna_tune.engine import state_at_rest
@@ -21,6 +20,7 @@ from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.formats import FORMAT_VERSION, Tensors, upgrade
 from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
 
 _CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
@@ -81,16 +81,8 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         "model": plain,
         "digest": digest(plain, tensors),
     }
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as written:
+        written.write_bytes(serialize(tensors, metadata=metadata))
 
 
 def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:

@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from inna_tune.files import replacing
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.mixtures import Empirical, Mixture
@@ -100,7 +101,8 @@ class Prior:
             "provenance": dict(self.provenance),
         }
         text = json.dumps(content, indent=1, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        with replacing(path) as written:
+            written.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def shipped(cls, task: str) -> Self:

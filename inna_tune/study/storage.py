@@ -280,6 +280,7 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
         with temporary_lock(locks_folder(path) / "opening"):
             fresh = not path.exists()
             try:
+                path.touch()  # with the mode that the umask says; SQLite's own is never for a group to write
                 _use_log(path)
                 return connect(path, ready=False)
             except BaseException:

@@ -81,6 +81,8 @@ def export_study(
             with tempfile.TemporaryDirectory(prefix=".inna-tune-", dir=target.parent) as folder:
                 written = Path(folder) / "study.db"
                 try:
+                    # SQLite's own files are never for a group to write, whatever the umask says.
+                    written.touch()
                     with _opened(URL.create("sqlite", database=str(written)).render_as_string()) as copy:
                         n_trials = _copy(study, copy, name)
                     # Without a write-ahead log the database is one file.

@@ -171,7 +171,7 @@ def test_no_such_file(tmp_path):
 def test_a_failed_save_leaves_the_old_file_and_no_litter(classifier, tmp_path, monkeypatch):
     path = tmp_path / "m.inna"
     path.write_text("old")
-    monkeypatch.setattr("inna_tune.estimators.saving.save_file", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("inna_tune.estimators.saving.serialize", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         classifier[0].save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["m.inna"]
