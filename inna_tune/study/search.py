@@ -29,7 +29,8 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.evaluation import FoldedTable
 from inna_tune.study.fingerprint import check, describe_thing, fingerprint
 from inna_tune.study.frames import trials_frame
-from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
+from inna_tune.study.keeping import in_memory, without_storage
+from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import route, routing_is_on
@@ -201,6 +202,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.callbacks = callbacks
         self.allow_mismatch = allow_mismatch
         self.verbose = verbose
+
+    def __getstate__(self) -> dict[str, Any]:
+        return without_storage(super().__getstate__())
 
     # What whoever runs the search wants kept in the study's user attributes.
     _study_notes: Mapping[str, Any] = MappingProxyType({})
