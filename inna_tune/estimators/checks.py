@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.nets.layers import ACTIVATIONS
@@ -105,6 +106,20 @@ def check_parameters(estimator: Any) -> None:
     if estimator.module is not None and not callable(estimator.module):
         refuse("module", "must be a function of (in_features, out_features) that builds a torch.nn.Module.")
     try:
-        estimator._torch_device()
+        device = estimator._torch_device()
     except (RuntimeError, TypeError):
         refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
+    if reason := _why_unusable(device):
+        refuse("device", f"torch cannot compute on it here ({reason}); set device='auto' or 'cpu'.")
+
+
+def _why_unusable(device: torch.device) -> str:
+    """What keeps torch from computing on a device; empty if nothing does."""
+    if device.type == "meta":
+        return "it holds no numbers"
+    try:
+        torch.ones(1, device=device).sum().item()
+    except Exception as error:  # each kind of device has its own
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return ""

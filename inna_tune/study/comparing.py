@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from inna_tune.engine.updates import MOMENTUM
+from inna_tune.engine.stacked import MOMENTUM
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Beta, LogNormal, SearchSpace
