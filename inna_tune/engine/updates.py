@@ -25,8 +25,8 @@ Kind: TypeAlias = str | type[Optimizer]
 Settings: TypeAlias = Mapping[str, Any]
 
 NAMED = ("inna", "innaprop", "sgd", "adamw", "muon")
-# Of those whose step has no natural scale, as their papers have it.
-DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3, "muon": 1e-3}
+# Of those whose step has no natural scale: as their papers have it, and what is best of Muon's on small tables.
+DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3, "muon": 3e-3}
 _OPTIONS = {
     "inna": {"decoupled_weight_decay"},
     "innaprop": {"sigma", "eps"},

@@ -26,7 +26,7 @@ from inna_tune.engine import (
     Training,
     outputs,
 )
-from inna_tune.estimators.checks import check_parameters, layer_sizes
+from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
@@ -484,9 +484,11 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
             return torch.device("cuda")
         return torch.device("cpu")
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, *, to_train: bool = True) -> None:
         """Raise a ValueError that names the parameter, its value and the remedy."""
         check_parameters(self)
+        if to_train:
+            check_device(self)
 
     def __sklearn_tags__(self) -> Any:
         return takes_any_table(super().__sklearn_tags__())

@@ -106,11 +106,23 @@ def check_parameters(estimator: Any) -> None:
     if estimator.module is not None and not callable(estimator.module):
         refuse("module", "must be a function of (in_features, out_features) that builds a torch.nn.Module.")
     try:
-        device = estimator._torch_device()
+        estimator._torch_device()
     except (RuntimeError, TypeError):
         refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
-    if reason := _why_unusable(device):
-        refuse("device", f"torch cannot compute on it here ({reason}); set device='auto' or 'cpu'.")
+
+
+def check_device(estimator: Any) -> None:
+    """Check that the device an estimator is to train on is there.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot compute on it.
+    """
+    if reason := _why_unusable(estimator._torch_device()):
+        raise ValueError(
+            f"device={estimator.device!r}: torch cannot compute on it here ({reason}); set device='auto' or 'cpu'."
+        )
 
 
 def _why_unusable(device: torch.device) -> str:

@@ -144,8 +144,8 @@ def test_one_member_is_a_plain_loop(method, make, clip, averaging, stacked):
     [
         ("innaprop", 1e-3),
         ("adamw", 1e-3),
-        ("muon", 1e-3),
-        (torch.optim.Muon, 1e-3),
+        ("muon", 3e-3),
+        (torch.optim.Muon, 3e-3),
         (torch.optim.RMSprop, 0.01),
         (torch.optim.Adadelta, 1.0),
     ],
