@@ -255,7 +255,13 @@ class _Separate:
         for optimizer, params, own in zip(self.optimizers, self._params, states, strict=True):
             for param, state in zip(params, own, strict=True):
                 if state:
-                    optimizer.state[param] = deepcopy(state)
+                    # Counts, which have no axis, stay where an optimizer of torch keeps them.
+                    optimizer.state[param] = {
+                        name: value.to(param.device, copy=True)
+                        if isinstance(value, Tensor) and value.dim() > 0
+                        else deepcopy(value)
+                        for name, value in state.items()
+                    }
 
     def adopt(self, older: Any, index: Tensor) -> None:
         for place, i in enumerate(index.tolist()):

@@ -30,6 +30,7 @@ from inna_tune.estimators.checks import check_device, check_parameters, layer_si
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
+from inna_tune.estimators.pickling import PickledOnCpu
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
@@ -52,7 +53,7 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class InnaEstimator(StationarityMixin, OptimizerOptions):
+class InnaEstimator(StationarityMixin, PickledOnCpu, OptimizerOptions):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     # What members of one population may differ in; all else they share.
