@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -137,7 +138,8 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
     # Skipping what is there lets a worker that died in between, or another one, go on.
     with without_messages():
         for setting in settings:
-            study.enqueue_trial(dict(setting), skip_if_exists=True)
+            plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
+            study.enqueue_trial(plain, skip_if_exists=True)
     study.set_user_attr(PORTFOLIO, len(settings))
 
 
