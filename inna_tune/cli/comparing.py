@@ -26,8 +26,8 @@ def compare(
     table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
     target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
-        str, typer.Option(help="Of inna, innaprop, adamw, sgd; separated by commas.")
-    ] = "inna,innaprop,adamw,sgd",
+        str, typer.Option(help="Of inna, innaprop, adamw, muon, sgd; separated by commas.")
+    ] = "inna,innaprop,adamw,muon,sgd",
     baselines: Annotated[
         str,
         typer.Option(

@@ -146,6 +146,7 @@ def predict(
     """
     with one_line_errors():
         from inna_tune.estimators import load
+        from inna_tune.files import replacing
         from inna_tune.study.tables import read_table
         from inna_tune.study.tuning import check_output, predict_table
 
@@ -153,7 +154,9 @@ def predict(
         fitted = load(model)
         frame, _ = read_table(table)
         predictions = predict_table(fitted, frame)
-        predictions.to_csv(path, index=False)
+        # With the suffix, by which pandas compresses.
+        with replacing(path, suffix=path.suffix) as written:
+            predictions.to_csv(written, index=False)
         if as_json:
             print_json(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}

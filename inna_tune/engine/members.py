@@ -41,6 +41,18 @@ class MemberState:
     settings: dict[str, float]
     streams: list[Tensor]
 
+    def on_cpu(self) -> "MemberState":
+        """The same, its tensors on the CPU."""
+        return MemberState(**{name: _on_cpu(value) for name, value in vars(self).items()})
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    return [_on_cpu(each) for each in value] if isinstance(value, list) else value
+
 
 @dataclass(frozen=True, eq=False)
 class Member:

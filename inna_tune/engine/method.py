@@ -19,7 +19,8 @@ class Method:
     Parameters
     ----------
     optimizer : str or subclass of torch.optim.Optimizer
-        "inna", "innaprop", "sgd" (with momentum), "adamw", or a class of torch, which steps each member by itself.
+        "inna", "innaprop", "sgd" (with momentum), "adamw", "muon" (matrices of hidden layers by Muon, all else by AdamW), or
+        another class of torch, which steps each member by itself.
     optimizer_params : mapping
         Further arguments of the optimizer.
     gradient_clip : float, optional

@@ -20,8 +20,9 @@ from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
+from inna_tune.engine.stacked import MOMENTUM
 from inna_tune.engine.stepping import Captured, Stepping, trained_names
-from inna_tune.engine.updates import DEFAULT_LR, MOMENTUM
+from inna_tune.engine.updates import DEFAULT_LR, named
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.optim.curvature import calibrate
@@ -236,7 +237,7 @@ class Population:
 
     def _usual(self) -> dict[str, float] | None:
         """Settings of optimizers whose steps have no natural scale; None where the curvature gives one."""
-        kind = self.method.optimizer
+        kind = named(self.method.optimizer)
         if kind == "inna" or (kind == "sgd" and any(m.lr is None for m in self.members)):
             return None
         if not isinstance(kind, str):

@@ -75,8 +75,15 @@ class Stepping:
         self._scaled = [
             (rows, factors[name]) for name, rows in zip(trained, self.rows, strict=True) if name in factors
         ]
+        matrices = net.matrices
         self._updates = make_updates(
-            method.optimizer, self.rows, settings, method.optimizer_params, stacked=stacked
+            method.optimizer,
+            self.rows,
+            settings,
+            method.optimizer_params,
+            stacked=stacked,
+            shapes=[tuple(tensors[name].shape[1:]) for name in trained],
+            matrices={i: matrices[name] for i, name in enumerate(trained) if name in matrices},
         )
         self.averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
         self.count = self.rows[0].new_zeros(n_members, 1)

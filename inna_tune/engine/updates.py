@@ -1,11 +1,12 @@
 """The optimizers that can step a population, behind one face.
 
-INNA and INNAprop take settings of shape [P, 1] as they are. SGD with momentum and AdamW are written here for such
-settings, so that members can be compared with INNA's at the same cost; any other class of torch.optim steps each member by
-itself.
+INNA and INNAprop take settings of shape [P, 1] as they are. SGD with momentum, AdamW and Muon are written in
+`inna_tune.engine.stacked` and `inna_tune.engine.muon` for such settings, so that members can be compared with INNA's at the
+same cost; any other class of torch.optim steps each member by itself.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Protocol, TypeAlias
@@ -14,17 +15,25 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inna_tune.engine.batches import FULL_VECTORS
+from inna_tune.engine.muon import StackedMuon
+from inna_tune.engine.stacked import StackedAdamW, StackedSGD
+from inna_tune.nets.protocol import Matrix
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.innaprop import INNAprop
 
 Kind: TypeAlias = str | type[Optimizer]
 Settings: TypeAlias = Mapping[str, Any]
 
-NAMED = ("inna", "innaprop", "sgd", "adamw")
-MOMENTUM = 0.9
-# Of those whose step has no natural scale, as their papers have it.
-DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3}
+NAMED = ("inna", "innaprop", "sgd", "adamw", "muon")
+# Of those whose step has no natural scale: as their papers have it, and what is best of Muon's on small tables.
+DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3, "muon": 3e-3}
+_OPTIONS = {
+    "inna": {"decoupled_weight_decay"},
+    "innaprop": {"sigma", "eps"},
+    "sgd": {"momentum", "nesterov"},
+    "adamw": {"betas", "eps"},
+    "muon": {"momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn", "betas"},
+}
 
 
 class Updates(Protocol):
@@ -48,7 +57,14 @@ class Updates(Protocol):
 
 
 def make_updates(
-    kind: Kind, rows: Sequence[Tensor], settings: Settings, options: Settings, *, stacked: bool
+    kind: Kind,
+    rows: Sequence[Tensor],
+    settings: Settings,
+    options: Settings,
+    *,
+    stacked: bool,
+    shapes: Sequence[tuple[int, ...]] | None = None,
+    matrices: Mapping[int, Matrix] | None = None,
 ) -> Updates:
     """The updates of a population.
 
@@ -64,9 +80,14 @@ def make_updates(
         Further arguments of the optimizer, shared by all members.
     stacked : bool
         False for a single member that need not step as in company: its settings become plain numbers.
+    shapes : sequence of tuple of int, optional
+        Of each row of one member, as a class of torch sees it; [n] if not given.
+    matrices : mapping of int to Matrix, optional
+        Which of the rows are weights of hidden layers.
     """
+    kind = named(kind)
     if not isinstance(kind, str):
-        return _Separate(kind, rows, settings, options)
+        return _Separate(kind, rows, settings, options, shapes or [tuple(r.shape[1:]) for r in rows])
     hyper: Callable[[Tensor], Any] = (lambda t: t) if stacked else float
     used = {name: hyper(value) for name, value in settings.items()}
     if not bool((settings["weight_decay"] != 0).any()):
@@ -75,44 +96,70 @@ def make_updates(
     if kind in ("inna", "innaprop"):
         own: Any = INNA if kind == "inna" else INNAprop
         return _Together(own(rows, **used, capturable=capturable, **options))
-    plain = {name: used[name] for name in ("lr", "weight_decay")}
-    return _Together((_SGD if kind == "sgd" else _AdamW)(rows, plain | dict(options)))
+    plain = {name: used[name] for name in ("lr", "weight_decay")} | dict(options)
+    if kind == "muon":
+        return _Together(StackedMuon(rows, plain, matrices or {}))
+    return _Together((StackedSGD if kind == "sgd" else StackedAdamW)(rows, plain))
+
+
+def named(kind: Kind) -> Kind:
+    """The name of what has one here, for a class of torch that steps matrices and could not step rows."""
+    return "muon" if kind is torch.optim.Muon else kind
 
 
 def check_optimizer(kind: Any, options: Any) -> None:
-    """Refuse what `make_updates` cannot make, before anything is trained.
+    """Refuse what `make_updates` cannot make, or what cannot step, before anything is trained.
 
     Raises
     ------
     ValueError
-        If the name is unknown, the class is no optimizer or needs a closure, or an option is none of its arguments.
+        If the name is unknown, the class is no optimizer, needs a closure or cannot step a net's tensors, or an option is none
+        of its arguments or out of its range.
     """
+    choices = f"one of {', '.join(NAMED)}, or another class of torch.optim"
+    kind = named(kind)
     if isinstance(kind, str):
         if kind not in NAMED:
-            raise ValueError(
-                f"optimizer={kind!r}: must be one of {', '.join(NAMED)}, or a class of torch.optim."
-            )
-        known = {
-            "inna": {"decoupled_weight_decay"},
-            "innaprop": {"sigma", "eps"},
-            "sgd": {"momentum", "nesterov"},
-            "adamw": {"betas", "eps"},
-        }[kind]
+            raise ValueError(f"optimizer={kind!r}: must be {choices}.")
+        known = _OPTIONS[kind]
     elif isinstance(kind, type) and issubclass(kind, Optimizer):
         closure = inspect.signature(kind.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
-                f"optimizer={kind!r}: evaluates the loss several times a step, which a population cannot; choose another."
+                f"optimizer={kind!r}: evaluates the loss several times a step, which a population cannot; choose {choices}."
             )
         known = set(inspect.signature(kind).parameters) - {"params", "lr", "weight_decay", "maximize"}
     else:
-        raise ValueError(f"optimizer={kind!r}: must be one of {', '.join(NAMED)}, or a class of torch.optim.")
+        raise ValueError(f"optimizer={kind!r}: must be {choices}.")
     unknown = sorted(set(options or {}) - known)
     if unknown:
         raise ValueError(
             f"optimizer_params={options!r}: {', '.join(unknown)} is none of the options of optimizer={kind!r}; "
             f"it has {', '.join(sorted(known)) or 'none'}."
         )
+    try:
+        with torch.no_grad():
+            _try(kind, dict(options or {}))
+    except Exception as error:  # whatever a class of the caller's own raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where = f" with optimizer_params={options!r}" if options else ""
+        raise ValueError(
+            f"optimizer={kind!r}{where}: cannot step the tensors of a net ({reason}); choose {choices}"
+            + (", or other optimizer_params." if options else ".")
+        ) from error
+
+
+def _try(kind: Kind, options: Settings) -> None:
+    """One step of a single member that has a matrix, a matrix of one row and a vector, as nets have."""
+    shapes: list[tuple[int, ...]] = [(3, 2), (1, 2), (2,)]
+    rows = [torch.nn.Parameter(torch.ones(1, math.prod(shape))) for shape in shapes]
+    for row in rows:
+        row.grad = torch.ones_like(row)
+    settings = {name: torch.full((1, 1), 0.01) for name in ("lr", "alpha", "beta", "weight_decay")}
+    updates = make_updates(
+        kind, rows, settings, options, stacked=True, shapes=shapes, matrices={0: Matrix((3, 2), 0)}
+    )
+    updates.step(settings["lr"])
 
 
 class _Together:
@@ -169,10 +216,18 @@ class _Separate:
     """An optimizer of torch for every member."""
 
     def __init__(
-        self, kind: type[Optimizer], rows: Sequence[Tensor], settings: Settings, options: Settings
+        self,
+        kind: type[Optimizer],
+        rows: Sequence[Tensor],
+        settings: Settings,
+        options: Settings,
+        shapes: Sequence[tuple[int, ...]],
     ) -> None:
         self._rows = rows
-        self._params = [[torch.nn.Parameter(r.detach()[i]) for r in rows] for i in range(len(rows[0]))]
+        self._params = [
+            [torch.nn.Parameter(r.detach()[i].view(shape)) for r, shape in zip(rows, shapes, strict=True)]
+            for i in range(len(rows[0]))
+        ]
         takes_decay = "weight_decay" in inspect.signature(kind).parameters
         self.optimizers = []
         for i, params in enumerate(self._params):
@@ -187,7 +242,7 @@ class _Separate:
             if own == 0.0:  # no batch of its own is left in this epoch
                 continue
             for param, row in zip(params, self._rows, strict=True):
-                param.grad = None if row.grad is None else row.grad[i]
+                param.grad = None if row.grad is None else row.grad[i].view_as(param)
             for group in optimizer.param_groups:
                 group["lr"] = own
             optimizer.step()
@@ -200,7 +255,13 @@ class _Separate:
         for optimizer, params, own in zip(self.optimizers, self._params, states, strict=True):
             for param, state in zip(params, own, strict=True):
                 if state:
-                    optimizer.state[param] = deepcopy(state)
+                    # Counts, which have no axis, stay where an optimizer of torch keeps them.
+                    optimizer.state[param] = {
+                        name: value.to(param.device, copy=True)
+                        if isinstance(value, Tensor) and value.dim() > 0
+                        else deepcopy(value)
+                        for name, value in state.items()
+                    }
 
     def adopt(self, older: Any, index: Tensor) -> None:
         for place, i in enumerate(index.tolist()):
@@ -208,77 +269,3 @@ class _Separate:
             for new, old in zip(self._params[place], older._params[i], strict=True):
                 if old in state:
                     self.optimizers[place].state[new] = state[old]
-
-
-class _Stacked(Optimizer):
-    """Base of the two below: lists of what has a gradient, and weights that shrink."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        with torch.no_grad():
-            for group in self.param_groups:
-                lr = group["lr"]
-                # A member whose step is zero stands still, state and all.
-                moving = (lr != 0) if isinstance(lr, Tensor) else None
-                if moving is not None and bool(moving.all()):
-                    moving = None
-                for p in group["params"]:
-                    if p.grad is not None:
-                        grad = p.grad if moving is None else torch.where(moving, p.grad, 0.0)
-                        self._update(group, p, grad, self.state[p], moving)
-
-    def _update(
-        self, group: dict[str, Any], p: Tensor, grad: Tensor, state: dict[str, Any], moving: Tensor | None
-    ) -> None:
-        raise NotImplementedError
-
-
-class _SGD(_Stacked):
-    """SGD with momentum: v ← μv + g, θ ← θ − γv, with the gradient λθ of the weight decay in g."""
-
-    def __init__(self, rows: Sequence[Tensor], settings: dict[str, Any]) -> None:
-        super().__init__(rows, {"momentum": MOMENTUM, "nesterov": False, "weight_decay": 0.0} | settings)
-
-    def _update(
-        self, group: dict[str, Any], p: Tensor, grad: Tensor, state: dict[str, Any], moving: Tensor | None
-    ) -> None:
-        decay, momentum = group["weight_decay"], group["momentum"]
-        if isinstance(decay, Tensor) or decay != 0.0:
-            grad = grad + decay * p
-        if "velocity" not in state:
-            state["velocity"] = torch.zeros_like(p)
-        velocity = state["velocity"]
-        fresh = momentum * velocity + grad
-        velocity.copy_(fresh if moving is None else torch.where(moving, fresh, velocity))
-        p.sub_(group["lr"] * (grad + momentum * velocity if group["nesterov"] else velocity))
-
-
-class _AdamW(_Stacked):
-    """AdamW, as torch has it; members that stand still are not counted a step."""
-
-    def __init__(self, rows: Sequence[Tensor], settings: dict[str, Any]) -> None:
-        super().__init__(rows, {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0} | settings)
-
-    def _update(
-        self, group: dict[str, Any], p: Tensor, grad: Tensor, state: dict[str, Any], moving: Tensor | None
-    ) -> None:
-        first, second = group["betas"]
-        if not state:
-            state["mean"], state["square"] = torch.zeros_like(p), torch.zeros_like(p)
-            state["count"] = p.new_zeros(len(p), 1).expand(p.shape).clone()[:, :1]
-        count, mean, square = state["count"], state["mean"], state["square"]
-        count += 1 if moving is None else moving
-        keep_first, keep_second = (
-            beta if moving is None else torch.ones_like(count).masked_fill(moving, beta)
-            for beta in (first, second)
-        )
-        # Where a member stands still its gradient is zero. NOTE: numbers, since as tensors they would round another way.
-        mean.mul_(keep_first).add_(grad * (1 - first))
-        square.mul_(keep_second).add_(grad.square() * (1 - second))
-        decay = group["weight_decay"]
-        if isinstance(decay, Tensor) or decay != 0.0:
-            p.mul_(1.0 - group["lr"] * decay)
-        # Repeated, so that the powers of every member are computed by whole vectors, with one rounding.
-        counted = count.clamp(min=1).repeat(1, FULL_VECTORS)
-        below_first, below_second = ((1 - beta**counted)[:, :1] for beta in (first, second))
-        direction = mean / below_first / ((square / below_second).sqrt() + group["eps"])
-        p.sub_(group["lr"] * direction)

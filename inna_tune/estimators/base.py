@@ -26,10 +26,11 @@ from inna_tune.engine import (
     clock,
     outputs,
 )
-from inna_tune.estimators.checks import check_parameters, layer_sizes
+from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
+from inna_tune.estimators.pickling import PickledOnCpu
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
@@ -53,7 +54,7 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class InnaEstimator(StationarityMixin, SharingMixin, OptimizerOptions):
+class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOptions):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     encoder_: TableEncoder
@@ -494,9 +495,11 @@ class InnaEstimator(StationarityMixin, SharingMixin, OptimizerOptions):
             return torch.device("cuda")
         return torch.device("cpu")
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, *, to_train: bool = True) -> None:
         """Raise a ValueError that names the parameter, its value and the remedy."""
         check_parameters(self)
+        if to_train:
+            check_device(self)
 
     def __sklearn_tags__(self) -> Any:
         return takes_any_table(super().__sklearn_tags__())

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.nets.layers import ACTIVATIONS
@@ -108,3 +109,29 @@ def check_parameters(estimator: Any) -> None:
         estimator._torch_device()
     except (RuntimeError, TypeError):
         refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
+
+
+def check_device(estimator: Any) -> None:
+    """Check that the device an estimator is to train on is there.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot compute on it.
+    """
+    if reason := _why_unusable(estimator._torch_device()):
+        raise ValueError(
+            f"device={estimator.device!r}: torch cannot compute on it here ({reason}); set device='auto' or 'cpu'."
+        )
+
+
+def _why_unusable(device: torch.device) -> str:
+    """What keeps torch from computing on a device; empty if nothing does."""
+    if device.type == "meta":
+        return "it holds no numbers"
+    try:
+        torch.ones(1, device=device).sum().item()
+    except Exception as error:  # each kind of device has its own
+        lines = str(error).strip().splitlines()
+        return lines[0] if lines else type(error).__name__
+    return ""

@@ -44,8 +44,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Probability of dropping a hidden unit.
     label_smoothing : float, default=0.0
         Share of each label that is spread over all classes.
-    optimizer : {"inna", "innaprop", "sgd", "adamw"} or class of torch.optim, default="inna"
-        With "sgd" ``lr="auto"`` comes from the curvature too; with the others it is the optimizer's own default.
+    optimizer : {"inna", "innaprop", "sgd", "adamw", "muon"} or class of torch.optim, default="inna"
+        With "sgd" ``lr="auto"`` comes from the curvature too; with the others it is the optimizer's own default. "muon", or
+        ``torch.optim.Muon``, steps the weights of hidden layers by Muon and all else by AdamW, with steps of one length
+        (``adjust_lr_fn="match_rms_adamw"``).
     optimizer_params : mapping, optional
         Further arguments of the optimizer. Those given here can be set, and searched over, as ``optimizer__NAME``.
     gradient_clip : float, optional

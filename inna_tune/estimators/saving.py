@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
 from inna_tune.engine import state_at_rest
@@ -21,6 +21,7 @@ from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.formats import FORMAT_VERSION, Tensors, upgrade
 from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
 
 _CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
@@ -74,23 +75,15 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
     tensors |= {
         f"{_ENCODER}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
     }
-    plain = json.dumps(_without_nan(content), allow_nan=False)
+    plain = json.dumps(_plain(content), allow_nan=False)
     metadata = {
         "format": "inna-tune",
         "version": str(FORMAT_VERSION),
         "model": plain,
         "digest": digest(plain, tensors),
     }
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as written:
+        written.write_bytes(serialize(tensors, metadata=metadata))
 
 
 def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
@@ -177,7 +170,8 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
         # The check below refuses what is no optimizer.
         parameters["optimizer"] = getattr(torch.optim, name.removeprefix("torch.optim."), name)
     model.set_params(**parameters)
-    model._check_parameters()
+    # The device that it was trained on need not be here.
+    model._check_parameters(to_train=False)
     model.net_ = _net(content["net"])
     size = sum(math.prod(shape) for shape in model.net_.parameter_shapes.values())
     if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
@@ -290,9 +284,7 @@ def _net(plain: dict[str, Any]) -> TabularNet:
 
 
 def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
-    parameters = {
-        k: v.item() if isinstance(v, np.generic) else v for k, v in model.get_params(deep=False).items()
-    }
+    parameters = model.get_params(deep=False)
     parameters["hidden_layer_sizes"] = list(model._layer_sizes())
     # Absent where it is None, so that versions from before it was a parameter read the file.
     encoder = parameters.pop("encoder")
@@ -306,9 +298,8 @@ def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
                 "model with joblib.dump, and load that file only where you trust it"
             )
         parameters["optimizer"] = f"torch.optim.{name}"
-    if parameters["optimizer_params"] is not None:
-        parameters["optimizer_params"] = dict(parameters["optimizer_params"])
-    if not isinstance(parameters["random_state"], int):
+    parameters["device"] = str(parameters["device"])
+    if not isinstance(parameters["random_state"], int | np.integer):
         parameters["random_state"] = None
     if isinstance(parameters.get("class_weight"), dict):
         items = parameters["class_weight"].items()
@@ -318,12 +309,14 @@ def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
     return parameters
 
 
-def _without_nan(value: Any) -> Any:
-    """The same with None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {k: _without_nan(v) for k, v in value.items()}
+def _plain(value: Any) -> Any:
+    """The same as JSON has it: numpy's scalars and arrays as Python's numbers and lists, None for what is not finite."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(v) for v in value]
+        return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

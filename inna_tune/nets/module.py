@@ -8,12 +8,13 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from inna_tune.nets.factory import ModuleFactory, build, build_pair, named_tensors, refuse_strangers, seeded
 from inna_tune.nets.probe import Probe, brief, probe
+from inna_tune.nets.protocol import Matrix
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,22 @@ class ModuleNet:
                     self._obstacles[training] = obstacle
         if self._obstacles:
             self._tell()
+
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        """Trained parameters of two axes, but for embeddings and the last that has as many outputs as the net."""
+        embeddings = {
+            f"{name}.weight".removeprefix(".")
+            for name, module in self._module.named_modules()
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        }
+        found = {
+            name: Matrix((shape[0], shape[1]), 1)
+            for name, shape in self.parameter_shapes.items()
+            if len(shape) == 2 and name not in self.buffers | embeddings
+        }
+        heads = [name for name, matrix in found.items() if matrix.shape[0] == self.out_features]
+        return {name: matrix for name, matrix in found.items() if name not in heads[-1:]}
 
     # ------------------------------------------------------------------ members
 

@@ -1,10 +1,29 @@
 """What the engine asks of a net."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The weights of a hidden layer.
+
+    Parameters
+    ----------
+    shape : tuple of two int
+    input_axis : int
+        Of the layer's inputs: 1 as torch has them, or 0.
+    is_padded : bool, default=False
+        Whether some of the inputs may be padding, which a member has not.
+    """
+
+    shape: tuple[int, int]
+    input_axis: int
+    is_padded: bool = False
 
 
 class Net(Protocol):
@@ -33,6 +52,11 @@ class Net(Protocol):
     @property
     def step_factors(self) -> Mapping[str, float]:
         """Factor of the step, by name of the tensor; those not named have 1."""
+        ...
+
+    @property
+    def matrices(self) -> Mapping[str, Matrix]:
+        """The weights of hidden layers among ``parameter_shapes``: what an optimizer of matrices steps."""
         ...
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.layers import ACTIVATIONS, Activation, MemberLinear
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, PREFIX, NumericEmbedding
+from inna_tune.nets.protocol import Matrix
 
 _BLOCKS = ("plain", "residual")
 
@@ -198,6 +199,14 @@ class TabularNet:
     def buffers(self) -> frozenset[str]:
         """None: every tensor is trained, frequencies too."""
         return frozenset()
+
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        """Weights of all layers but the head."""
+        return {
+            f"{layer.name}.weight": Matrix((layer.in_features, layer.out_features), 0, is_padded=i == 0)
+            for i, layer in enumerate(self.layers[:-1])
+        }
 
     @property
     def widest(self) -> int:

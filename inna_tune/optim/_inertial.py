@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -45,6 +46,8 @@ class InertialNewton(Optimizer):
         "weight_decay": Bound(0.0),
     }
     _state_tensors: ClassVar[tuple[str, ...]] = ("momentum",)
+    # What the groups of every version had: by these a state is told from another optimizer's.
+    _identity: ClassVar[tuple[str, ...]] = ("lr", "alpha", "beta")
 
     # ---- hyper-parameters -------------------------------------------------------------------------------------
 
@@ -104,10 +107,31 @@ class InertialNewton(Optimizer):
         ValueError
             If the state is another optimizer's, or its shapes are not those of the parameters.
         """
-        self._check_state_dict(state_dict)
         options = [{key: group.get(key) for key in _EXECUTION_OPTIONS} for group in self.param_groups]
+        taken: dict[str, Any] = {}
+
+        def check(_: Optimizer, final: dict[str, Any]) -> None:
+            self._check_state_dict(final)
+            taken.update(final)
+
+        def adapt(_: Optimizer) -> None:
+            self._adapt(taken, options)
+
+        # As hooks of our own, the last before and the first after torch's part: what is loaded is what a caller's hooks
+        # have made of the state, and the hooks that a caller has set for afterwards find it whole.
+        hooks = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(adapt, prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _adapt(self, state_dict: dict[str, Any], options: list[dict[str, Any]]) -> None:
+        """Bring what torch has loaded of ``state_dict`` to this optimizer's way of stepping and to the parameters."""
         saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
-        super().load_state_dict(state_dict)
         for group, option in zip(self.param_groups, options, strict=True):
             group.update({key: value for key, value in option.items() if key in group})
             if "step" in group:
@@ -128,6 +152,14 @@ class InertialNewton(Optimizer):
             if "updates" in saved:
                 self.state[p]["updates"] = counter(saved["updates"], group)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what `load_state_dict` or pickle has read; options that an older version had not are as by default."""
+        super().__setstate__(state)
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            if parameter.default is not parameter.empty:
+                for options in (self.defaults, *self.param_groups):
+                    options.setdefault(name, parameter.default)
+
     def _parameters(self) -> list[tuple[dict[str, Any], Tensor]]:
         return [(group, p) for group in self.param_groups for p in group["params"]]
 
@@ -135,11 +167,11 @@ class InertialNewton(Optimizer):
         name = type(self).__name__
         own_state = {*self._state_tensors, "scale", "remainder", "updates"}
         missing = sorted(
-            {key for group in state_dict["param_groups"] for key in self.defaults if key not in group}
+            {key for group in state_dict["param_groups"] for key in self._identity if key not in group}
         )
-        strange = sorted(
-            {key for state in state_dict["state"].values() for key in state if key not in own_state}
-        )
+        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        states = {i: state_dict["state"][i] for i in saved_ids if i in state_dict["state"]}
+        strange = sorted({key for state in states.values() for key in state if key not in own_state})
         if missing or strange:
             found = [f"its parameter groups lack {missing}"] * bool(missing)
             found += [f"its state holds {strange}"] * bool(strange)
@@ -147,10 +179,9 @@ class InertialNewton(Optimizer):
                 f"state_dict is not that of {name}: {' and '.join(found)}. Load it into the optimizer that wrote it, "
                 f"or start {name} without it"
             )
-        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
         # Optimizer.load_state_dict tells of differing numbers of groups or parameters.
         for i, (_, p) in zip(saved_ids, self._parameters(), strict=False):
-            for key, value in state_dict["state"].get(i, {}).items():
+            for key, value in states.get(i, {}).items():
                 if key in self._state_tensors and value.shape != p.shape:
                     raise ValueError(
                         f"state_dict holds {key!r} of shape {tuple(value.shape)} for parameter {i}, whose shape is "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
@@ -91,6 +91,8 @@ class INNA(InertialNewton):
     >>> bool(weight.detach().norm() < 0.1)
     True
     """
+
+    _identity: ClassVar[tuple[str, ...]] = (*InertialNewton._identity, "step")
 
     def __init__(
         self,

@@ -93,6 +93,7 @@ class INNAprop(InertialNewton):
     """
 
     _state_tensors: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+    _identity: ClassVar[tuple[str, ...]] = (*InertialNewton._identity, "sigma", "eps")
 
     def __init__(
         self,

@@ -5,7 +5,6 @@ import os
 import platform
 import re
 import shlex
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import jinja2
 from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune import __version__
+from inna_tune.files import replacing
 from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
@@ -101,15 +101,8 @@ def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     page = render_report(study)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path) as written:
+        written.write_text(page, encoding="utf-8")
     return path
 
 

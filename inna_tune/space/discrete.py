@@ -171,6 +171,7 @@ class Categorical(Law):
     Parameters
     ----------
     choices : sequence of None, bool, int, float or str
+        An array will do; numpy's scalars become Python's.
     weights : sequence of float, optional
         One for each choice, equal by default; they need not sum to one.
     """
@@ -179,9 +180,11 @@ class Categorical(Law):
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.choices, list | tuple) or not self.choices:
+        given: Any = self.choices
+        given = given.tolist() if isinstance(given, np.ndarray) else given
+        if not isinstance(given, list | tuple) or not given:
             raise ValueError(f"Categorical: choices={self.choices!r} must be a list of one or more choices")
-        choices = tuple(self.choices)
+        choices = tuple(choice.item() if isinstance(choice, np.generic) else choice for choice in given)
         for index, choice in enumerate(choices):
             if not isinstance(choice, bool | int | float | str | None) or choice != choice:
                 raise ValueError(f"Categorical: choice {choice!r} must be None, a bool, a number or a string")

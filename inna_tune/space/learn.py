@@ -18,6 +18,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from inna_tune.files import replacing
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.mixtures import Empirical, Mixture
@@ -99,8 +100,9 @@ class Prior:
             "portfolio": [dict(p) for p in self.portfolio],
             "provenance": dict(self.provenance),
         }
-        text = json.dumps(content, indent=1, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(content, indent=1, allow_nan=False, default=_of_numpy)
+        with replacing(path) as written:
+            written.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def shipped(cls, task: str) -> Self:
@@ -159,6 +161,13 @@ class Prior:
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise PriorFileError(f"{path}: {error}") from None
         return found
+
+
+def _of_numpy(value: Any) -> Any:
+    """A scalar or array of numpy's as JSON has it."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} can't be kept in a file: give numbers, text, lists or dicts")
 
 
 def learn(

@@ -1,10 +1,13 @@
 """PriorSampler: any Optuna sampler, seeing a study through the priors of a space."""
 
+import copy
 import logging
 import math
+import threading
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import optuna
@@ -18,6 +21,26 @@ from inna_tune.space.space import SearchSpace
 from inna_tune.space.view import UNIT, StudyView
 
 logger = logging.getLogger(__name__)
+
+# Studies that may share a sampler without its looking at them anew whenever it turns from one to another.
+_MOST_VIEWS = 4
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _one_at_a_time(
+    method: Callable[Concatenate["PriorSampler", P], R],
+) -> Callable[Concatenate["PriorSampler", P], R]:
+    """Let one thread at a time into a sampler: views and random streams are in use from a call's first line to its last."""
+
+    @wraps(method)
+    def alone(self: "PriorSampler", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            return method(self, *args, **kwargs)
+
+    return alone
 
 
 class PriorSampler(BaseSampler):
@@ -91,8 +114,10 @@ class PriorSampler(BaseSampler):
         self._space = space
         self._k = float(k)
         self._seed = seed
-        self._looked_for: int | None = None
-        self._view: StudyView | None = None
+        # The last one is the last that was looked at.
+        self._views: list[StudyView] = []
+        # One that its holder may take again: a constraints_func may ask the study for another trial.
+        self._lock = threading.RLock()
         if seed is not None:
             _reseed(self._base_sampler, np.random.SeedSequence(seed))
 
@@ -121,21 +146,32 @@ class PriorSampler(BaseSampler):
         return f"PriorSampler({type(self._base_sampler).__name__})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_view": None, "_looked_for": None}
+        with self._lock:
+            # A copy, since pickle goes through it only when the lock is given back.
+            state = self.__dict__ | {"_base_sampler": copy.deepcopy(self._base_sampler), "_views": []}
+        del state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     # ------------------------------------------------------------------ what Optuna asks
 
+    @_one_at_a_time
     def reseed_rng(self) -> None:
         """Give the base sampler a fresh stream, as Optuna does in each of its threads; a seed of ours stays."""
         if self._seed is None:
             self._base_sampler.reseed_rng()
 
+    @_one_at_a_time
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Pass on, with the trial's own random stream."""
         self._start_stream(trial)
         view = self._look_at(study)
         self._base_sampler.before_trial(view, view.trial(trial))
 
+    @_one_at_a_time
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -146,6 +182,7 @@ class PriorSampler(BaseSampler):
         # What a parameter depends on must be chosen with it, or it waits for its turn.
         return {n: d for n, d in found.items() if n not in self._space or self._space.is_placeable(n, found)}
 
+    @_one_at_a_time
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -165,6 +202,7 @@ class PriorSampler(BaseSampler):
                 )
         return values
 
+    @_one_at_a_time
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
@@ -183,6 +221,7 @@ class PriorSampler(BaseSampler):
         u = self._base_sampler.sample_independent(view, view.trial(trial), param_name, UNIT)
         return self._space.value(param_name, float(u), view.weight(param_name), trial.params)
 
+    @_one_at_a_time
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
@@ -217,13 +256,16 @@ class PriorSampler(BaseSampler):
 
     def _look_at(self, study: optuna.Study, *, trial: FrozenTrial | None = None) -> Any:
         """The view of a study as it stands now, or as it stood when this trial began if no other began since."""
-        view = self._view
-        if view is None or view.storage is not study._storage or view.study_id != study._study_id:
-            view = self._view = StudyView(self._space, study._storage, study._study_id)
-            self._looked_for = None
-        if trial is None or self._looked_for != trial._trial_id:
+        views = self._views
+        view = next((v for v in views if v.storage is study._storage and v.study_id == study._study_id), None)
+        if view is None:
+            view = StudyView(self._space, study._storage, study._study_id)
+        else:
+            views.remove(view)
+        views[:] = [*views, view][-_MOST_VIEWS:]
+        if trial is None or view.looked_for != trial._trial_id:
             view.refresh(study, self.weight)
-            self._looked_for = None if trial is None else trial._trial_id
+            view.looked_for = None if trial is None else trial._trial_id
         return view
 
 

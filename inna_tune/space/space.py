@@ -2,6 +2,7 @@
 
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
@@ -17,6 +18,9 @@ from inna_tune.space.priors import Law, LogUniform, Uniform, read_fields
 from inna_tune.space.truncated import Beta, LogNormal
 
 logger = logging.getLogger(__name__)
+
+# Threads of one study must not say a thing twice that is said once.
+_SAYING = threading.Lock()
 
 _FORMAT = 1
 
@@ -250,8 +254,11 @@ class SearchSpace(Mapping[str, Entry]):
         sampler: Any = study.sampler
         if isinstance(sampler, optuna.samplers.PartialFixedSampler):
             sampler = sampler._base_sampler
-        if not isinstance(sampler, PriorSampler) and not self._said:
-            self._said = True
+        if isinstance(sampler, PriorSampler):
+            return
+        with _SAYING:
+            said, self._said = self._said, True
+        if not said:
             logger.warning(
                 "%s sees only the bounds of the search space; for its priors use PriorSampler(%s(), space)",
                 type(sampler).__name__,

@@ -32,11 +32,14 @@ class StudyView:
     ----------
     evidence : dict of str to float
         For and against each prior, of a study of one objective: `median_log_ratios` of the best tenth of its complete trials.
+    looked_for : int, optional
+        Identifier of the trial that it was last refreshed for.
     """
 
     def __init__(self, space: SearchSpace, storage: Any, study_id: int) -> None:
         self.space, self.storage, self.study_id = space, storage, study_id
         self.evidence: dict[str, float] = {}
+        self.looked_for: int | None = None
         self._weights: dict[str, float] = {}
         self._study: Any = None
         self._finished: dict[int, FrozenTrial] = {}

@@ -34,6 +34,10 @@ class ProgressBar:
         self.n_trials, self.options = n_trials, options
         self._bar: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, such as the one in a pickled search, begins a bar of its own.
+        return self.__dict__ | {"_bar": None}
+
     def __call__(self, study: Any, trial: FrozenTrial) -> None:
         """Hear that a trial is done."""
         bar = self._opened(study)

@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -17,6 +18,7 @@ from inna_tune.optim.schedules import DEFAULT_POWER
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.attributes import FINGERPRINT, PORTFOLIO
 from inna_tune.study.folding import FoldedTable
+from inna_tune.study.quiet import without_messages
 
 _STEPS = ("lr", "alpha", "beta")
 
@@ -135,8 +137,10 @@ def has_begun(study: optuna.Study) -> bool:
 def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> None:
     """Let a study that has not begun try these settings before the sampler's."""
     # Skipping what is there lets a worker that died in between, or another one, go on.
-    for setting in settings:
-        study.enqueue_trial(dict(setting), skip_if_exists=True)
+    with without_messages():
+        for setting in settings:
+            plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
+            study.enqueue_trial(plain, skip_if_exists=True)
     study.set_user_attr(PORTFOLIO, len(settings))
 
 

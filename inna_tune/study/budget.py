@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from inna_tune.engine import clock
 
@@ -61,6 +61,15 @@ class Budget:
     _rows: int = 0
     _trial_seconds: list[float] = field(default_factory=list)
     _best: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, search: Any, n_rows: int, *, begun: float) -> "Budget | None":
+        """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``."""
+        if search.timeout is None:
+            return None
+        rows = n_rows * int(search.estimator.n_members) if search.refit else 0
+        epochs = int(search.estimator.max_epochs)
+        return cls(begun + search.timeout, fit_rows=rows, fit_epochs=epochs, begun=begun)
 
     @property
     def left(self) -> float:

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,13 +19,14 @@ import optuna
 import torch
 from optuna.storages import BaseStorage, InMemoryStorage
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
 from inna_tune.estimators.formats import Tensors
 from inna_tune.estimators.saving import digest
+from inna_tune.files import replacing
 from inna_tune.study.storage import describe, sqlite_path
 
 logger = logging.getLogger(__name__)
@@ -118,19 +118,15 @@ class Checkpoints:
         path = self._path(number)
         if path is None:
             return False
-        temporary: Path | None = None
         try:
             content, tensors = _to_plain(checkpoint)
             plain = json.dumps(content)
             metadata = {"format": FORMAT, "content": plain, "digest": digest(plain, tensors)}
-            temporary = _new_file(path)
-            save_file(tensors, temporary, metadata=metadata)
-            os.replace(temporary, path)
+            with replacing(path, prefix=f"{path.stem}.", suffix=_HALF_WRITTEN, make_folder=True) as written:
+                written.write_bytes(serialize(tensors, metadata=metadata))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             # A study does not end for want of a checkpoint.
             logger.warning("trial %d has no checkpoint: %s: %s", number, type(error).__name__, error)
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             return False
         return True
 
@@ -189,18 +185,6 @@ class Checkpoints:
                 if match is not None and int(match[1]) in numbers:
                     path.unlink(missing_ok=True)
             self._folder.rmdir()
-
-
-def _new_file(path: Path) -> Path:
-    """A new file to be moved to ``path``, its folder made if need be."""
-    while True:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=_HALF_WRITTEN)
-        except FileNotFoundError:  # another worker found the folder empty and removed it
-            continue
-        os.close(handle)
-        return Path(name)
 
 
 # ---------------------------------------------------------------------- plain data and back

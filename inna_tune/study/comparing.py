@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from inna_tune.engine.updates import MOMENTUM
+from inna_tune.engine.stacked import MOMENTUM
+from inna_tune.engine.updates import DEFAULT_LR
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Beta, LogNormal, SearchSpace
@@ -33,7 +34,7 @@ from inna_tune.study.wording import describe_trial
 
 Watch = Callable[[str], AbstractContextManager[Callback]]
 
-OPTIMIZERS = ("inna", "innaprop", "adamw", "sgd")
+OPTIMIZERS = ("inna", "innaprop", "adamw", "muon", "sgd")
 _CONSTANT = "constant"
 _MOMENTUM = Beta(5.0, 1.0, low=0.0, high=0.995)
 
@@ -42,11 +43,11 @@ def space_of(optimizer: str) -> SearchSpace | None:
     """What is tuned of an optimizer: all of its own, and decay, weight decay and dropout by the same priors for each.
 
     INNA has the shipped priors, centred on the curvature of the loss. The others' step sizes have priors around what is usual,
-    wide enough for a factor of ten to either side; AdamW's betas stay at 0.9 and 0.999.
+    wide enough for a factor of ten to either side; AdamW's betas stay at 0.9 and 0.999, Muon's momentum at 0.95.
 
     Parameters
     ----------
-    optimizer : {"inna", "innaprop", "sgd", "adamw"}
+    optimizer : {"inna", "innaprop", "adamw", "muon", "sgd"}
 
     Returns
     -------
@@ -56,8 +57,9 @@ def space_of(optimizer: str) -> SearchSpace | None:
     if optimizer == "inna":
         return None
     shared = {name: law for name, law in SearchSpace.inna().items() if name not in {"alpha", "beta", "lr"}}
-    if optimizer == "adamw":
-        return SearchSpace({"lr": LogNormal(1e-3, 1.4, low=1e-5, high=0.1), **shared})
+    if optimizer in ("adamw", "muon"):
+        usual = DEFAULT_LR[optimizer]
+        return SearchSpace({"lr": LogNormal(usual, 1.4, low=usual / 100, high=100 * usual), **shared})
     if optimizer == "innaprop":
         return SearchSpace(
             {
@@ -180,7 +182,7 @@ def compare(
     ----------
     problem : Problem
     optimizers : sequence of str
-        Of "inna", "innaprop", "adamw", "sgd".
+        Of "inna", "innaprop", "adamw", "muon", "sgd".
     baselines : sequence of str
         Of `inna_tune.study.baselines.BASELINES`; may be empty.
     n_trials : int

@@ -97,15 +97,6 @@ def _temporary_storage() -> Iterator[BaseStorage]:
             storage._backend.engine.dispose()
 
 
-def in_memory(study: optuna.Study) -> optuna.Study:
-    """A copy of a study in memory."""
-    storage = InMemoryStorage()
-    optuna.copy_study(from_study_name=study.study_name, from_storage=study._storage, to_storage=storage)
-    return optuna.load_study(
-        study_name=study.study_name, storage=storage, sampler=study.sampler, pruner=study.pruner
-    )
-
-
 def run_here(job: Job, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]) -> None:
     """Run a job in this process.
 

@@ -33,8 +33,10 @@ from inna_tune.study.fingerprint import UnseededFoldsWarning, check, fingerprint
 from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.frames import trials_frame
 from inna_tune.study.job import Job
-from inna_tune.study.parallel import in_memory, run_here, run_parallel, shared_storage
+from inna_tune.study.keeping import in_memory, without_storage
+from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
+from inna_tune.study.quiet import without_messages
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
 from inna_tune.study.scoring import named_scorer, resolve_scorer, scorer_name, takes_weights
@@ -195,6 +197,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         self.allow_mismatch = allow_mismatch
         self.verbose = verbose
 
+    def __getstate__(self) -> dict[str, Any]:
+        return without_storage(super().__getstate__())
+
     # What whoever runs the search wants kept in the study's user attributes.
     _study_notes: Mapping[str, Any] = MappingProxyType({})
 
@@ -239,7 +244,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         )
         splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
         self.n_splits_ = len(splits)
-        budget = self._budget(began, len(frame))
+        budget = Budget.of(self, len(frame), begun=began)
         asked = partial(
             fingerprint,
             frame,
@@ -269,7 +274,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             )
         except OutOfTimeError:
             # Nothing of the data is known to the study yet, so that none has to be made.
-            self.study_ = optuna.create_study(direction="maximize")
+            with without_messages():
+                self.study_ = optuna.create_study(direction="maximize")
             self._finish(frame, labels, routed.weight, budget)
             return self
         if n_workers == 1:
@@ -283,14 +289,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                         self.study_ = in_memory(self.study_)
         self._finish(frame, labels, routed.weight, budget)
         return self
-
-    def _budget(self, began: float, n_rows: int) -> Budget | None:
-        if self.timeout is None:
-            return None
-        rows = n_rows * int(self.estimator.n_members) if self.refit else 0
-        return Budget(
-            began + self.timeout, fit_rows=rows, fit_epochs=int(self.estimator.max_epochs), begun=began
-        )
 
     def _tune(
         self,

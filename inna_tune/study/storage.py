@@ -24,6 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from inna_tune.study.database import SUPPORTED, CachedDatabase, StudyDatabase
+from inna_tune.study.quiet import without_messages
 
 BUSY_TIMEOUT = 60.0  # seconds a connection waits for another's write lock
 _OPENING = 0x696E6E61  # the key of the advisory lock held while a server's tables are made
@@ -130,6 +131,11 @@ def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> B
         return storage
     if storage is None:
         return InMemoryStorage()
+    if not isinstance(storage, str | URL):
+        raise StorageError(
+            f"storage={storage!r} is neither an Optuna storage nor a database URL; "
+            "give one of these, such as 'sqlite:///studies.db', or None for memory"
+        )
     try:
         url = make_url(storage)
     except (ArgumentError, ValueError):
@@ -176,7 +182,7 @@ def create_study(
     """
     if name is not None:
         check_study_name(name)
-    with storage_errors(storage):
+    with storage_errors(storage), without_messages():
         try:
             study = optuna.create_study(
                 storage=storage,
@@ -280,6 +286,7 @@ def _open_sqlite(path: Path, create: bool) -> RDBStorage:
         with temporary_lock(locks_folder(path) / "opening"):
             fresh = not path.exists()
             try:
+                path.touch()  # with the mode that the umask says; SQLite's own is never for a group to write
                 _use_log(path)
                 return connect(path, ready=False)
             except BaseException:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from inna_tune.study.claims import OWNER
 from inna_tune.study.database import CachedDatabase, transaction
 from inna_tune.study.overview import load_study
+from inna_tune.study.quiet import without_messages
 from inna_tune.study.storage import (
     StorageError,
     check_database,
@@ -81,6 +82,8 @@ def export_study(
             with tempfile.TemporaryDirectory(prefix=".inna-tune-", dir=target.parent) as folder:
                 written = Path(folder) / "study.db"
                 try:
+                    # SQLite's own files are never for a group to write, whatever the umask says.
+                    written.touch()
                     with _opened(URL.create("sqlite", database=str(written)).render_as_string()) as copy:
                         n_trials = _copy(study, copy, name)
                     # Without a write-ahead log the database is one file.
@@ -167,9 +170,13 @@ def _take_in(studies: Sequence[optuna.Study], target: BaseStorage, names: Sequen
 
 
 def _copy(study: optuna.Study, target: BaseStorage, name: str) -> int:
-    optuna.copy_study(
-        from_study_name=study.study_name, from_storage=study._storage, to_storage=target, to_study_name=name
-    )
+    with without_messages():
+        optuna.copy_study(
+            from_study_name=study.study_name,
+            from_storage=study._storage,
+            to_storage=target,
+            to_study_name=name,
+        )
     trials = optuna.load_study(study_name=name, storage=target).get_trials(deepcopy=False)
     for trial in trials:
         owner = trial.system_attrs.get(OWNER)

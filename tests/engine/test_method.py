@@ -48,6 +48,17 @@ def train(members, method, *, epochs=6, dtype=torch.float64, **options):
     return training.results
 
 
+class OwnMuon(torch.optim.Muon):
+    """A subclass may step in another way, so that it isn't taken for what it is derived from."""
+
+
+class NeedsMore(torch.optim.SGD):
+    """Cannot be made from a step size alone."""
+
+    def __init__(self, params, lr, rho):
+        super().__init__(params, lr)
+
+
 METHODS = {
     "inna": Method(),
     "inna, decoupled": Method(optimizer_params={"decoupled_weight_decay": True}),
@@ -55,7 +66,9 @@ METHODS = {
     "sgd": Method("sgd"),
     "sgd, Nesterov": Method("sgd", {"momentum": 0.8, "nesterov": True}),
     "adamw": Method("adamw"),
+    "muon": Method("muon"),
     "RMSprop": Method(torch.optim.RMSprop),
+    "Adafactor, which looks at shapes": Method(torch.optim.Adafactor),
     "clipped": Method(gradient_clip=0.3),
     "averaged": Method(averaging=0.9),
     "averaged AdamW, clipped": Method("adamw", gradient_clip=0.1, averaging=0.5),
@@ -86,6 +99,7 @@ PLAIN = {
         lambda p: torch.optim.AdamW(p, 0.02, betas=(0.8, 0.99), weight_decay=0.01),
     ),
     "Adagrad": (Method(torch.optim.Adagrad), lambda p: torch.optim.Adagrad(p, 0.02, weight_decay=0.01)),
+    "Adafactor": (Method(torch.optim.Adafactor), lambda p: torch.optim.Adafactor(p, 0.02, weight_decay=0.01)),
 }
 
 
@@ -127,7 +141,14 @@ def test_one_member_is_a_plain_loop(method, make, clip, averaging, stacked):
 
 @pytest.mark.parametrize(
     ("kind", "lr"),
-    [("innaprop", 1e-3), ("adamw", 1e-3), (torch.optim.RMSprop, 0.01), (torch.optim.Adadelta, 1.0)],
+    [
+        ("innaprop", 1e-3),
+        ("adamw", 1e-3),
+        ("muon", 3e-3),
+        (torch.optim.Muon, 3e-3),
+        (torch.optim.RMSprop, 0.01),
+        (torch.optim.Adadelta, 1.0),
+    ],
 )
 def test_what_is_left_open_is_the_optimizers_own_default(kind, lr):
     (result,) = train(make_members(1, lr=None, alpha=None, beta=None), Method(kind), epochs=1)
@@ -166,6 +187,17 @@ def test_the_setting_for_tf32_is_put_back():
         ({"optimizer": "adam"}, "optimizer='adam': must be one of inna, innaprop, sgd, adamw"),
         ({"optimizer": torch.nn.Linear}, "must be one of"),
         ({"optimizer": torch.optim.LBFGS}, "several times a step"),
+        (
+            {"optimizer": torch.optim.SparseAdam},
+            "optimizer=.*SparseAdam.*dense gradients.*choose one of inna",
+        ),
+        ({"optimizer": OwnMuon}, r"optimizer=.*OwnMuon.*only supports 2D.*choose one of inna.*muon"),
+        ({"optimizer": NeedsMore}, r"optimizer=.*NeedsMore.*rho.*choose one of inna"),
+        (
+            {"optimizer": "sgd", "optimizer_params": {"momentum": "much"}},
+            "optimizer='sgd' with optimizer_params=",
+        ),
+        ({"optimizer": "innaprop", "optimizer_params": {"sigma": 2.0}}, "innaprop.*sigma must be below 1"),
         ({"optimizer_params": {"momentum": 0.9}}, r"momentum is none of the options of optimizer='inna'"),
         ({"optimizer": torch.optim.Adam, "optimizer_params": {"sigma": 1}}, "sigma is none of the options"),
         ({"gradient_clip": 0.0}, "gradient_clip=0.0: must be a positive number"),

@@ -17,6 +17,8 @@ METHODS = {
     "innaprop": Method("innaprop"),
     "sgd": Method("sgd"),
     "adamw": Method("adamw"),
+    "muon": Method("muon"),
+    "Adafactor": Method(torch.optim.Adafactor),
     "inna, averaged and clipped": Method(averaging=0.9, gradient_clip=0.5),
     "sgd, averaged": Method("sgd", averaging=0.95),
     "RMSprop": Method(torch.optim.RMSprop),

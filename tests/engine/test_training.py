@@ -323,7 +323,7 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch_size", [7, 16, 20, 32, 50])
-@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "sgd", "adamw", "muon"])
 def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype, optimizer):
     """Also beside members of more or fewer rows, whatever the size of a batch."""
     members = [make_member(seed, n_train=n, dropout=0.2) for seed, n in enumerate((17, 32, 33, 40, 45))]

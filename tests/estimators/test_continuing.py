@@ -26,6 +26,7 @@ METHODS = [
     {"optimizer": "innaprop"},
     {"optimizer": "sgd"},
     {"optimizer": "adamw", "lr": 0.01},
+    {"optimizer": "muon", "lr": 0.01},
     {"optimizer": torch.optim.RMSprop, "lr": 0.01},
     {"decay": "log", "dropout": 0.2, "n_members": 2},
 ]
@@ -151,6 +152,7 @@ def mixed_table(n=300):
         {"numeric_embedding": "piecewise", "block": "residual"},
         {"optimizer": torch.optim.Adam, "optimizer_params": {"betas": [0.9, 0.99]}, "lr": 0.01},
         {"optimizer": "sgd", "optimizer_params": {"momentum": 0.8}, "averaging": 0.9, "lr": 0.01},
+        {"optimizer": torch.optim.Muon, "optimizer_params": {"ns_coefficients": [2.0, -1.5, 0.5]}},
         {"precision": "bf16", "gradient_clip": 2.0},
     ],
     ids=str,

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 import inna_tune
@@ -49,6 +50,49 @@ def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
     assert list(again.feature_names_in_) == list(model.feature_names_in_)
     assert again.members_ == model.members_
     pd.testing.assert_frame_equal(again.history_, model.history_)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"encoder__max_levels": np.int64(5)},
+        {"encoder__embed": np.bool_(False)},
+        {"optimizer__momentum": np.float64(0.8), "optimizer__nesterov": np.True_},
+        {"optimizer": "adamw", "optimizer_params": {"betas": np.array([0.8, 0.9]), "eps": np.float32(1e-6)}},
+        {
+            "optimizer": "muon",
+            "optimizer_params": {"ns_steps": np.int32(3), "adjust_lr_fn": np.str_("original")},
+        },
+        {"optimizer": torch.optim.Muon, "optimizer_params": {"ns_coefficients": np.array([3.0, -4.0, 2.0])}},
+        {"lr": np.float32(0.01), "random_state": np.int64(3), "hidden_layer_sizes": np.array([4, 3])},
+        {"activation": np.str_("relu"), "early_stopping": np.False_, "averaging": np.float16(0.5)},
+        {"class_weight": {np.str_("yes"): np.float64(2.0), "no": np.int64(1)}},
+        {"device": torch.device("cpu")},
+    ],
+    ids=str,
+)
+def test_settings_that_are_numpys_come_back(settings, tmp_path):
+    """As a search over numpy's arrays sets them."""
+    X, score = titanic_like(60)
+    base = InnaClassifier(
+        optimizer="sgd", optimizer_params={"momentum": 0.9}, encoder=TableEncoder(), **QUICK
+    )
+    model = base.set_params(**settings).fit(X, np.where(score > 0, "yes", "no"))
+    notes = {"n": np.int64(3), "scores": np.arange(2.0), "best": {"a": np.float32(0.5), "bad": np.nan}}
+    save(model, tmp_path / "m.inna", extra=notes)
+    again = inna_tune.load(tmp_path / "m.inna")
+    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    assert again.extra_ == {"n": 3, "scores": [0.0, 1.0], "best": {"a": 0.5, "bad": None}}
+    assert np.array_equal(clone(again).fit(X, model.predict(X)).classes_, model.classes_)
+
+
+def test_a_model_from_a_device_that_is_not_here_is_loaded(classifier, tmp_path, monkeypatch):
+    model, X = classifier
+    model.set_params(device="cuda:99").save(tmp_path / "m.inna")
+    again = inna_tune.load(tmp_path / "m.inna")
+    assert np.array_equal(again.predict_proba(X), model.predict_proba(X))
+    with pytest.raises(ValueError, match="device='cuda:99': torch cannot compute on it here"):
+        again.fit(X, np.arange(len(X)) % 2)
 
 
 def test_text_dates_and_all_else_come_back(tmp_path):
@@ -171,7 +215,7 @@ def test_no_such_file(tmp_path):
 def test_a_failed_save_leaves_the_old_file_and_no_litter(classifier, tmp_path, monkeypatch):
     path = tmp_path / "m.inna"
     path.write_text("old")
-    monkeypatch.setattr("inna_tune.estimators.saving.save_file", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("inna_tune.estimators.saving.serialize", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         classifier[0].save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["m.inna"]

@@ -56,7 +56,7 @@ def test_its_weight_falls_faster_and_only_its_own():
     sampler = PriorSampler(RandomSampler(), WRONG, seed=0)
     study = run(sampler, n_trials=30)
     sampler.before_trial(study, study.get_trials()[0])
-    view = sampler._view
+    (view,) = sampler._views
     evidence = prior_evidence(study, WRONG)
     assert view.evidence == pytest.approx(evidence)
     assert view.weight("x") == pytest.approx(sampler.weight(30, evidence["x"]))

@@ -41,6 +41,24 @@ from tests.space.laws import (
 )
 
 
+@pytest.mark.parametrize(
+    "choices",
+    [
+        np.array([1, 2]),
+        np.array(["relu", "mish"]),
+        np.array([0.5, 2.0], dtype=np.float32),
+        [np.True_, np.False_],
+        [np.int64(3), np.str_("three"), None],
+    ],
+    ids=str,
+)
+def test_choices_that_are_numpys_become_plain(choices):
+    law = Categorical(choices)
+    assert law == Categorical([c.item() if isinstance(c, np.generic) else c for c in choices])
+    assert {type(c) for c in law.choices} <= {bool, int, float, str, type(None)}
+    assert Categorical.from_json(json.loads(json.dumps(law.to_json()))) == law
+
+
 def test_every_law_is_held_to_the_contract():
     assert set(STRATEGIES) == set(LAWS.values())
 

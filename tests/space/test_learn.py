@@ -146,6 +146,19 @@ def test_the_portfolio_covers_studies_that_want_different_things():
     assert portfolio(studies, 1) == found[:1]
 
 
+def test_a_prior_with_numbers_of_numpys_travels_in_a_file(tmp_path):
+    space = SearchSpace({"dropout": Uniform(np.float32(0.0), 0.5), "layers": Categorical(np.array([1, 2]))})
+    prior = Prior(space, ({"dropout": np.float32(0.25), "layers": np.int64(2)},), {"rows": np.int64(9)})
+    prior.save(tmp_path / "prior.json")
+    again = Prior.load(tmp_path / "prior.json")
+    assert again.space == space
+    assert again.portfolio == ({"dropout": 0.25, "layers": 2},)
+    assert again.provenance == {"rows": 9}
+    with pytest.raises(TypeError, match="can't be kept in a file"):
+        Prior(space, (), {"x": object()}).save(tmp_path / "prior.json")
+    assert Prior.load(tmp_path / "prior.json").space == space
+
+
 def test_a_prior_travels_in_a_file(studies, tmp_path):
     prior = learn(studies)
     prior.save(tmp_path / "prior.json")

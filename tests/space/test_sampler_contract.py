@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
 
 from inna_tune.space import LogUniform, PriorSampler, SearchSpace, Uniform
@@ -22,6 +22,12 @@ class TestOverRandom(BasicSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return lambda: PriorSampler(RandomSampler(), SPACE)
+
+
+class TestOverCmaEs(BasicSamplerTestCase, RelativeSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: PriorSampler(CmaEsSampler(n_startup_trials=0), SPACE)
 
 
 @pytest.mark.slow

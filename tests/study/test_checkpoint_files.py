@@ -74,6 +74,7 @@ METHODS = [
     Method(optimizer="innaprop"),
     Method(optimizer="sgd"),
     Method(optimizer="adamw", gradient_clip=0.5),
+    Method(optimizer="muon"),
     Method(optimizer=torch.optim.NAdam),
 ]
 

@@ -202,10 +202,10 @@ def test_without_a_break_nothing_is_left(tmp_path, monkeypatch, straight):
 def test_a_disk_that_takes_no_checkpoint_ends_no_study(tmp_path, monkeypatch, straight, caplog):
     monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
 
-    def full(*names):
+    def full(*names, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("inna_tune.study.checkpoints.save_file", full)
+    monkeypatch.setattr("inna_tune.study.checkpoints.serialize", full)
     found = search(f"sqlite:///{tmp_path}/s.db").fit(*load_iris(return_X_y=True, as_frame=True))
     assert comparable(found.study_) == straight
     assert "has no checkpoint" in caplog.text

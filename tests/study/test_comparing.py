@@ -87,10 +87,11 @@ def test_each_optimizer_steps_its_own_nets_and_is_tuned_in_what_it_has(compared)
         "inna": {"alpha", "beta", "lr"},
         "innaprop": {"alpha", "beta", "lr"},
         "adamw": {"lr"},
+        "muon": {"lr"},
         "sgd": {"lr", "optimizer__momentum"},
     }
     shared = {"decay", "weight_decay", "dropout"}
-    for contender in found.contenders[:4]:
+    for contender in found.contenders[: len(OPTIMIZERS)]:
         assert set(contender.settings) - {"decay_power"} == own[contender.name] | shared
         record = StudyRecord(load(storage, contender.study))
         assert record.settings["parameters"]["optimizer"] == contender.name
@@ -111,7 +112,7 @@ def test_the_reference_is_compared_with_each_and_the_verdict_follows(compared):
         assert 1 + other.against.change == pytest.approx(first / other.scores["log-loss"])
         assert other.against.low <= other.against.change <= other.against.high
     assert found.contenders[-1].against.is_clear
-    assert len(found.verdict) == 6
+    assert len(found.verdict) == len(OPTIMIZERS) + 2
     assert found.summary()["contenders"][0]["name"] == "inna"
 
 

@@ -1,0 +1,196 @@
+"""Whatever writes a file: its mode is what the umask says, and it appears whole or not at all."""
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import optuna
+import pytest
+from sklearn.datasets import load_iris
+
+from inna_tune import InnaClassifier, SearchSpace
+from inna_tune.cli import app
+from inna_tune.files import replacing
+from inna_tune.report import write_report
+from inna_tune.space import Prior, Uniform
+from inna_tune.study.checkpoints import Checkpoint, Checkpoints
+from inna_tune.study.storage import create_study, open_storage
+from inna_tune.study.transfer import export_study
+
+X, Y = load_iris(return_X_y=True, as_frame=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return InnaClassifier(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, Y)
+
+
+@pytest.fixture
+def study():
+    study = optuna.create_study(study_name="s")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    return study
+
+
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+any_umask = pytest.fixture(params=[0o022, 0o002, 0o077, 0o027], ids=oct)(umask)
+
+
+def assert_mode(path, mask):
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o666 & ~mask
+
+
+def in_database(folder):
+    storage = open_storage(f"sqlite:///{folder}/studies.db")
+    study = create_study(storage, "s", "maximize", resume=False)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    return study
+
+
+def test_of_a_model(any_umask, model, tmp_path):
+    for _ in range(2):
+        model.save(tmp_path / "m.inna")
+        assert_mode(tmp_path / "m.inna", any_umask)
+    assert os.listdir(tmp_path) == ["m.inna"]
+
+
+def test_of_a_report(any_umask, study, tmp_path):
+    assert_mode(write_report(study, tmp_path / "r.html"), any_umask)
+    assert os.listdir(tmp_path) == ["r.html"]
+
+
+def test_of_a_prior(any_umask, tmp_path):
+    Prior(SearchSpace({"x": Uniform(0, 1)})).save(tmp_path / "p.json")
+    assert_mode(tmp_path / "p.json", any_umask)
+    assert os.listdir(tmp_path) == ["p.json"]
+
+
+def test_of_databases_and_exported_studies(any_umask, tmp_path):
+    in_database(tmp_path)._storage._backend.engine.dispose()
+    assert_mode(tmp_path / "studies.db", any_umask)
+    export_study(f"sqlite:///{tmp_path}/studies.db", "s", tmp_path / "copy.db")
+    assert_mode(tmp_path / "copy.db", any_umask)
+
+
+def test_of_checkpoints(any_umask, tmp_path):
+    files = Checkpoints(in_database(tmp_path))
+    assert files.save(0, Checkpoint("i", 1, 0.0, {}, {}, []))
+    (written,) = files._folder.iterdir()
+    assert_mode(written, any_umask)
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.csv.gz"])
+def test_of_predictions(any_umask, model, tmp_path, name):
+    from typer.testing import CliRunner
+
+    model.save(tmp_path / "m.inna")
+    X.to_csv(tmp_path / "t.csv", index=False)
+    words = ["predict", f"{tmp_path}/m.inna", f"{tmp_path}/t.csv", "-o", f"{tmp_path}/{name}"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert_mode(tmp_path / name, any_umask)
+    assert (tmp_path / name).read_bytes()[:2] == (b"\x1f\x8b" if name.endswith("gz") else b"pr")
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "m.inna", "t.csv"])
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    path = tmp_path / "f.txt"
+    path.write_text("old")
+    with pytest.raises(TypeError, match="must be str"), replacing(path) as written, written.open("w") as file:
+        file.writelines(["half of the new", 1])
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["f.txt"]
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    path, texts = tmp_path / "f.txt", ["a" * 10_000, "b" * 10_000]
+    path.write_text(texts[0])
+    seen, ended = set(), threading.Event()
+
+    def read():
+        while not ended.is_set():
+            seen.add(path.read_text())
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for k in range(200):
+            with replacing(path) as written, written.open("w") as file:
+                for piece in range(0, 10_000, 2_500):
+                    file.write(texts[k % 2][piece : piece + 2_500])
+                    file.flush()
+    finally:
+        ended.set()
+        thread.join()
+    assert seen <= set(texts)
+
+
+def test_through_a_link_the_file_behind_it_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "there" / "f.txt")
+    for text in ("new", "newer"):
+        with replacing(link) as written:
+            written.write_text(text)
+        assert link.is_symlink()
+        assert (tmp_path / "there" / "f.txt").read_text() == text
+
+
+def test_a_pipe_is_written_to(tmp_path):
+    pipe, found = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    with replacing(pipe) as written:
+        written.write_text("through")
+    reader.join()
+    assert found == ["through"]
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_where_no_file_can_be(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing/f\.txt"), replacing(tmp_path / "missing" / "f.txt"):
+        pass
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)), replacing(tmp_path):
+        pass
+    (tmp_path / "a").write_text("no folder")
+    for make in (True, False):
+        with (
+            pytest.raises(OSError, match=r"/a"),
+            replacing(tmp_path / "a" / "f.txt", make_folder=make),
+        ):
+            pass
+
+
+def test_a_folder_that_others_remove_is_made_anew(tmp_path, monkeypatch):
+    folder, made = tmp_path / "f", []
+    mkdir = Path.mkdir
+
+    def made_and_removed(self, **options):
+        mkdir(self, **options)
+        made.append(self)
+        if len(made) < 3:
+            self.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", made_and_removed)
+    with replacing(folder / "x.txt", make_folder=True) as written:
+        written.write_text("x")
+    assert (len(made), (folder / "x.txt").read_text()) == (3, "x")
+
+
+def test_nothing_else_makes_files_of_a_mode_of_its_own():
+    import inna_tune
+
+    root = Path(inna_tune.__file__).parent
+    for path in root.rglob("*.py"):
+        text = path.read_text()
+        assert "mkstemp" not in text, path
+        assert "NamedTemporaryFile" not in text, path
+        assert "chmod" not in text, path
+        # It writes to a file of its own, which only its owner can read, and renames that.
+        assert "save_file" not in text, path
