@@ -80,14 +80,17 @@ def alone(n_members: int, *sides: int) -> bool:
 
 
 def _as_torch_has_it(a: Tensor, b: Tensor) -> bool:
-    """Whether torch's own product and its derivatives do, made of matrices that lie one behind the other."""
+    """Whether torch's own product and its derivatives do, made of matrices that lie one behind the other.
+
+    NOTE: this must not depend on the number of members, though one is always in place: autograd adds up the slopes that meet
+    in a tensor in an order that depends on the functions they come from.
+    """
     if not a.is_cpu or torch.is_autocast_enabled(a.device.type):
         return True
-    (n_members, m, k), n = a.shape, b.shape[2]
-    if n_members == 1:
-        return not alone(1, m, k, n)
+    (m, k), n = a.shape[1:], b.shape[2]
     size = a.element_size()
-    return m * k * size % _ALIGNMENT == k * n * size % _ALIGNMENT == m * n * size % _ALIGNMENT == 0
+    whole = m * k * size % _ALIGNMENT == k * n * size % _ALIGNMENT == m * n * size % _ALIGNMENT == 0
+    return whole and 1 not in (m, k, n)
 
 
 class _Product(torch.autograd.Function):
