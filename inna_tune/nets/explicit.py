@@ -84,14 +84,12 @@ class ExplicitGradient:
         self._before: list[Tensor] = []
 
     def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """For batches of this length: the layers' outputs, the same transposed, and the slopes."""
+        """For batches of this length: the layers' outputs, the same transposed, and the slopes of what they read."""
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
-            shapes = [(len(w), n_rows, w.shape[2]) for w in self._weights]
-            outputs, slopes = (
-                [w.new_empty(s) for w, s in zip(self._weights, shapes, strict=True)] for _ in "ab"
-            )
+            outputs = [w.new_empty(len(w), n_rows, w.shape[2]) for w in self._weights]
+            slopes = [w.new_empty(len(w), n_rows, w.shape[1]) for w in self._weights[1:]]
             self._places[n_rows] = outputs, [self._own(output).transpose(1, 2) for output in outputs], slopes
         return self._places[n_rows]
 
