@@ -11,8 +11,8 @@ from torch import Tensor
 _GATHER_ELEMENTS = 2**22
 
 # NOTE: what a CPU's vector units leave over is computed by other, scalar functions, which may round an exponential another
-# way. Batches of so many rows leave nothing over, wherever in the stack a member is; without that its result would depend
-# on its company in the last bit.
+# way. Batches of so many rows leave nothing over, wherever in the stack a member is, and each member's begin at a multiple
+# of 64 bytes; without that its result would depend on its company in the last bit.
 FULL_VECTORS = 32
 
 
@@ -122,15 +122,21 @@ def iterate_batches(
     minimum_rows : int
         A last batch of fewer rows is passed over: the member counts none in it.
     full_vectors : bool, default=False
-        Fill up every batch to a multiple of `FULL_VECTORS`, also where ``batch_size`` is none.
+        Fill up every batch, the last too, to one length, a multiple of `FULL_VECTORS`: how a product of matrices is
+        rounded depends on their sizes, and the longest of the last batches on who trains beside a member.
     """
-    index, valid = pad(rows, FULL_VECTORS if batch_size % FULL_VECTORS == 0 else 1)
-    starts = range(0, index.shape[1], batch_size)
+    lengths = [len(r) for r in rows]
     own_size = batch_size
-    if full_vectors and batch_size % FULL_VECTORS:
+    if full_vectors:
+        # A whole table that is shorter than a batch is the most that any member could have in one.
+        batch_size = min(batch_size, max(len(table.x), *lengths, 1))
+    length = -(-batch_size // FULL_VECTORS) * FULL_VECTORS
+    multiple = FULL_VECTORS if not full_vectors else length
+    index, valid = pad(rows, multiple if length == batch_size else 1)
+    starts = range(0, index.shape[1], own_size)
+    if full_vectors and length != batch_size:
         index, valid, batch_size = _filled_up(index, valid, batch_size)
     longest = index.shape[1]
-    lengths = [len(r) for r in rows]
     # Numbers of own rows, a row a batch; divided by once an epoch, not once a batch.
     counts = [
         tuple(n if n >= minimum_rows else 0 for n in (min(max(m - start, 0), own_size) for m in lengths))

@@ -1,12 +1,13 @@
 """A population: nets of one architecture, stacked and stepped together.
 
-Every tensor of the net is stacked along a leading axis of members, [P, *shape], contiguous, so that batched products and
-their gradients need no copies; a member's weights as one vector, [n], are put together when they are asked for.
+Every tensor of the net is stacked along a leading axis of members, [P, *shape], each member's part contiguous and at a
+multiple of 64 bytes, so that batched products and their gradients need no copies and round alike in any company; a member's
+weights as one vector, [n], are put together when they are asked for.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -25,11 +26,14 @@ from inna_tune.engine.stepping import Captured, Stepping, trained_names
 from inna_tune.engine.updates import DEFAULT_LR, named
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
+from inna_tune.nets.products import aligned
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.schedules import decay_factor
 
 # Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
 _FORWARD_ELEMENTS = 2**22
+# Where members have rows of their own the first piece has so many: all of it is filled up, which costs.
+_FORWARD_ROWS = 128
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
@@ -66,18 +70,47 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
     Tensor of shape [P, B, out], ``B`` the longest member's number of rows (what lies beyond a shorter member's rows
     means nothing).
     """
-    views = stacked_views(net, flat)
-    index = pad(rows, FULL_VECTORS)[0] if rows is not None else None
-    total = len(x) if index is None else index.shape[1]
-    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * net.widest))
+    return _outputs(net, stacked_views(net, flat), x, rows)
+
+
+def _outputs(
+    net: Net, tensors: Mapping[str, Tensor], x: Tensor, rows: Sequence[Tensor] | None = None
+) -> Tensor:
+    """The same of tensors by name, each [P, *shape]."""
+    tensors = {name: aligned(tensor) for name, tensor in tensors.items()}
+    n_members = len(next(iter(tensors.values())))
+    longest = len(x) if rows is None else max(map(len, rows))
+    pieces = _pieces(longest, len(x) if rows is None else min(len(x), _FORWARD_ROWS), net.widest)
+    end = max((piece.stop for piece in pieces), default=0)
+    if rows is None:
+        index = torch.arange(end, device=x.device).clamp(max=longest - 1)[None]
+    else:
+        index = pad(rows, max(end, 1))[0]
+        longest = -(-longest // FULL_VECTORS) * FULL_VECTORS
     parts = []
-    for start in range(0, total, piece):
-        if index is None:
-            batch = x[start : start + piece].expand(len(flat), -1, -1)
-        else:
-            batch = take(x, index[:, start : start + piece])
-        parts.append(net(views, batch))
-    return torch.cat(parts, 1) if parts else x.new_zeros(len(flat), 0, net.out_features)
+    for piece in pieces:
+        at_once = max(1, _FORWARD_ELEMENTS // ((piece.stop - piece.start) * net.widest))
+        batch = take(x, index[:, piece]).expand(n_members, -1, -1)
+        members = [slice(start, start + at_once) for start in range(0, n_members, at_once)]
+        parts.append(
+            torch.cat([net({name: t[some] for name, t in tensors.items()}, batch[some]) for some in members])
+        )
+    return torch.cat(parts, 1)[:, :longest] if parts else x.new_zeros(n_members, 0, net.out_features)
+
+
+def _pieces(n_rows: int, least: int, widest: int) -> list[slice]:
+    """Stretches of rows that go through a net at once, the last one beyond their end.
+
+    NOTE: where they begin and end depends on nobody's company, and each is a multiple of `FULL_VECTORS`: a product of
+    other sizes may be rounded another way. They grow, so that little is filled up and they stay few.
+    """
+    most = max(FULL_VECTORS, _FORWARD_ELEMENTS // widest // FULL_VECTORS * FULL_VECTORS)
+    found, start = [], 0
+    while start < n_rows:
+        length = -(-max(least, start // 4) // FULL_VECTORS) * FULL_VECTORS
+        found.append(slice(start, start + min(length, most)))
+        start = found[-1].stop
+    return found
 
 
 class Population:
@@ -152,14 +185,15 @@ class Population:
             for m, g in zip(members, initial, strict=True)
         ]
         self.tensors = {
-            name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes
+            name: aligned(torch.stack([own[name] for own in drawn]).to(device))
+            for name in net.parameter_shapes
         }
         starts = [m.start for m in members if m.start is not None] if states is None else list(states)
         if starts:
             if len(starts) < len(members):
                 raise ValueError("members: some have a state to go on from and others have none")
             self.tensors = {
-                name: view.clone()
+                name: aligned(view.clone())
                 for name, view in stacked_views(
                     net, torch.stack([s.weights for s in starts]).to(self.table.x)
                 ).items()
@@ -192,13 +226,22 @@ class Population:
     @property
     def flat(self) -> Tensor:
         """The members' weights as vectors, averaged if the method says so; a new tensor [P, n]."""
-        parts = {name: t.detach().reshape(len(self), -1) for name, t in self.tensors.items()}
-        if self.stepping.averages:
-            parts |= zip(self._trained, self.stepping.averages, strict=True)
-        return torch.cat(list(parts.values()), 1)
+        return torch.cat([t.reshape(len(self), -1) for t in self._kept.values()], 1)
+
+    @property
+    def _kept(self) -> dict[str, Tensor]:
+        """The same by name, each [P, *shape]."""
+        parts = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        for name, average in zip(self._trained, self.stepping.averages, strict=False):
+            parts[name] = average.view(parts[name].shape)
+        return parts
 
     def _column(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=self.dtype, device=self.table.x.device)[:, None]
+
+    @property
+    def _fills_vectors(self) -> bool:
+        return self.stacked and self.device.type == "cpu"
 
     # ------------------------------------------------------------------ settings
 
@@ -255,7 +298,13 @@ class Population:
             rows.append(self.rows[i][order.to(self.rows[i].device)])
         index = torch.tensor(which, device=self.device)
         mean_weight = None if self.mean_weight is None else self.mean_weight[index]
-        batch = next(iter(iterate_batches(self.table, rows, mean_weight, _CALIBRATION_ROWS)))
+        batch = next(
+            iter(
+                iterate_batches(
+                    self.table, rows, mean_weight, _CALIBRATION_ROWS, full_vectors=self._fills_vectors
+                )
+            )
+        )
         named = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
         factors = self.net.step_factors
         roots = {name: float(factors.get(name, 1.0)) ** 0.5 for name in self._trained}
@@ -339,12 +388,14 @@ class Population:
         )
         position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
+        # NOTE: one member after the other, with whole vectors of steps: how a CPU rounds a power depends on its place.
+        whole = -(-len(position) // FULL_VECTORS) * FULL_VECTORS
         for i, member in enumerate(self.members):
             if member.decay != "constant":
-                law = decay_factor(
-                    member.decay, position[:, i], power=member.decay_power, horizon=self.horizon
-                )
-                factor[:, i] = torch.as_tensor(law)
+                own = position.new_zeros(whole)
+                own[: len(position)] = position[:, i]
+                law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
+                factor[:, i] = torch.as_tensor(law)[: len(position)]
         factor = torch.where(step < own_steps, factor, 0.0)
         return self.lr * factor[..., None].to(self.lr)
 
@@ -383,7 +434,7 @@ class Population:
             self.mean_weight,
             self.batch_size,
             self.net.minimum_rows,
-            full_vectors=self.stacked and self.device.type == "cpu",
+            full_vectors=self._fills_vectors,
         )
         with matrix_products(self.method.precision, self.device):
             return self._steps(batches, rates, numbers, deadline, after_step)
@@ -462,7 +513,8 @@ class Population:
     def watched_loss(self) -> Tensor:
         """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
         index, valid = pad(self.watched_rows, FULL_VECTORS)
-        output = outputs(self.net, self.flat, self.table.x, self.watched_rows)
+        with torch.no_grad():
+            output = _outputs(self.net, self._kept, self.table.x, self.watched_rows)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)
@@ -487,6 +539,6 @@ class Population:
             setattr(self, name, getattr(self, name)[index])
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
-        self.tensors = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
+        self.tensors = {name: aligned(tensor.detach()[index]) for name, tensor in self.tensors.items()}
         older, self.stepping = self.stepping, self._new_stepping()
         self.stepping.adopt(older, index)

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from inna_tune.nets.layers import ACTIVATIONS
+from inna_tune.nets.products import alone, spaced
 from inna_tune.nets.tabular import TabularNet
+
+
+def _members(matrices: Tensor, number: int) -> Tensor:
+    """The first so many of a batch, or its only one so many times over."""
+    if len(matrices) == number:
+        return matrices
+    return matrices[:number] if len(matrices) > number else matrices.expand(number, -1, -1)
 
 
 def _selu_backward(slope: Tensor, z: Tensor) -> Tensor:
@@ -39,24 +47,35 @@ class ExplicitGradient:
     net : TabularNet
         Its architecture; its trunk must be plain.
     parameters : mapping of str to Tensor
-        Stacked parameters, each ``[P, *net.parameter_shapes[name]]``, contiguous; changed in place between the passes.
+        Stacked parameters, each ``[P, *net.parameter_shapes[name]]``, a member's own contiguous; changed in place between
+        the passes.
 
     Attributes
     ----------
     gradients : dict of str to Tensor
         By name, of the shapes of the layers' parameters.
+
+    Notes
+    -----
+    On a CPU, by one thread, a member's gradients are the same bits in any company, if its weights and rows are
+    `products.in_place` and the number of rows is a multiple of 32.
     """
 
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
         self._activation = net.activation
-        self._weights = [parameters[f"{layer.name}.weight"].detach() for layer in net.layers]
-        self._biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
+        weights = [parameters[f"{layer.name}.weight"].detach() for layer in net.layers]
+        biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
+        self._n_members = len(weights[0])
+        # A product that must not be alone is made twice.
+        self._numbers = [2 if alone(*weight.shape) else len(weight) for weight in weights]
+        self._weights = [_members(w, n) for w, n in zip(weights, self._numbers, strict=True)]
+        self._biases = [_members(b, n) for b, n in zip(biases, self._numbers, strict=True)]
         self._transposed_weights = [weight.transpose(1, 2) for weight in self._weights]
-        self._weight_gradients = [torch.empty_like(weight) for weight in self._weights]
-        self._bias_gradients = [torch.empty_like(bias) for bias in self._biases]
+        self._weight_gradients = [spaced(weight.shape, weight) for weight in self._weights]
+        self._bias_gradients = [torch.empty_like(bias) for bias in biases]
         self.gradients: dict[str, Tensor] = {}
         for layer, weight, bias in zip(net.layers, self._weight_gradients, self._bias_gradients, strict=True):
-            self.gradients |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
+            self.gradients |= {f"{layer.name}.weight": weight[: self._n_members], f"{layer.name}.bias": bias}
         # One set of places for the batches of each length; an epoch has two, whole ones and the last.
         self._places: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
         self._inputs: list[Tensor] = []
@@ -65,16 +84,17 @@ class ExplicitGradient:
         self._before: list[Tensor] = []
 
     def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """For batches of this length: the layers' outputs, the same transposed, and the slopes."""
+        """For batches of this length: the layers' outputs, the same transposed, and the slopes of what they read."""
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
-            shapes = [(len(w), n_rows, w.shape[2]) for w in self._weights]
-            outputs, slopes = (
-                [w.new_empty(s) for w, s in zip(self._weights, shapes, strict=True)] for _ in "ab"
-            )
-            self._places[n_rows] = outputs, [output.transpose(1, 2) for output in outputs], slopes
+            outputs = [w.new_empty(len(w), n_rows, w.shape[2]) for w in self._weights]
+            slopes = [w.new_empty(len(w), n_rows, w.shape[1]) for w in self._weights[1:]]
+            self._places[n_rows] = outputs, [self._own(output).transpose(1, 2) for output in outputs], slopes
         return self._places[n_rows]
+
+    def _own(self, matrices: Tensor) -> Tensor:
+        return _members(matrices, self._n_members)
 
     def forward(self, x: Tensor, dropout_mask: Tensor | None = None) -> Tensor:
         """Outputs [P, B, out] of rows [P, B, in]; good until the next pass.
@@ -90,7 +110,8 @@ class ExplicitGradient:
         self._inputs, self._masks, self._before = [x], [], []
         start = 0
         for i, (weight, bias, output) in enumerate(zip(self._weights, self._biases, outputs, strict=True)):
-            torch.baddbmm(bias, self._inputs[-1], weight, out=output)
+            torch.baddbmm(bias, _members(self._inputs[-1], len(weight)), weight, out=output)
+            output = self._own(output)
             if i < len(outputs) - 1:
                 if self._activation == "relu":
                     output.relu_()
@@ -104,7 +125,7 @@ class ExplicitGradient:
                     start += output.shape[2]
                 self._masks.append(mask)
             self._inputs.append(output)
-        return outputs[-1]
+        return self._own(outputs[-1])
 
     def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
         """Write the gradients of the loss into ``gradients``, after `forward`.
@@ -127,13 +148,16 @@ class ExplicitGradient:
         if before:
             transposed = [output.transpose(1, 2) for output in inputs[1:]]
         for i in reversed(range(len(self._weights))):
+            number = self._numbers[i]
             input_ = transposed[i - 1] if i > 0 else inputs[0].transpose(1, 2)
-            torch.bmm(input_, slope, out=self._weight_gradients[i])
             torch.sum(slope, 1, keepdim=True, out=self._bias_gradients[i])
+            slope = _members(slope, number)
+            torch.bmm(_members(input_, number), slope, out=self._weight_gradients[i])
             if i == 0:
-                return torch.bmm(slope, self._transposed_weights[0]) if through else None
+                return self._own(torch.bmm(slope, self._transposed_weights[0])) if through else None
             below = slopes[i - 1]
             torch.bmm(slope, self._transposed_weights[i], out=below)
+            below = self._own(below)
             if (mask := masks[i - 1]) is not None:
                 below.mul_(mask)
             if before:

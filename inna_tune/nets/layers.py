@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inna_tune.nets.products import affine
+
 
 class Activation(NamedTuple):
     """An elementwise nonlinearity.
@@ -105,4 +107,4 @@ class MemberLinear:
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs [P, B, out] of inputs [P, B, in]."""
-        return torch.baddbmm(parameters[f"{self.name}.bias"], x, parameters[f"{self.name}.weight"])
+        return affine(parameters[f"{self.name}.bias"], x, parameters[f"{self.name}.weight"])

@@ -28,6 +28,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inna_tune.nets.products import affine, product
+
 PREFIX = "numeric"
 
 # Encoded numbers lie between minus this and this.
@@ -130,7 +132,7 @@ class NumericEmbedding(ABC):
         x = x.contiguous()
         weight = parameters[f"{PREFIX}.weight"].reshape(-1, self.n_features, self.dim)
         bias = parameters[f"{PREFIX}.bias"].reshape(-1, self.dim, 1)
-        out = torch.baddbmm(bias, weight.transpose(1, 2), self.features(parameters, x))
+        out = affine(bias, weight.transpose(1, 2), self.features(parameters, x))
         out = _ContiguousGradient.apply(out)  # type: ignore[no-untyped-call]
         embedded: Tensor = out.view(n_members, n_columns * self.dim, n_rows)
         return embedded
@@ -185,11 +187,7 @@ class _Waves(NumericEmbedding):
         """2π c x, [P F, K, B]: an outer product for each column."""
         frequency = self._angular_scale * parameters[f"{PREFIX}.frequency"].reshape(-1, self.n_frequencies, 1)
         numbers = x.reshape(-1, 1, x.shape[-1])
-        if len(frequency) == 1:
-            # The gradient of a product that is alone goes through a matrix-vector routine, which rounds another way than
-            # what computes several: a member's weights would depend on its company.
-            return torch.bmm(frequency.expand(2, -1, -1), numbers.expand(2, -1, -1))[:1]
-        return torch.bmm(frequency, numbers)
+        return product(frequency, numbers)
 
     def _draw_frequency(self, generator: torch.Generator, n_columns: int) -> tuple[Tensor, Tensor]:
         """The parameter, and ω² = (2π c)², each [n_columns, K]."""

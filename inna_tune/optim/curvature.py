@@ -214,9 +214,10 @@ def _join(tensors: Iterable[Tensor], n_members: int) -> Tensor:
 
 
 def _split(matrix: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+    # NOTE: copies, since where a view begins in memory depends on the number of members, and on that how a CPU rounds.
     widths = [param.numel() // len(matrix) for param in params]
     return [
-        part.reshape(param.shape)
+        part.clone(memory_format=torch.contiguous_format).view(param.shape)
         for part, param in zip(torch.split_with_sizes(matrix, widths, dim=1), params, strict=True)
     ]
 

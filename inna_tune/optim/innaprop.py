@@ -17,6 +17,9 @@ from inna_tune.optim._step import Batch, Number, add_scaled_all, has_tensors, pi
 # Several calls a piece: larger ones than INNA's make up for what the calls themselves cost (studies/optimizer_speed.py).
 _PIECE = 2**20
 
+# Numbers that a CPU's vector units take at once, and a multiple of it.
+_FULL_VECTOR = 32
+
 
 class INNAprop(InertialNewton):
     r"""INNA with each gradient divided by a running root mean square of it, and decoupled weight decay.
@@ -258,6 +261,10 @@ def _directions(
 def _root_of_bias(sigma: float, updates: int | Tensor) -> Number:
     """√(1 − σ^t)."""
     if isinstance(updates, Tensor):
-        # expm1 keeps the digits of 1 − σ^t that a float32 power would round away.
-        return torch.expm1(updates * math.log(sigma)).neg_().sqrt_() if sigma > 0.0 else 1.0
+        if sigma == 0.0:
+            return 1.0
+        # expm1 keeps the digits of 1 − σ^t that a float32 power would round away. NOTE: repeated, so that whole vectors
+        # compute it for every member: what they leave over a CPU rounds another way.
+        repeated = (updates * math.log(sigma)).unsqueeze(-1).repeat(*[1] * updates.dim(), _FULL_VECTOR)
+        return torch.expm1(repeated)[..., 0].neg().sqrt_()
     return math.sqrt(1.0 - sigma**updates)
