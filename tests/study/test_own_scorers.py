@@ -24,6 +24,9 @@ from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, StratifiedKF
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
 from inna_tune.space import Categorical
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.scoring import resolve_scorer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,8 +73,22 @@ def agree(net, X, y, scoring, cv=FOLDS):
 @pytest.mark.parametrize("kind", ["binary", "numbers as labels", "many", "regression", "two targets"])
 def test_every_scorer_of_scikit_learn(kind):
     net, y = problem(kind)
-    applicable = [name for name in get_scorer_names() if not isinstance(agree(net, ROWS, y, name), type)]
-    assert len(applicable) > 5
+    folds = list(FOLDS.split(ROWS))
+    cohort = Cohort(FoldedTable(net, ROWS, y, None, folds), [net])
+    cohort.run()
+    alone = [(clone(net).fit(ROWS.iloc[train], y[train]), ROWS.iloc[test], y[test]) for train, test in folds]
+    n_applicable = 0
+    for name in get_scorer_names():
+        scorer = get_scorer(name)
+        expected = outcome(lambda own=scorer: [own(*fold) for fold in alone])
+        resolved = resolve_scorer(net, name, np.unique(y) if hasattr(net, "predict_proba") else None)
+        found = outcome(lambda own=resolved: cohort.scores(0, own))
+        if isinstance(expected, type):
+            assert found is expected, name
+        else:
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12, err_msg=name)
+            n_applicable += 1
+    assert n_applicable > 5
 
 
 def permutes(model, X, y):
