@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from sklearn import get_config
+from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import process_routing
 
 from inna_tune.estimators.tables import check_weights
@@ -84,6 +85,8 @@ def of_rows(params: dict[str, Any], rows: npt.NDArray[np.int64], n_rows: int) ->
     """The same for some of the rows; what does not have an entry a row stays whole."""
     found = {}
     for name, value in params.items():
-        has_rows = hasattr(value, "__len__") and not isinstance(value, (str, dict)) and len(value) == n_rows
-        found[name] = np.asarray(value)[rows] if has_rows else value
+        has_rows = (
+            hasattr(value, "__len__") and not isinstance(value, (str, dict, set)) and len(value) == n_rows
+        )
+        found[name] = _safe_indexing(value, rows) if has_rows else value
     return found

@@ -9,14 +9,22 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score, cross_validate
+from sklearn.model_selection import (
+    KFold,
+    RepeatedKFold,
+    ShuffleSplit,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    cross_val_score,
+    cross_validate,
+)
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.rungs import rungs
 from inna_tune.study.search import CURVATURE, SEED
-from inna_tune.study.splits import default_splitter
+from inna_tune.study.splits import default_splitter, resolve_splits
 
 NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12)
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -261,6 +269,42 @@ def test_default_folds():
     assert default_splitter(y, 5000, classifier=True).get_n_splits() == 3
     assert default_splitter(y, 10_000, classifier=False).get_n_splits() == 1
     assert isinstance(default_splitter(np.array([0] * 99 + [1]), 100, classifier=True), KFold)
+
+
+@pytest.mark.parametrize("n_classes", [2, 2500])
+def test_default_folds_of_a_large_table_whose_classes_can_not_be_shared_out(n_classes):
+    y = np.arange(10_000) % n_classes
+    y[0] = n_classes  # on one row only, or: more classes than rows are held out
+    X = pd.DataFrame({"a": np.zeros(len(y))})
+    _, [(train, test)] = resolve_splits(None, X, y, {}, classifier=True)
+    assert len(test) == 2_000
+    assert len(np.intersect1d(train, test)) == 0
+
+
+@pytest.mark.parametrize(
+    "cv",
+    [ShuffleSplit(80), StratifiedShuffleSplit(80, test_size=0.2), RepeatedKFold(n_splits=2, n_repeats=40)],
+)
+def test_only_what_cuts_rows_into_parts_is_limited_by_their_number(cv):
+    X, y = pd.DataFrame({"a": np.arange(60.0)}), np.arange(60) % 2
+    _, splits = resolve_splits(cv, X, y, {}, classifier=True)
+    assert len(splits) == 80
+    with pytest.raises(ValueError, match=r"n_splits=61.*samples: n_samples=60"):
+        resolve_splits(KFold(61), X, y, {}, classifier=True)
+
+
+@pytest.mark.parametrize(
+    ("cv", "message"),
+    [
+        ([], "gives no folds"),
+        ([([0, 1], [60])], "fold 0 does not fit 60 rows"),
+        ([(np.ones(9, bool), [1])], "fold 0"),
+    ],
+)
+def test_folds_that_the_table_does_not_have(cv, message):
+    X, y = pd.DataFrame({"a": np.arange(60.0)}), np.arange(60) % 2
+    with pytest.raises(ValueError, match=message):
+        resolve_splits(cv, X, y, {}, classifier=True)
 
 
 def test_sample_weights_reach_training_and_scoring():
