@@ -134,7 +134,7 @@ class NumericEmbedding(ABC):
         bias = parameters[f"{PREFIX}.bias"].reshape(-1, self.dim, 1)
         out = affine(bias, weight.transpose(1, 2), self.features(parameters, x))
         out = _ContiguousGradient.apply(out)  # type: ignore[no-untyped-call]
-        embedded: Tensor = out.view(n_members, n_columns * self.dim, n_rows)
+        embedded: Tensor = out.reshape(n_members, n_columns * self.dim, n_rows)
         return embedded
 
 

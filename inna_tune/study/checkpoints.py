@@ -1,7 +1,7 @@
 """Checkpoints of running trials: a file each beside the study, tensors by safetensors, the rest as JSON in its header.
 
-A trial that is taken up again goes on from its checkpoint, on a CPU bit for bit as if there had been no break. Reading
-runs no code, and a file that is damaged or of something else costs what it would have saved, nothing more.
+A trial that is taken up again goes on from its checkpoint, on a CPU by one thread bit for bit as if there had been no break.
+Reading runs no code, and a file that is damaged or of something else costs what it would have saved, nothing more.
 """
 
 import hashlib
