@@ -155,10 +155,14 @@ class InertialNewton(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take up what `load_state_dict` or pickle has read; options that an older version had not are as by default."""
         super().__setstate__(state)
-        for name, parameter in inspect.signature(type(self)).parameters.items():
-            if parameter.default is not parameter.empty:
-                for options in (self.defaults, *self.param_groups):
-                    options.setdefault(name, parameter.default)
+        for name, usual in self._options().items():
+            for options in (self.defaults, *self.param_groups):
+                options.setdefault(name, usual)
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments that need not be given, with their defaults."""
+        arguments = inspect.signature(type(self)).parameters
+        return {n: each.default for n, each in arguments.items() if each.default is not each.empty}
 
     def _parameters(self) -> list[tuple[dict[str, Any], Tensor]]:
         return [(group, p) for group in self.param_groups for p in group["params"]]
@@ -166,10 +170,12 @@ class InertialNewton(Optimizer):
     def _check_state_dict(self, state_dict: dict[str, Any]) -> None:
         name = type(self).__name__
         own_state = {*self._state_tensors, "scale", "remainder", "updates"}
-        missing = sorted(
-            {key for group in state_dict["param_groups"] for key in self._identity if key not in group}
-        )
-        saved_ids = [i for group in state_dict["param_groups"] for i in group["params"]]
+        groups = state_dict["param_groups"]
+        missing = []
+        if any(key not in group for group in groups for key in self._identity):
+            own = {*self._identity, *self._options()}
+            missing = sorted({key for group in groups for key in own if key not in group})
+        saved_ids = [i for group in groups for i in group["params"]]
         states = {i: state_dict["state"][i] for i in saved_ids if i in state_dict["state"]}
         strange = sorted({key for state in states.values() for key in state if key not in own_state})
         if missing or strange:

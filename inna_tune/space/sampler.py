@@ -78,6 +78,8 @@ class PriorSampler(BaseSampler):
     Optuna has no priors (its issues #1200, #5550, #5959). A fixed mixture is not enough: on a toy problem with a bad prior it
     still had a regret of 1.6 after 60 trials, where the decaying one had 0.03.
 
+    Threads may share it, as under ``study.optimize(n_jobs=4)``, and so may studies: one call at a time is let in.
+
     Examples
     --------
     >>> import optuna

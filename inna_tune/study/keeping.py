@@ -45,20 +45,21 @@ def in_memory(study: optuna.Study) -> optuna.Study:
 
 
 def without_storage(state: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of a fitted search, for another place: its study in memory, and nothing that opens a database.
+    """The attributes of a search, for another place: its study in memory, and nothing that makes a file.
 
-    A URL stays, and stands for a database that was given open: it is opened when the search is fitted again. A study that can
-    no longer be read is left out.
+    A URL stays, and stands for a database that was given open: it is opened when the search is fitted. A study that can no
+    longer be read is left out. A search that is not fitted keeps a storage that is no file, as it was made.
 
     Parameters
     ----------
     state : dict
         Attributes of an `InnaSearchCV`.
     """
-    if "study_" not in state:
-        return state
-    kept = state | {"storage": _closed(state["storage"])}
-    study = state["study_"]
+    study, storage = state.get("study_"), state["storage"]
+    if study is None:
+        is_file = isinstance(storage, BaseStorage) and sqlite_path(storage) is not None
+        return state | {"storage": _closed(storage)} if is_file else state
+    kept = state | {"storage": _closed(storage)}
     if not isinstance(study._storage, InMemoryStorage):
         try:
             kept["study_"] = _read(study)
