@@ -204,7 +204,7 @@ class FoldedTable:
 
     def _fold(self, k: int, estimator: InnaEstimator) -> Fold:
         X, y, sample_weight, splits, _ = self._source
-        train, test = splits[k]
+        train, _ = splits[k]
         template = cast("InnaEstimator", clone(estimator))
         X_test, y_test, params = self.test_part(k)
         try:

@@ -71,9 +71,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     estimator : InnaClassifier or InnaRegressor
         Settings that the space does not name stay as they are here.
     space : SearchSpace or Prior, optional
-        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). A `inna_tune.space.Prior` learned from other studies is moved to the curvature
-        of this one, and its portfolio is tried first. None: ``SearchSpace.inna`` centred on the curvature of the loss at the
-        initial weights, which is measured once a study and stored in it.
+        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). A `inna_tune.space.Prior`
+        learned from other studies is moved to the curvature of this one, and its portfolio is tried first. None:
+        ``SearchSpace.inna`` centred on the curvature of the loss at the initial weights, which is measured once a study and
+        stored in it.
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional
