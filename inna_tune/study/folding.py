@@ -215,7 +215,7 @@ class FoldedTable:
 
     def _fold(self, k: int, estimator: InnaEstimator) -> Fold:
         X, y, sample_weight, splits, _ = self._source
-        train, test = splits[k]
+        train, _ = splits[k]
         template = cast("InnaEstimator", clone(estimator))
         X_test, y_test, params = self.test_part(k)
         try:
@@ -223,12 +223,21 @@ class FoldedTable:
             encoded = template._encode_for_fit(_safe_indexing(X, train), _safe_indexing(y, train), weight)
             x_test = template.encoder_.encode(as_frame(template, X_test, reset=False), encoded.x.dtype.type)
         except (ValueError, TypeError) as error:
-            raise FoldError(
-                f"fold {k}, of {len(train)} training and {len(test)} test rows: {error}"
-            ) from error
+            raise FoldError(f"{self._name(k)}: {error}") from error
+        except Exception as error:
+            error.add_note(f"while {self._name(k)} was encoded")
+            raise
         target = np.asarray(y_test)
         target = target.astype(np.float64) if self.classes is None else np.searchsorted(self.classes, target)
         return Fold(template, encoded, x_test, X_test, y_test, params, target)
+
+    def _name(self, fold: int) -> str:
+        train, test = self._source[3][fold]
+        return f"fold {fold}, of {len(train)} training and {len(test)} test rows"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Stacks are copies of the folds, quicker made than sent to another process.
+        return self.__dict__ | {"_stacks": {}}
 
     def test_part(self, fold: int) -> tuple[Any, Any, dict[str, Any]]:
         """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them."""

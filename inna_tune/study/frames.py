@@ -22,8 +22,8 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     -------
     DataFrame
         ``number``; ``state``, such as "complete"; ``score`` as the study stores it, NaN where there is none; ``score_std``,
-        its standard deviation over the folds; ``epochs`` of training; ``seconds``, the trial's share of its cohort's time;
-        ``begun``, a time; ``reason`` for which it was pruned or failed. Then one column a parameter, under its own name
+        its standard deviation over the folds; ``epochs`` of training; ``seconds`` that it was trained and
+        scored; ``begun``, a time; ``reason`` for which it was pruned or failed. Then one column a parameter, under its own name
         (under ``params_NAME`` where that is taken), with natural values, missing where the trial has no such parameter.
 
     Raises

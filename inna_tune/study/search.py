@@ -60,9 +60,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     estimator : InnaClassifier or InnaRegressor
         Settings that the space does not name stay as they are here.
     space : SearchSpace or Prior, optional
-        Priors over the estimator's parameters. A `inna_tune.space.Prior` learned from other studies is moved to the curvature
-        of this one, and its portfolio is tried first. None: ``SearchSpace.inna`` centred on the curvature of the loss at the
-        initial weights, which is measured once a study and stored in it.
+        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). A `inna_tune.space.Prior`
+        learned from other studies is moved to the curvature of this one, and its portfolio is tried first. None:
+        ``SearchSpace.inna`` centred on the curvature of the loss at the initial weights, which is measured once a study and
+        stored in it.
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional
@@ -74,7 +75,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
     scoring : str, callable or None, default=None
-        As in scikit-learn, but None means negative log-loss or negative root mean squared error.
+        As in scikit-learn, but None means negative log-loss or negative root mean squared error. A function gets the fitted
+        estimator of the fold. Log-loss is that of all classes; one that a fold was not trained on has no probability there.
     storage : Optuna storage, URL or None
         Where the study lives; None keeps it in memory (while ``n_jobs`` > 1: in a temporary file).
     study_name : str, optional
@@ -105,7 +107,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     refit : bool, default=True
         Fit the best settings on all rows.
     error_score : "raise" or number, default=nan
-        What becomes of a trial that raises: "raise" lets it through, a number marks the trial as failed and goes on.
+        What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
+        marks the trial as failed and goes on.
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed, and
         says so where another one is given.

@@ -1,5 +1,6 @@
 """A trial's value is what `cross_val_score` of its settings gives, for every setting that a space may hold."""
 
+import pickle
 import sys
 import warnings
 
@@ -9,11 +10,14 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
 from inna_tune.estimators import TableEncoder
 from inna_tune.space import Categorical
+from inna_tune.study import folding
+from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 
 # Two values or more of every parameter, so that a new one without an entry fails.
@@ -387,3 +391,29 @@ def test_of_masks_and_places_from_the_end():
     for cv in (masks, places):
         found = cross_validate(CLASSIFIER, X, LABELS, cv, scoring="accuracy")
         np.testing.assert_array_equal(found["test_score"], want["test_score"])
+
+
+def test_of_encodings_that_were_used_longest_ago_the_memory_is_freed(monkeypatch):
+    monkeypatch.setattr(folding, "_KEPT_BYTES", 0)
+    table = FoldedTable(CLASSIFIER, X, LABELS, None, list(FOLDS.split(X)))
+    one, other = (clone(CLASSIFIER).set_params(encoder__max_levels=n) for n in (3, 4))
+    first = table.encoded_for(one)
+    assert table.encoded_for(one) is first, "the last one is kept whatever it takes"
+    table.encoded_for(other)
+    again = table.encoded_for(one)
+    assert again is not first
+    assert again.digest == first.digest
+
+
+def test_a_table_goes_to_other_processes():
+    table = FoldedTable(
+        CLASSIFIER, X, LABELS, np.ones(len(X)), list(FOLDS.split(X)), {"sample_weight": np.ones(len(X))}
+    )
+    table.stacks(CLASSIFIER)
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.digest == table.digest
+    found = [Cohort(t, [CLASSIFIER]) for t in (table, copy)]
+    for cohort in found:
+        cohort.run(1)
+    scorer = get_scorer("accuracy")
+    assert found[0].scores(0, scorer) == found[1].scores(0, scorer)
