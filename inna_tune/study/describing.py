@@ -171,7 +171,7 @@ class _Describer:
         if isinstance(thing, torch.Tensor):
             return _values(thing.detach().cpu().numpy()) if thing.device.type != "meta" else "<Tensor>"
         if isinstance(thing, tuple):
-            return [self.tree(each) for each in thing]
+            return self._container(list(thing))
         if isinstance(thing, list | set | frozenset | Mapping):
             return f"<{type(thing).__qualname__}>" if changing else self._container(thing)
         if isinstance(thing, functools.partial):
@@ -197,7 +197,8 @@ class _Describer:
             keys = {key if isinstance(key, str) else repr(_bare(key)): value for key, value in thing.items()}
             return {key: self.tree(keys[key]) for key in sorted(keys)}
         found = [self.tree(each) for each in thing]
-        return found if isinstance(thing, list) else sorted(found, key=json.dumps)
+        found = found if isinstance(thing, list) else sorted(found, key=json.dumps)
+        return found if len(found) <= _SHORT else DIGEST + digest(json.dumps(found).encode())
 
     def _function(self, thing: FunctionType) -> Any:
         if is_of_library(thing) and "<" not in thing.__qualname__:

@@ -96,8 +96,8 @@ def fingerprint(
         "metric": _one_line(metric),
         "scorer": describe(scorer),
         "estimator": describe_settings(estimator, () if space is None else _parameters(space)),
-        "split": {name: describe(value) for name, value in (split or {}).items()},
-        "given": {name: describe(value) for name, value in (rows or {}).items() if value is not None},
+        "split": {name: _given(value) for name, value in (split or {}).items()},
+        "given": {name: _given(value) for name, value in (rows or {}).items() if value is not None},
         "versions": {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}},
     }
 
@@ -192,6 +192,15 @@ def _columns(X: Any) -> list[list[str]] | str:
         return [[str(name), str(X.dtypes.iloc[i]), content(X.iloc[:, i])] for i, name in enumerate(X.columns)]
     X = X if sparse.issparse(X) else np.asarray(X)
     return f"{X.shape[1] if X.ndim > 1 else 1} columns of {X.dtype}"
+
+
+def _given(value: Any) -> Any:
+    """What came with the rows; the same whether it is a list, an array or a Series."""
+    return (
+        content(np.asarray(value))
+        if hasattr(value, "__len__") and not isinstance(value, str)
+        else describe(value)
+    )
 
 
 def _row_numbers(rows: Any) -> bytes:

@@ -262,6 +262,9 @@ def test_values_that_json_lacks() -> None:
     ):
         assert json.loads(json.dumps(describe(value), allow_nan=False)) == describe(value) == describe(value)
     assert describe(np.int64(3)) == 3
+    long = [list(range(1000)), [*range(999), 0]]
+    assert len(json.dumps(describe(long))) < 200
+    assert describe(long[0]) != describe(long[1])
     assert describe({np.int64(0): 1}) == describe({0: np.float64(1)})
     assert describe(torch.eye(20)) != describe(2 * torch.eye(20))
 

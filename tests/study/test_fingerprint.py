@@ -160,7 +160,7 @@ def test_index_memory_order_and_sparse_format_do_not_count() -> None:
     assert described(explicit_zero) == described(forms[0])
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(arrays(np.float32, (3, 2)), st.integers(0, 2), st.integers(0, 1))
 def test_any_changed_number_is_seen(X: np.ndarray, row: int, column: int) -> None:
     changed = X.copy()

@@ -317,7 +317,7 @@ def test_what_a_routed_scorer_gets_counts():
             search.fit(X, Y, sample_weight=weight)
 
         fit(1 + GROUPS, 1)
-        fit(1 + GROUPS, 2)
+        fit((1 + GROUPS).tolist(), 2)
         with pytest.raises(MismatchError, match="the sample_weight of the scorer differ"):
             fit(2 + GROUPS, 3)
 
