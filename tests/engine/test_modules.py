@@ -87,7 +87,8 @@ def test_batch_normalization_trains_as_in_a_plain_loop():
 
 def test_random_layers_leave_the_global_stream_alone_and_repeat():
     before = torch.get_rng_state()
-    first, again = (train(ModuleNet(noisy, 5, 3), make_members(3)) for _ in range(2))
+    # The width is given: what is quickest is found by timing, and with random layers company makes a difference.
+    first, again = (train(ModuleNet(noisy, 5, 3), make_members(3), width=3) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), before)
     for one, other in zip(first, again, strict=True):
         assert torch.equal(one.weights, other.weights)
