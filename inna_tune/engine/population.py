@@ -7,7 +7,7 @@ weights as one vector, [n], are put together when they are asked for.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from inna_tune.engine import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.dropout import fill_dropout
+from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
@@ -30,87 +31,9 @@ from inna_tune.nets.products import aligned
 from inna_tune.optim.curvature import calibrate
 from inna_tune.optim.schedules import decay_factor
 
-# Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
-_FORWARD_ELEMENTS = 2**22
-# Where members have rows of their own the first piece has so many: all of it is filled up, which costs.
-_FORWARD_ROWS = 128
-
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
 _SANITY_ROWS = 256
-
-
-def stacked_views(net: Net, flat: Tensor) -> dict[str, Tensor]:
-    """Views of ``flat`` [P, n] under the names and shapes of the net's parameters, each [P, *shape]."""
-    views, start = {}, 0
-    for name, shape in net.parameter_shapes.items():
-        size = int(np.prod(shape))
-        views[name] = flat[:, start : start + size].view(len(flat), *shape)
-        start += size
-    return views
-
-
-@torch.no_grad()
-def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = None) -> Tensor:
-    """Outputs of stacked members, without dropout.
-
-    Parameters
-    ----------
-    net : TabularNet
-        The architecture.
-    flat : Tensor of shape [P, n]
-        The members' weights.
-    x : Tensor of shape [M, d]
-        Encoded table.
-    rows : sequence of P Tensors, optional
-        Rows for each member; None means all rows for every member.
-
-    Returns
-    -------
-    Tensor of shape [P, B, out], ``B`` the longest member's number of rows (what lies beyond a shorter member's rows
-    means nothing).
-    """
-    return _outputs(net, stacked_views(net, flat), x, rows)
-
-
-def _outputs(
-    net: Net, tensors: Mapping[str, Tensor], x: Tensor, rows: Sequence[Tensor] | None = None
-) -> Tensor:
-    """The same of tensors by name, each [P, *shape]."""
-    tensors = {name: aligned(tensor) for name, tensor in tensors.items()}
-    n_members = len(next(iter(tensors.values())))
-    longest = len(x) if rows is None else max(map(len, rows))
-    pieces = _pieces(longest, len(x) if rows is None else min(len(x), _FORWARD_ROWS), net.widest)
-    end = max((piece.stop for piece in pieces), default=0)
-    if rows is None:
-        index = torch.arange(end, device=x.device).clamp(max=longest - 1)[None]
-    else:
-        index = pad(rows, max(end, 1))[0]
-        longest = -(-longest // FULL_VECTORS) * FULL_VECTORS
-    parts = []
-    for piece in pieces:
-        at_once = max(1, _FORWARD_ELEMENTS // ((piece.stop - piece.start) * net.widest))
-        batch = take(x, index[:, piece]).expand(n_members, -1, -1)
-        members = [slice(start, start + at_once) for start in range(0, n_members, at_once)]
-        parts.append(
-            torch.cat([net({name: t[some] for name, t in tensors.items()}, batch[some]) for some in members])
-        )
-    return torch.cat(parts, 1)[:, :longest] if parts else x.new_zeros(n_members, 0, net.out_features)
-
-
-def _pieces(n_rows: int, least: int, widest: int) -> list[slice]:
-    """Stretches of rows that go through a net at once, the last one beyond their end.
-
-    NOTE: where they begin and end depends on nobody's company, and each is a multiple of `FULL_VECTORS`: a product of
-    other sizes may be rounded another way. They grow, so that little is filled up and they stay few.
-    """
-    most = max(FULL_VECTORS, _FORWARD_ELEMENTS // widest // FULL_VECTORS * FULL_VECTORS)
-    found, start = [], 0
-    while start < n_rows:
-        length = -(-max(least, start // 4) // FULL_VECTORS) * FULL_VECTORS
-        found.append(slice(start, start + min(length, most)))
-        start = found[-1].stop
-    return found
 
 
 class Population:
@@ -514,7 +437,7 @@ class Population:
         """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
         index, valid = pad(self.watched_rows, FULL_VECTORS)
         with torch.no_grad():
-            output = _outputs(self.net, self._kept, self.table.x, self.watched_rows)
+            output = forward(self.net, self._kept, self.table.x, self.watched_rows)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)

@@ -9,7 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from inna_tune.engine.population import stacked_views
+from inna_tune.engine.forward import stacked_views
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.optim import stationarity
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import NotFittedError
 
 from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.engine.population import stacked_views
+from inna_tune.engine.forward import stacked_views
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 
