@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
+from inna_tune.engine.batches import FULL_ROWS, FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
@@ -68,14 +68,15 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
     views = stacked_views(net, flat)
     index = pad(rows, FULL_VECTORS)[0] if rows is not None else None
     total = len(x) if index is None else index.shape[1]
-    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * net.widest))
+    piece = max(1, _FORWARD_ELEMENTS // (len(flat) * net.widest * FULL_ROWS)) * FULL_ROWS
     parts = []
     for start in range(0, total, piece):
         if index is None:
-            batch = x[start : start + piece].expand(len(flat), -1, -1)
+            rows_here = x[start : start + piece]
+            full = torch.nn.functional.pad(rows_here, (0, 0, 0, -len(rows_here) % FULL_ROWS))
+            parts.append(net(views, full.expand(len(flat), -1, -1))[:, : len(rows_here)])
         else:
-            batch = take(x, index[:, start : start + piece])
-        parts.append(net(views, batch))
+            parts.append(net(views, take(x, index[:, start : start + piece])))
     return torch.cat(parts, 1) if parts else x.new_zeros(len(flat), 0, net.out_features)
 
 

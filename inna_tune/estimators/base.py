@@ -47,6 +47,9 @@ _MIN_PATIENCE_STEPS = 90
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
 _RETRIES = 3
 
+# So many rows are predicted at a time: little memory beside the encoded table.
+_PREDICTED_ROWS = 2**14
+
 
 class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
@@ -459,8 +462,14 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         encoded = self.encoder_.encode(as_frame(self, X, reset=False), self._dtype)
         # In float64, so that a row's prediction does not depend on the rows predicted with it; and a copy of torch's own,
         # since products round by how the memory is aligned, which numpy leaves to chance.
-        x = torch.from_numpy(encoded).to(self.weights_.device, torch.float64, copy=True)
-        return outputs(self.net_, self.weights_.double(), x).cpu().numpy()
+        device, weights = self.weights_.device, self.weights_.double()
+        parts = [
+            outputs(self.net_, weights, torch.from_numpy(part).to(device, torch.float64, copy=True))
+            .cpu()
+            .numpy()
+            for part in np.split(encoded, range(_PREDICTED_ROWS, len(encoded), _PREDICTED_ROWS))
+        ]
+        return np.concatenate(parts, axis=1)
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file; ``inna_tune.load`` reads it back.
