@@ -1,26 +1,21 @@
 """Tables from files or from scikit-learn, and what is asked of them."""
 
-import csv
 import difflib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from inna_tune.study.reading import read, warn_of
+from inna_tune.study.sources import TableError as TableError
+
 Task = Literal["binary", "multiclass", "regression"]
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 
 # A whole-number target with at most this many distinct values is taken for labels.
 _MAX_INTEGER_CLASSES = 20
-
-_SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-
-
-class TableError(ValueError):
-    """A table, or its target, cannot be used; the message names what and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     Parameters
     ----------
     source : str
-        Path of a .csv or .parquet file, or ``sklearn:NAME`` for a table that scikit-learn ships.
+        As :func:`inna_tune.study.reading.read` has it, which also gives the table's schema.
 
     Returns
     -------
@@ -74,59 +69,9 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     TableError
         If there is no such table, it cannot be read, is empty, or repeats a column name.
     """
-    if source.startswith("sklearn:"):
-        return _sklearn_table(source.removeprefix("sklearn:")), "target"
-    path = Path(source)
-    if not path.exists():
-        raise TableError(f"No such file: {source}")
-    if path.is_dir():
-        raise TableError(f"{source} is a folder; name a .csv or .parquet file.")
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".csv":
-            _check_header(path)
-            frame = pd.read_csv(path, low_memory=False)
-        elif suffix in {".parquet", ".pq"}:
-            frame = pd.read_parquet(path)
-        else:
-            raise TableError(f"{source} is neither .csv nor .parquet; convert it, or name sklearn:NAME.")
-    except TableError:
-        raise
-    # NOTE: pyarrow's errors derive from ValueError, OSError or only from its own ArrowException.
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise TableError(f"{source} cannot be read as a {suffix[1:]} table: {text}") from error
-    if frame.columns.has_duplicates:
-        raise TableError(
-            f"{source} repeats column names: {sorted(map(str, frame.columns[frame.columns.duplicated()]))}."
-        )
-    if frame.empty:
-        raise TableError(
-            f"{source} is an empty table: it has {len(frame)} rows and {frame.shape[1]} columns."
-        )
-    return frame.rename(columns=str), None
-
-
-def _check_header(path: Path) -> None:
-    """Refuse repeated names, which pandas would rename without a word."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        raise TableError(f"{path} repeats column names: {repeated}. Rename them so that each is unique.")
-
-
-def _sklearn_table(name: str) -> pd.DataFrame:
-    import sklearn.datasets
-
-    if name not in _SKLEARN_TABLES:
-        raise TableError(f"scikit-learn ships no table {name!r}; there are {', '.join(_SKLEARN_TABLES)}.")
-    bunch = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
-    frame: pd.DataFrame = bunch.frame
-    names = getattr(bunch, "target_names", None)
-    if names is not None and name != "digits":
-        frame["target"] = np.asarray(names, dtype=object)[frame["target"]]
-    return frame
+    table = read(source)
+    warn_of(table.notes)
+    return table.frame, table.target
 
 
 def find_task(y: pd.Series) -> Task:
