@@ -159,7 +159,7 @@ class TableSchema:
         dtypes = list(frame.dtypes)
         return cls(
             tuple(
-                _describe(str(name), dtype, frame.iloc[:, i])
+                _plain(str(name), dtype) or _describe(str(name), dtype, frame.iloc[:, i])
                 for i, (name, dtype) in enumerate(zip(frame.columns, dtypes, strict=True))
             )
         )
@@ -266,9 +266,16 @@ def levels_of(column: pd.Series) -> tuple[str, ...]:
 # ---------------------------------------------------------------------- of a DataFrame
 
 
-def _describe(name: str, dtype: Any, column: pd.Series) -> ColumnSchema:
+def _plain(name: str, dtype: Any) -> ColumnSchema | None:
+    """Of a column of numpy's numbers, which need not be looked at."""
     if isinstance(dtype, pd.SparseDtype):
         dtype = dtype.subtype
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+        return None
+    return ColumnSchema(name, "boolean" if dtype.kind == "b" else "number", whole=dtype.kind in "iu")
+
+
+def _describe(name: str, dtype: Any, column: pd.Series) -> ColumnSchema:
     if isinstance(dtype, pd.CategoricalDtype):
         values = pd.Series(dtype.categories)
         inner = _describe(name, values.dtype, values)
