@@ -8,6 +8,7 @@ from rich.table import Table
 
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    TABLE,
     AsJson,
     Storage,
     app,
@@ -24,8 +25,10 @@ SHIPPED = "shipped"
 
 @app.command()
 def fit(
-    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
-    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    table: Annotated[str, typer.Argument(help=TABLE)],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Column to predict; once for each of several columns of numbers.")
+    ] = None,
     trials: Annotated[
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
@@ -64,33 +67,34 @@ def fit(
         from inna_tune.space import Prior
         from inna_tune.study.attributes import MODEL
         from inna_tune.study.overview import find_progress
+        from inna_tune.study.reading import read
         from inna_tune.study.storage import redact_url
-        from inna_tune.study.tables import make_problem, read_table
+        from inna_tune.study.tables import make_problem
         from inna_tune.study.tuning import check_output, tune
 
         # The one JSON object stands alone on standard output.
         say = err.print if as_json else out.print
         learned = None if prior in (None, SHIPPED) else Prior.load(prior)
-        frame, own_target = read_table(table)
-        problem = make_problem(frame, target or own_target, task=task)
+        found = read(table)
+        problem = make_problem(found.frame, target or found.target, task=task)
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna")
-        if problem.dropped_rows:
-            say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
+        for remark in (*found.notes, *problem.remarks):
+            say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
-        again = ["inna-tune", "fit", table, "--target", problem.target, "--study", name, "--resume"]
+        again = ["inna-tune", "fit", table, *_targets(problem), "--study", name, "--resume"]
         again += _stored(storage)
         again += [] if jobs == 1 else ["--jobs", str(jobs)]
         again += [] if seed == 0 else ["--seed", str(seed)]
         again += [] if task is None else ["--task", task]
         again += [] if prior is None else ["--prior", prior]
         again += [] if model is None else ["--out", model]
-        if resume and (found := find_progress(storage, name, trials)) is not None:
-            say(f"Found: {found}", markup=False)
+        if resume and (progress := find_progress(storage, name, trials)) is not None:
+            say(f"Found: {progress}", markup=False)
         try:
-            with Progress(trials, problem.task, name) as progress:
+            with Progress(trials, problem.task, name) as shown:
                 report = tune(
                     problem,
                     n_trials=trials,
@@ -101,7 +105,7 @@ def fit(
                     n_jobs=jobs,
                     seed=seed,
                     space=learned,
-                    callbacks=(progress,),
+                    callbacks=(shown,),
                     allow_mismatch=allow_mismatch,
                 )
         except KeyboardInterrupt:
@@ -111,13 +115,14 @@ def fit(
         notes = {
             "table": table,
             "target": problem.target,
+            "targets": list(problem.targets),
             "task": problem.task,
             "study": name,
             "held_out_scores": report.scores.T.to_dict(),
         }
         from inna_tune.estimators import save
 
-        save(search.best_estimator_, path, extra=notes)
+        save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
         search.study_.set_user_attr(MODEL, path.name)
         commands = {
             "report": _command("report", name, *_stored(storage)),
@@ -143,6 +148,10 @@ def _command(*words: str) -> str:
     return shlex.join(["inna-tune", *words])
 
 
+def _targets(problem: Any) -> list[str]:
+    return [word for target in problem.targets for word in ("--target", target)]
+
+
 def _stored(storage: str) -> list[str]:
     from inna_tune.study.storage import redact_url
 
@@ -152,7 +161,7 @@ def _stored(storage: str) -> list[str]:
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="File that fit wrote.")],
-    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
+    table: Annotated[str, typer.Argument(help=TABLE)],
     output: Annotated[str, typer.Option("--output", "-o", help="CSV file to write.")],
     as_json: AsJson = False,
 ) -> None:
@@ -162,13 +171,15 @@ def predict(
     """
     with one_line_errors():
         from inna_tune.estimators import load
-        from inna_tune.study.tables import read_table
+        from inna_tune.study.reading import read
         from inna_tune.study.tuning import check_output, predict_table
 
         path = check_output(output)
         fitted = load(model)
-        frame, _ = read_table(table)
-        predictions = predict_table(fitted, frame)
+        found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
+        for note in found.notes:
+            err.print(note, markup=False)
+        predictions = predict_table(fitted, found.frame)
         predictions.to_csv(path, index=False)
         if as_json:
             print_json(

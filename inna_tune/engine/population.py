@@ -63,7 +63,7 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
     Returns
     -------
     Tensor of shape [P, B, out], ``B`` the longest member's number of rows (what lies beyond a shorter member's rows
-    means nothing).
+    means nothing). Those in float64 of all rows are rounded to the digits of float32.
     """
     views = stacked_views(net, flat)
     index = pad(rows, FULL_VECTORS)[0] if rows is not None else None
@@ -77,7 +77,10 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
             parts.append(net(views, full.expand(len(flat), -1, -1))[:, : len(rows_here)])
         else:
             parts.append(net(views, take(x, index[:, start : start + piece])))
-    return torch.cat(parts, 1) if parts else x.new_zeros(len(flat), 0, net.out_features)
+    found = torch.cat(parts, 1) if parts else x.new_zeros(len(flat), 0, net.out_features)
+    # NOTE: where threads share the work they cut it anywhere, and there a last bit may differ. In float64 that is far behind
+    # the digits of float32, so that with those alone a row's outputs are its own.
+    return found.float().double() if found.dtype == torch.float64 and index is None else found
 
 
 class Population:

@@ -30,6 +30,7 @@ from inna_tune.estimators.checks import check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
+from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
@@ -65,6 +66,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
     )
 
     encoder_: TableEncoder
+    schema_: TableSchema
     weights_: Tensor
     history_: pd.DataFrame
     net_: Net
@@ -297,6 +299,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         encoder = TableEncoder() if self.encoder is None else clone(self.encoder)
         self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
         self.encoder_.fit(frame, sample_weight=weight)
+        self.schema_ = TableSchema.of_frame(frame)
         # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"

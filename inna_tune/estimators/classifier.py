@@ -95,6 +95,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     members_ : list of dict
         Settings used and outcome of every member, calibrated lr, alpha, beta and the curvature among them.
     encoder_ : TableEncoder
+    schema_ : TableSchema
+        What the columns were, so that files are read as such.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 

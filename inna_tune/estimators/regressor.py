@@ -31,7 +31,7 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
     history_ : DataFrame
         Columns epoch, train_loss, validation_loss (squared error of the standardised target), lr, seconds, member,
         stopped.
-    best_epoch_, members_, encoder_, n_features_in_, feature_names_in_
+    best_epoch_, members_, encoder_, schema_, n_features_in_, feature_names_in_
         As in :class:`InnaClassifier`.
     target_mean_, target_scale_ : ndarray of shape [n_targets]
         What the target was standardised by.
