@@ -140,6 +140,10 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
         """Learn labels or scale from y and encode it."""
         raise NotImplementedError
 
+    def _plain_target(self, y: Any) -> npt.NDArray[Any]:
+        """Labels or values of any type as a checked array of numpy's."""
+        raise NotImplementedError
+
     def _encode_target(self, y: Any) -> npt.NDArray[Any]:
         """Encode y by what was learned."""
         raise NotImplementedError

@@ -112,17 +112,15 @@ class DatePlan(ColumnPlan):
         far = is_far(days, first, last)
         days = np.where(far, np.clip(days, first, last), days)
         if self.quantiles is not None:
-            encoded = [normal_scores(days, self.quantiles)]
+            scaled = normal_scores(days, self.quantiles)
         else:
-            encoded = [squash(days, self.centers[0], self.scales[0])]
-        if self.parts:
-            found = calendar_parts(in_zone(instants, self.timezone))
-            encoded += [
-                squash(np.where(far, np.nan, found[part]), center, scale)
-                for part, center, scale in zip(self.parts, self.centers[1:], self.scales[1:], strict=True)
-            ]
+            scaled = squash(days, self.centers[0], self.scales[0])
         # Place −1 is that of missing dates.
-        numbers[:] = np.column_stack([np.append(values, 0.0) for values in encoded])[places]
+        numbers[:, 0] = np.append(scaled, 0.0)[places]
+        dates = in_zone(instants, self.timezone)
+        for i, part in enumerate(self.parts, 1):
+            values = np.where(far, np.nan, calendar_part(dates, part))
+            numbers[:, i] = np.append(squash(values, self.centers[i], self.scales[i]), 0.0)[places]
         encode_indicator(places < 0, self.indicator, floats)
         if self.far is not None:
             floats[:, -1] = np.append(far, False)[places] - self.far
@@ -253,21 +251,24 @@ def plan_dates(
         (plan,) = fit_numbers([name], np.where(far, np.nan, days)[None], weight, quantile=quantile)
         # The run of ordinary days has three different values or more.
         assert isinstance(plan, NumericPlan)
-    found = {
-        part: np.where(far, np.nan, np.append(values, np.nan)[places])
-        for part, values in calendar_parts(in_zone(dates, zone)).items()
-    }
-    # The cosines of Wednesdays and Thursdays differ by a rounding error.
-    parts = [part for part, values in found.items() if np.nanmin(values) < np.nanmax(values) - 1e-6]
-    block = np.array([found[part] for part in parts]).reshape(len(parts), len(days))
-    centers, scales = fit_scales(block, Ranked(block, weight), weight)
+    calendar, far_dates = in_zone(dates, zone), np.append(is_far(days_since_1970(dates), first, last), False)
+    parts, centers, scales = [], [plan.center], [plan.scale]
+    for part in _PARTS:
+        values = np.where(far_dates, np.nan, np.append(calendar_part(calendar, part), np.nan))
+        # The cosines of Wednesdays and Thursdays differ by a rounding error.
+        if np.nanmin(values) < np.nanmax(values) - 1e-6:
+            block = values[places][None]
+            center, scale = fit_scales(block, Ranked(block, weight), weight)
+            parts.append(part)
+            centers.append(float(center[0]))
+            scales.append(float(scale[0]))
     return DatePlan(
         name,
         format=text_format,
         timezone=zone,
         parts=parts,
-        centers=[plan.center, *centers.tolist()],
-        scales=[plan.scale, *scales.tolist()],
+        centers=centers,
+        scales=scales,
         indicator=indicator,
         ends=[first, last],
         far=float(np.average(far, weights=weight)) if far.any() else None,
@@ -309,19 +310,18 @@ def _zone_name(zone: object) -> str:
     return str(zone)
 
 
-def calendar_parts(dates: pd.Series) -> dict[str, Floats]:
-    """Year, and month, day, hour and weekday as points on a circle, of datetimes [n]; NaN where missing.
+def calendar_part(dates: pd.Series, part: str) -> Floats:
+    """The year of datetimes [n], or a coordinate of their month, day, hour or weekday on a circle; NaN where missing.
 
     They are those of ``skrub.DatetimeEncoder``, which takes a hundred times as long for a few dates.
     """
-    found = {"year": dates.dt.year.to_numpy(dtype=np.float64)}
-    for part, period in _PERIODS.items():
-        field_name = "day_of_week" if part == "weekday" else part
-        # Monday is the first day of a week, as the first of January is of a year.
-        values = getattr(dates.dt, field_name).to_numpy(dtype=np.float64) + (part == "weekday")
-        angles = values / period * 2 * np.pi
-        found |= {f"{part}_circular_0": np.sin(angles), f"{part}_circular_1": np.cos(angles)}
-    return found
+    if part == "year":
+        return np.asarray(dates.dt.year.to_numpy(dtype=np.float64))
+    name, _, coordinate = part.split("_")
+    # Monday is the first day of a week, as the first of January is of a year.
+    values = (dates.dt.day_of_week + 1) if name == "weekday" else getattr(dates.dt, name)
+    angles = values.to_numpy(dtype=np.float64) / _PERIODS[name] * 2 * np.pi
+    return np.asarray(np.cos(angles) if int(coordinate) else np.sin(angles))
 
 
 def read_dates(column: pd.Series, name: str) -> tuple[Instants, str | None, str] | None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 Floats = npt.NDArray[np.float64]
 
 # Share of a column's values that must be numbers of one form.
-_LEAST_SHARE = 0.95
+LEAST_SHARE = 0.95
 
 # Spaces that separate groups of digits: the plain one, no-break, figure, thin, narrow no-break.
 _SPACES = " \u00a0\u2007\u2009\u202f"
@@ -96,7 +96,7 @@ def find_form(column: pd.Series, *, decimal: str | None = None) -> NumberForm | 
     if total > 100:
         first = counts.iloc[:100]
         seen = sum(n for text, n in first.items() if _around(str(text)) is not None)
-        if total - (int(first.sum()) - seen) < _LEAST_SHARE * total:
+        if total - (int(first.sum()) - seen) < LEAST_SHARE * total:
             return None
     texts, weights = [], []
     units: dict[str, int] = {}
@@ -106,7 +106,7 @@ def find_form(column: pd.Series, *, decimal: str | None = None) -> NumberForm | 
             texts.append(found)
             weights.append(int(n))
             units[found[1]] = units.get(found[1], 0) + int(n)
-    if sum(weights) < _LEAST_SHARE * total:
+    if sum(weights) < LEAST_SHARE * total:
         return None
     unit = max((u for u in units if u), key=lambda u: units[u], default="")
     if unit and units[unit] < units.get("", 0):
@@ -121,7 +121,7 @@ def find_form(column: pd.Series, *, decimal: str | None = None) -> NumberForm | 
             for (digits, own, _), n in zip(texts, weights, strict=True)
             if _same_unit(own, unit) and written.fullmatch(digits)
         )
-        if fitting >= _LEAST_SHARE * total and (best is None or fitting > best[0]):
+        if fitting >= LEAST_SHARE * total and (best is None or fitting > best[0]):
             best = fitting, form
     return None if best is None else best[1]
 

@@ -19,15 +19,19 @@ from inna_tune.estimators.columns import (
     refuse_complex,
     refuse_infinities,
 )
-from inna_tune.estimators.disguised import NumberForm, find_form, has_leading_zeros, read_form
+from inna_tune.estimators.disguised import LEAST_SHARE, NumberForm, find_form, has_leading_zeros, read_form
 from inna_tune.estimators.instants import days_since_1970, instant, read_proper
 from inna_tune.estimators.tables import refuse_containers
 
 _MICROSECONDS_A_DAY = 86_400_000_000
 _TRUTHS = {"true": 1.0, "false": 0.0}
 
+# So many different texts are shown to the search for a form.
+_SAMPLE = 5_000
+
 # Whole numbers as text are levels, unless there are more of them, and words among them.
 _FEW = 20
+_DIGIT = re.compile(r"\d")
 _WHOLE = re.compile(r"-?\d+(?:\.0+)?")
 
 
@@ -92,15 +96,25 @@ def find_numbers(column: pd.Series, name: str) -> tuple[Floats, NumberForm] | No
     form : NumberForm
     """
     codes, texts = read_texts(column, name)
-    words = pd.Series([*texts, None], dtype=object).iloc[codes]
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    has_digit = np.array([_DIGIT.search(text[:60]) is not None for text in texts], dtype=bool)
+    least = LEAST_SHARE * counts.sum()
+    if not counts.any() or counts[has_digit].sum() < least:
+        return None
+    # Of very many texts a part shows the form; the order of the texts makes that of the rows irrelevant.
+    order = sorted(np.flatnonzero(counts), key=texts.__getitem__)
+    sample = order[:: max(len(order) // _SAMPLE, 1)]
+    words = pd.Series([texts[i] for i in sample], dtype=object).repeat(counts[sample])
     form = find_form(words)
     if form is None or has_leading_zeros(words):
         return None
     values = read_form(pd.Series(texts, dtype=object), form)
     is_number = ~np.isnan(values)
+    if counts[is_number].sum() < least:
+        return None
     if form.plain and all(_WHOLE.fullmatch(texts[i]) for i in np.flatnonzero(is_number)):
-        has_words = is_number.sum() < len(np.unique(codes[codes >= 0]))
-        if not has_words or is_number.sum() <= _FEW:
+        n_numbers = np.count_nonzero(is_number & (counts > 0))
+        if n_numbers == np.count_nonzero(counts) or n_numbers <= _FEW:
             return None
     return np.asarray(np.append(values, np.nan)[codes]), form
 
@@ -163,8 +177,11 @@ def _of_objects(column: pd.Series, name: str, form: NumberForm, unread: list[tup
 
 def _number(value: Any) -> float | None:
     """One value as a number, None if it is none."""
-    if isinstance(value, (dt.timedelta, np.timedelta64)):
-        return float(_days(np.array([np.timedelta64(pd.Timedelta(value).to_timedelta64())]))[0])
+    if isinstance(value, dt.timedelta):
+        return (value // dt.timedelta(microseconds=1)) / _MICROSECONDS_A_DAY
+    if isinstance(value, np.timedelta64):
+        # Months and years have no length, and end in the error below.
+        return float(_days(np.array([value]))[0])
     if isinstance(value, dt.time):
         return value.hour + (value.minute + (value.second + value.microsecond / 1e6) / 60) / 60
     date = instant(value)

@@ -5,11 +5,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_array
 
 from inna_tune.engine import SquaredError
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.targets import read_values
 
 
 class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
@@ -57,9 +57,7 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
         return len(self.target_mean_)
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.float64]:
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
-        if y.ndim > 2:
-            raise ValueError(f"y should be a 1d or 2d array, got an array of shape {y.shape} instead.")
+        y = self._plain_target(y)
         self._one_target = y.ndim == 1
         values = y.reshape(len(y), -1)
         self.target_mean_ = np.average(values, axis=0, weights=weight)
@@ -67,8 +65,11 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
         self.target_scale_ = np.where(spread > 0, spread, 1.0)
         return self._encode_target(values)
 
+    def _plain_target(self, y: Any) -> npt.NDArray[np.float64]:
+        return read_values(y, self)
+
     def _encode_target(self, y: Any) -> npt.NDArray[np.float64]:
-        values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        values = self._plain_target(y).reshape(len(y), -1)
         if values.shape[1] != len(self.target_mean_):
             raise ValueError(
                 f"y has {values.shape[1]} targets, and the first fit had {len(self.target_mean_)}; fit anew with "

@@ -239,9 +239,9 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     model.n_iter_ = max(m["epochs"] for m in model.members_)
     target = content["target"]
     if isinstance(model, InnaClassifier):
-        model.classes_ = np.array([_label(v) for v in target["classes"]])
-        if target["object"]:
-            model.classes_ = model.classes_.astype(object)
+        if np.dtype(target["dtype"]).kind not in "biufUO":
+            raise ValueError(f"its labels are of type {target['dtype']}")
+        model.classes_ = np.array([_label(v) for v in target["classes"]], dtype=target["dtype"])
     elif isinstance(model, InnaRegressor):
         model.target_mean_ = np.array(target["mean"], dtype=np.float64)
         model.target_scale_ = np.array(target["scale"], dtype=np.float64)
@@ -257,7 +257,7 @@ def _target_state(model: InnaEstimator) -> dict[str, Any]:
     if isinstance(model, InnaClassifier):
         return {
             "classes": [_typed(v) for v in model.classes_.tolist()],
-            "object": model.classes_.dtype == object,
+            "dtype": str(model.classes_.dtype),
         }
     if isinstance(model, InnaRegressor):
         return {

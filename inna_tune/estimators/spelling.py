@@ -62,8 +62,10 @@ def write_level(value: Any) -> str:
         raise TypeError(f"Complex data not supported: {value!r}.")
     if isinstance(value, (dt.datetime, np.datetime64)):
         return str(pd.Timestamp(value).isoformat(sep=" ")).removesuffix(" 00:00:00")
-    if isinstance(value, (dt.timedelta, np.timedelta64)):
-        return str(pd.Timedelta(value))
+    if isinstance(value, np.timedelta64):
+        value = value.astype("timedelta64[us]").astype(dt.timedelta)
+    if isinstance(value, dt.timedelta):
+        return str(value.to_pytimedelta() if isinstance(value, pd.Timedelta) else value)
     return str(value)
 
 

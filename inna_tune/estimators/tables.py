@@ -86,8 +86,9 @@ def refuse_containers(values: Iterable[Any], holder: str) -> None:
                 f"Complex data not supported: {holder} holds {value!r}. Split it into two columns."
             )
         if isinstance(value, _CONTAINERS):
+            shown = " ".join(str(value)[:80].split())
             raise TypeError(
-                f"argument must be a string or a number, not {type(value).__name__}: {holder} holds {str(value)[:80]}. "
+                f"argument must be a string or a number, not {type(value).__name__}: {holder} holds {shown}. "
                 "Make columns of numbers or of text of it, or drop it."
             )
 

@@ -231,7 +231,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
         frame = as_frame(self, X, reset=True)
         check_consistent_length(frame, y)
-        labels = y if hasattr(y, "iloc") else np.asarray(y)
+        labels = clone(self.estimator)._plain_target(y)
         classifier = is_classifier(self.estimator)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)

@@ -78,7 +78,7 @@ def cross_validate(
     frame = as_frame(model, X, reset=True)
     weight = check_weights(sample_weight, len(frame))
     check_consistent_length(frame, y)
-    labels = y if hasattr(y, "iloc") else np.asarray(y)
+    labels = model._plain_target(y)
     classifier = is_classifier(model)
     clone(model)._fit_target(labels, None)
     _, splits = resolve_splits(
