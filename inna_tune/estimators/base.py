@@ -51,6 +51,9 @@ _RETRIES = 3
 # So many rows are predicted at a time: little memory beside the encoded table.
 _PREDICTED_ROWS = 2**14
 
+# What is kept of every member.
+_KEPT = (*("lr", "alpha", "beta", "curvature"), *("best_epoch", "best_loss", "epochs", "stop_reason"))
+
 
 class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
@@ -434,22 +437,7 @@ class InnaEstimator(StationarityMixin, OptimizerOptions):
                 stacklevel=3,
             )
         self.weights_ = torch.stack([r.weights for r in good if r.weights is not None])
-        self.members_ = [
-            {
-                name: getattr(r, name)
-                for name in (
-                    "lr",
-                    "alpha",
-                    "beta",
-                    "curvature",
-                    "best_epoch",
-                    "best_loss",
-                    "epochs",
-                    "stop_reason",
-                )
-            }
-            for r in good
-        ]
+        self.members_ = [{name: getattr(r, name) for name in _KEPT} for r in good]
         self.best_epoch_ = max(r.best_epoch for r in good)
         self.n_iter_ = max(r.epochs for r in good)
         frames = []

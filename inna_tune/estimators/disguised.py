@@ -151,7 +151,7 @@ def _cast(column: pd.Series) -> Floats | None:
     try:
         texts = pa.array(column, type=pa.large_string(), from_pandas=True)
         numbers = texts.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
         return None
     return np.asarray(numbers) if np.isfinite(numbers).sum() == len(texts) - texts.null_count else None
 

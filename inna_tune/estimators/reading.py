@@ -104,7 +104,8 @@ def find_numbers(column: pd.Series, name: str) -> tuple[Floats, NumberForm] | No
     # Of very many texts a part shows the form; the order of the texts makes that of the rows irrelevant.
     order = sorted(np.flatnonzero(counts), key=texts.__getitem__)
     sample = order[:: max(len(order) // _SAMPLE, 1)]
-    words = pd.Series([texts[i] for i in sample], dtype=object).repeat(counts[sample])
+    shown = np.array([texts[i] for i in sample], dtype=object)
+    words = pd.Series(np.repeat(shown, counts[sample]), dtype=object)
     form = find_form(words)
     if form is None or has_leading_zeros(words):
         return None

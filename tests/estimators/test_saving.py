@@ -128,7 +128,7 @@ def test_a_pickle_is_not_run(tmp_path):
         ({"encoder": {"parameters": {}, "columns": [{"kind": "os.system", "name": "x"}]}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "__class__": "x"}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "lr": -1}}, "damaged.*lr=-1"),
-        ({"target": {"classes": [["str", "a"]], "object": False}}, "damaged.*target"),
+        ({"target": {"classes": [["str", "a"]], "dtype": "<U1"}}, "damaged.*target"),
     ],
 )
 def test_a_tampered_file_is_refused(classifier, tmp_path, change, message):
