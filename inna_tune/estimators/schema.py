@@ -222,9 +222,8 @@ class Misfits:
         self.counts[name] = self.counts.get(name, 0) + len(places)
         own = self.examples.setdefault(name, [])
         own += [(first_row + int(i), str(column.iloc[i])[:40]) for i in places[: 3 - len(own)]]
-        written = (
-            "" if schema.kind != "number" or schema.form.plain else f" written as {schema.form.words!r} is"
-        )
+        plain = schema.kind != "number" or schema.form.plain
+        written = "" if plain else f" written as {schema.form.words!r}"
         self.expected[name] = _EXPECTED[schema.kind] + written
 
     def merge(self, other: "Misfits") -> None:

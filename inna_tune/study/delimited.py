@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, TableSchema
-from inna_tune.study.kinds import decide
+from inna_tune.study.kinds import decide, with_gaps
 from inna_tune.study.sources import Source, TableError
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -293,7 +293,7 @@ class _Column:
         for part in self.chunks:
             values[start : start + len(part)] = part.cast(pa.float64()).to_numpy(zero_copy_only=False)
             start += len(part)
-        return pd.Series(values, copy=False)
+        return with_gaps(pd.Series(values, copy=False))
 
     def texts(self) -> pd.Series:
         return _texts(self.chunks)

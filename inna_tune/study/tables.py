@@ -222,7 +222,7 @@ def is_index(column: pd.Series) -> bool:
     if not (values == np.round(values)).all() or values.min() < 0:
         return False
     if unnamed:
-        return 2 * column.nunique() >= len(column)
+        return bool(2 * column.nunique() >= len(column))
     return bool(column.is_unique and values.max() < 10 * len(column))
 
 
