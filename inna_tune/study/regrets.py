@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from pandas.api import types
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from inna_tune.estimators.disguised import read_disguised
@@ -94,11 +94,13 @@ def find_leaks(problem: Problem) -> Iterator[tuple[str, float]]:
         tree = DecisionTreeClassifier(max_leaf_nodes=max(64, 2 * len(counts)), random_state=0)
     if len(np.unique(target)) < 2:
         return
+    kind = KFold if problem.task == "regression" else StratifiedKFold
+    folds = kind(3, shuffle=True, random_state=0)
     for name in map(str, X.columns[:_MOST_COLUMNS]):
         values = _as_numbers(X[name])
         if len(np.unique(values)) < 2:
             continue
-        score = float(np.mean(cross_val_score(tree, values[:, None], target, cv=3, scoring=scoring)))
+        score = float(np.mean(cross_val_score(tree, values[:, None], target, cv=folds, scoring=scoring)))
         if score >= _LEAK:
             yield name, score
 
@@ -169,7 +171,7 @@ def _target(problem: Problem) -> Iterator[str]:
     if problem.task == "regression":
         n_values = y.nunique()
         whole = bool((y == np.round(y)).all())
-        if n_values <= _FEW_VALUES and whole and n_values < len(y) / 4:
+        if n_values <= _FEW_VALUES and whole and n_values <= len(y) / 4:
             yield (
                 f"The target {target!r} has {n_values} different whole numbers, and is taken as a number; if they are "
                 "labels, say --task multiclass."
