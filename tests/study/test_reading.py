@@ -157,6 +157,25 @@ def test_text_in_windows_1252_is_read_and_said(tmp_path):
     assert any("Windows-1252" in note for note in table.notes)
 
 
+def test_a_line_that_tells_the_delimiter_is_none_of_the_table(tmp_path):
+    table = of_text(tmp_path, "sep=;\na;b,c\n1;2\n")
+    assert table.frame.to_dict("list") == {"a": [1], "b,c": [2]}
+
+
+def test_names_with_blanks_of_a_frame_are_found_in_a_file(tmp_path):
+    schema = TableSchema.of_frame(pd.DataFrame({" a ": [1.5], "b": ["x"]}))
+    assert list(of_text(tmp_path, " a , b \n1,2\n", schema=schema).frame) == [" a ", "b"]
+
+
+def test_the_index_of_a_parquet_file_is_no_column_and_that_is_said(tmp_path):
+    FRAME.set_index("code").to_parquet(tmp_path / "t.parquet")
+    table = read(str(tmp_path / "t.parquet"))
+    assert "code" not in table.frame
+    assert any("'code'" in note for note in table.notes)
+    FRAME.tail(2).to_parquet(tmp_path / "t.parquet")
+    assert read(str(tmp_path / "t.parquet")).notes == ()
+
+
 def test_header_blanks_go_and_nameless_columns_are_called_as_by_pandas(tmp_path):
     assert list(of_text(tmp_path, ",  a , b\n1,2,3\n").frame) == ["Unnamed: 0", "a", "b"]
 
