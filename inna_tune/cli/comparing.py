@@ -24,7 +24,7 @@ from inna_tune.cli.console import (
 @app.command()
 def compare(
     table: Annotated[str, typer.Argument(help=TABLE)],
-    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
         str, typer.Option(help="Of inna, innaprop, adamw, sgd; separated by commas.")
     ] = "inna,innaprop,adamw,sgd",

@@ -19,8 +19,10 @@ from inna_tune.cli.console import (
     print_json,
     settings_text,
 )
+from inna_tune.cli.understanding import show_columns, show_warnings
 
 SHIPPED = "shipped"
+MOST_COLUMNS = 200  # that the study keeps for its report
 
 
 @app.command()
@@ -56,6 +58,9 @@ def fit(
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every column, as `inna-tune columns` does.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tune on a table, score on held-out rows, and write the model.
@@ -65,12 +70,13 @@ def fit(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.space import Prior
-        from inna_tune.study.attributes import MODEL
+        from inna_tune.study.attributes import COLUMNS, MODEL
         from inna_tune.study.overview import find_progress
         from inna_tune.study.reading import read
         from inna_tune.study.storage import redact_url
         from inna_tune.study.tables import make_problem
         from inna_tune.study.tuning import check_output, tune
+        from inna_tune.study.understanding import understand
 
         # The one JSON object stands alone on standard output.
         say = err.print if as_json else out.print
@@ -84,6 +90,12 @@ def fit(
         for remark in (*found.notes, *problem.remarks):
             say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
+        understood = understand(found.frame, found.schema, problem)
+        if verbose:
+            show_columns(understood, err if as_json else out)
+        else:
+            say(f"Columns: {understood.summary}", markup=False)
+        show_warnings(understood, err if as_json else out)
         again = ["inna-tune", "fit", table, *_targets(problem), "--study", name, "--resume"]
         again += _stored(storage)
         again += [] if jobs == 1 else ["--jobs", str(jobs)]
@@ -124,6 +136,7 @@ def fit(
 
         save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
         search.study_.set_user_attr(MODEL, path.name)
+        search.study_.set_user_attr(COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
             "report": _command("report", name, *_stored(storage)),
             "predict": _command("predict", str(path), "NEW_TABLE", "-o", "predictions.csv"),

@@ -7,8 +7,10 @@ from inna_tune.estimators.encoder import DisguisedNumbersWarning, DroppedColumnW
 from inna_tune.estimators.reading import UnreadableNumberWarning
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import ModelFileError, load, save
+from inna_tune.estimators.schema import ColumnSchema, TableSchema, UnreadableValueWarning
 
 __all__ = [
+    "ColumnSchema",
     "DisguisedNumbersWarning",
     "DivergenceError",
     "DroppedColumnWarning",
@@ -16,8 +18,10 @@ __all__ = [
     "InnaRegressor",
     "ModelFileError",
     "TableEncoder",
+    "TableSchema",
     "UnreadableDateWarning",
     "UnreadableNumberWarning",
+    "UnreadableValueWarning",
     "load",
     "save",
 ]

@@ -222,9 +222,8 @@ class Misfits:
         self.counts[name] = self.counts.get(name, 0) + len(places)
         own = self.examples.setdefault(name, [])
         own += [(first_row + int(i), str(column.iloc[i])[:40]) for i in places[: 3 - len(own)]]
-        written = (
-            "" if schema.kind != "number" or schema.form.plain else f" written as {schema.form.words!r} is"
-        )
+        plain = schema.kind != "number" or schema.form.plain
+        written = "" if plain else f" written as {schema.form.words!r}"
         self.expected[name] = _EXPECTED[schema.kind] + written
 
     def merge(self, other: "Misfits") -> None:
@@ -319,6 +318,8 @@ def _conform(column: pd.Series, schema: ColumnSchema, misfits: Misfits, first_ro
         column = column.astype(column.cat.categories.dtype)
     if not _is_text(column):
         return _spell(column, schema) if schema.kind == "text" else column
+    if schema.kind == "mixed" and not all(isinstance(v, str) for v in column[column.notna()]):
+        return column
     if column.dtype == object:
         # Numbers among the texts are written as text is that holds them.
         column = column.map(str, na_action="ignore")
@@ -383,7 +384,7 @@ def _mixed(column: pd.Series) -> pd.Series:
     numbers = read_form(plain, NumberForm())
     padded = plain.str.match(r"[-+]?0\d").fillna(False).to_numpy()
     values: list[Any] = [
-        text if np.isnan(number) or zero else number
+        text if np.isnan(number) or zero else int(number) if number.is_integer() else float(number)
         for text, number, zero in zip(texts, numbers, padded, strict=True)
     ]
     return pd.Series([*values, np.nan], dtype=object).iloc[codes].set_axis(column.index)

@@ -4,6 +4,7 @@ from inna_tune.space.learn import CURVATURE
 
 __all__ = [
     "ALLOWED_MISMATCH",
+    "COLUMNS",
     "CURVATURE",
     "FINGERPRINT",
     "HELD_OUT",
@@ -23,6 +24,7 @@ PORTFOLIO = "inna_tune:portfolio"
 SETTINGS = "inna_tune:settings"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
+COLUMNS = "inna_tune:columns"
 
 # Of a trial.
 REASON = "reason"

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,11 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, TableSchema
-from inna_tune.study.kinds import decide
+from inna_tune.study.kinds import decide, with_gaps
 from inna_tune.study.sources import Source, TableError
 
 _DELIMITERS = (",", ";", "\t", "|")
+_TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
 _BLOCK = 1 << 23
 _LARGEST_BLOCK = 2**31 - 1
 # "0x1F" is a whole number to pyarrow, and "01" too.
@@ -41,6 +43,8 @@ class Layout:
         Places of the names that were blank.
     is_open : bool
         Whether the number of quotes is odd.
+    first_line : int
+        Where the header is: behind a line "sep=;", by which spreadsheets are told the delimiter.
     """
 
     delimiter: str
@@ -49,6 +53,7 @@ class Layout:
     width: int
     blank: frozenset[int]
     is_open: bool
+    first_line: int = 0
 
 
 @dataclass
@@ -95,15 +100,17 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
     text = head.decode(encoding, errors="replace" if len(head) == 1 << 20 else "strict").removeprefix(
         "\ufeff"
     )
+    told = _TOLD.match(text)
+    text = text[told.end() :] if told else text
     found = [
         (delimiter, rows)
-        for delimiter in (("\t",) if tabs else _DELIMITERS)
+        for delimiter in ((told["delimiter"],) if told else ("\t",) if tabs else _DELIMITERS)
         if (rows := _first_rows(text, delimiter, cut=len(head) == 1 << 20))
     ]
     if not found:
         raise TableError(f"{source.name} is an empty table: it has 0 rows and 0 columns.")
     delimiter, rows = max(found, key=lambda pair: _likeness(pair[1], known))
-    header = [name.strip() for name in rows[0]]
+    header = [name if name in known else name.strip() for name in rows[0]]
     # Some header lines end in a delimiter as the rows do.
     blank = frozenset(i for i, name in enumerate(header) if not name)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
@@ -115,7 +122,7 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
     width = len(names)
     if len(rows) > 1 and len(rows[1]) > width and not any(rows[1][width:]):
         width = len(rows[1])
-    return Layout(delimiter, encoding, names, width, blank, is_open)
+    return Layout(delimiter, encoding, names, width, blank, is_open, 1 if told else 0)
 
 
 def _scan(source: Source, head: bytes) -> tuple[str, bool]:
@@ -209,6 +216,7 @@ class _File:
                 read_options=arrow_csv.ReadOptions(
                     use_threads=False,
                     column_names=names,
+                    skip_rows=layout.first_line,
                     skip_rows_after_names=1,
                     block_size=block,
                     encoding=layout.encoding,
@@ -293,7 +301,7 @@ class _Column:
         for part in self.chunks:
             values[start : start + len(part)] = part.cast(pa.float64()).to_numpy(zero_copy_only=False)
             start += len(part)
-        return pd.Series(values, copy=False)
+        return with_gaps(pd.Series(values, copy=False))
 
     def texts(self) -> pd.Series:
         return _texts(self.chunks)

@@ -12,6 +12,8 @@ from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, levels_o
 # What else stands for a missing value among numbers. Among levels these are levels.
 _NO_NUMBER = ("?", "-", "--", "–", "—", ".", "*", "missing", "unknown")
 
+_FEW_LABELS = 20
+
 # Whole numbers beyond these are not exact in float64.
 _EXACT = 2**53
 
@@ -55,13 +57,35 @@ def decide(
     schema = ColumnSchema(name, "number", form=form, missing=words)
     masked = present.mask(present.isin(words)) if words else present
     numbers = read_form(masked, form)
-    misfits.add(schema, masked, np.isnan(numbers) & masked.notna().to_numpy(), 0)
+    bad = np.isnan(numbers) & masked.notna().to_numpy()
+    # The header is row 1.
+    misfits.add(schema, masked, bad, 1)
+    if bad.any() and _are_labels(numbers):
+        return present, ColumnSchema(name, "text", levels=levels_of(present)), Misfits()
     if _is_whole(masked, form):
         column = _whole(masked, numbers)
         if column is None:
             return present, ColumnSchema(name, "text", levels=levels_of(present)), Misfits()
         return column, replace(schema, whole=True), misfits
-    return pd.Series(numbers, index=texts.index), schema, misfits
+    return with_gaps(pd.Series(numbers, index=texts.index)), schema, misfits
+
+
+def with_gaps(numbers: pd.Series) -> pd.Series:
+    """Numbers in float64; in Float64 where they are whole and some are missing.
+
+    pandas makes floats of whole numbers with gaps, so that 0.0 need not be a label that was written 0.0: here it was.
+    """
+    values = numbers.to_numpy()
+    missing = np.isnan(values)
+    if not missing.any() or missing.all() or not (values == np.round(values))[~missing].all():
+        return numbers
+    return numbers.astype("Float64")
+
+
+def _are_labels(numbers: Floats) -> bool:
+    """Whether numbers are few and whole, so that a text among them is a further label and no mistake."""
+    distinct = np.unique(numbers[~np.isnan(numbers)])
+    return len(distinct) <= _FEW_LABELS and bool((distinct == np.round(distinct)).all())
 
 
 def _number_form(present: pd.Series, decimal: str | None) -> tuple[NumberForm, tuple[str, ...]] | None:

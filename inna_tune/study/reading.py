@@ -113,6 +113,10 @@ def _finish(
 ) -> Table:
     """Check a table, and read typed columns by a schema."""
     frame = frame.rename(columns=str)
+    if any(level is not None for level in frame.index.names):
+        named = ", ".join(repr(str(level)) for level in frame.index.names if level is not None)
+        notes.append(f"{name} has {named} as the index of a DataFrame, which is no column.")
+    frame = frame.reset_index(drop=True)
     if frame.columns.has_duplicates:
         raise TableError(f"{name} repeats column names: {sorted(frame.columns[frame.columns.duplicated()])}.")
     if not len(frame) or not frame.shape[1]:
@@ -143,17 +147,17 @@ def _json_lines(source: Source) -> pd.DataFrame:
         parse = pyarrow.json.ParseOptions(explicit_schema=own)
         again = pyarrow.json.read_json(source.whole(), read_options=options, parse_options=parse)
         table = again.select(table.column_names)
-    return _from_arrow(table)
+    return _from_arrow(table, source.name)
 
 
-def _from_arrow(table: Any) -> pd.DataFrame:
+def _from_arrow(table: Any, place: str) -> pd.DataFrame:
     """A table of pyarrow in pandas' own types; whole numbers and booleans with gaps in those that know gaps."""
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if pa.types.is_nested(column.type):
             raise TableError(
-                f"column {name!r} holds lists or objects; make columns of numbers or of text of it, or drop it."
+                f"{place}: column {name!r} holds lists or objects; make columns of numbers or of text of it, or drop it."
             )
         with_gaps = nullable.get(column.type) if column.null_count else None
         columns[name] = column.to_pandas(types_mapper=None if with_gaps is None else nullable.get)

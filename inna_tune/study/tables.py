@@ -209,7 +209,8 @@ def find_targets(frame: pd.DataFrame, target: str | Sequence[str] | None) -> tup
 def is_index(column: pd.Series) -> bool:
     """Whether a column is the index of a DataFrame that pandas wrote into a file.
 
-    Without a name, whole numbers that all differ; and "index", as ``reset_index`` calls it, that counts the rows.
+    Without a name, whole numbers of which few repeat, as they do where tables were joined; and "index", as ``reset_index``
+    calls it, where it numbers the rows in some order.
     """
     name = str(column.name)
     unnamed = re.fullmatch(r"Unnamed: \d+|__index_level_\d+__|", name) is not None
@@ -218,9 +219,11 @@ def is_index(column: pd.Series) -> bool:
     if not types.is_numeric_dtype(column.dtype) or types.is_bool_dtype(column.dtype) or column.isna().any():
         return False
     values = column.to_numpy(dtype=np.float64)
+    if not (values == np.round(values)).all() or values.min() < 0:
+        return False
     if unnamed:
-        return bool((values == np.round(values)).all()) and column.is_unique
-    return np.array_equal(values, np.arange(len(values)))
+        return bool(2 * column.nunique() >= len(column))
+    return bool(column.is_unique and values.max() < 10 * len(column))
 
 
 def _settled(y: pd.Series, had_gaps: bool) -> pd.Series:
