@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pandas.tseries.api import guess_datetime_format
 
+from inna_tune.estimators.disguised import LEAST_SHARE
 from inna_tune.estimators.instants import parse
-
-# Share of a column's values that must be dates of one format.
-_LEAST_SHARE = 0.95
 
 # So many texts are shown to pandas' guesses.
 _SAMPLE = 30
@@ -52,7 +50,7 @@ def find_format(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> str | No
     looks = np.array(
         [len(text) <= 60 and _LOOKS_LIKE_A_DATE.match(text) is not None for text in texts], dtype=bool
     )
-    if total == 0 or counts[looks].sum() < _LEAST_SHARE * total:
+    if total == 0 or counts[looks].sum() < LEAST_SHARE * total:
         return None
     # The order of the texts makes that of the rows irrelevant.
     dates = sorted(text for text, is_date in zip(texts, looks, strict=True) if is_date)
@@ -62,7 +60,7 @@ def find_format(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> str | No
     for form in _candidates(dates):
         read, _ = parse(dates, form)
         fitting = int(weights[~np.isnat(read)].sum())
-        if fitting >= _LEAST_SHARE * total and fitting > most:
+        if fitting >= LEAST_SHARE * total and fitting > most:
             best, most = form, fitting
             if fitting == total and form not in _FURTHER:
                 break
