@@ -8,6 +8,7 @@ from rich.table import Table
 from inna_tune.cli.commands import again, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    TABLE,
     AsJson,
     Storage,
     app,
@@ -23,8 +24,8 @@ from inna_tune.cli.console import (
 @app.command()
 def compare(
     context: typer.Context,
-    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
-    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    table: Annotated[str, typer.Argument(help=TABLE)],
+    target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
         str, typer.Option(help="Of inna, innaprop, adamw, muon, sgd; separated by commas.")
     ] = "inna,innaprop,adamw,muon,sgd",
@@ -64,15 +65,16 @@ def compare(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.study.comparing import compare as run
+        from inna_tune.study.reading import read
         from inna_tune.study.storage import redact_url
-        from inna_tune.study.tables import make_problem, read_table
+        from inna_tune.study.tables import make_problem
 
         say = err.print if as_json else out.print
-        frame, own_target = read_table(table)
-        problem = make_problem(frame, target or own_target, task=task)
+        table_read = read(table)
+        problem = make_problem(table_read.frame, target or table_read.target, task=task)
         name = study or default_name(table)
-        if problem.dropped_rows:
-            say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
+        for remark in (*table_read.notes, *problem.remarks):
+            say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
         same = {"target": problem.target, "study": name, "resume": True}
         with resumable(again(context, **same)):

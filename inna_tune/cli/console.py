@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+TABLE = "A file (.csv, .tsv, .parquet, .feather, .jsonl, .xlsx), - for a pipe, or sklearn:NAME."
 DEFAULT_STORAGE = "sqlite:///inna_tune.db"
 
 app = typer.Typer(
@@ -93,7 +94,12 @@ def time_left(timeout: float | None) -> float | None:
 
 def default_name(table: str) -> str:
     """Name of the study of a table, if none is given."""
-    return table.removeprefix("sklearn:") if table.startswith("sklearn:") else Path(table).stem
+    if table == "-":
+        return "stdin"
+    if table.startswith("sklearn:"):
+        return table.removeprefix("sklearn:")
+    path = Path(table)
+    return Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2", ".zst", ".lz4") else path.stem
 
 
 def settings_text(settings: dict[str, Any]) -> str:

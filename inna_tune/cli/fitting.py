@@ -8,6 +8,7 @@ from rich.table import Table
 from inna_tune.cli.commands import again, command_line, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    TABLE,
     AsJson,
     Storage,
     app,
@@ -19,15 +20,19 @@ from inna_tune.cli.console import (
     settings_text,
     time_left,
 )
+from inna_tune.cli.understanding import show_columns, show_warnings
 
 SHIPPED = "shipped"
+MOST_COLUMNS = 200  # that the study keeps for its report
 
 
 @app.command()
 def fit(
     context: typer.Context,
-    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
-    target: Annotated[str | None, typer.Option(help="Column to predict.")] = None,
+    table: Annotated[str, typer.Argument(help=TABLE)],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Column to predict; once for each of several columns of numbers.")
+    ] = None,
     trials: Annotated[
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
@@ -57,6 +62,9 @@ def fit(
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
     ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show every column, as `inna-tune columns` does.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Tune on a table, score on held-out rows, and write the model.
@@ -66,28 +74,36 @@ def fit(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.space import Prior
-        from inna_tune.study.attributes import MODEL
+        from inna_tune.study.attributes import COLUMNS, MODEL
         from inna_tune.study.overview import find_progress
+        from inna_tune.study.reading import read
         from inna_tune.study.storage import redact_url
-        from inna_tune.study.tables import make_problem, read_table
+        from inna_tune.study.tables import make_problem
         from inna_tune.study.tuning import check_output, tune
+        from inna_tune.study.understanding import understand
 
         # The one JSON object stands alone on standard output.
         say = err.print if as_json else out.print
         learned = None if prior in (None, SHIPPED) else Prior.load(prior)
-        frame, own_target = read_table(table)
-        problem = make_problem(frame, target or own_target, task=task)
+        found = read(table)
+        problem = make_problem(found.frame, target or found.target, task=task)
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna")
-        if problem.dropped_rows:
-            say(f"Dropped {problem.dropped_rows} rows whose target is missing.", markup=False)
+        for remark in (*found.notes, *problem.remarks):
+            say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
-        same = {"target": problem.target, "study": name, "resume": True}
-        if resume and (found := find_progress(storage, name, trials)) is not None:
-            say(f"Found: {found}", markup=False)
-        with resumable(again(context, **same)), Progress(trials, problem.task, name) as progress:
+        understood = understand(found.frame, found.schema, problem)
+        if verbose:
+            show_columns(understood, err if as_json else out)
+        else:
+            say(f"Columns: {understood.summary}", markup=False)
+        show_warnings(understood, err if as_json else out)
+        same = {"target": list(problem.targets), "study": name, "resume": True}
+        if resume and (progress := find_progress(storage, name, trials)) is not None:
+            say(f"Found: {progress}", markup=False)
+        with resumable(again(context, **same)), Progress(trials, problem.task, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,
@@ -98,21 +114,23 @@ def fit(
                 n_jobs=jobs,
                 seed=seed,
                 space=learned,
-                callbacks=(progress,),
+                callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
             )
         search = report.search
         notes = {
             "table": table,
             "target": problem.target,
+            "targets": list(problem.targets),
             "task": problem.task,
             "study": name,
             "held_out_scores": report.scores.T.to_dict(),
         }
         from inna_tune.estimators import save
 
-        save(search.best_estimator_, path, extra=notes)
+        save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
         search.study_.set_user_attr(MODEL, path.name)
+        search.study_.set_user_attr(COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
             "report": command_line("report", study=name, storage=storage),
             "predict": command_line("predict", model=str(path), table="NEW_TABLE", output="predictions.csv"),
@@ -136,7 +154,7 @@ def fit(
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="File that fit wrote.")],
-    table: Annotated[str, typer.Argument(help="A .csv or .parquet file, or sklearn:NAME.")],
+    table: Annotated[str, typer.Argument(help=TABLE)],
     output: Annotated[str, typer.Option("--output", "-o", help="CSV file to write.")],
     as_json: AsJson = False,
 ) -> None:
@@ -147,13 +165,15 @@ def predict(
     with one_line_errors():
         from inna_tune.estimators import load
         from inna_tune.files import replacing
-        from inna_tune.study.tables import read_table
+        from inna_tune.study.reading import read
         from inna_tune.study.tuning import check_output, predict_table
 
         path = check_output(output)
         fitted = load(model)
-        frame, _ = read_table(table)
-        predictions = predict_table(fitted, frame)
+        found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
+        for note in found.notes:
+            err.print(note, markup=False)
+        predictions = predict_table(fitted, found.frame)
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
             predictions.to_csv(written, index=False)

@@ -12,7 +12,7 @@ from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, on
 def worker(
     context: typer.Context,
     study: Annotated[str, typer.Argument(help="Name of the study, begun by `inna-tune fit`.")],
-    table: Annotated[str, typer.Argument(help="The same table: a .csv or .parquet file, or sklearn:NAME.")],
+    table: Annotated[str, typer.Argument(help="The same table: a file, or sklearn:NAME.")],
     storage: Storage = DEFAULT_STORAGE,
     target: Annotated[str | None, typer.Option(help="Column to predict; the study knows it.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which this worker ends.")] = None,
@@ -29,12 +29,15 @@ def worker(
         from inna_tune.cli.progress import Progress
         from inna_tune.study.joining import join, read_job
         from inna_tune.study.overview import find_progress
-        from inna_tune.study.tables import make_problem, read_table
+        from inna_tune.study.reading import read
+        from inna_tune.study.tables import make_problem
 
         job = read_job(storage, study)
-        frame, own_target = read_table(table)
-        problem = make_problem(frame, target or job.target or own_target, task=job.task)
+        table_read = read(table)
+        problem = make_problem(table_read.frame, target or job.target or table_read.target, task=job.task)
         say = err.print if as_json else out.print
+        for remark in (*table_read.notes, *problem.remarks):
+            say(remark, markup=False)
         if (found := find_progress(storage, study, job.n_trials)) is not None:
             say(f"Found: {found}", markup=False)
         with resumable(again(context)), Progress(job.n_trials, problem.task, study) as progress:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inna_tune.engine.batches import FULL_VECTORS, pad, take
+from inna_tune.engine.batches import FULL_ROWS, FULL_VECTORS, pad, take
 from inna_tune.nets import Net
 from inna_tune.nets.products import aligned
 
@@ -44,7 +44,7 @@ def outputs(net: Net, flat: Tensor, x: Tensor, rows: Sequence[Tensor] | None = N
     Returns
     -------
     Tensor of shape [P, B, out], ``B`` the longest member's number of rows (what lies beyond a shorter member's rows
-    means nothing).
+    means nothing). Those in float64 of all rows are rounded to the digits of float32.
     """
     return forward(net, stacked_views(net, flat), x, rows)
 
@@ -71,19 +71,22 @@ def forward(
         parts.append(
             torch.cat([net({name: t[some] for name, t in tensors.items()}, batch[some]) for some in members])
         )
-    return torch.cat(parts, 1)[:, :longest] if parts else x.new_zeros(n_members, 0, net.out_features)
+    found = torch.cat(parts, 1)[:, :longest] if parts else x.new_zeros(n_members, 0, net.out_features)
+    # NOTE: where threads share the work they cut it anywhere, and there a last bit may differ. In float64 that is far behind
+    # the digits of float32, so that with those alone a row's outputs are its own.
+    return found.float().double() if found.dtype == torch.float64 and rows is None else found
 
 
 def _pieces(n_rows: int, least: int, widest: int) -> list[slice]:
     """Stretches of rows that go through a net at once, the last one beyond their end.
 
-    NOTE: where they begin and end depends on nobody's company, and each is a multiple of `FULL_VECTORS`: a product of
+    NOTE: where they begin and end depends on nobody's company, and each is a multiple of `FULL_ROWS`: a product of
     other sizes may be rounded another way. They grow, so that little is filled up and they stay few.
     """
-    most = max(FULL_VECTORS, _FORWARD_ELEMENTS // widest // FULL_VECTORS * FULL_VECTORS)
+    most = max(FULL_ROWS, _FORWARD_ELEMENTS // widest // FULL_ROWS * FULL_ROWS)
     found, start = [], 0
     while start < n_rows:
-        length = -(-max(least, start // 4) // FULL_VECTORS) * FULL_VECTORS
+        length = -(-max(least, start // 4) // FULL_ROWS) * FULL_ROWS
         found.append(slice(start, start + min(length, most)))
         start = found[-1].stop
     return found

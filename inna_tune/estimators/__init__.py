@@ -1,18 +1,27 @@
 """Table encoder, estimators, saving and loading. Knows ``engine`` and below."""
 
-from inna_tune.estimators.base import DivergenceError
 from inna_tune.estimators.classifier import InnaClassifier
-from inna_tune.estimators.encoder import DroppedColumnWarning, TableEncoder
+from inna_tune.estimators.dates import UnreadableDateWarning
+from inna_tune.estimators.encoder import DisguisedNumbersWarning, DroppedColumnWarning, TableEncoder
+from inna_tune.estimators.reading import UnreadableNumberWarning
 from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.estimators.results import DivergenceError
 from inna_tune.estimators.saving import ModelFileError, load, save
+from inna_tune.estimators.schema import ColumnSchema, TableSchema, UnreadableValueWarning
 
 __all__ = [
+    "ColumnSchema",
+    "DisguisedNumbersWarning",
     "DivergenceError",
     "DroppedColumnWarning",
     "InnaClassifier",
     "InnaRegressor",
     "ModelFileError",
     "TableEncoder",
+    "TableSchema",
+    "UnreadableDateWarning",
+    "UnreadableNumberWarning",
+    "UnreadableValueWarning",
     "load",
     "save",
 ]

@@ -31,6 +31,8 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.options import OptimizerOptions
 from inna_tune.estimators.pickling import PickledOnCpu
+from inna_tune.estimators.results import ResultsMixin
+from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
@@ -49,15 +51,15 @@ _MIN_PATIENCE_STEPS = 90
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
 RETRIES = 3
 
+# So many rows are predicted at a time: little memory beside the encoded table.
+_PREDICTED_ROWS = 2**14
 
-class DivergenceError(ValueError):
-    """Training left the finite numbers before the end of its first epoch."""
 
-
-class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOptions):
+class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu, OptimizerOptions):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     encoder_: TableEncoder
+    schema_: TableSchema
     weights_: Tensor
     history_: pd.DataFrame
     net_: Net
@@ -129,6 +131,10 @@ class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOpti
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[Any]:
         """Learn labels or scale from y and encode it."""
+        raise NotImplementedError
+
+    def _plain_target(self, y: Any) -> npt.NDArray[Any]:
+        """Labels or values of any type as a checked array of numpy's."""
         raise NotImplementedError
 
     def _encode_target(self, y: Any) -> npt.NDArray[Any]:
@@ -304,6 +310,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOpti
         encoder = TableEncoder() if self.encoder is None else clone(self.encoder)
         self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
         self.encoder_.fit(frame, sample_weight=weight)
+        self.schema_ = TableSchema.of_frame(frame)
         # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
@@ -416,52 +423,6 @@ class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOpti
             progress=progress,
         )
 
-    def _take_results(self, results: Sequence[MemberResult]) -> None:
-        """Keep the members that got somewhere."""
-        if not any(r.weights is not None for r in results):
-            r = results[0]
-            raise DivergenceError(
-                f"Training diverged in the first epoch with lr={r.lr:.4g}, alpha={r.alpha:.4g}, beta={r.beta:.4g}. "
-                "Lower lr, or leave lr, alpha and beta at 'auto'."
-            )
-        if any(r.stop_reason == "diverged" for r in results):
-            warnings.warn(
-                "Training diverged before it ended; the best weights before that are kept. Lower lr to train longer.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        self._keep([r for r in results if r.weights is not None])
-
-    def _keep(self, good: Sequence[MemberResult]) -> None:
-        """Become what is fitted by members that have weights."""
-        self.weights_ = torch.stack([r.weights for r in good if r.weights is not None])
-        self.members_ = [
-            {
-                name: getattr(r, name)
-                for name in (
-                    "lr",
-                    "alpha",
-                    "beta",
-                    "curvature",
-                    "best_epoch",
-                    "best_loss",
-                    "epochs",
-                    "stop_reason",
-                )
-            }
-            for r in good
-        ]
-        self.best_epoch_ = max(r.best_epoch for r in good)
-        self.n_iter_ = max(r.epochs for r in good)
-        frames = []
-        for i, result in enumerate(good):
-            frame = pd.DataFrame(result.history).astype({"epoch": int}).assign(member=i, stopped="")
-            frame.loc[frame.index[-1], "stopped"] = result.stop_reason
-            frames.append(frame)
-        self.history_ = pd.concat(frames, ignore_index=True)
-        # A member that diverged goes on, if it is told to, from its best weights at rest.
-        self._states = [r.state if r.state is not None else r.at_rest() for r in good]
-
     # ------------------------------------------------------------------ predict
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float64]:
@@ -470,8 +431,14 @@ class InnaEstimator(StationarityMixin, SharingMixin, PickledOnCpu, OptimizerOpti
         encoded = self.encoder_.encode(as_frame(self, X, reset=False), self._dtype)
         # In float64, so that a row's prediction does not depend on the rows predicted with it; and a copy of torch's own,
         # since products round by how the memory is aligned, which numpy leaves to chance.
-        x = torch.from_numpy(encoded).to(self.weights_.device, torch.float64, copy=True)
-        return outputs(self.net_, self.weights_.double(), x).cpu().numpy()
+        device, weights = self.weights_.device, self.weights_.double()
+        parts = [
+            outputs(self.net_, weights, torch.from_numpy(part).to(device, torch.float64, copy=True))
+            .cpu()
+            .numpy()
+            for part in np.split(encoded, range(_PREDICTED_ROWS, len(encoded), _PREDICTED_ROWS))
+        ]
+        return np.concatenate(parts, axis=1)
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file; ``inna_tune.load`` reads it back.

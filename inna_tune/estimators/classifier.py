@@ -9,14 +9,15 @@ import pandas as pd
 import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
 
 from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.targets import read_labels
 
 
 class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
@@ -97,6 +98,8 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     members_ : list of dict
         Settings used and outcome of every member, calibrated lr, alpha, beta and the curvature among them.
     encoder_ : TableEncoder
+    schema_ : TableSchema
+        What the columns were, so that files are read as such.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -188,11 +191,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         return len(self.classes_)
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.int64]:
-        y = column_or_1d(y, warn=True)
-        missing = int(pd.isna(y).sum())
-        if missing:
-            raise ValueError(f"Input y contains NaN ({missing} missing labels). Drop those rows.")
-        check_classification_targets(y)
+        y = self._plain_target(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if hasattr(self, "_all_classes"):
             self.classes_ = self._all_classes
@@ -203,8 +202,13 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             )
         return codes.astype(np.int64)
 
+    def _plain_target(self, y: Any) -> npt.NDArray[Any]:
+        labels = read_labels(y)
+        check_classification_targets(labels)
+        return labels
+
     def _encode_target(self, y: Any) -> npt.NDArray[np.int64]:
-        y = column_or_1d(y, warn=True)
+        y = read_labels(y)
         codes = pd.Index(self.classes_).get_indexer(pd.Index(y))
         if (codes < 0).any():
             strangers = pd.unique(np.asarray(y)[codes < 0])[:5].tolist()
@@ -237,7 +241,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             If ``y`` holds a label that is none of the classes, or ``classes`` are others than those of the first call.
         """
         if classes is not None:
-            known = np.unique(classes)
+            known = np.unique(read_labels(classes))
             if hasattr(self, "weights_") and not np.array_equal(known, self.classes_):
                 raise ValueError(
                     f"classes={list(classes)!r} are not those of the first call of partial_fit, {self.classes_.tolist()}."
@@ -284,3 +288,18 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         """The most probable class of every row, shape [n_samples]."""
         best = self.predict_proba(X).argmax(1)
         return np.asarray(self.classes_[best])
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of the rows whose class is predicted right.
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+        y : array of shape [n_samples]
+        sample_weight : array of shape [n_samples], optional
+
+        Returns
+        -------
+        float
+        """
+        return float(accuracy_score(read_labels(y), self.predict(X), sample_weight=sample_weight))

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, groupby
 from typing import Any, Self
 
@@ -17,13 +18,13 @@ from inna_tune.estimators.columns import (
     Matrix,
     is_plain,
     look_at,
-    read_numbers,
     refuse_infinities,
 )
-from inna_tune.estimators.dates import plan_dates, read_dates
+from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
 from inna_tune.estimators.levels import count_levels, plan_levels
 from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
 from inna_tune.estimators.plans import plan_from_plain, plan_to_plain
+from inna_tune.estimators.reading import find_numbers, read_numbers
 from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.text import is_text, plan_text
 
@@ -41,18 +42,28 @@ class DroppedColumnWarning(UserWarning):
     """A column carries no information (constant, or missing throughout) and was left out."""
 
 
+class DisguisedNumbersWarning(UserWarning):
+    """A column of text holds numbers, written with separators, a currency or the like, and was read as numbers."""
+
+
 class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn a table of any kind of column into a float32 matrix of three sections.
 
     First come the **numbers**: every numeric column (booleans, durations and times of day among them), scaled by median
     and interquartile range and clipped smoothly to (−3, 3) by x / √(1 + (x/3)²), as RealMLP does (Holzmüller,
-    Grinsztajn and Steinwart, 2024); and of dates, also those written as text, the days since 1970 and the parts of the
+    Grinsztajn and Steinwart, 2024); text that holds numbers in one form, such as "$1,234.50" (a
+    ``DisguisedNumbersWarning`` says so); and of dates, also those written as text, the days since 1970 and the parts of the
     calendar that ``skrub.DatetimeEncoder`` gives.
 
-    Then come **other floats**: an indicator where numbers, dates or texts are missing; the levels of categorical
+    Then come **other floats**: an indicator where numbers, dates or texts are missing, or dates far from all others, such as
+    9999-12-31; the levels of categorical
     columns, one output each; the vectors of free text that ``skrub.StringEncoder`` learns. All are centred, which keeps
     the curvature of the loss, and so the stable steps of INNA, within bounds. A missing category is a level; rare and
     unseen levels share one output.
+
+    A level is its text, whatever type holds it: 1, 1.0 and "1" are one level, and True is 1 where only one of them was
+    fitted. Each value is read by itself, in the form that was fitted, so that a row's outputs do not depend on the rows
+    with it; what does not fit a column of numbers or dates is missing, and a warning counts it.
 
     Last come **codes**, whole numbers that a net looks up in a table of embeddings: of categorical columns with many
     levels. Code 0 stands for rare and unseen levels, code 1 for missing ones.
@@ -153,6 +164,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 plans[i] = self._plan(name, frame.iloc[:, i], weight)
         self._take([plans[i] for i in range(len(names))])
         self._warn_of_dropped()
+        self._warn_of_disguised()
         return self
 
     def _plan(self, name: str, column: pd.Series, weight: Weights | None) -> ColumnPlan:
@@ -163,19 +175,27 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if kind == "numbers" and not is_named_text:
             return fit_numbers([name], read_numbers(column, name)[None], weight, quantile=quantile)[0]
         if kind == "dates" and not is_named_text:
-            return plan_dates(name, column, weight, quantile=quantile)
+            return plan_dates(name, *fit_instants(column, name), weight, quantile=quantile)
         if kind == "strings" and not is_named_text:
-            read = read_dates(column, name)
-            if read is not None:
-                return plan_dates(name, read[0], weight, quantile=quantile, text_format=read[1])
+            dates = read_dates(column, name)
+            if dates is not None:
+                instants, zone, form = dates
+                return plan_dates(name, instants, zone, weight, quantile=quantile, text_format=form)
+        # Who makes a category of numbers wants levels.
+        if not isinstance(column.dtype, pd.CategoricalDtype) and not is_named_text:
+            found = find_numbers(column, name)
+            if found is not None:
+                (plan,) = fit_numbers([name], found[0][None], weight, quantile=quantile)
+                written = [found[1].decimal, found[1].thousands, found[1].unit]
+                return replace(plan, form=written) if isinstance(plan, NumericPlan) else plan
         counted = count_levels(column, name, weight)
         looks_like_text = (
             self.text == "auto" and kind == "strings" and is_text(counted, max_levels=self.max_levels)
         )
         if is_named_text or looks_like_text:
-            plan = plan_text(name, counted, n_components=self.n_components)
-            if plan is not None:
-                return plan
+            text = plan_text(name, counted, n_components=self.n_components)
+            if text is not None:
+                return text
         return plan_levels(
             name,
             counted,
@@ -203,6 +223,21 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 for what, names in found.items()
             ]
             warnings.warn(" ".join(sentences), DroppedColumnWarning, stacklevel=3)
+
+    def _warn_of_disguised(self) -> None:
+        found = [
+            f"{plan.name} (written like {plan.number_form.words})"
+            for plan in self.plan_
+            if isinstance(plan, NumericPlan) and plan.number_form is not None
+        ]
+        if found:
+            more = f" and {len(found) - 10} more (see plan_)" if len(found) > 10 else ""
+            warnings.warn(
+                f"Read text as numbers in {len(found)} column(s): {', '.join(found[:10])}{more}. Convert to a category "
+                "what is meant as levels.",
+                DisguisedNumbersWarning,
+                stacklevel=3,
+            )
 
     def _check_parameters(self) -> None:
         if self.numeric not in ("scale", "quantile"):
@@ -241,6 +276,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def encode(self, frame: pd.DataFrame, dtype: type[np.float32] | type[np.float64]) -> Matrix:
         """Encode a DataFrame of the right columns in a type of one's choice."""
+        self._check_order(frame)
         matrix: Matrix = np.zeros((len(frame), sum(self.sections)), dtype=dtype)
         numbers, floats, codes = np.split(matrix, np.cumsum(self.sections)[:2], axis=1)
         ends = [
@@ -270,6 +306,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                     frame.iloc[:, i], numbers[:, own(0, i)], floats[:, own(1, i)], codes[:, own(2, i)]
                 )
         return matrix
+
+    def _check_order(self, frame: pd.DataFrame) -> None:
+        """Raise a ValueError if the columns are in another order: scikit-learn sees to names that are all strings."""
+        fitted, given = [plan.name for plan in self.plan_], [str(name) for name in frame.columns]
+        if given != fitted and sorted(given) == sorted(fitted):
+            i = next(i for i, (old, new) in enumerate(zip(fitted, given, strict=True)) if old != new)
+            raise ValueError(
+                f"The columns of X are in another order than when the model was fitted: column {i} was {fitted[i]} and "
+                f"now is {given[i]}. Put them in that order."
+            )
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:
         """Names of the outputs, section by section, e.g. ``age``, ``age_missing``, ``job_clerk``, ``job_other``, ``town``."""
@@ -309,11 +355,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         encoder = cls(**content["parameters"])
         encoder._check_parameters()
-        plans = []
-        for i, column in enumerate(content["columns"]):
-            prefix = f"{i}."
-            own = {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-            plans.append(plan_from_plain(column, own))
+        own: list[dict[str, npt.NDArray[Any]]] = [{} for _ in content["columns"]]
+        for name, array in arrays.items():
+            place, _, field = name.partition(".")
+            own[int(place)][field] = array
+        plans = [plan_from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
         encoder._take(plans)
         encoder.n_features_in_ = len(plans)
         return encoder

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from inna_tune.estimators.columns import Codes, ColumnPlan, DroppedPlan, Matrix, read_levels
+from inna_tune.estimators.spelling import SYNONYMS, shorten
 from inna_tune.estimators.tables import Weights
 
 # The two codes that every column of codes has, met in training or not.
@@ -121,7 +122,11 @@ def _places(column: pd.Series, name: str, levels: list[str | None], *, other: in
     """Where in ``levels`` each row's level is, ``other`` where it is not; None, the last of them, is missing."""
     codes, texts = read_levels(column, name)
     known = {level: i for i, level in enumerate(levels)}
-    places = [known.get(text, other) for text in texts]
+    for word, group in SYNONYMS.items():
+        place = next((known[synonym] for synonym in group if synonym in known), None)
+        if place is not None:
+            known.setdefault(word, place)
+    places = [known.get(shorten(text), other) for text in texts]
     # Code −1, missing, is the last place.
     return np.array([*places, known.get(None, other)], dtype=np.int64)[codes]
 
@@ -148,11 +153,12 @@ def plan_levels(
         Whether codes may be taken at all.
     """
     present: list[tuple[str | None, float]] = sorted(
-        zip(counted.texts, counted.counts.tolist(), strict=True), key=lambda level: (-level[1], level[0])
+        zip(map(shorten, counted.texts), counted.counts.tolist(), strict=True),
+        key=lambda level: (-level[1], level[0]),
     )
     levels = list(present)
     if counted.missing > 0:
-        # NOTE: among equally frequent levels missing comes first, as it did in format 1.
+        # NOTE: among equally frequent levels missing comes first.
         levels.insert(sum(count > counted.missing for _, count in present), (None, counted.missing))
     if len(levels) < 2:
         return DroppedPlan(name, "constant" if present else "empty")

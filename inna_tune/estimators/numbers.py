@@ -8,7 +8,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
 
-from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix, read_numbers
+from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix
+from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.reading import read_numbers
 from inna_tune.estimators.tables import Weights
 
 # So many quantiles are kept where a column is mapped to a normal law.
@@ -28,6 +30,8 @@ class NumericPlan(ColumnPlan):
         Weighted median, and interquartile range / 1.349 (the standard deviation of a normal law).
     indicator : float or None
         Where values are missing: their share in the training rows.
+    form : list of str or None
+        Of numbers in disguise: their decimal sign, what separates thousands, and their unit.
     quantiles : ndarray of float64 [256] or None
         Of a column that is mapped to a normal law, from the least value to the largest.
     """
@@ -36,12 +40,19 @@ class NumericPlan(ColumnPlan):
     center: float = 0.0
     scale: float = 1.0
     indicator: float | None = None
+    form: list[str] | None = None
     quantiles: Floats | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"column {self.name!r}: its scale must be positive, not {self.scale}")
+        self.number_form  # noqa: B018  # refuses what is no form
         check_quantiles(self.name, self.quantiles)
+
+    @property
+    def number_form(self) -> NumberForm | None:
+        """How the numbers are written where they are text; None: as in programs."""
+        return None if self.form is None else NumberForm(*self.form)
 
     @property
     def numbers(self) -> list[str]:
@@ -52,7 +63,7 @@ class NumericPlan(ColumnPlan):
         return indicator_names(self.name, self.indicator)
 
     def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
-        values = read_numbers(column, self.name)
+        values = read_numbers(column, self.name, self.number_form)
         if self.quantiles is not None:
             numbers[:, 0] = normal_scores(values, self.quantiles)
         else:

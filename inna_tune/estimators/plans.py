@@ -18,6 +18,8 @@ _KINDS: dict[str, type[ColumnPlan]] = {
     plan.kind: plan for plan in (NumericPlan, DatePlan, OneHotPlan, CodedPlan, TextPlan, DroppedPlan)
 }
 
+_HINTS = {name: get_type_hints(plan) for name, plan in _KINDS.items()}
+
 
 def plan_to_plain(plan: ColumnPlan) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     """A plan's fields as JSON-able data, and those that are arrays."""
@@ -36,7 +38,7 @@ def plan_from_plain(content: Mapping[str, Any], arrays: Mapping[str, npt.NDArray
     """
     content = dict(content)
     kind = _KINDS[content.pop("kind")]
-    hints = get_type_hints(kind)
+    hints = _HINTS[kind.kind]
     names = {f.name for f in fields(kind)}
     if (content.keys() | arrays.keys()) != names:
         raise ValueError(
@@ -59,6 +61,8 @@ def _is(value: Any, hint: Any) -> bool:
         return value is None or _is(value, float)
     if hint == str | None:
         return value is None or isinstance(value, str)
+    if hint == list[str] | None:
+        return value is None or _is(value, list[str])
     if hint == list[str]:
         return isinstance(value, list) and all(isinstance(v, str) for v in value)
     if hint == list[str | None]:

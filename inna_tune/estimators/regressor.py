@@ -5,11 +5,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_array
 
 from inna_tune.engine import SquaredError
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.targets import read_values
 
 
 class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
@@ -31,7 +31,7 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
     history_ : DataFrame
         Columns epoch, train_loss, validation_loss (squared error of the standardised target), lr, seconds, member,
         stopped.
-    best_epoch_, members_, encoder_, n_features_in_, feature_names_in_
+    best_epoch_, members_, encoder_, schema_, n_features_in_, feature_names_in_
         As in :class:`InnaClassifier`.
     target_mean_, target_scale_ : ndarray of shape [n_targets]
         What the target was standardised by.
@@ -57,9 +57,7 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
         return len(self.target_mean_)
 
     def _fit_target(self, y: Any, weight: Weights | None) -> npt.NDArray[np.float64]:
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=self)
-        if y.ndim > 2:
-            raise ValueError(f"y should be a 1d or 2d array, got an array of shape {y.shape} instead.")
+        y = self._plain_target(y)
         self._one_target = y.ndim == 1
         values = y.reshape(len(y), -1)
         self.target_mean_ = np.average(values, axis=0, weights=weight)
@@ -67,8 +65,11 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
         self.target_scale_ = np.where(spread > 0, spread, 1.0)
         return self._encode_target(values)
 
+    def _plain_target(self, y: Any) -> npt.NDArray[np.float64]:
+        return read_values(y, self)
+
     def _encode_target(self, y: Any) -> npt.NDArray[np.float64]:
-        values = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        values = self._plain_target(y).reshape(len(y), -1)
         if values.shape[1] != len(self.target_mean_):
             raise ValueError(
                 f"y has {values.shape[1]} targets, and the first fit had {len(self.target_mean_)}; fit anew with "

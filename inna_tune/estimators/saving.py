@@ -19,10 +19,15 @@ from inna_tune.engine import state_at_rest
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.formats import FORMAT_VERSION, Tensors, upgrade
 from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
+
+Tensors = dict[str, torch.Tensor]
+
+# Of the file. Anything else is refused: who needs it takes the inna-tune that wrote it.
+FORMAT_VERSION = 4
 
 _CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
 _ENCODER = "encoder."  # before the names of the encoder's tensors
@@ -33,7 +38,13 @@ class ModelFileError(ValueError):
     """A file is not a model that this version of inna-tune reads."""
 
 
-def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+def save(
+    model: InnaEstimator,
+    path: str | os.PathLike[str],
+    *,
+    extra: dict[str, Any] | None = None,
+    schema: TableSchema | None = None,
+) -> None:
     """Write a fitted model to one file.
 
     Parameters
@@ -44,6 +55,9 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         Replaced in one move if it exists, so that a reader never sees half a model.
     extra : dict, optional
         JSON-able notes to keep with the model; ``load`` puts them into ``extra_``.
+    schema : TableSchema, optional
+        How the table was written that the model was fitted on; ``inna-tune predict`` reads others in the same way. By default
+        the model's own ``schema_``, by the types of the DataFrame it saw.
 
     Raises
     ------
@@ -51,6 +65,8 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
         If the model is not fitted.
     TypeError
         If class labels are of a type other than str, int, float or bool.
+    ValueError
+        If the schema is of other columns than the model.
     """
     check_is_fitted(model, "weights_")
     if not isinstance(model.net_, TabularNet):
@@ -58,11 +74,17 @@ def save(model: InnaEstimator, path: str | os.PathLike[str], *, extra: dict[str,
             "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
             "that file only where you trust it"
         )
+    schema = model.schema_ if schema is None else schema
+    if schema.names != model.schema_.names:
+        raise ValueError(
+            f"schema names the columns {schema.names[:10]}, and the model was fitted on {model.schema_.names[:10]}"
+        )
     encoder, arrays = model.encoder_.to_plain()
     content = {
         "class": type(model).__name__,
         "parameters": _plain_parameters(model),
         "encoder": encoder,
+        "schema": schema.to_plain(),
         "n_features_in": model.n_features_in_,
         "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
         "net": _plain_net(model.net_),
@@ -132,16 +154,16 @@ def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
     if metadata.get("format") != "inna-tune" or "weights" not in tensors:
         raise ModelFileError(f"{path} is not a model file of inna-tune.")
     version = str(metadata.get("version"))
-    if version not in map(str, range(1, FORMAT_VERSION + 1)):
+    if version != str(FORMAT_VERSION):
         raise ModelFileError(
-            f"{path} has model format {version!r}; this inna-tune reads the formats 1 to {FORMAT_VERSION}. "
+            f"{path} has model format {version!r}; this inna-tune reads format {FORMAT_VERSION}. "
             "Install the version of inna-tune that wrote it, or fit again."
         )
     try:
-        # Format 1 had no digest. It tells damage, not malice: whoever rewrites a file can write its digest, too.
-        if version != "1" and metadata["digest"] != digest(metadata["model"], tensors):
+        # It tells damage, not malice: whoever rewrites a file can write its digest, too.
+        if metadata["digest"] != digest(metadata["model"], tensors):
             raise ValueError("it was changed after it was written; take it from where it came once more")
-        return _restore(*upgrade(int(version), json.loads(metadata["model"]), tensors))
+        return _restore(json.loads(metadata["model"]), tensors)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
 
@@ -183,6 +205,9 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     if content["feature_names_in"] is not None:
         model.feature_names_in_ = np.array([str(n) for n in content["feature_names_in"]], dtype=object)
         model.encoder_.feature_names_in_ = model.feature_names_in_
+    model.schema_ = TableSchema.from_plain(content["schema"])
+    if len(model.schema_.columns) != model.n_features_in_:
+        raise ValueError("the schema does not fit the encoder")
     if (
         len(model.encoder_.plan_) != model.n_features_in_
         or sum(model.encoder_.sections) != model.net_.in_features
@@ -208,9 +233,9 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     model.n_iter_ = max(m["epochs"] for m in model.members_)
     target = content["target"]
     if isinstance(model, InnaClassifier):
-        model.classes_ = np.array([_label(v) for v in target["classes"]])
-        if target["object"]:
-            model.classes_ = model.classes_.astype(object)
+        if np.dtype(target["dtype"]).kind not in "biufUO":
+            raise ValueError(f"its labels are of type {target['dtype']}")
+        model.classes_ = np.array([_label(v) for v in target["classes"]], dtype=target["dtype"])
     elif isinstance(model, InnaRegressor):
         model.target_mean_ = np.array(target["mean"], dtype=np.float64)
         model.target_scale_ = np.array(target["scale"], dtype=np.float64)
@@ -226,7 +251,7 @@ def _target_state(model: InnaEstimator) -> dict[str, Any]:
     if isinstance(model, InnaClassifier):
         return {
             "classes": [_typed(v) for v in model.classes_.tolist()],
-            "object": model.classes_.dtype == object,
+            "dtype": str(model.classes_.dtype),
         }
     if isinstance(model, InnaRegressor):
         return {

@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_array, validate_data
 
 Weights = npt.NDArray[np.float64]
 
+_CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
+
 
 def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     """Check a table for an estimator and give it back as a DataFrame.
@@ -77,11 +79,16 @@ def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
 
 
 def refuse_containers(values: Iterable[Any], holder: str) -> None:
-    """Raise a TypeError that names what holds them if there are lists, dictionaries and the like among values."""
+    """Raise an error that names what holds them if there are lists and the like, or complex numbers, among values."""
     for value in values:
-        if isinstance(value, (dict, list, set, tuple, np.ndarray)):
+        if isinstance(value, (complex, np.complexfloating)):
+            raise ValueError(
+                f"Complex data not supported: {holder} holds {value!r}. Split it into two columns."
+            )
+        if isinstance(value, _CONTAINERS):
+            shown = " ".join(str(value)[:80].split())
             raise TypeError(
-                f"argument must be a string or a number, not {type(value).__name__}: {holder} holds {str(value)[:80]}. "
+                f"argument must be a string or a number, not {type(value).__name__}: {holder} holds {shown}. "
                 "Make columns of numbers or of text of it, or drop it."
             )
 

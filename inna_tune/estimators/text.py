@@ -9,6 +9,7 @@ import pandas as pd
 from inna_tune.estimators.columns import ColumnPlan, Floats, Matrix, read_levels
 from inna_tune.estimators.levels import Counted
 from inna_tune.estimators.numbers import encode_indicator, indicator_names, squash
+from inna_tune.estimators.settings import plain_settings
 
 # Groups of three and four characters within words, as skrub.StringEncoder has them by default.
 _NGRAMS = {"analyzer": "char_wb", "ngram_range": (3, 4)}
@@ -16,6 +17,9 @@ _NGRAMS = {"analyzer": "char_wb", "ngram_range": (3, 4)}
 # At most so many of them are kept, and texts of about so many characters are learned from, or encoded at a time.
 _MAX_NGRAMS = 20_000
 _MAX_CHARACTERS = 1_000_000
+
+# What a text begins with stands for the whole: a cell of megabytes has millions of groups, and says little more by them.
+_MAX_LENGTH = 10_000
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,13 @@ class TextPlan(ColumnPlan):
 
         vectorizer = TfidfVectorizer(vocabulary=self.vocabulary, dtype=np.float32, **_NGRAMS)
         vectorizer.idf_ = self.weights
+        texts = [text[:_MAX_LENGTH] for text in texts]
         found = np.zeros((len(texts), len(self.components)))
         chunks = np.cumsum([len(text) for text in texts]) // _MAX_CHARACTERS
         for chunk in np.unique(chunks):
             part = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
-            found[part] = vectorizer.transform(texts[part]) @ self.components.T
+            with plain_settings():
+                found[part] = vectorizer.transform(texts[part]) @ self.components.T
         return found
 
 
@@ -96,12 +102,13 @@ def is_text(counted: Counted, *, max_levels: int) -> bool:
     counts = np.sort(counted.counts)[::-1]
     if len(counts) <= max_levels or counts[:max_levels].sum() >= counts.sum() / 2:
         return False
-    several_words = sum(len(text.split()) > 1 for text in counted.texts)
-    if several_words >= len(counted.texts) / 5:
+    texts = [text[:_MAX_LENGTH] for text in counted.texts]
+    several_words = sum(len(text.split(maxsplit=1)) > 1 for text in texts)
+    if several_words >= len(texts) / 5:
         return True
-    characters = sum(map(len, counted.texts))
-    digits = sum(character.isdigit() for text in counted.texts for character in text)
-    return characters >= 20 * len(counted.texts) and digits <= characters / 3
+    characters = sum(map(len, texts))
+    digits = sum(character.isdigit() for text in texts for character in text)
+    return characters >= 20 * len(texts) and digits <= characters / 3
 
 
 def plan_text(name: str, counted: Counted, *, n_components: int) -> TextPlan | None:
@@ -121,10 +128,14 @@ def plan_text(name: str, counted: Counted, *, n_components: int) -> TextPlan | N
     from sklearn.feature_extraction.text import CountVectorizer
     from skrub import StringEncoder
 
-    places = _sample(counted.texts)
-    sample = [counted.texts[i] for i in places]
+    texts = [text[:_MAX_LENGTH] for text in counted.texts]
+    places = _sample(texts)
+    sample = [texts[i] for i in places]
     try:
-        vocabulary = CountVectorizer(min_df=2, max_features=_MAX_NGRAMS, **_NGRAMS).fit(sample).vocabulary_
+        with plain_settings():
+            vocabulary = (
+                CountVectorizer(min_df=2, max_features=_MAX_NGRAMS, **_NGRAMS).fit(sample).vocabulary_
+            )
     except ValueError:  # nothing occurs twice
         return None
     n_components = min(n_components, len(vocabulary) - 1, len(sample) - 1)
@@ -133,7 +144,8 @@ def plan_text(name: str, counted: Counted, *, n_components: int) -> TextPlan | N
     encoder = StringEncoder(
         n_components=n_components, vocabulary=sorted(vocabulary), random_state=0, **_NGRAMS
     )
-    with np.errstate(invalid="ignore"):  # the share of explained variance, where there is none
+    # The share of explained variance, where there is none.
+    with np.errstate(invalid="ignore"), plain_settings():
         encoder.fit(pd.Series(sample, dtype=object))
     plan = TextPlan(
         name,

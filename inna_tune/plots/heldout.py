@@ -177,7 +177,9 @@ def residuals(study: Any) -> Figure:
     """
     found = _held_out(study)
     if not found.predicted:
-        raise NothingToPlotError("The target is a class: there are no residuals.")
+        raise NothingToPlotError(
+            "The study holds no residuals: its target is a class, or there are several targets."
+        )
     predicted, residual = np.array(found.predicted), np.array(found.residual)
     figure = new_figure()
     axes = figure.subplots()

@@ -17,10 +17,11 @@ from inna_tune.files import replacing
 from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
-from inna_tune.study.attributes import ALLOWED_MISMATCH, MODEL, POPULATION, SEED
+from inna_tune.study.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
 from inna_tune.study.describing import short_text
 from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.storage import describe, storage_errors
+from inna_tune.study.understanding import Understanding
 from inna_tune.study.wording import describe_trial, plain, tuning_gain
 
 _PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
@@ -146,6 +147,7 @@ def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
         "mismatches": [str(m) for m in _list(record.attributes.get(ALLOWED_MISMATCH))],
         "priors": _priors(record),
         "columns": _columns(record),
+        "understood": Understanding.from_json(record.attributes.get(COLUMNS)),
         "made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "version": __version__,
     }
@@ -305,6 +307,7 @@ def _columns(record: StudyRecord) -> dict[str, Any]:
     return {
         "shown": [(str(row[0]), str(row[1])) for row in pairs[:_MAX_COLUMNS]],
         "more": max(0, len(pairs) - _MAX_COLUMNS),
+        "total": len(pairs),
     }
 
 

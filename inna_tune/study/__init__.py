@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inna_tune.study.bar import ProgressBar
     from inna_tune.study.fingerprint import MismatchError
+    from inna_tune.study.reading import Table, read
     from inna_tune.study.search import InnaSearchCV
     from inna_tune.study.storage import StorageError, open_storage
     from inna_tune.study.tables import TableError
@@ -19,9 +20,11 @@ _HOMES = {
     "MismatchError": "inna_tune.study.fingerprint",
     "ProgressBar": "inna_tune.study.bar",
     "StorageError": "inna_tune.study.storage",
+    "Table": "inna_tune.study.reading",
     "TableError": "inna_tune.study.tables",
     "cross_validate": "inna_tune.study.validation",
     "open_storage": "inna_tune.study.storage",
+    "read": "inna_tune.study.reading",
 }
 
 __all__ = [
@@ -29,9 +32,11 @@ __all__ = [
     "MismatchError",
     "ProgressBar",
     "StorageError",
+    "Table",
     "TableError",
     "cross_validate",
     "open_storage",
+    "read",
 ]
 
 

@@ -4,6 +4,7 @@ from inna_tune.space.learn import CURVATURE
 
 __all__ = [
     "ALLOWED_MISMATCH",
+    "COLUMNS",
     "CURVATURE",
     "CUT",
     "FINGERPRINT",
@@ -22,6 +23,7 @@ POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
+COLUMNS = "inna_tune:columns"
 
 # Of a trial. What one that time cut off had reached by then: its score, those of the folds, and epochs.
 CUT = "inna_tune:cut"

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
-from inna_tune.estimators.formats import Tensors
-from inna_tune.estimators.saving import digest
+from inna_tune.estimators.saving import Tensors, digest
 from inna_tune.files import replacing
 from inna_tune.study.storage import describe, sqlite_path
 

@@ -28,7 +28,7 @@ from inna_tune.study.record import StudyRecord, as_number
 from inna_tune.study.resampling import interval, resample_log_means
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import StorageError, describe, open_storage, storage_errors
-from inna_tune.study.tables import Problem
+from inna_tune.study.tables import Problem, TableError
 from inna_tune.study.tuning import score_rows, split_rows
 from inna_tune.study.wording import describe_trial
 
@@ -216,7 +216,7 @@ def compare(
     ValueError
         If an optimizer or baseline is unknown or named twice, or ``n_fits`` is less than 1.
     TableError
-        If there are too few rows.
+        If there are too few rows, or several targets.
     MismatchError, StorageError
         If a study is another's, is there already (without ``resume``), or cannot be used.
     """
@@ -226,6 +226,11 @@ def compare(
         raise ValueError(f"optimizers is empty; give one or more of {', '.join(OPTIMIZERS)}")
     if n_fits < 1:
         raise ValueError(f"n_fits={n_fits!r} must be a whole number of at least 1")
+    if len(problem.targets) > 1:
+        raise TableError(
+            f"A comparison is by one target, and {', '.join(map(repr, problem.targets))} are {len(problem.targets)}; "
+            "compare for each of them."
+        )
     reference = "inna" if "inna" in optimizers else optimizers[0]
     nets = [reference, *(name for name in optimizers if name != reference)]
     opened = open_storage(storage)

@@ -201,7 +201,7 @@ class FoldedTable:
         before_fold: Callable[[int], None] | None = None,
     ) -> None:
         self.key = estimator._encoding_key()
-        self.classes = np.unique(np.asarray(y)) if is_classifier(estimator) else None
+        self.classes = np.unique(clone(estimator)._plain_target(y)) if is_classifier(estimator) else None
         self._source = X, y, sample_weight, splits, score_params
         self._n_rows = len(y)
         self._others = _Tables()
@@ -227,8 +227,9 @@ class FoldedTable:
         except Exception as error:
             error.add_note(f"while {self._name(k)} was encoded")
             raise
-        target = np.asarray(y_test)
-        target = target.astype(np.float64) if self.classes is None else np.searchsorted(self.classes, target)
+        target = clone(estimator)._plain_target(y_test)
+        if self.classes is not None:
+            target = np.searchsorted(self.classes, target)
         return Fold(template, encoded, x_test, X_test, y_test, params, target)
 
     def _name(self, fold: int) -> str:

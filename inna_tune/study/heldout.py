@@ -138,8 +138,8 @@ def summarize_held_out(
     ----------
     model : fitted classifier with ``predict_proba``, or fitted regressor
     X : DataFrame or array of shape [n_samples, n_features]
-    y : Series or array of shape [n_samples]
-        The truth.
+    y : Series or array of shape [n_samples] or [n_samples, n_targets]
+        The truth. Of several targets the scores alone are kept.
     scores : DataFrame, optional
         One row a model, one column a metric, to be kept beside.
     gain : Gain, optional
@@ -154,16 +154,18 @@ def summarize_held_out(
     Raises
     ------
     ValueError
-        If there are no rows, or several targets.
+        If there are no rows.
     """
     truth = np.asarray(y)
-    if truth.ndim != 1 or not len(truth):
-        raise ValueError(f"y has shape {truth.shape}; held-out rows need one target, and at least one row")
+    if not len(truth):
+        raise ValueError(f"y has shape {truth.shape}; held-out rows must be at least one row")
     kept = (
         {}
         if scores is None
         else {str(k): {str(m): float(v) for m, v in r.items()} for k, r in scores.iterrows()}
     )
+    if truth.ndim > 1:
+        return HeldOut(task="regression", rows=len(truth), trial=trial, scores=kept, gain=gain)
     if hasattr(model, "predict_proba"):
         probabilities = np.asarray(model.predict_proba(X), dtype=np.float64)
         labels = np.asarray(model.classes_)

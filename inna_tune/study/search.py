@@ -233,7 +233,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         frame = as_frame(self, X, reset=True)
         check_consistent_length(frame, y)
         classifier = is_classifier(self.estimator)
-        labels = read_target(y, classifier=classifier)
+        given = read_target(y, classifier=classifier)
+        labels = clone(self.estimator)._plain_target(given)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
         clone(self.estimator)._fit_target(labels, None)
         self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
@@ -267,13 +268,13 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
             folded = FoldedTable(
                 self.estimator,
                 sliceable(X, frame),
-                labels,
+                given,
                 routed.weight,
                 splits,
                 routed.score,
                 before_fold=None
                 if budget is None
-                else lambda k: budget.check_preparation(k, len(splits) + 1),
+                else partial(budget.check_preparation, steps=len(splits) + 1),
             )
         except OutOfTimeError:
             # Nothing of the data is known to the study yet, so that none has to be made.

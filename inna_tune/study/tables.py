@@ -1,26 +1,23 @@
 """Tables from files or from scikit-learn, and what is asked of them."""
 
-import csv
 import difflib
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from inna_tune.study.reading import read, warn_of
+from inna_tune.study.sources import TableError as TableError
+
 Task = Literal["binary", "multiclass", "regression"]
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 
 # A whole-number target with at most this many distinct values is taken for labels.
 _MAX_INTEGER_CLASSES = 20
-
-_SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-
-
-class TableError(ValueError):
-    """A table, or its target, cannot be used; the message names what and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -30,22 +27,45 @@ class Problem:
     Attributes
     ----------
     X : DataFrame of shape [n_samples, n_features]
-    y : Series of shape [n_samples]
+    y : Series of shape [n_samples], or DataFrame of shape [n_samples, n_targets]
     task : {"binary", "multiclass", "regression"}
-    target : str
+    targets : tuple of str
     dropped_rows : int
-        Rows left out because their target was missing.
+        Rows left out because a target of theirs was missing.
+    left_out : tuple of str
+        Columns that are no features: the index of a DataFrame, which pandas wrote into the file.
     """
 
     X: pd.DataFrame
-    y: pd.Series
+    y: pd.Series | pd.DataFrame
     task: Task
-    target: str
+    targets: tuple[str, ...]
     dropped_rows: int
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """The names of the targets, separated by commas."""
+        return ",".join(self.targets)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was left out, in sentences."""
+        found = []
+        if self.dropped_rows:
+            found.append(f"Dropped {self.dropped_rows} rows whose target is missing.")
+        if self.left_out:
+            found.append(
+                f"Left out {', '.join(map(repr, self.left_out))}: the numbers of the rows, which pandas wrote. "
+                "Rename the column to have it as a feature."
+            )
+        return found
 
     @property
     def description(self) -> str:
         """One line for a person: the task and how the target is distributed."""
+        if isinstance(self.y, pd.DataFrame):
+            return f"regression of {self.y.shape[1]} targets: {', '.join(self.targets[:10])}"
         if self.task == "regression":
             return f"regression (mean {self.y.mean():.4g}, standard deviation {self.y.std():.4g})"
         shares = self.y.value_counts(normalize=True)
@@ -61,7 +81,7 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     Parameters
     ----------
     source : str
-        Path of a .csv or .parquet file, or ``sklearn:NAME`` for a table that scikit-learn ships.
+        As :func:`inna_tune.study.reading.read` has it, which also gives the table's schema.
 
     Returns
     -------
@@ -74,59 +94,9 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     TableError
         If there is no such table, it cannot be read, is empty, or repeats a column name.
     """
-    if source.startswith("sklearn:"):
-        return _sklearn_table(source.removeprefix("sklearn:")), "target"
-    path = Path(source)
-    if not path.exists():
-        raise TableError(f"No such file: {source}")
-    if path.is_dir():
-        raise TableError(f"{source} is a folder; name a .csv or .parquet file.")
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".csv":
-            _check_header(path)
-            frame = pd.read_csv(path, low_memory=False)
-        elif suffix in {".parquet", ".pq"}:
-            frame = pd.read_parquet(path)
-        else:
-            raise TableError(f"{source} is neither .csv nor .parquet; convert it, or name sklearn:NAME.")
-    except TableError:
-        raise
-    # NOTE: pyarrow's errors derive from ValueError, OSError or only from its own ArrowException.
-    except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise TableError(f"{source} cannot be read as a {suffix[1:]} table: {text}") from error
-    if frame.columns.has_duplicates:
-        raise TableError(
-            f"{source} repeats column names: {sorted(map(str, frame.columns[frame.columns.duplicated()]))}."
-        )
-    if frame.empty:
-        raise TableError(
-            f"{source} is an empty table: it has {len(frame)} rows and {frame.shape[1]} columns."
-        )
-    return frame.rename(columns=str), None
-
-
-def _check_header(path: Path) -> None:
-    """Refuse repeated names, which pandas would rename without a word."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        names = next(csv.reader(file), [])
-    repeated = sorted({n for n in names if names.count(n) > 1})
-    if repeated:
-        raise TableError(f"{path} repeats column names: {repeated}. Rename them so that each is unique.")
-
-
-def _sklearn_table(name: str) -> pd.DataFrame:
-    import sklearn.datasets
-
-    if name not in _SKLEARN_TABLES:
-        raise TableError(f"scikit-learn ships no table {name!r}; there are {', '.join(_SKLEARN_TABLES)}.")
-    bunch = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
-    frame: pd.DataFrame = bunch.frame
-    names = getattr(bunch, "target_names", None)
-    if names is not None and name != "digits":
-        frame["target"] = np.asarray(names, dtype=object)[frame["target"]]
-    return frame
+    table = read(source)
+    warn_of(table.notes)
+    return table.frame, table.target
 
 
 def find_task(y: pd.Series) -> Task:
@@ -143,14 +113,16 @@ def find_task(y: pd.Series) -> Task:
     return "binary" if n_values == 2 else "multiclass"
 
 
-def make_problem(frame: pd.DataFrame, target: str | None, *, task: str | None = None) -> Problem:
+def make_problem(
+    frame: pd.DataFrame, target: str | Sequence[str] | None, *, task: str | None = None
+) -> Problem:
     """Split a table into features and target, and check the target.
 
     Parameters
     ----------
     frame : DataFrame
-    target : str
-        Column to predict.
+    target : str or sequence of str
+        Column to predict, or several of numbers; names in one text are separated by commas.
     task : {"binary", "multiclass", "regression"}, optional
         Overrides what ``find_task`` finds.
 
@@ -159,44 +131,128 @@ def make_problem(frame: pd.DataFrame, target: str | None, *, task: str | None = 
     TableError
         If the column is not there or holds nothing to learn.
     """
-    if target is None:
-        raise TableError(
-            f"Say which column to predict (--target). The columns are: {', '.join(map(str, frame.columns[:20]))}"
-        )
-    if target not in frame.columns:
-        near = difflib.get_close_matches(target, list(map(str, frame.columns)), n=1, cutoff=0.4)
-        hint = (
-            f" Did you mean {near[0]!r}?"
-            if near
-            else f" The columns are: {', '.join(map(str, frame.columns[:20]))}."
-        )
-        raise TableError(f"There is no column {target!r}.{hint}")
-    if frame.shape[1] < 2:
-        raise TableError(
-            f"The table has no column but the target {target!r}; there is nothing to predict it from."
-        )
+    if frame.columns.has_duplicates:
+        repeated = sorted(map(str, frame.columns[frame.columns.duplicated()]))
+        raise TableError(f"The table repeats column names: {repeated}. Rename them so that each is unique.")
+    if not len(frame):
+        raise TableError(f"The table is an empty table: it has 0 rows and {frame.shape[1]} columns.")
+    targets = find_targets(frame, target)
     if task is not None and task not in TASKS:
         raise TableError(f"task={task!r} must be one of {', '.join(TASKS)}.")
-    missing = frame[target].isna()
-    if missing.all():
-        raise TableError(f"The target {target!r} is missing in every row.")
-    kept = frame.loc[~missing].reset_index(drop=True)
-    y = kept[target]
-    if (
-        types.is_datetime64_any_dtype(y.dtype)
-        or types.is_timedelta64_dtype(y.dtype)
-        or types.is_complex_dtype(y.dtype)
-    ):
+    left_out = tuple(str(n) for n in frame.columns if n not in targets and is_index(frame[n]))
+    features = frame.drop(columns=[*targets, *left_out])
+    if not features.shape[1]:
+        but = "" if not left_out else f" and {', '.join(map(repr, left_out))}, which numbers the rows"
         raise TableError(
-            f"The target {target!r} is of type {y.dtype}; convert it to numbers or labels first."
+            f"The table has no column but the target {','.join(targets)!r}{but}; there is nothing to predict it from."
         )
-    found: Any = task or find_task(y)
+    missing = frame[list(targets)].isna().any(axis=1)
+    if missing.all():
+        empty = next((t for t in targets if frame[t].isna().all()), None)
+        raise TableError(
+            f"The target {empty!r} is missing in every row."
+            if empty is not None
+            else f"Every row lacks one of the targets {', '.join(map(repr, targets))}."
+        )
+    if missing.any():
+        features = features.loc[~missing]
+    features = features.reset_index(drop=True)
+    ys = [_settled(frame[t].loc[~missing].reset_index(drop=True), bool(missing.any())) for t in targets]
+    for y in ys:
+        if (
+            types.is_datetime64_any_dtype(y.dtype)
+            or types.is_timedelta64_dtype(y.dtype)
+            or types.is_complex_dtype(y.dtype)
+        ):
+            raise TableError(
+                f"The target {y.name!r} is of type {y.dtype}; convert it to numbers or labels first."
+            )
+    if len(ys) > 1:
+        values = pd.DataFrame({t: _several(y, t, task) for t, y in zip(targets, ys, strict=True)})
+        return Problem(features, values, "regression", targets, int(missing.sum()), left_out)
+    found: Any = task or find_task(ys[0])
     y = (
-        _checked_values(y, target)
+        _checked_values(ys[0], targets[0])
         if found == "regression"
-        else _checked_labels(y, target, found, forced=task is not None)
+        else _checked_labels(ys[0], targets[0], found, forced=task is not None)
     )
-    return Problem(kept.drop(columns=target), y, found, target, int(missing.sum()))
+    return Problem(features, y, found, targets, int(missing.sum()), left_out)
+
+
+def find_targets(frame: pd.DataFrame, target: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The columns of a table that a target names.
+
+    Raises
+    ------
+    TableError
+        If there is none of that name, or one is named twice.
+    """
+    names = list(map(str, frame.columns))
+    if target is None or not len(target):
+        raise TableError(f"Say which column to predict (--target). The columns are: {', '.join(names[:20])}")
+    wanted = [target] if isinstance(target, str) else list(target)
+    found: list[str] = []
+    for name in wanted:
+        # A name may hold commas.
+        parts = [name] if name in names else [part.strip() for part in name.split(",")]
+        found += [name] if not set(parts) & set(names) else parts
+    for name in found:
+        if found.count(name) > 1:
+            raise TableError(f"The target {name!r} is named twice; name each target once.")
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]!r}?" if near else f" The columns are: {', '.join(names[:20])}."
+            raise TableError(f"There is no column {name!r}.{hint}")
+    return tuple(found)
+
+
+def is_index(column: pd.Series) -> bool:
+    """Whether a column is the index of a DataFrame that pandas wrote into a file.
+
+    Without a name, whole numbers of which few repeat, as they do where tables were joined; and "index", as ``reset_index``
+    calls it, where it numbers the rows in some order.
+    """
+    name = str(column.name)
+    unnamed = re.fullmatch(r"Unnamed: \d+|__index_level_\d+__|", name) is not None
+    if not unnamed and name not in ("index", "level_0"):
+        return False
+    if not types.is_numeric_dtype(column.dtype) or types.is_bool_dtype(column.dtype) or column.isna().any():
+        return False
+    values = column.to_numpy(dtype=np.float64)
+    if not (values == np.round(values)).all() or values.min() < 0:
+        return False
+    if unnamed:
+        return bool(2 * column.nunique() >= len(column))
+    return bool(column.is_unique and values.max() < 10 * len(column))
+
+
+def _settled(y: pd.Series, had_gaps: bool) -> pd.Series:
+    """A target without gaps in the plainest type that keeps its labels as they are."""
+    dtype = y.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return _settled(y.astype(dtype.categories.dtype), had_gaps)
+    if isinstance(dtype, pd.ArrowDtype):
+        y = y.convert_dtypes(dtype_backend="numpy_nullable")
+        dtype = y.dtype
+    if types.is_extension_array_dtype(dtype) and types.is_numeric_dtype(dtype):
+        return y.astype(dtype.numpy_dtype) if hasattr(dtype, "numpy_dtype") else y.astype(y.to_numpy().dtype)
+    if types.is_object_dtype(dtype):
+        return y.infer_objects()
+    if had_gaps and types.is_float_dtype(dtype):
+        # pandas makes floats of whole numbers with gaps: 0.0 was written 0.
+        values = y.to_numpy()
+        if (values == np.round(values)).all() and (np.abs(values) < 2**53).all():
+            return y.astype(np.int64)
+    return y
+
+
+def _several(y: pd.Series, target: str, task: str | None) -> pd.Series:
+    if task not in (None, "regression") or not types.is_numeric_dtype(y.dtype):
+        raise TableError(
+            f"Several targets must all be numbers (regression), and {target!r} is "
+            f"{'wanted as a class' if types.is_numeric_dtype(y.dtype) else 'text'}. Fit one model a class."
+        )
+    return _checked_values(y, target)
 
 
 def _checked_values(y: pd.Series, target: str) -> pd.Series:
@@ -229,6 +285,4 @@ def _checked_labels(y: pd.Series, target: str, task: str, *, forced: bool) -> pd
             f"The target {target!r} has {n_classes} different labels in {len(y)} rows and looks like an identifier; "
             "choose another column, or say --task multiclass."
         )
-    if types.is_numeric_dtype(y.dtype):
-        return y.astype(y.to_numpy().dtype)
-    return y.map(str).astype(object)
+    return y if types.is_numeric_dtype(y.dtype) else y.map(str).astype(object)

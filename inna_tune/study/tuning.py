@@ -207,8 +207,8 @@ def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.
     -------
     scores : dict of str to float
         A loss and a share: log-loss and accuracy, or RMSE and R².
-    losses : ndarray
-        Of the rows whose class the model knows, or squared errors.
+    losses : ndarray [n_samples]
+        Of the rows whose class the model knows, or squared errors, summed over the targets.
     """
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(X)
@@ -220,7 +220,8 @@ def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.
         return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}, losses
     predicted = model.predict(X)
     scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
-    return scores, np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
+    squared = np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
+    return scores, squared.reshape(len(squared), -1).sum(axis=1)
 
 
 def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
@@ -231,7 +232,18 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     model : InnaClassifier or InnaRegressor
         Fitted on a DataFrame.
     frame : DataFrame
-        Its columns may come in any order, and further ones are passed over.
+        Its columns may come in any order, and further ones are passed over. Those of text are read as what they were when the
+        model was fitted.
+
+    Returns
+    -------
+    DataFrame of shape [n_samples, n_columns]
+        ``prediction``, ``prediction_NAME`` or ``prediction_0`` of several targets; then ``probability_LABEL`` of each class.
+
+    Warns
+    -----
+    UnreadableValueWarning
+        For values that are not what their columns held, and count as missing.
 
     Raises
     ------
@@ -244,12 +256,27 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
         listed = ", ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
         raise TableError(f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.")
     X = frame[names]
+    schema = getattr(model, "schema_", None)
+    if schema is not None and schema.names == list(map(str, names)):
+        X, misfits = schema.conform(X)
+        misfits.warn()
     if not isinstance(model, InnaClassifier):
-        return pd.DataFrame({"prediction": model.predict(X)}, index=frame.index)
+        return _values(model, model.predict(X), frame.index)
     probabilities = model.predict_proba(X)
     columns = {"prediction": model.classes_[probabilities.argmax(1)]}
     columns |= {f"probability_{label}": probabilities[:, k] for k, label in enumerate(model.classes_)}
     return pd.DataFrame(columns, index=frame.index)
+
+
+def _values(model: Any, predicted: npt.NDArray[np.float64], index: pd.Index) -> pd.DataFrame:
+    """Predicted values as a table."""
+    if predicted.ndim == 1:
+        return pd.DataFrame({"prediction": predicted}, index=index)
+    named = getattr(model, "extra_", {}).get("targets")
+    names = (
+        named if isinstance(named, list) and len(named) == predicted.shape[1] else range(predicted.shape[1])
+    )
+    return pd.DataFrame(predicted, columns=[f"prediction_{name}" for name in names], index=index)
 
 
 def check_output(path: str | os.PathLike[str]) -> Path:

@@ -85,7 +85,8 @@ def cross_validate(
     weight = check_weights(sample_weight, len(frame))
     check_consistent_length(frame, y)
     classifier = is_classifier(model)
-    labels = read_target(y, classifier=classifier)
+    given = read_target(y, classifier=classifier)
+    labels = clone(model)._plain_target(given)
     clone(model)._fit_target(labels, None)
     _, splits = resolve_splits(
         cv, frame, labels, {} if groups is None else {"groups": groups}, classifier=classifier
@@ -94,7 +95,7 @@ def cross_validate(
     began = time.monotonic()
     # Here the weights come by name, and say so themselves: routing has nothing to decide.
     score_params = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
-    table = FoldedTable(model, sliceable(X, frame), labels, weight, splits, score_params)
+    table = FoldedTable(model, sliceable(X, frame), given, weight, splits, score_params)
     cohort = Cohort(table, [model])
     cohort.run()
     trained = time.monotonic()

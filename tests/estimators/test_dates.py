@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from inna_tune.estimators import TableEncoder
-from inna_tune.estimators.dates import UnreadableDateWarning, calendar_parts, read_dates
+from inna_tune.estimators.dates import _PARTS, UnreadableDateWarning, calendar_part, read_dates
 
 
 def days(n=500, seed=0):
@@ -44,10 +44,9 @@ def test_the_parts_are_skrub_s():
     theirs = DatetimeEncoder(
         periodic_encoding="circular", add_weekday=True, add_total_seconds=False
     ).fit_transform(dates)
-    ours = calendar_parts(dates)
-    assert [f"d_{part}" for part in ours] == list(theirs)
-    for part, values in ours.items():
-        np.testing.assert_array_equal(values, theirs[f"d_{part}"])
+    assert [f"d_{part}" for part in _PARTS] == list(theirs)
+    for part in _PARTS:
+        np.testing.assert_array_equal(calendar_part(dates, part), theirs[f"d_{part}"])
 
 
 def test_parts_that_never_vary_are_left_out():
@@ -218,3 +217,120 @@ def test_unreadable_dates_count_as_missing_with_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode(encoder, ["2020-01-01", None])
+
+
+# ---------------------------------------------------------------------- far dates, and few bad cells
+
+
+def with_never(form, n=120):
+    column = pd.Series(days(n).normalize())
+    column[::4] = pd.Timestamp("9999-12-31")
+    return column if form is None else column.dt.strftime(form)
+
+
+@pytest.mark.parametrize("form", [None, "%Y-%m-%d", "%d.%m.%Y", "%d/%m/%Y"])
+@pytest.mark.parametrize("numeric", ["scale", "quantile"])
+def test_never_is_a_place_of_its_own_and_the_other_dates_keep_their_scale(form, numeric):
+    column = with_never(form)
+    encoder = fit(column, numeric=numeric)
+    plan = encoder.plan_[0]
+    assert (plan.kind, plan.far) == ("date", 0.25)
+    ordinary = column[np.arange(120) % 4 != 0]
+    expected, found = encode(fit(ordinary, numeric=numeric), ordinary), encode(encoder, ordinary)
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+    far = encode(encoder, column)["d_far"]
+    np.testing.assert_allclose(far, np.where(np.arange(120) % 4 == 0, 0.75, -0.25))
+    assert list(encoder.get_feature_names_out())[-1] == "d_far"
+
+
+@pytest.mark.parametrize("sentinel", ["9999-12-31", "0001-01-01", "1900-01-01", "2999-12-31"])
+def test_a_far_date_that_was_never_met_is_finite_and_lies_at_the_end(sentinel):
+    for column in (pd.Series(days()), pd.Series(days().strftime("%Y-%m-%d"))):
+        encoder = fit(column)
+        ends = encode(encoder, [pd.Timestamp(column.min()), pd.Timestamp(column.max())])["d"]
+        for value in (sentinel, pd.Timestamp(sentinel), pd.Timestamp(sentinel).date()):
+            found = encode(encoder, pd.Series([value], dtype=object))
+            assert found["d"][0] in ends
+            # The month and day of "never" mean nothing.
+            assert all(values[0] == 0 for name, values in found.items() if name.endswith("_circular_0"))
+
+
+def test_dates_of_every_century_are_dates():
+    column = pd.Series([f"{year}-0{1 + year % 9}-15" for year in range(1100, 1700, 5)])
+    encoder = fit(column)
+    assert (encoder.plan_[0].kind, encoder.plan_[0].far) == ("date", None)
+    assert (np.diff(encode(encoder, column)["d"]) > 0).all()
+    proper = pd.Series(pd.to_datetime(column))
+    np.testing.assert_array_equal(encode(encoder, proper)["d"], encode(encoder, column)["d"])
+
+
+def test_bad_cells_among_dates_are_missing():
+    column = pd.Series([*days(99).strftime("%d.%m.%Y"), "unknown"])
+    encoder = fit(column)
+    assert (encoder.plan_[0].kind, encoder.plan_[0].format) == ("date", "%d.%m.%Y")
+    assert encoder.plan_[0].indicator == pytest.approx(0.01)
+    with pytest.warns(UnreadableDateWarning, match=r"1 value\(s\), such as 'unknown'"):
+        encode(encoder, column)
+
+
+@pytest.mark.parametrize(
+    ("form", "found"),
+    [
+        ("%d.%m.%Y", "%d.%m.%Y"),
+        ("%m/%d/%Y", "%m/%d/%Y"),
+        ("%Y-%m-%d", "%Y-%m-%d"),
+        ("%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M %p"),
+        ("%d/%m/%y", "%d/%m/%y"),
+        ("%b %d, %Y", "%b %d, %Y"),
+    ],
+)
+def test_the_format_is_that_of_the_whole_column_and_is_kept(form, found):
+    """Of the days alone that leave it open nothing is guessed anew."""
+    column = pd.Series(pd.date_range("2020-01-01", periods=100, freq="53h").strftime(form))
+    encoder = fit(column)
+    assert encoder.plan_[0].format == found
+    whole = encode(encoder, column)["d"]
+    for i in range(5):
+        assert encode(encoder, column.iloc[[i]])["d"][0] == whole[i]
+
+
+def test_days_come_first_between_points_where_nothing_tells():
+    assert fit(pd.Series(["05.04.2020", "06.04.2020", "07.05.2020"])).plan_[0].format == "%d.%m.%Y"
+    assert fit(pd.Series(["05/04/2020", "06/04/2020", "07/05/2020"])).plan_[0].format == "%m/%d/%Y"
+
+
+def test_objects_of_several_zones_are_read_in_utc():
+    moments = [
+        pd.Timestamp("2020-01-01 12:00", tz=zone) + pd.Timedelta(days=i) for i in range(5) for zone in ZONES
+    ]
+    encoder = fit(pd.Series(moments, dtype=object))
+    assert encoder.plan_[0].timezone == "UTC"
+    in_utc = pd.Series([m.tz_convert("UTC") for m in moments])
+    expected, found = encode(encoder, in_utc), encode(encoder, pd.Series(moments, dtype=object))
+    assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+ZONES = ("UTC", "Asia/Tokyo", "America/New_York")
+
+
+def test_texts_and_objects_without_a_zone_are_read_in_the_zone_that_was_fitted():
+    paris = pd.Series(days()).dt.tz_localize("Europe/Paris", ambiguous=True, nonexistent="shift_forward")
+    encoder = fit(paris)
+    expected = encode(encoder, paris[:9])
+    naive = paris[:9].dt.tz_localize(None)
+    for column in (
+        naive.astype(object),
+        naive.astype(str),
+        paris[:9].dt.tz_convert("Asia/Tokyo").astype(str),
+    ):
+        found = encode(encoder, column)
+        assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_zone_among_texts_that_had_none_is_missing_and_counted():
+    encoder = fit(pd.Series(days()))
+    with pytest.warns(
+        UnreadableDateWarning, match=r"1 value\(s\), such as '2020-01-01T12:00Z', .*without a time zone"
+    ):
+        found = encode(encoder, ["2020-01-01T12:00Z", "2020-01-01T12:00"])
+    assert found["d"][0] == 0 != found["d"][1]

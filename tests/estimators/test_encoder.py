@@ -292,7 +292,6 @@ def test_infinities_in_an_array_are_named_by_place():
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("size", "large", "'size' was numeric.*Convert it to numbers"),
         ("size", np.inf, "infinity.*'size'"),
         ("sold", 17.5, "'sold' held dates.*to_datetime"),
     ],
@@ -379,14 +378,16 @@ def test_arrays_that_make_no_sense_are_refused():
             TableEncoder.from_plain(content, {n: a for n, a in arrays.items() if n != name})
 
 
-def test_skrub_is_loaded_only_for_dates_and_text():
+def test_skrub_is_loaded_only_for_text():
     code = """
 import sys, pandas as pd
 from inna_tune.estimators import TableEncoder
 frame = pd.DataFrame({"x": [1.0, 2.0, None], "k": ["a", "b b", "a"], "d": pd.Categorical(["a", "b", "a"])})
 TableEncoder().fit_transform(frame)
+TableEncoder().fit_transform(frame.assign(t=pd.date_range("2020", periods=3), s=["2020-01-01"] * 3))
 print("skrub" in sys.modules)
-TableEncoder().fit_transform(frame.assign(t=pd.date_range("2020", periods=3)))
+words = [f"word {i} of a text" for i in range(100)]
+TableEncoder(text=["w"]).fit_transform(pd.DataFrame({"w": words}))
 print("skrub" in sys.modules)
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ from sklearn.datasets import load_iris
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import ModelFileError, TableEncoder, save
-from inna_tune.estimators.formats import FORMAT_VERSION
-from inna_tune.estimators.saving import digest
+from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.saving import FORMAT_VERSION, digest
+from inna_tune.estimators.schema import TableSchema
 from tests.estimators.fixtures.make import read_rows, table
 from tests.estimators.test_estimators import QUICK, titanic_like
 
@@ -153,8 +155,11 @@ def test_a_pickle_is_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"metadata": {"version": "99"}}, "format '99'.*reads the formats 1 to 3"),
-        ({"metadata": {"version": "1"}}, "damaged"),
+        ({"metadata": {"version": "99"}}, "format '99'.*reads format 4"),
+        ({"metadata": {"version": "3"}}, "format '3'.*reads format 4.*fit again"),
+        ({"schema": []}, "damaged.*schema"),
+        ({"schema": [{"name": "a", "kind": "os.system"}]}, "damaged.*os.system"),
+        ({"schema": [{"name": "a", "kind": "number"}] * 2}, "damaged.*one name"),
         ({"metadata": {"digest": "0"}}, "damaged.*changed after it was written"),
         ({"metadata": {"format": "other"}}, "not a model file"),
         ({"metadata": {"model": "{"}}, "damaged"),
@@ -167,7 +172,7 @@ def test_a_pickle_is_not_run(tmp_path):
         ({"encoder": {"parameters": {}, "columns": [{"kind": "os.system", "name": "x"}]}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "__class__": "x"}}, "damaged"),
         ({"parameters": {"hidden_layer_sizes": [16], "lr": -1}}, "damaged.*lr=-1"),
-        ({"target": {"classes": [["str", "a"]], "object": False}}, "damaged.*target"),
+        ({"target": {"classes": [["str", "a"]], "dtype": "<U1"}}, "damaged.*target"),
     ],
 )
 def test_a_tampered_file_is_refused(classifier, tmp_path, change, message):
@@ -228,17 +233,29 @@ def test_pickle_works_as_for_any_estimator(classifier):
 
 
 @pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.inna")), ids=lambda p: p.stem)
-def test_files_of_every_format_keep_loading(path):
+def test_files_of_the_format_keep_loading(path):
     content = json.loads(path.with_suffix(".json").read_text())
     model, rows = inna_tune.load(path), read_rows(content)
     predicted = model.predict_proba(rows) if "classifier" in path.stem else model.predict(rows)
     np.testing.assert_allclose(predicted, content["predictions"], rtol=1e-9)
 
 
-def test_every_format_has_its_fixtures():
+def test_the_format_has_its_fixtures():
     kept = {p.stem for p in FIXTURES.glob("*.inna")}
-    wanted = {f"{c}-v{v}" for c in ("classifier", "regressor") for v in range(1, FORMAT_VERSION + 1)}
-    assert kept == wanted, "run python -m tests.estimators.fixtures.make before the format changes"
+    wanted = {f"{c}-v{FORMAT_VERSION}" for c in ("classifier", "regressor")}
+    assert kept == wanted, "run python -m tests.estimators.fixtures.make"
+
+
+def test_the_schema_comes_back_and_another_may_be_kept(classifier, tmp_path):
+    model, _ = classifier
+    model.save(tmp_path / "m.inna")
+    assert inna_tune.load(tmp_path / "m.inna").schema_ == model.schema_
+    first, *rest = model.schema_.columns
+    own = TableSchema((replace(first, form=NumberForm(",", ".", "€"), missing=("?",), kept=("NA",)), *rest))
+    save(model, tmp_path / "m.inna", schema=own)
+    assert inna_tune.load(tmp_path / "m.inna").schema_ == own
+    with pytest.raises(ValueError, match="fitted on"):
+        save(model, tmp_path / "m.inna", schema=TableSchema(tuple(rest)))
 
 
 def test_an_encoder_of_ones_own_is_used_and_saved(tmp_path):

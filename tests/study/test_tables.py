@@ -97,7 +97,8 @@ def write(tmp_path, name, content):
         ("t.csv", b"\xff\xfe\x00\x80\x81" * 50, "cannot be read as a csv"),
         ("t.csv", "a,b\n1,2\n1,2,3\n", "cannot be read as a csv"),
         ("t.parquet", "not parquet", "cannot be read as a parquet"),
-        ("t.xlsx", "x", "neither .csv nor .parquet"),
+        ("t.xlsx", "x", "cannot be read as a excel"),
+        ("t.doc", "x", "neither .csv, .tsv, .parquet"),
     ],
 )
 def test_bad_files_are_named(name, content, message, tmp_path):

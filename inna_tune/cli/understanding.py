@@ -1,0 +1,70 @@
+"""``inna-tune columns``, and the same table within ``fit``."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json
+
+if TYPE_CHECKING:
+    from inna_tune.study.understanding import Understanding
+
+
+@app.command()
+def columns(
+    table: Annotated[str, typer.Argument(help=TABLE)],
+    target: Annotated[
+        list[str] | None, typer.Option(help="Column to predict; once for each of several columns of numbers.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is understood of a table, column by column, and what may be wrong with it.
+
+    Example: [bold]inna-tune columns churn.csv --target churn[/bold]
+    """
+    with one_line_errors():
+        from inna_tune.study.reading import read
+        from inna_tune.study.tables import make_problem
+        from inna_tune.study.understanding import understand
+
+        found = read(table)
+        wanted = target or found.target
+        problem = None if wanted is None else make_problem(found.frame, wanted, task=task)
+        understood = understand(found.frame, found.schema, problem)
+        remarks = [*found.notes, *([] if problem is None else problem.remarks)]
+        if as_json:
+            print_json({"table": table, "remarks": remarks} | understood.to_json())
+            return
+        for remark in remarks:
+            out.print(remark, markup=False)
+        show_columns(understood, out)
+        show_warnings(understood, out)
+
+
+def show_columns(understood: "Understanding", console: Any) -> None:
+    """The table of all columns."""
+    listed = Table(f"{understood.n_rows} rows", "taken as", "missing", "values", "example", "left out")
+    for view in understood.columns:
+        cells = (
+            view.name,
+            view.taken_as,
+            str(view.missing or ""),
+            view.values,
+            view.example,
+            view.left_out or "",
+        )
+        listed.add_row(*map(escape, cells), style="dim" if view.left_out else "")
+    console.print(listed)
+    if understood.target is not None:
+        console.print(f"Task: {understood.target}", markup=False)
+
+
+def show_warnings(understood: "Understanding", console: Any) -> None:
+    """What may be wrong, a line each."""
+    for warning in understood.warnings:
+        console.print(f"Note: {warning}", markup=False)

@@ -1,0 +1,60 @@
+"""What training brought, kept as an estimator's fitted attributes."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from inna_tune.engine import MemberResult, MemberState
+
+# What is kept of every member.
+_KEPT = (*("lr", "alpha", "beta", "curvature"), *("best_epoch", "best_loss", "epochs", "stop_reason"))
+
+
+class DivergenceError(ValueError):
+    """Training left the finite numbers before the end of its first epoch."""
+
+
+class ResultsMixin:
+    """An estimator that becomes fitted by the results of its members."""
+
+    weights_: torch.Tensor
+    history_: pd.DataFrame
+    members_: list[dict[str, Any]]
+    best_epoch_: int
+    n_iter_: int
+    _states: list[MemberState]
+
+    def _take_results(self, results: Sequence[MemberResult]) -> None:
+        """Keep the members that got somewhere."""
+        if not any(r.weights is not None for r in results):
+            r = results[0]
+            raise DivergenceError(
+                f"Training diverged in the first epoch with lr={r.lr:.4g}, alpha={r.alpha:.4g}, beta={r.beta:.4g}. "
+                "Lower lr, or leave lr, alpha and beta at 'auto'."
+            )
+        if any(r.stop_reason == "diverged" for r in results):
+            warnings.warn(
+                "Training diverged before it ended; the best weights before that are kept. Lower lr to train longer.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self._keep([r for r in results if r.weights is not None])
+
+    def _keep(self, good: Sequence[MemberResult]) -> None:
+        """Become what is fitted by members that have weights."""
+        self.weights_ = torch.stack([r.weights for r in good if r.weights is not None])
+        self.members_ = [{name: getattr(r, name) for name in _KEPT} for r in good]
+        self.best_epoch_ = max(r.best_epoch for r in good)
+        self.n_iter_ = max(r.epochs for r in good)
+        frames = []
+        for i, result in enumerate(good):
+            frame = pd.DataFrame(result.history).astype({"epoch": int}).assign(member=i, stopped="")
+            frame.loc[frame.index[-1], "stopped"] = result.stop_reason
+            frames.append(frame)
+        self.history_ = pd.concat(frames, ignore_index=True)
+        # A member that diverged goes on, if it is told to, from its best weights at rest.
+        self._states = [r.state if r.state is not None else r.at_rest() for r in good]

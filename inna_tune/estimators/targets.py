@@ -1,0 +1,94 @@
+"""Targets as people have them: labels that keep their type, and values of one target or several."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pandas.api import types
+from sklearn.utils.validation import check_array, column_or_1d
+
+from inna_tune.estimators.columns import from_arrow
+
+
+def read_labels(y: Any) -> npt.NDArray[Any]:
+    """Labels as an array of their own type, [n_samples].
+
+    Nullable and Arrow types give the numpy type of what they hold, whole numbers stay whole; categories are their labels;
+    objects that are all whole numbers, all floats or all truth values give an array of those, and strings stay objects.
+
+    Parameters
+    ----------
+    y : array, Series, DataFrame of one column, or list, of shape [n_samples]
+
+    Returns
+    -------
+    ndarray of shape [n_samples]
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, or are of types that have no order among them.
+    """
+    if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
+        column_or_1d(y, warn=True)
+        y = y.iloc[:, 0]
+    if not isinstance(y, pd.Series):
+        y = y.to_pandas() if hasattr(y, "to_pandas") else column_or_1d(y, warn=True)
+        if isinstance(y, np.ndarray) and y.dtype.kind in "biuUSM":
+            return y
+        y = pd.Series(y)
+    missing = int(y.isna().sum())
+    if missing:
+        name = "" if y.name is None else f" in {str(y.name)!r}"
+        raise ValueError(f"Input y contains NaN ({missing} missing labels{name}). Drop those rows.")
+    y = from_arrow(y)
+    if isinstance(y.dtype, pd.CategoricalDtype):
+        y = pd.Series(y.cat.categories).iloc[y.cat.codes]
+    dtype = y.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+        return np.asarray(y)
+    if types.is_bool_dtype(dtype):
+        return np.asarray(y.to_numpy(dtype=bool))
+    if types.is_numeric_dtype(dtype):
+        # Of pyarrow's types pandas tells the numpy type as well.
+        return np.asarray(y.to_numpy(dtype=dtype.numpy_dtype))
+    labels = np.asarray(y, dtype=object)
+    held = types.infer_dtype(labels, skipna=False)
+    if held.startswith("mixed") and held != "mixed-integer-float":
+        names = sorted({type(label).__name__ for label in labels})
+        raise ValueError(
+            f"y holds labels of different types: {', '.join(names)}. Make one type of them, e.g. by y.astype(str)."
+        )
+    if held in ("integer", "floating", "mixed-integer-float", "boolean"):
+        # Without pandas' nullable types these are arrays of numbers, or of truth values.
+        return np.array(labels.tolist())
+    return labels
+
+
+def read_values(y: Any, estimator: Any) -> npt.NDArray[np.float64]:
+    """Values as float64, [n_samples] or [n_samples, n_targets].
+
+    Parameters
+    ----------
+    y : array, Series, DataFrame or list of shape [n_samples] or [n_samples, n_targets]
+    estimator : estimator
+        What messages call itself.
+
+    Raises
+    ------
+    ValueError
+        If values are missing, infinite or no numbers.
+    """
+    if isinstance(y, (pd.Series, pd.DataFrame)):
+        frame = y.to_frame() if isinstance(y, pd.Series) else y
+        missing = frame.isna().sum()
+        if missing.any():
+            name = frame.columns[int(missing.to_numpy().argmax())]
+            said = "" if isinstance(y, pd.Series) and y.name is None else f" in {str(name)!r}"
+            raise ValueError(f"Input y contains NaN ({missing.max()} missing values{said}). Drop those rows.")
+    values = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y", estimator=estimator)
+    if values.ndim > 2:
+        raise ValueError(f"y should be a 1d or 2d array, got an array of shape {values.shape} instead.")
+    # In one order of memory, by which sums round.
+    return np.ascontiguousarray(values)
