@@ -20,6 +20,7 @@ import pandas as pd
 
 GOAL = 2.5
 CASES = ("long", "wide", "levels", "text")
+WAYS = ("frame", "read", "file")  # encode a DataFrame; read a file; both, one after the other
 HERE = Path(__file__).parent
 
 
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--levels", type=int, default=200_000)
     parser.add_argument("--megabytes", type=int, default=5, help="of a cell of text")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "big_tables", help="without a suffix")
+    parser.add_argument("--only", nargs="+", metavar="CASE:WAY", help="such as long:frame; all if not given")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
     sizes = parser.parse_args()
     if sizes.one:
@@ -127,8 +129,9 @@ def main() -> None:
         for n in ("rows", "wide_rows", "wide_columns", "levels", "megabytes")
         for word in (f"--{n.replace('_', '-')}", str(getattr(sizes, n)))
     ]
-    for case in CASES:
-        for way in ("frame", "read", "file"):
+    pairs = [(case, way) for case in CASES for way in WAYS]
+    for case, way in pairs:
+        if not sizes.only or f"{case}:{way}" in sizes.only:
             command = [sys.executable, __file__, *given, "--one", case, way]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:

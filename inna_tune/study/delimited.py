@@ -22,6 +22,8 @@ _DELIMITERS = (",", ";", "\t", "|")
 _TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
 _BLOCK = 1 << 23
 _LARGEST_BLOCK = 2**31 - 1
+# A wide table comes in many batches of few rows, and an array of a dozen numbers takes a hundred times their memory.
+_FEW_CHUNKS, _SMALL_CHUNK = 4, 4096
 # "0x1F" is a whole number to pyarrow, and "01" too.
 _PADDED = r"^[-+]?0[0-9xX]"
 # Whole numbers beyond int64: float64 would make one of several.
@@ -274,6 +276,8 @@ class _Column:
             numbers = _plain_numbers(chunk)
             if numbers is not None:
                 self.chunks.append(numbers)
+                if len(self.chunks) >= _FEW_CHUNKS and len(numbers) < _SMALL_CHUNK:
+                    self.chunks = [_joined(self.chunks)]
                 return
             self.is_text = True
             self.lost = any(len(part) > part.null_count for part in self.chunks)
@@ -290,21 +294,32 @@ class _Column:
         n_missing = sum(part.null_count for part in self.chunks)
         n_rows = sum(map(len, self.chunks))
         if whole and n_missing < n_rows:
-            joined = pa.chunked_array([part.cast(pa.int64()) for part in self.chunks])
+            joined = _joined(self.chunks)
             if not n_missing:
-                return pd.Series(joined.to_numpy(), copy=False)
-            return pd.Series(pd.array(joined.fill_null(0).to_numpy(), dtype="Int64")).mask(
-                joined.is_null().to_numpy()
-            )
+                return pd.Series(joined.to_numpy(zero_copy_only=False), copy=False)
+            return pd.Series(
+                pd.array(joined.fill_null(0).to_numpy(zero_copy_only=False), dtype="Int64")
+            ).mask(joined.is_null().to_numpy(zero_copy_only=False))
         values = np.empty(n_rows)
         start = 0
         for part in self.chunks:
-            values[start : start + len(part)] = part.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values[start : start + len(part)] = _as_floats(part).to_numpy(zero_copy_only=False)
             start += len(part)
         return with_gaps(pd.Series(values, copy=False))
 
     def texts(self) -> pd.Series:
         return _texts(self.chunks)
+
+
+def _as_floats(part: Any) -> Any:
+    # NOTE: a whole number beyond 2**53 is rounded, as it is where a text is read as a float.
+    return part.cast(pa.float64(), safe=False)
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Arrays of int64 and float64 as one; those of nothing but missing values are either."""
+    whole = all(pa.types.is_integer(part.type) or part.null_count == len(part) for part in parts)
+    return pa.concat_arrays([part.cast(pa.int64()) if whole else _as_floats(part) for part in parts])
 
 
 def _plain_numbers(chunk: Any) -> Any:
