@@ -11,6 +11,7 @@ from inna_tune.cli import understanding  # noqa: F401
 from inna_tune.cli import fitting, comparing, working, looking, transfer, reporting, dashboard, prior, bugs  # noqa: F401
 
 # isort: on
+from inna_tune.cli import console
 from inna_tune.cli.console import app
 
 __all__ = ["app", "main"]
@@ -18,10 +19,7 @@ __all__ = ["app", "main"]
 
 def main() -> None:
     """Entry point of the ``inna-tune`` command."""
-    import optuna
-
-    # This process is ours alone, and the progress line says what Optuna's messages would.
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    console.is_own_process = True
     words = sys.argv[1:]
     if "--debug" in words:  # wherever it stands: after an error people append it
         words.remove("--debug")

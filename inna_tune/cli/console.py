@@ -30,6 +30,7 @@ if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
 _debug = False
+is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
 Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
@@ -58,6 +59,11 @@ def _options(
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
+    if is_own_process:
+        # The progress line says what Optuna's messages would. Here, since importing it takes the time of a --help.
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         yield
     except KeyboardInterrupt:
