@@ -59,12 +59,12 @@ def _options(
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
-    if is_own_process:
-        # The progress line says what Optuna's messages would. Here, since importing it takes the time of a --help.
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        if is_own_process:
+            # The progress line says what Optuna's messages would. Here, since importing it takes the time of a --help.
+            import optuna
+
+            optuna.logging.set_verbosity(optuna.logging.WARNING)
         yield
     except KeyboardInterrupt:
         err.print("Interrupted; finished trials are safe.")
