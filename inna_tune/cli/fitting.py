@@ -24,6 +24,7 @@ from inna_tune.cli.understanding import show_columns, show_warnings
 
 SHIPPED = "shipped"
 MOST_COLUMNS = 200  # that the study keeps for its report
+LOOKING_SHARE = 0.05  # of a budget of time, for looking at the columns
 
 
 @app.command()
@@ -94,7 +95,8 @@ def fit(
         for remark in (*found.notes, *problem.remarks):
             say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
-        understood = understand(found.frame, found.schema, problem)
+        share = None if timeout is None else LOOKING_SHARE * timeout
+        understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
             show_columns(understood, err if as_json else out)
         else:

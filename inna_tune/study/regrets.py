@@ -10,6 +10,7 @@ from pandas.api import types
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from inna_tune.engine import clock
 from inna_tune.estimators.disguised import read_disguised
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.study.tables import Problem
@@ -29,7 +30,7 @@ _COPIES = 0.05
 _NAMED = 5
 
 
-def find_regrets(problem: Problem, schema: TableSchema) -> Iterator[str]:
+def find_regrets(problem: Problem, schema: TableSchema, *, deadline: float | None = None) -> Iterator[str]:
     """Say what looks wrong with a table, one sentence each.
 
     Parameters
@@ -37,6 +38,8 @@ def find_regrets(problem: Problem, schema: TableSchema) -> Iterator[str]:
     problem : Problem
     schema : TableSchema
         Of its columns.
+    deadline : float, optional
+        Value of `inna_tune.engine.clock` after which no further column is tried alone.
     """
     own = {column.name: column for column in schema.columns}
     n_rows = len(problem.X)
@@ -50,7 +53,7 @@ def find_regrets(problem: Problem, schema: TableSchema) -> Iterator[str]:
             elif name in own and _is_id(column, own[name].kind == "number" and own[name].whole):
                 ids.append(name)
                 yield f"Column {name!r} has another value in every row, like an id: nothing is learned from it for new rows."
-        leaks = list(find_leaks(problem))
+        leaks = list(find_leaks(problem, deadline=deadline))
         for name, score in leaks[:_NAMED]:
             yield (
                 f"Column {name!r} alone gives the target away (a tree scores {score:.3f} of 1): is it known before the "
@@ -58,6 +61,8 @@ def find_regrets(problem: Problem, schema: TableSchema) -> Iterator[str]:
             )
         if len(leaks) > _NAMED:
             yield f"{len(leaks) - _NAMED} more columns alone give the target away."
+        if deadline is not None and clock.now() > deadline:
+            yield "Not every column was tried alone, for want of time: `inna-tune columns` does."
     share = share_of_copies(problem.X.drop(columns=ids)) if len(ids) < problem.X.shape[1] else 0.0
     if share >= _COPIES:
         yield (
@@ -67,11 +72,11 @@ def find_regrets(problem: Problem, schema: TableSchema) -> Iterator[str]:
     yield from _target(problem)
 
 
-def find_leaks(problem: Problem) -> Iterator[tuple[str, float]]:
+def find_leaks(problem: Problem, *, deadline: float | None = None) -> Iterator[tuple[str, float]]:
     """Columns from which a decision tree predicts the target almost without error on rows held out, and its score.
 
     Balanced accuracy of a class, or R² of a number, by three folds of at most 2,000 rows; fewer of wide tables, and of these
-    the first 2,000 columns.
+    the first 2,000 columns, or as many as can be tried until ``deadline``.
     """
     if isinstance(problem.y, pd.DataFrame):
         return
@@ -97,6 +102,8 @@ def find_leaks(problem: Problem) -> Iterator[tuple[str, float]]:
     kind = KFold if problem.task == "regression" else StratifiedKFold
     folds = kind(3, shuffle=True, random_state=0)
     for name in map(str, X.columns[:_MOST_COLUMNS]):
+        if deadline is not None and clock.now() > deadline:
+            return
         values = _as_numbers(X[name])
         if len(np.unique(values)) < 2:
             continue

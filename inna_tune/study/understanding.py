@@ -8,6 +8,7 @@ from typing import Any, Self
 import pandas as pd
 from pandas.api import types
 
+from inna_tune.engine import clock
 from inna_tune.estimators import TableEncoder
 from inna_tune.estimators.columns import ColumnPlan, DroppedPlan
 from inna_tune.estimators.dates import DatePlan
@@ -104,7 +105,13 @@ class Understanding:
             return None
 
 
-def understand(frame: pd.DataFrame, schema: TableSchema, problem: Problem | None = None) -> Understanding:
+def understand(
+    frame: pd.DataFrame,
+    schema: TableSchema,
+    problem: Problem | None = None,
+    *,
+    seconds: float | None = None,
+) -> Understanding:
     """What was understood of a table, and what may be wrong with it.
 
     Parameters
@@ -114,11 +121,14 @@ def understand(frame: pd.DataFrame, schema: TableSchema, problem: Problem | None
         Of its columns.
     problem : Problem, optional
         The same table with its target: what of the columns are features, and whether one tells the target.
+    seconds : float, optional
+        That it may take; then not every column of a wide table may be tried alone.
 
     Returns
     -------
     Understanding
     """
+    deadline = None if seconds is None else clock.now() + seconds
     features = frame if problem is None else problem.X
     plans = _plans(features)
     own = {column.name: column for column in schema.columns}
@@ -153,7 +163,7 @@ def understand(frame: pd.DataFrame, schema: TableSchema, problem: Problem | None
         len(features),
         None if problem is None else problem.description,
         tuple(views),
-        () if problem is None else tuple(find_regrets(problem, schema)),
+        () if problem is None else tuple(find_regrets(problem, schema, deadline=deadline)),
     )
 
 

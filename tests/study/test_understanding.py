@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from inna_tune.estimators.schema import TableSchema
+from inna_tune.study import regrets
 from inna_tune.study.reading import read
 from inna_tune.study.regrets import find_leaks, share_of_copies
 from inna_tune.study.tables import is_index, make_problem
@@ -159,3 +160,17 @@ def test_several_targets_are_numbers_and_named_once(frame):
     ]:
         with pytest.raises(ValueError, match=message):
             make_problem(frame, target)
+
+
+def test_where_time_is_short_not_every_column_is_tried_alone(monkeypatch):
+    tried = []
+    monkeypatch.setattr(regrets, "cross_val_score", lambda *args, **options: tried.append(1) or [0.0])
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 12))).add_prefix("x")
+    frame["y"] = np.arange(60) % 2
+    problem = make_problem(frame, "y")
+    schema = TableSchema.of_frame(frame)
+    assert not any("tried alone" in w for w in understand(frame, schema, problem, seconds=1e6).warnings)
+    assert len(tried) == 12
+    found = understand(frame, schema, problem, seconds=-1.0)
+    assert len(tried) == 12
+    assert any("Not every column was tried alone" in warning for warning in found.warnings)
