@@ -18,6 +18,7 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet
 from inna_tune.study.folding import Fold, FoldedTable, FoldStack
+from inna_tune.study.functions import is_of_library
 from inna_tune.study.scoring import (
     PredictedClassifier,
     Scorer,
@@ -234,7 +235,7 @@ class Cohort:
             return np.asarray(outputs(cell.training.net, stacked, rows).double().cpu().numpy())
 
     def _score(self, trial: int, k: int, scorer: Scorer, *, final: bool) -> float:
-        cell, fold, estimator = self._cells[trial, k], self.table.folds[k], self._estimators[trial]
+        cell = self._cells[trial, k]
         if not cell.weights:
             return math.nan
         try:
@@ -244,15 +245,16 @@ class Cohort:
             raw = self._raw(cell, k, exact=final)
             if not np.isfinite(raw).all():
                 return math.nan
-            return self._score_predictions(estimator, fold, raw, scorer, final=final)
+            return self._score_predictions(trial, k, raw, scorer, final=final)
         except Exception as error:
             error.add_note(f"while fold {k} was scored")
             raise
 
     def _score_predictions(
-        self, estimator: InnaEstimator, fold: Fold, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
+        self, trial: int, k: int, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
     ) -> float:
         """Score by a scorer that asks for nothing but the predictions of the test rows."""
+        estimator, fold = self._estimators[trial], self.table.folds[k]
         kind = quick_loss(scorer)
         if (
             kind is not None
@@ -268,7 +270,10 @@ class Cohort:
             # That of all classes, whichever the fold was trained on.
             known = self._of_all_classes(fold, model.predict_proba(fold.X_test))
             model = PredictedClassifier(known, self.table.classes)
-        return as_number(scorer(model, fold.X_test, fold.y_test, **fold.score_params))
+        y_test, params = fold.y_test, fold.score_params
+        if not is_of_library(getattr(scorer, "_score_func", None)):
+            _, y_test, params = self.table.test_part(k)
+        return as_number(scorer(model, fold.X_test, y_test, **params))
 
     def _of_all_classes(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Probabilities with a column for every class; one that the fold was not trained on has none."""

@@ -1,10 +1,9 @@
 """What InnaSearchCV is told, checked before anything is stored."""
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
@@ -29,9 +28,17 @@ def check_search(search: Any) -> None:
             f"n_jobs={search.n_jobs!r} must be a whole number of workers, -1 for one a core, or None for what "
             "joblib.parallel_config says."
         )
-    if search.timeout is not None and not search.timeout > 0:
+    if search.timeout is not None and not (_is_number(search.timeout) and 0 < search.timeout < math.inf):
         raise ValueError(f"timeout={search.timeout!r} must be a positive number of seconds, or None.")
-    if not (search.error_score == "raise" or isinstance(search.error_score, (int, float, np.floating))):
+    if search.random_state is not None and not (_is_whole(search.random_state) and search.random_state >= 0):
+        raise ValueError(
+            f"random_state={search.random_state!r} must be a whole number of at least 0, or None; a generator's numbers "
+            "could not be drawn again when the study is resumed."
+        )
+    if not (
+        (isinstance(search.error_score, str) and search.error_score == "raise")
+        or _is_number(search.error_score)
+    ):
         raise ValueError(f"error_score={search.error_score!r} must be 'raise' or a number.")
     for callback in search.callbacks:
         if not callable(callback):
@@ -58,6 +65,10 @@ def check_search(search: Any) -> None:
     if isinstance(search.space, SearchSpace) and not isinstance(search.first, str):
         for setting in search.first:
             check_setting(search.space, setting)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:

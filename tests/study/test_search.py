@@ -319,6 +319,11 @@ def test_sample_weights_reach_training_and_scoring():
     [
         ({"n_trials": 0}, "n_trials=0"),
         ({"timeout": -1.0}, "timeout=-1.0"),
+        ({"timeout": float("inf")}, "timeout=inf must be a positive number"),
+        ({"timeout": "10"}, "timeout='10' must be a positive number"),
+        ({"random_state": np.random.RandomState(0)}, "random_state=RandomState.* must be a whole number"),
+        ({"random_state": -1}, "random_state=-1 must be a whole number of at least 0"),
+        ({"error_score": True}, "error_score=True"),
         ({"cv": 200}, "200.*samples"),
         ({"error_score": "ignore"}, "error_score='ignore'"),
         ({"scoring": "nonsense"}, "nonsense"),
