@@ -28,8 +28,7 @@ def check_search(search: Any) -> None:
             f"n_jobs={search.n_jobs!r} must be a whole number of workers, -1 for one a core, or None for what "
             "joblib.parallel_config says."
         )
-    if search.timeout is not None and not (_is_number(search.timeout) and 0 < search.timeout < math.inf):
-        raise ValueError(f"timeout={search.timeout!r} must be a positive number of seconds, or None.")
+    check_timeout(search.timeout)
     if search.random_state is not None and not (_is_whole(search.random_state) and search.random_state >= 0):
         raise ValueError(
             f"random_state={search.random_state!r} must be a whole number of at least 0, or None; a generator's numbers "
@@ -65,6 +64,12 @@ def check_search(search: Any) -> None:
     if isinstance(search.space, SearchSpace) and not isinstance(search.first, str):
         for setting in search.first:
             check_setting(search.space, setting)
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raise a ValueError where a budget is no positive number of seconds, nor None."""
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
+        raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
 
 
 def _is_number(value: Any) -> bool:
