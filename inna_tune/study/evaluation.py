@@ -66,6 +66,8 @@ class Cohort:
         One a trial, with its settings and a whole number as ``random_state``.
     progress : sequence of lists of MemberProgress, optional
         What `progress` gave for each trial, to go on with their training.
+    retries : sequence of lists of int, optional
+        What `retries` gave for each trial.
 
     Notes
     -----
@@ -77,6 +79,7 @@ class Cohort:
         table: FoldedTable,
         estimators: Sequence[InnaEstimator],
         progress: Sequence[Sequence[MemberProgress]] | None = None,
+        retries: Sequence[Sequence[int]] = (),
     ) -> None:
         self.table, self._estimators = table, list(estimators)
         self._cells: dict[tuple[int, int], _Cell] = {}
@@ -92,7 +95,8 @@ class Cohort:
             training = self._train(stack, [members for *_, members in wanted], known)
             for i, (t, k, members) in enumerate(wanted):
                 places = range(i * n_members, (i + 1) * n_members)
-                self._cells[t, k] = _Cell(stack, members, training, places)
+                begun_anew = retries[t][k] if retries and retries[t] else 0
+                self._cells[t, k] = _Cell(stack, members, training, places, begun_anew)
 
     def _train(
         self,
@@ -170,6 +174,10 @@ class Cohort:
     def progress(self, trial: int) -> list[MemberProgress]:
         """How far the members of a trial are, fold by fold."""
         return [cell.training.progress(place) for cell in self._of(trial) for place in cell.places]
+
+    def retries(self, trial: int) -> list[int]:
+        """How often each fold of a trial began anew with a shorter step."""
+        return [cell.retries for cell in self._of(trial)]
 
     def is_active(self, trial: int) -> bool:
         """Whether any member of the trial still trains."""

@@ -5,8 +5,10 @@ import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from optuna.pruners import BasePruner
+
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.space import Prior, SearchSpace
+from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
 
 
@@ -39,6 +41,13 @@ def check_search(search: Any) -> None:
         or _is_number(search.error_score)
     ):
         raise ValueError(f"error_score={search.error_score!r} must be 'raise' or a number.")
+    if not isinstance(search.pruner, BasePruner | None):
+        raise TypeError(f"pruner={search.pruner!r} must be an Optuna pruner, or None for successive halving.")
+    if not isinstance(search.sampler, PriorSampler):
+        try:
+            PriorSampler(search.sampler, SearchSpace.inna(curvature=1.0))
+        except TypeError as error:
+            raise TypeError(f"sampler: {error}") from None
     for callback in search.callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks: {callback!r} cannot be called; give functions of (study, trial).")

@@ -338,6 +338,21 @@ def test_bad_parameters_are_named(changes, message, tmp_path):
     assert not (tmp_path / "s.db").exists(), "nothing is written for wrong input"
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "tpe"}, "sampler: .*'tpe' must be an Optuna sampler"),
+        ({"sampler": optuna.samplers.TPESampler}, "sampler: .*must be an Optuna sampler"),
+        ({"sampler": optuna.samplers.GridSampler({"lr": [0.1]})}, "sampler: .*natural values of its own"),
+        ({"pruner": "median"}, "pruner='median' must be an Optuna pruner"),
+    ],
+)
+def test_samplers_and_pruners_that_are_none_are_refused_before_anything_is_stored(changes, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        search(storage=f"sqlite:///{tmp_path}/s.db", **changes).fit(*IRIS)
+    assert not (tmp_path / "s.db").exists()
+
+
 def test_only_our_estimators():
     from sklearn.linear_model import LogisticRegression
 
