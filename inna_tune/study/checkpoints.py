@@ -63,6 +63,7 @@ class Checkpoint:
     reports: dict[int, float]
     notes: dict[str, Any] = field(default_factory=dict)
     members: list[MemberProgress] = field(default_factory=list)
+    retries: list[int] = field(default_factory=list)
 
 
 def checkpoints_folder(storage: BaseStorage) -> Path | None:
@@ -234,6 +235,7 @@ def _to_plain(checkpoint: Checkpoint) -> tuple[dict[str, Any], Tensors]:
         "reports": [[rung, score] for rung, score in checkpoint.reports.items()],
         "notes": checkpoint.notes,
         "members": members,
+        "retries": checkpoint.retries,
     }
     return content, tensors
 
@@ -270,6 +272,8 @@ def _from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[Seque
         reports={int(rung): float(score) for rung, score in content["reports"]},
         notes=notes,
         members=members,
+        # Those of earlier versions do not tell.
+        retries=[int(count) for count in content.get("retries", ())],
     )
 
 

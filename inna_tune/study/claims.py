@@ -54,6 +54,27 @@ def claim_in_database(storage: _CachedStorage, study_id: int, worker: Claimant, 
     return trial_id
 
 
+def settle(storage: BaseStorage, study_id: int, name: str, value: Any) -> Any:
+    """Give a study a user attribute unless it has it; what it has from then on, whoever came first.
+
+    Exact among all threads, processes and hosts that share a database.
+    """
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    if not isinstance(backend, RDBStorage):
+        with _claiming:
+            known = storage.get_study_user_attrs(study_id)
+            if name not in known:
+                storage.set_study_user_attr(study_id, name, value)
+            return known.get(name, value)
+    with transaction(backend) as session:
+        study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+        stored = models.StudyUserAttributeModel.find_by_study_and_key(study, name, session)
+        if stored is not None:
+            return json.loads(str(stored.value_json))
+        session.add(models.StudyUserAttributeModel(study_id=study_id, key=name, value_json=json.dumps(value)))
+    return value
+
+
 def _next_trial(
     backend: RDBStorage, session: Session, study_id: int, worker: Claimant, n_trials: int
 ) -> int | None:

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from inna_tune.engine import clock
 from inna_tune.study.attributes import REASON
 from inna_tune.study.budget import Budget
+from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.record import StudyRecord, value_of
 from inna_tune.study.results import collect_results
 
@@ -44,7 +45,7 @@ def finish(search: Any, frame: pd.DataFrame, y: Any, weight: Any, budget: Budget
     trials = [t for t in record.trials if t.state.is_finished() or t.number in cut]
     best = record.best_first[0] if record.best_first else None
     if best is None:
-        _say_that_none_scored(search, trials, is_late=budget is not None and budget.is_late)
+        _say_that_none_scored(search, trials, by_time=budget is not None and not is_stopped(search.study_))
     search.cv_results_ = collect_results(trials, search.n_splits_)
     search.best_index_ = -1 if best is None else [t.number for t in trials].index(best.number)
     search.best_params_ = {} if best is None else dict(best.params)
@@ -72,10 +73,10 @@ def _refitted(
     return model.set_params(max_time=own)
 
 
-def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, is_late: bool) -> None:
+def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time: bool) -> None:
     """An error; or, where only time was missing, a warning: the settings as they are give a model all the same."""
     reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
-    if search.refit and is_late and not reasons:
+    if search.refit and by_time and not reasons:
         warnings.warn(
             f"timeout={search.timeout:g}: the time was up before any trial had a score on all folds; the estimator was "
             "fitted as it is, untuned. Give more time.",

@@ -18,6 +18,7 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet
 from inna_tune.study.folding import Fold, FoldedTable, FoldStack
+from inna_tune.study.functions import is_of_library
 from inna_tune.study.scoring import (
     PredictedClassifier,
     Scorer,
@@ -65,6 +66,8 @@ class Cohort:
         One a trial, with its settings and a whole number as ``random_state``.
     progress : sequence of lists of MemberProgress, optional
         What `progress` gave for each trial, to go on with their training.
+    retries : sequence of lists of int, optional
+        What `retries` gave for each trial.
 
     Notes
     -----
@@ -76,6 +79,7 @@ class Cohort:
         table: FoldedTable,
         estimators: Sequence[InnaEstimator],
         progress: Sequence[Sequence[MemberProgress]] | None = None,
+        retries: Sequence[Sequence[int]] = (),
     ) -> None:
         self.table, self._estimators = table, list(estimators)
         self._cells: dict[tuple[int, int], _Cell] = {}
@@ -91,7 +95,8 @@ class Cohort:
             training = self._train(stack, [members for *_, members in wanted], known)
             for i, (t, k, members) in enumerate(wanted):
                 places = range(i * n_members, (i + 1) * n_members)
-                self._cells[t, k] = _Cell(stack, members, training, places)
+                begun_anew = retries[t][k] if retries and retries[t] else 0
+                self._cells[t, k] = _Cell(stack, members, training, places, begun_anew)
 
     def _train(
         self,
@@ -170,6 +175,10 @@ class Cohort:
         """How far the members of a trial are, fold by fold."""
         return [cell.training.progress(place) for cell in self._of(trial) for place in cell.places]
 
+    def retries(self, trial: int) -> list[int]:
+        """How often each fold of a trial began anew with a shorter step."""
+        return [cell.retries for cell in self._of(trial)]
+
     def is_active(self, trial: int) -> bool:
         """Whether any member of the trial still trains."""
         return any(not set(cell.places).isdisjoint(cell.training.active) for cell in self._of(trial))
@@ -234,7 +243,7 @@ class Cohort:
             return np.asarray(outputs(cell.training.net, stacked, rows).double().cpu().numpy())
 
     def _score(self, trial: int, k: int, scorer: Scorer, *, final: bool) -> float:
-        cell, fold, estimator = self._cells[trial, k], self.table.folds[k], self._estimators[trial]
+        cell = self._cells[trial, k]
         if not cell.weights:
             return math.nan
         try:
@@ -244,15 +253,16 @@ class Cohort:
             raw = self._raw(cell, k, exact=final)
             if not np.isfinite(raw).all():
                 return math.nan
-            return self._score_predictions(estimator, fold, raw, scorer, final=final)
+            return self._score_predictions(trial, k, raw, scorer, final=final)
         except Exception as error:
             error.add_note(f"while fold {k} was scored")
             raise
 
     def _score_predictions(
-        self, estimator: InnaEstimator, fold: Fold, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
+        self, trial: int, k: int, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
     ) -> float:
         """Score by a scorer that asks for nothing but the predictions of the test rows."""
+        estimator, fold = self._estimators[trial], self.table.folds[k]
         kind = quick_loss(scorer)
         if (
             kind is not None
@@ -268,7 +278,10 @@ class Cohort:
             # That of all classes, whichever the fold was trained on.
             known = self._of_all_classes(fold, model.predict_proba(fold.X_test))
             model = PredictedClassifier(known, self.table.classes)
-        return as_number(scorer(model, fold.X_test, fold.y_test, **fold.score_params))
+        y_test, params = fold.y_test, fold.score_params
+        if not is_of_library(getattr(scorer, "_score_func", None)):
+            _, y_test, params = self.table.test_part(k)
+        return as_number(scorer(model, fold.X_test, y_test, **params))
 
     def _of_all_classes(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Probabilities with a column for every class; one that the fold was not trained on has none."""

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from inna_tune import __version__
 from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT
+from inna_tune.study.claims import settle
 from inna_tune.study.describing import changes, describe, describe_settings, setting_changes
 from inna_tune.study.hashing import content, digest
 
@@ -157,7 +158,9 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     """
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is None:
-        study.set_user_attr(FINGERPRINT, dict(current))
+        # Another process may have begun the same study by now, with another question.
+        stored = settle(study._storage, study._study_id, FINGERPRINT, dict(current))
+    if stored == current:
         return
     if not _is_of_this_form(stored, current):
         raise MismatchError(

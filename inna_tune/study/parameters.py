@@ -1,13 +1,14 @@
 """What InnaSearchCV is told, checked before anything is stored."""
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from optuna.pruners import BasePruner
 
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.space import Prior, SearchSpace
+from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
 
 
@@ -29,10 +30,24 @@ def check_search(search: Any) -> None:
             f"n_jobs={search.n_jobs!r} must be a whole number of workers, -1 for one a core, or None for what "
             "joblib.parallel_config says."
         )
-    if search.timeout is not None and not search.timeout > 0:
-        raise ValueError(f"timeout={search.timeout!r} must be a positive number of seconds, or None.")
-    if not (search.error_score == "raise" or isinstance(search.error_score, (int, float, np.floating))):
+    check_timeout(search.timeout)
+    if search.random_state is not None and not (_is_whole(search.random_state) and search.random_state >= 0):
+        raise ValueError(
+            f"random_state={search.random_state!r} must be a whole number of at least 0, or None; a generator's numbers "
+            "could not be drawn again when the study is resumed."
+        )
+    if not (
+        (isinstance(search.error_score, str) and search.error_score == "raise")
+        or _is_number(search.error_score)
+    ):
         raise ValueError(f"error_score={search.error_score!r} must be 'raise' or a number.")
+    if not isinstance(search.pruner, BasePruner | None):
+        raise TypeError(f"pruner={search.pruner!r} must be an Optuna pruner, or None for successive halving.")
+    if not isinstance(search.sampler, PriorSampler):
+        try:
+            PriorSampler(search.sampler, SearchSpace.inna(curvature=1.0))
+        except TypeError as error:
+            raise TypeError(f"sampler: {error}") from None
     for callback in search.callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks: {callback!r} cannot be called; give functions of (study, trial).")
@@ -58,6 +73,16 @@ def check_search(search: Any) -> None:
     if isinstance(search.space, SearchSpace) and not isinstance(search.first, str):
         for setting in search.first:
             check_setting(search.space, setting)
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raise a ValueError where a budget is no positive number of seconds, nor None."""
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout < math.inf):
+        raise ValueError(f"timeout={timeout!r} must be a positive number of seconds, or None.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_whole(value: Any) -> bool:

@@ -222,6 +222,7 @@ class TrialRunner:
             reports=candidate.reports,
             notes={name: note for name, note in notes.items() if name != OWNER},
             members=cohort.progress(place),
+            retries=cohort.retries(place),
         )
         if self.checkpoints.save(candidate.trial.number, checkpoint):
             candidate.saved_epoch = cohort.epoch
@@ -295,9 +296,14 @@ class TrialRunner:
         cohorts = []
         for epoch in sorted(by_epoch):
             alike = by_epoch[epoch]
-            progress = [c.saved.members for c in alike if c.saved is not None]
+            saved = [c.saved for c in alike if c.saved is not None]
             with shared_time(alike):
-                cohort = Cohort(alike[0].table, [c.estimator for c in alike], progress or None)
+                cohort = Cohort(
+                    alike[0].table,
+                    [c.estimator for c in alike],
+                    [s.members for s in saved] or None,
+                    [s.retries for s in saved],
+                )
             for place, candidate in enumerate(alike):
                 candidate.place = cohort, place
             cohorts.append(cohort)

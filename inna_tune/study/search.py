@@ -28,6 +28,7 @@ from inna_tune.study.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
+from inna_tune.study.claims import settle
 from inna_tune.study.ending import finish
 from inna_tune.study.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
 from inna_tune.study.folding import FoldedTable, sliceable
@@ -36,7 +37,6 @@ from inna_tune.study.job import Job
 from inna_tune.study.keeping import in_memory, without_storage
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
-from inna_tune.study.quiet import without_messages
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
 from inna_tune.study.scoring import named_scorer, resolve_scorer, scorer_name, takes_weights
@@ -277,9 +277,12 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 else partial(budget.check_preparation, steps=len(splits) + 1),
             )
         except OutOfTimeError:
-            # Nothing of the data is known to the study yet, so that none has to be made.
-            with without_messages():
-                self.study_ = optuna.create_study(direction="maximize")
+            # Trials are left to a fit with more time; those that the study has already count.
+            self._open_study(storage)
+            self.resumed_ = resume_summary(self.study_, self.n_trials)
+            if (described := self.study_.user_attrs.get(FINGERPRINT)) is not None:
+                known_space = described.get("space") if isinstance(described, dict) else None
+                check(self.study_, asked(space=known_space), allow_mismatch=self.allow_mismatch)
             self._finish(frame, labels, routed.weight, budget)
             return self
         if n_workers == 1:
@@ -303,14 +306,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         budget: Budget | None,
     ) -> None:
         """Create or resume the study, and run it up to ``n_trials``."""
-        self.study_ = create_study(
-            storage,
-            self.study_name,
-            "maximize",
-            None,
-            copy.deepcopy(self.pruner) or self._default_pruner(),
-            resume=self.resume,
-        )
+        self._open_study(storage)
         seed, space = self._prepare_study(folded, asked)
         population = self._population()
         self.study_.sampler = self._sampler(space, seed)
@@ -337,6 +333,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         else:
             run_parallel(job, self.study_, budget, self.callbacks, self.n_jobs)
 
+    def _open_study(self, storage: BaseStorage) -> None:
+        pruner = copy.deepcopy(self.pruner) or self._default_pruner()
+        self.study_ = create_study(storage, self.study_name, "maximize", None, pruner, resume=self.resume)
+
     def _prepare_study(
         self, folded: FoldedTable, asked: Callable[..., dict[str, Any]]
     ) -> tuple[int, SearchSpace]:
@@ -345,7 +345,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         attrs = study.user_attrs
         seed = attrs.get(SEED)
         if seed is None:
-            seed = self._seed()
+            seed = settle(study._storage, study._study_id, SEED, self._seed())
         curvature = attrs.get(CURVATURE)
         if curvature is None and not isinstance(self.space, SearchSpace):
             curvature = curvature_of(folded, self.estimator, seed)
@@ -359,9 +359,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,
             )
         check(study, described, allow_mismatch=self.allow_mismatch)
-        if SEED not in attrs:
-            study.set_user_attr(SEED, seed)
-        elif self.random_state is not None and self._seed() != seed:
+        if SEED in attrs and self.random_state is not None and self._seed() != seed:
             logger.warning(
                 "study %s goes on with the seed that it was begun with, not with random_state=%s",
                 study.study_name,

@@ -4,7 +4,10 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.exceptions import DataConversionWarning
+
+from inna_tune.estimators.targets import read_labels
 
 
 def read_target(y: Any, *, classifier: bool) -> Any:
@@ -14,7 +17,8 @@ def read_target(y: Any, *, classifier: bool) -> Any:
     ----------
     y : array, list, Series or DataFrame of shape [n_samples], [n_samples, 1] or [n_samples, n_targets]
     classifier : bool
-        Labels in one column become one-dimensional, with a DataConversionWarning, as scikit-learn's classifiers make them.
+        Labels in one column become one-dimensional, with a DataConversionWarning, as scikit-learn's classifiers make them;
+        and objects that are all numbers, or all truth values, become those.
 
     Returns
     -------
@@ -29,4 +33,9 @@ def read_target(y: Any, *, classifier: bool) -> Any:
             stacklevel=3,
         )
         target = target.iloc[:, 0] if hasattr(target, "iloc") else target.ravel()
+    if classifier and target.ndim == 1 and target.dtype == object:
+        labels = read_labels(target)
+        if labels.dtype != object:
+            # Numbers and truth values as objects, which scikit-learn's metrics take for labels of no known kind.
+            target = target.astype(labels.dtype) if isinstance(target, pd.Series) else labels
     return target

@@ -21,9 +21,11 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.study.callbacks import Callback
+from inna_tune.study.fingerprint import MismatchError
 from inna_tune.study.gain import relative_change
 from inna_tune.study.heldout import HeldOut, record_held_out, summarize_held_out
-from inna_tune.study.joining import Job
+from inna_tune.study.joining import JOB, Job
+from inna_tune.study.parameters import check_timeout
 from inna_tune.study.record import StudyRecord
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import storage_errors
@@ -120,8 +122,11 @@ def tune(
     ------
     TableError
         If there are too few rows to hold some out and tune on the rest.
+    MismatchError
+        If the study was made for something else, or begun with another seed.
     """
     began = clock.now()
+    check_timeout(timeout)
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     # A worker that joins makes the default estimator itself; another one it could not know.
@@ -153,7 +158,17 @@ def tune(
         allow_mismatch=allow_mismatch,
     )
     search._study_notes = {} if job is None else job.note()
-    search.fit(X, y)
+    try:
+        search.fit(X, y)
+    except MismatchError as error:
+        begun = search.study_.user_attrs.get(JOB)
+        if isinstance(begun, dict) and begun.get("seed") != seed:
+            was = begun.get("seed")
+            raise MismatchError(
+                f"{error}. It was begun with seed={was!r}, and seed={seed} holds out other rows: give seed={was!r}, or "
+                f"--seed {was}, to go on with it"
+            ) from None
+        raise
     if timeout is None:
         default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)

@@ -19,6 +19,9 @@ from inna_tune.engine import clock
 from inna_tune.engine.width import Layout
 from inna_tune.study.attributes import CUT
 from inna_tune.study.budget import Budget, OutOfTimeError
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.fingerprint import MismatchError
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.record import StudyRecord
 from inna_tune.study.tables import make_problem
 from inna_tune.study.tuning import tune
@@ -94,6 +97,55 @@ def test_a_budget_below_one_epoch_gives_the_untuned_fit_with_a_warning(hold):
     assert len(found.cv_results_["params"]) == 0
     with pytest.raises(ValueError, match="give it more time"):
         search(timeout=2, refit=False).fit(X, Y)
+
+
+def encode_slowly(monkeypatch, held):
+    found = FoldedTable._fold
+
+    def encode(*args, **options):
+        held.time += 0.1
+        return found(*args, **options)
+
+    monkeypatch.setattr(FoldedTable, "_fold", encode)
+
+
+def test_folds_too_slow_to_encode_leave_the_untuned_fit(hold, monkeypatch):
+    encode_slowly(monkeypatch, hold(0.0))
+    with pytest.warns(ConvergenceWarning, match="timeout=0.3: the time was up before any trial had a score"):
+        fitted = search(timeout=0.3).fit(X, Y)
+    assert np.isfinite(fitted.predict_proba(X)).all()
+    with pytest.raises(ValueError, match="give it more time"):
+        search(timeout=0.3, refit=False).fit(X, Y)
+
+
+def test_folds_too_slow_to_encode_leave_what_the_study_knows(hold, monkeypatch, tmp_path):
+    held = hold(0.0)
+    stored = {"storage": f"sqlite:///{tmp_path}/s.db", "study_name": "s", "resume": True}
+    encode_slowly(monkeypatch, held)
+    with pytest.warns(ConvergenceWarning, match="untuned"):
+        begun = search(timeout=0.3, **stored).fit(X, Y)
+    assert begun.study_.study_name == "s"
+    known = search(n_trials=2, **stored).fit(X, Y)
+    again = search(timeout=0.3, n_trials=9, **stored).fit(X, Y)
+    assert again.resumed_.finished == len(again.study_.trials) == 2
+    assert again.best_params_ == known.best_params_ != {}
+    with pytest.raises(MismatchError, match="values of the target differ"):
+        search(timeout=0.3, **stored).fit(X, 1 - Y)
+
+
+def test_a_trial_halted_before_every_fold_has_an_epoch_leaves_the_untuned_fit(hold, monkeypatch):
+    # Halted between epochs, since the next one would end too late: by the clock there is time left.
+    hold(0.0)
+    monkeypatch.setattr(Cohort, "scores", lambda self, *args, **options: [math.nan] * 3)
+    monkeypatch.setattr("inna_tune.study.running.Pace.__call__", halt)
+    with pytest.warns(ConvergenceWarning, match="timeout=100: the time was up"):
+        fitted = search(timeout=100).fit(X, Y)
+    assert np.isfinite(fitted.predict_proba(X)).all()
+
+
+def halt(pace):
+    pace.is_out_of_time = True
+    return True
 
 
 def test_settings_that_all_fail_are_an_error_under_a_budget_too(hold):

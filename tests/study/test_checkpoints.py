@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.estimators.base import RETRIES
 from inna_tune.study import running
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints, checkpoints_folder
 from inna_tune.study.evaluation import Cohort, FoldedTable
@@ -97,12 +98,29 @@ def test_it_comes_back_to_the_last_bit(tmp_path, progress):
     members, sizes = progress
     odd = replace(members[0].result, best_loss=float("inf"), lr=float("nan"), weights=None, best_epoch=0)
     members = [replace(members[0], result=odd), replace(members[1], state=None)]
-    saved = Checkpoint("me", 3, 1.25, {1: 0.1, 2: float("-inf")}, {"completed_rung_0": 0.5}, members)
+    reports = {1: 0.1, 2: float("-inf")}
+    saved = Checkpoint("me", 3, 1.25, reports, {"completed_rung_0": 0.5}, members, retries=[0, 2])
     kept = checkpoints(tmp_path)
     assert kept.save(7, saved)
     found = kept.load(7, "me", sizes)
     assert equal(found, saved)
     assert kept.load(8, "me", sizes) is None
+
+
+def test_a_step_that_always_diverges_is_shortened_as_often_as_without_a_break():
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    rows = np.arange(len(X))
+    estimator = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, random_state=0)
+    folded = FoldedTable(estimator, X, y, None, [(rows[::2], rows[1::2]), (rows[1::2], rows[::2])], None)
+    estimator._retried = lambda members, results: list(members)  # whatever they reached
+    cohort = Cohort(folded, [estimator])
+    cohort.run(3)
+    assert cohort.retries(0) == [RETRIES, RETRIES]
+    asked = []
+    estimator._retried = lambda members, results: asked.append(members) or []
+    again = Cohort(folded, [estimator], [cohort.progress(0)], [cohort.retries(0)])
+    again.run()
+    assert not asked
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from inna_tune.study.fingerprint import (
     fingerprint,
     notes,
 )
+from inna_tune.study.storage import open_storage
 
 SPACE = SearchSpace({"lr": LogUniform(1e-4, 1.0), "decay": Categorical(["power", "log"])}).to_json()
 
@@ -243,3 +244,17 @@ def test_a_fingerprint_of_another_form_is_refused(stored: Any) -> None:
     study.set_user_attr(FINGERPRINT, stored)
     with pytest.raises(MismatchError, match="doesn't know"):
         check(study, described(), allow_mismatch=True)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_of_two_that_begin_a_study_at_once_one_question_counts(in_memory, tmp_path, monkeypatch) -> None:
+    storage = open_storage(None if in_memory else f"sqlite:///{tmp_path}/s.db")
+    study = optuna.create_study(storage=storage)
+    # Both have looked before the other wrote.
+    monkeypatch.setattr(optuna.Study, "user_attrs", property(lambda _: {}))
+    check(study, described())
+    check(study, described())
+    with pytest.raises(MismatchError, match="task is binary, now it is regression"):
+        check(study, described() | {"task": "regression"})
+    stored = storage.get_study_user_attrs(study._study_id)
+    assert stored[FINGERPRINT] == json.loads(json.dumps(described()))

@@ -252,3 +252,16 @@ def test_workers_may_join_only_once_the_settings_to_try_first_wait_for_them(tmp_
     monkeypatch.setattr(optuna.Study, "set_user_attr", spy)
     begin(f"sqlite:///{tmp_path}/studies.db", 1, space=Prior.shipped("classification"))
     assert named.index(PORTFOLIO) < named.index(JOB)
+
+
+def test_a_resume_with_another_seed_names_it(storage):
+    with pytest.raises(
+        MismatchError, match=r"begun with seed=0, and seed=5 holds out other rows: give .*--seed 0,"
+    ):
+        begin(storage, 3, resume=True, seed=5)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_named(storage, timeout):
+    with pytest.raises(ValueError, match=f"timeout={timeout} must be a positive number of seconds"):
+        begin(storage, 3, resume=True, timeout=timeout)

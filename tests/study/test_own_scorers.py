@@ -208,6 +208,13 @@ def chosen(y, probabilities):
     return float(np.asarray(probabilities).reshape(len(y), -1)[:, 0].mean())
 
 
+def writes_into_labels(y, predicted):
+    error = float(np.abs(np.asarray(y) - predicted).mean())
+    y *= 0
+    predicted *= 0
+    return error
+
+
 class Subclass(type(get_scorer("accuracy"))):
     def _score(self, method_caller, estimator, X, y_true, **kwargs):
         return super()._score(method_caller, estimator, X.assign(a=-X.a), y_true, **kwargs)
@@ -230,6 +237,7 @@ MADE = {
         "many",
     ),
     "log-loss of classes": (make_scorer(log_loss, greater_is_better=False), "numbers as labels"),
+    "own, that writes": (make_scorer(writes_into_labels), "regression"),
     "derived": (Subclass(accuracy_score, 1, {}), "binary"),
     "partial": (functools.partial(lambda model, X, y, sign: sign * accuracy(model, X, y), sign=-1), "many"),
 }
@@ -240,6 +248,30 @@ def test_made_scorers(name):
     scorer, kind = MADE[name]
     net, y = problem(kind)
     agree(net, ROWS, y, scorer)
+
+
+@pytest.mark.parametrize("series", [True, False])
+def test_a_made_scorer_that_writes_into_labels_finds_them_whole_the_next_time(series):
+    y = pd.Series(POSITIVE) if series else POSITIVE
+    scorer = make_scorer(writes_into_labels, greater_is_better=False)
+    search = InnaSearchCV(
+        REGRESSOR, n_trials=2, cv=FOLDS, scoring=scorer, pruner=optuna.pruners.NopPruner(), refit=False, random_state=0
+    ).fit(ROWS, y)  # fmt: skip
+    for trial in search.study_.trials:
+        alone = clone(REGRESSOR).set_params(**trial.params)
+        assert trial.value == pytest.approx(cross_val_score(alone, ROWS, y, cv=FOLDS, scoring=scorer).mean())
+
+
+@pytest.mark.parametrize("scoring", [None, "roc_auc"])
+@pytest.mark.parametrize(("kind", "series"), [(int, True), (float, True), (bool, True), (bool, False)])
+def test_labels_that_come_as_objects_are_scored_as_what_they_are(series, kind, scoring):
+    y = pd.Series((SIGNAL > 0).astype(kind), index=range(1000, 1000 + N))
+    found = [
+        cross_validate(CLASSIFIER, ROWS, each if series else each.to_numpy(), FOLDS, scoring=scoring)["test_score"]
+        for each in (y, y.astype(object))
+    ]  # fmt: skip
+    np.testing.assert_array_equal(*found)
+    assert np.isfinite(found[0]).all()
 
 
 class Cautious(InnaClassifier):

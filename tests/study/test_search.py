@@ -319,6 +319,11 @@ def test_sample_weights_reach_training_and_scoring():
     [
         ({"n_trials": 0}, "n_trials=0"),
         ({"timeout": -1.0}, "timeout=-1.0"),
+        ({"timeout": float("inf")}, "timeout=inf must be a positive number"),
+        ({"timeout": "10"}, "timeout='10' must be a positive number"),
+        ({"random_state": np.random.RandomState(0)}, "random_state=RandomState.* must be a whole number"),
+        ({"random_state": -1}, "random_state=-1 must be a whole number of at least 0"),
+        ({"error_score": True}, "error_score=True"),
         ({"cv": 200}, "200.*samples"),
         ({"error_score": "ignore"}, "error_score='ignore'"),
         ({"scoring": "nonsense"}, "nonsense"),
@@ -331,6 +336,21 @@ def test_bad_parameters_are_named(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         search(storage=url, **changes).fit(*IRIS)
     assert not (tmp_path / "s.db").exists(), "nothing is written for wrong input"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "tpe"}, "sampler: .*'tpe' must be an Optuna sampler"),
+        ({"sampler": optuna.samplers.TPESampler}, "sampler: .*must be an Optuna sampler"),
+        ({"sampler": optuna.samplers.GridSampler({"lr": [0.1]})}, "sampler: .*natural values of its own"),
+        ({"pruner": "median"}, "pruner='median' must be an Optuna pruner"),
+    ],
+)
+def test_samplers_and_pruners_that_are_none_are_refused_before_anything_is_stored(changes, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        search(storage=f"sqlite:///{tmp_path}/s.db", **changes).fit(*IRIS)
+    assert not (tmp_path / "s.db").exists()
 
 
 def test_only_our_estimators():
