@@ -1,7 +1,7 @@
 """What a table was when a model was fitted on it, so that later tables are read the same way."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -21,6 +21,9 @@ MISSING = frozenset(
         *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
     )
 )
+
+# Longer texts are no such word, whatever blanks are around it.
+_LONGEST_WORD = 24
 
 # The spelling of levels is kept of columns of at most so many.
 MAX_LEVELS = 100
@@ -101,7 +104,7 @@ class ColumnSchema:
 
     def absent(self, column: pd.Series) -> pd.Series:
         """Which texts stand for a missing value, as booleans [n]."""
-        return column.isin((MISSING | set(self.missing)) - set(self.kept))
+        return are_words(column, (MISSING | set(self.missing)) - set(self.kept))
 
 
 @dataclass(frozen=True)
@@ -252,6 +255,24 @@ class Misfits:
         """Say it as an UnreadableValueWarning a column."""
         for sentence in self.sentences():
             warnings.warn(sentence, UnreadableValueWarning, stacklevel=stacklevel + 1)
+
+
+def are_words(texts: pd.Series, words: Collection[str]) -> pd.Series:
+    """Which texts are one of some short words, with blanks around them or not, as booleans [n].
+
+    Parameters
+    ----------
+    texts : Series of str [n]
+    words : collection of str
+        Blanks at their ends do not count either.
+    """
+    stripped = {word.strip() for word in words}
+    found = texts.isin(stripped)
+    short = (texts.str.len() <= _LONGEST_WORD).fillna(False).astype(bool) & ~found
+    if short.any():
+        distinct = pd.Series(texts[short].unique(), dtype=object)
+        found |= texts.isin(distinct[distinct.str.strip().isin(stripped)])
+    return found
 
 
 def levels_of(column: pd.Series) -> tuple[str, ...]:
