@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.disguised import NumberForm, read_form
+from inna_tune.estimators.tables import UnreadableValueWarning
 
 Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -35,10 +36,6 @@ _EXPECTED = {
     "duration": "a duration such as 1 days 02:00:00",
     "time": "a time of day such as 10:30:00",
 }
-
-
-class UnreadableValueWarning(UserWarning):
-    """Values of a column are not what the column held when the model was fitted, and count as missing."""
 
 
 @dataclass(frozen=True)

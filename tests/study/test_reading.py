@@ -162,6 +162,29 @@ def test_a_line_that_tells_the_delimiter_is_none_of_the_table(tmp_path):
     assert table.frame.to_dict("list") == {"a": [1], "b,c": [2]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\na,b\n1,x\n2,y\n",
+        "\r\n\r\na,b\r\n1,x\r\n2,y\r\n",
+        "sep=;\n\na;b\n1;x\n\n2;y\n",
+        "a, b\n1, x\n2, y\n",
+        'a, b\n1, "x"\n2, "y"\n',
+    ],
+)
+def test_empty_lines_and_blanks_behind_delimiters_are_none_of_the_table(text, tmp_path):
+    assert of_text(tmp_path, text).frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def test_blanks_of_cells_stay_where_not_all_have_them(tmp_path):
+    assert of_text(tmp_path, "a,b\n1, x\n2,y\n").frame["b"].tolist() == [" x", "y"]
+
+
+def test_an_empty_line_of_one_column_is_a_row(tmp_path):
+    """Predictions would otherwise slide up by one."""
+    assert of_text(tmp_path, "a\n1\n\n3\n").frame["a"].tolist() == [1, pd.NA, 3]
+
+
 def test_names_with_blanks_of_a_frame_are_found_in_a_file(tmp_path):
     schema = TableSchema.of_frame(pd.DataFrame({" a ": [1.5], "b": ["x"]}))
     assert list(of_text(tmp_path, " a , b \n1,2\n", schema=schema).frame) == [" a ", "b"]
