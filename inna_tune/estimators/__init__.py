@@ -7,7 +7,8 @@ from inna_tune.estimators.reading import UnreadableNumberWarning
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.results import DivergenceError
 from inna_tune.estimators.saving import ModelFileError, load, save
-from inna_tune.estimators.schema import ColumnSchema, TableSchema, UnreadableValueWarning
+from inna_tune.estimators.schema import ColumnSchema, TableSchema
+from inna_tune.estimators.tables import UnreadableValueWarning
 
 __all__ = [
     "ColumnSchema",

@@ -38,7 +38,7 @@ from inna_tune.estimators.numbers import (
     normal_scores,
     squash,
 )
-from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.tables import UnreadableValueWarning, Weights
 
 _PERIODS = {"month": 12, "day": 30, "hour": 24, "weekday": 7}
 _PARTS = ("year", *(f"{part}_circular_{i}" for part in _PERIODS for i in range(2)))
@@ -47,7 +47,7 @@ _PARTS = ("year", *(f"{part}_circular_{i}" for part in _PERIODS for i in range(2
 _FAR = 25_000
 
 
-class UnreadableDateWarning(UserWarning):
+class UnreadableDateWarning(UnreadableValueWarning):
     """Values in a column of dates are no dates of its format and count as missing."""
 
 

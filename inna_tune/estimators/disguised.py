@@ -22,12 +22,17 @@ _CODES = (
     *("USD", "EUR", "GBP", "JPY", "CHF", "CAD", "AUD", "NZD", "CNY", "INR", "RUB", "BRL"),
     *("SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "TRY", "ZAR", "MXN", "KRW"),
 )
+# As people write them; the longer of two that begin alike first.
+_WORDS = (
+    *("US$", "CA$", "AU$", "NZ$", "HK$", "R$", "C$", "A$", "S$"),
+    *("Euro", "Rs.", "Rs", "kr.", "kr", "zł", "Kč", "Ft", "lei", "лв.", "лв", "руб.", "руб", "Fr."),
+)
 
 # A tie goes to the first: "1.234" is a decimal number, "1,234" a whole one.
 _SIGNS = ((".", ""), (".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (",", "'"))
 
 _SIGN = "[-+\u2212\u2013]"
-_UNIT = "|".join([f"[{_CURRENCIES}]", *_CODES, "%"])
+_UNIT = "|".join([f"[{_CURRENCIES}]", f"(?i:{'|'.join(map(re.escape, (*_CODES, *_WORDS)))})", "%"])
 # Signs, brackets and units around the digits, which say nothing of how the digits are written.
 _AROUND = re.compile(
     rf"(?P<open>\()?(?P<sign>{_SIGN})?[{_SPACES}]?(?P<before>{_UNIT})?[{_SPACES}]?(?P<second>{_SIGN})?"
@@ -46,7 +51,7 @@ class NumberForm:
     thousands : {"", ",", ".", " ", "'"}
         Between groups of digits; the space stands for every kind of space.
     unit : str
-        A sign of currency, its three letters, or "%"; "" if none. Per cents are not divided by 100.
+        A sign, a name or the three letters of a currency, or "%"; "" if none. Per cents are not divided by 100.
     """
 
     decimal: str = "."
@@ -212,6 +217,9 @@ def _around(text: str) -> tuple[str, str, bool] | None:
     units = [u for u in (found["before"], found["after"]) if u]
     if len(signs) + (found["open"] is not None) > 1 or len(units) > 1:
         return None
+    # SAP writes 12.50-; whole numbers with a dash behind them are grades.
+    if found["third"] and not re.search(r"\D\d", found["digits"].strip()):
+        return None
     below = found["open"] is not None or (bool(signs) and signs[0] != "+")
     return found["digits"].strip(), "".join(units), below
 
@@ -230,7 +238,7 @@ def _around_brackets(text: str) -> tuple[str, str, bool] | None:
 
 def _same_unit(own: str, unit: str) -> bool:
     # A price may stand without its currency, but 5 and 5% are different numbers.
-    return own == unit or (own == "" and unit != "%")
+    return own.casefold() == unit.casefold() or (own == "" and unit != "%")
 
 
 @cache

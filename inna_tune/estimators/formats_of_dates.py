@@ -14,18 +14,33 @@ from inna_tune.estimators.instants import parse
 # So many texts are shown to pandas' guesses.
 _SAMPLE = 30
 
-# What a date written out begins with: 2020-01-31, 31/1/2020, 31 Jan 2020, Jan 31, 2020, 2020-01. Codes such as 20200131
-# stay what they are.
+_MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+
+# What a date written out begins with: 2020-01-31, 31/1/2020, 31 Jan 2020, Jan 31, 2020, 2020-01, 31JAN2020, Jan-2020, 1/2020,
+# Friday, 31 January 2020. Codes such as 20200131 stay what they are.
 _LOOKS_LIKE_A_DATE = re.compile(
-    r"\s*(\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/. ,]+\d{1,4}|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{4}[-/]\d{2}\s*$)"
+    r"\s*(\d{1,4}[-/. ](\d{1,2}|[A-Za-z]{3,9})[-/. ,]+\d{1,4}|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{4}[-/]\d{2}\s*$"
+    rf"|\d{{1,2}}{_MONTH}\d{{2,4}}|{_MONTH}[-/ ]\d{{2,4}}\s*$|\d{{1,2}}/(?:19|20)\d{{2}}\s*$"
+    r"|[a-z]{3,9}, [a-z\d]{1,9} [a-z\d]{1,9},? \d{4})",
+    re.IGNORECASE,
 )
 
 # What pandas does not guess. Years of two digits between points would make dates of versions, 1.10.12.
-_FURTHER = tuple(
-    f"{days}{time}"
-    for days in ("%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y")
-    for time in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_SLASHES = (
+    *(f"{days}{time}" for days in ("%m/%d/%Y", "%d/%m/%Y", "%m/%d/%y", "%d/%m/%y") for time in _TIMES),
+    "%m/%Y",
 )
+_MONTHS = (
+    *(
+        f"{days}{time}"
+        for days in ("%d-%b-%y", "%d-%b-%Y", "%d%b%Y", "%d%b%y", "%d %b %y")
+        for time in _TIMES
+    ),
+    *(f"{month}{mark}{year}" for month in ("%b", "%B") for mark in "- /" for year in ("%Y", "%y")),
+    *("%A, %d %B %Y", "%a, %d %b %Y", "%A, %B %d, %Y", "%a, %b %d, %Y"),
+)
+_FURTHER = frozenset((*_SLASHES, *_MONTHS))
 
 
 def find_format(texts: Sequence[str], counts: npt.NDArray[np.int64]) -> str | None:
@@ -82,5 +97,8 @@ def _candidates(dates: list[str]) -> list[str]:
     guesses.sort(
         key=lambda form: form.startswith("%Y") and "%d" in form and form.index("%d") < form.find("%m")
     )
-    further = [form for form in _FURTHER if any("/" in text for text in sample)]
+    further = [form for form in _SLASHES if any("/" in text for text in sample)]
+    further += [
+        form for form in _MONTHS if any(re.search("[a-z]{3}", text, re.IGNORECASE) for text in sample)
+    ]
     return list(dict.fromkeys([*guesses, *further]))

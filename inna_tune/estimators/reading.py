@@ -21,7 +21,7 @@ from inna_tune.estimators.columns import (
 )
 from inna_tune.estimators.disguised import LEAST_SHARE, NumberForm, find_form, has_leading_zeros, read_form
 from inna_tune.estimators.instants import days_since_1970, instant, read_proper
-from inna_tune.estimators.tables import refuse_containers
+from inna_tune.estimators.tables import UnreadableValueWarning, refuse_containers
 
 _MICROSECONDS_A_DAY = 86_400_000_000
 _TRUTHS = {"true": 1.0, "false": 0.0}
@@ -35,7 +35,7 @@ _DIGIT = re.compile(r"\d")
 _WHOLE = re.compile(r"-?\d+(?:\.0+)?")
 
 
-class UnreadableNumberWarning(UserWarning):
+class UnreadableNumberWarning(UnreadableValueWarning):
     """Values in a column of numbers are no numbers of its form and count as missing."""
 
 

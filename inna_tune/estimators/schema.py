@@ -1,7 +1,7 @@
 """What a table was when a model was fitted on it, so that later tables are read the same way."""
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.disguised import NumberForm, read_form
+from inna_tune.estimators.tables import UnreadableValueWarning
 
 Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -22,6 +23,9 @@ MISSING = frozenset(
     )
 )
 
+# Longer texts are no such word, whatever blanks are around it.
+_LONGEST_WORD = 24
+
 # The spelling of levels is kept of columns of at most so many.
 MAX_LEVELS = 100
 
@@ -32,10 +36,6 @@ _EXPECTED = {
     "duration": "a duration such as 1 days 02:00:00",
     "time": "a time of day such as 10:30:00",
 }
-
-
-class UnreadableValueWarning(UserWarning):
-    """Values of a column are not what the column held when the model was fitted, and count as missing."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class ColumnSchema:
 
     def absent(self, column: pd.Series) -> pd.Series:
         """Which texts stand for a missing value, as booleans [n]."""
-        return column.isin((MISSING | set(self.missing)) - set(self.kept))
+        return are_words(column, (MISSING | set(self.missing)) - set(self.kept))
 
 
 @dataclass(frozen=True)
@@ -252,6 +252,24 @@ class Misfits:
         """Say it as an UnreadableValueWarning a column."""
         for sentence in self.sentences():
             warnings.warn(sentence, UnreadableValueWarning, stacklevel=stacklevel + 1)
+
+
+def are_words(texts: pd.Series, words: Collection[str]) -> pd.Series:
+    """Which texts are one of some short words, with blanks around them or not, as booleans [n].
+
+    Parameters
+    ----------
+    texts : Series of str [n]
+    words : collection of str
+        Blanks at their ends do not count either.
+    """
+    stripped = {word.strip() for word in words}
+    found = texts.isin(stripped)
+    short = (texts.str.len() <= _LONGEST_WORD).fillna(False).astype(bool) & ~found
+    if short.any():
+        distinct = pd.Series(texts[short].unique(), dtype=object)
+        found |= texts.isin(distinct[distinct.str.strip().isin(stripped)])
+    return found
 
 
 def levels_of(column: pd.Series) -> tuple[str, ...]:

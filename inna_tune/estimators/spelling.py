@@ -3,6 +3,7 @@
 import datetime as dt
 import hashlib
 import re
+import unicodedata
 from decimal import Decimal
 from numbers import Integral, Rational, Real
 from typing import Any
@@ -26,8 +27,8 @@ def write_level(value: Any) -> str:
 
     Numbers are written in the shortest way that tells them from others of their precision, whole ones without a point: 1,
     1.0, ``numpy.int8(1)``, ``Decimal("1.00")`` and the text "1.0" are all "1", and a tenth is "0.1" in single and in double
-    precision. Texts are otherwise left as they are: "1.10" and "01" are no numbers but codes. Bytes are read as UTF-8, and
-    the time of a date is written where there is one.
+    precision. Texts are otherwise left as they are, in Unicode's form NFC: "1.10" and "01" are no numbers but codes. Bytes
+    are read as UTF-8, and the time of a date is written where there is one.
 
     Parameters
     ----------
@@ -77,6 +78,8 @@ def shorten(text: str) -> str:
 
 
 def _text(text: str) -> str:
+    # An é may be one character or two.
+    text = text if text.isascii() else unicodedata.normalize("NFC", text)
     if _FLOAT.fullmatch(text) and repr(float(text)) == text:
         return _float(float(text))
     return text

@@ -14,6 +14,10 @@ Weights = npt.NDArray[np.float64]
 _CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
 
 
+class UnreadableValueWarning(UserWarning):
+    """Values of a column are not what the column held when the model was fitted, and count as missing."""
+
+
 def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
     """Check a table for an estimator and give it back as a DataFrame.
 

@@ -20,6 +20,7 @@ from inna_tune.study.sources import Source, TableError
 
 _DELIMITERS = (",", ";", "\t", "|")
 _TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
+_EMPTY_LINES = re.compile(r"[\r\n]+")
 _BLOCK = 1 << 23
 _LARGEST_BLOCK = 2**31 - 1
 # A wide table comes in many batches of few rows, and an array of a dozen numbers takes a hundred times their memory.
@@ -46,7 +47,9 @@ class Layout:
     is_open : bool
         Whether the number of quotes is odd.
     first_line : int
-        Where the header is: behind a line "sep=;", by which spreadsheets are told the delimiter.
+        Where the header is: behind a line "sep=;", by which spreadsheets are told the delimiter, and empty lines.
+    spaced : bool
+        Whether a blank follows every delimiter.
     """
 
     delimiter: str
@@ -56,6 +59,7 @@ class Layout:
     blank: frozenset[int]
     is_open: bool
     first_line: int = 0
+    spaced: bool = False
 
 
 @dataclass
@@ -104,6 +108,8 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
     )
     told = _TOLD.match(text)
     text = text[told.end() :] if told else text
+    empty = _EMPTY_LINES.match(text)
+    n_empty = len(re.findall(r"\r\n?|\n", empty[0])) if empty else 0
     found = [
         (delimiter, rows)
         for delimiter in ((told["delimiter"],) if told else ("\t",) if tabs else _DELIMITERS)
@@ -124,7 +130,9 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
     width = len(names)
     if len(rows) > 1 and len(rows[1]) > width and not any(rows[1][width:]):
         width = len(rows[1])
-    return Layout(delimiter, encoding, names, width, blank, is_open, 1 if told else 0)
+    spaced = len(rows) > 1 and all(cell.startswith(" ") for row in rows for cell in row[1:] if cell)
+    first_line = n_empty + (told is not None)
+    return Layout(delimiter, encoding, names, width, blank, is_open, first_line, spaced and len(names) > 1)
 
 
 def _scan(source: Source, head: bytes) -> tuple[str, bool]:
@@ -201,7 +209,10 @@ class _File:
             try:
                 for batch in self._batches(places, block):
                     n_rows += batch.num_rows
-                    yield dict(zip([*places, *self.extra], batch.columns, strict=True))
+                    columns = batch.columns
+                    if self.layout.spaced:
+                        columns = [_unspaced(column) for column in columns]
+                    yield dict(zip([*places, *self.extra], columns, strict=True))
                 return
             except pa.ArrowInvalid as error:
                 # A cell longer than the block: nothing may have been given out yet.
@@ -223,7 +234,12 @@ class _File:
                     block_size=block,
                     encoding=layout.encoding,
                 ),
-                parse_options=arrow_csv.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
+                parse_options=arrow_csv.ParseOptions(
+                    delimiter=layout.delimiter,
+                    newlines_in_values=True,
+                    # An empty line of a table of one column is a row where it is missing.
+                    ignore_empty_lines=layout.width > 1,
+                ),
                 convert_options=arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(names, pa.string()),
                     include_columns=[names[i] for i in [*places, *self.extra]],
@@ -254,6 +270,12 @@ class _File:
     def _explain(self, message: str) -> str:
         text = " ".join(message.split())
         return f"{self.source.name} cannot be read as a csv table: {text[:200]} (the header is row 1)."
+
+
+def _unspaced(column: Any) -> Any:
+    """Cells without the blank before them; behind it pyarrow takes quotes for part of the cell."""
+    trimmed = pc.utf8_ltrim(column, characters=" ")
+    return pc.replace_substring_regex(trimmed, pattern=r'(?s)^"(.*)"$', replacement=r"\1")
 
 
 def _ends_in_a_quote(batch: Any) -> bool:

@@ -7,12 +7,38 @@ import numpy as np
 import pandas as pd
 
 from inna_tune.estimators.disguised import Floats, NumberForm, find_form, has_leading_zeros, read_form
-from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, levels_of
+from inna_tune.estimators.schema import MAX_LEVELS, MISSING, ColumnSchema, Misfits, are_words, levels_of
 
 # What else stands for a missing value among numbers. Among levels these are levels.
-_NO_NUMBER = ("?", "-", "--", "–", "—", ".", "*", "missing", "unknown")
+_NO_NUMBER = (
+    *(
+        "?",
+        "-",
+        "--",
+        "–",
+        "—",
+        ".",
+        "*",
+        "missing",
+        "unknown",
+        "n.a.",
+        "N.A.",
+        "na",
+        "n.d.",
+        "\\N",
+        "(null)",
+        "nil",
+    ),
+    *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
+)
+
+# A country's code; among others of two letters it is Namibia's.
+_NAMIBIA = "NA"
 
 _FEW_LABELS = 20
+
+# A date, a number or a code; "None" among such is a gap.
+_DIGITS = re.compile(r"\d")
 
 # Whole numbers beyond these are not exact in float64.
 _EXACT = 2**53
@@ -42,7 +68,7 @@ def decide(
         Values that were no numbers among numbers.
     """
     misfits = Misfits()
-    present = texts.mask(texts.isin(MISSING))
+    present = texts.mask(are_words(texts, MISSING))
     if present.isna().all():
         empty = pd.Series(np.full(len(texts), np.nan), index=texts.index)
         return empty, ColumnSchema(name, "number"), misfits
@@ -52,10 +78,13 @@ def decide(
         return (flags if flags.hasnans else flags.astype(bool)), ColumnSchema(name, "boolean"), misfits
     found = _number_form(present, decimal)
     if found is None:
-        return present, ColumnSchema(name, "text", levels=levels_of(present)), misfits
+        kept = _levels_kept(texts, present)
+        if kept:
+            present = texts.mask(are_words(texts, MISSING - set(kept)))
+        return present, ColumnSchema(name, "text", kept=kept, levels=levels_of(present)), misfits
     form, words = found
     schema = ColumnSchema(name, "number", form=form, missing=words)
-    masked = present.mask(present.isin(words)) if words else present
+    masked = present.mask(are_words(present, words)) if words else present
     numbers = read_form(masked, form)
     bad = np.isnan(numbers) & masked.notna().to_numpy()
     # The header is row 1.
@@ -93,16 +122,31 @@ def _number_form(present: pd.Series, decimal: str | None) -> tuple[NumberForm, t
     if has_leading_zeros(present):
         return None
     form = find_form(present, decimal=decimal)
-    words = present[present.isin(_NO_NUMBER)].unique().tolist()
-    # One word stands for "missing": where there are several, they say different things.
-    if form is None and len(words) == 1:
-        rest = present.mask(present.isin(words))
+    words = present[are_words(present, _NO_NUMBER)].str.strip().unique().tolist()
+    if form is None and words:
+        rest = present.mask(are_words(present, words))
         if has_leading_zeros(rest):
             return None
         form = find_form(rest, decimal=decimal)
+        # One word stands for "missing": several say different things, unless there are so many numbers.
+        if form is not None and len(words) > 1 and _are_labels(read_form(rest, form)):
+            return None
     if form is None:
         return None
     return form, tuple(sorted(words))
+
+
+def _levels_kept(texts: pd.Series, present: pd.Series) -> tuple[str, ...]:
+    """Words for missing that are levels of a column of text: "None" beside other words, "NA" among codes of two letters."""
+    others = present.dropna().unique()
+    if not len(others) or len(others) > MAX_LEVELS:
+        return ()
+    kept = []
+    if _NAMIBIA in (words := set(texts[texts.isin(["NA", "None"])])) and len(others) > 2:
+        kept += [_NAMIBIA] if all(re.fullmatch("[A-Z]{2}", text) for text in others) else []
+    if "None" in words and len(others) <= _FEW_LABELS and not any(map(_DIGITS.search, others)):
+        kept.append("None")
+    return tuple(kept)
 
 
 def _is_whole(texts: pd.Series, form: NumberForm) -> bool:

@@ -12,7 +12,8 @@ import pyarrow.feather
 import pyarrow.json
 from pandas.api import types
 
-from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema, UnreadableValueWarning
+from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
+from inna_tune.estimators.tables import UnreadableValueWarning
 from inna_tune.study.delimited import read_delimited
 from inna_tune.study.kinds import decide
 from inna_tune.study.sources import Format, Source, TableError, find_source

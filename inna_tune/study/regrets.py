@@ -113,14 +113,18 @@ def find_leaks(problem: Problem, *, deadline: float | None = None) -> Iterator[t
 
 
 def share_of_copies(X: pd.DataFrame) -> float:
-    """Share of the rows that are the same as an earlier one, numbers by their first three digits."""
+    """Share of the rows that are the same as an earlier one.
+
+    Numbers are compared by their first three digits, but for those of a single column, which agree in these by chance.
+    """
     if not X.shape[1]:
         return 0.0
+    rounds = sum(map(types.is_float_dtype, X.dtypes)) > 1
     marks = np.zeros(len(X), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for i in range(X.shape[1]):
             column = X.iloc[:, i]
-            if types.is_float_dtype(column.dtype):
+            if rounds and types.is_float_dtype(column.dtype):
                 values = column.to_numpy(dtype=np.float64, na_value=np.nan)
                 column = pd.Series(_rounded(values))
             elif not types.is_numeric_dtype(column.dtype):

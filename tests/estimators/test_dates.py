@@ -144,6 +144,10 @@ def test_dates_of_several_time_zones_are_named_with_the_remedy():
         "%d %b %Y",
         "%d.%m.%Y",
         "%Y/%m/%d",
+        "%d-%b-%y",
+        "%d%b%Y",
+        "%A, %d %B %Y",
+        "%d-%b-%Y %H:%M",
     ],
 )
 def test_strings_that_are_dates_are_read_as_such(form):
@@ -176,11 +180,20 @@ def test_strings_that_are_dates_are_read_as_such(form):
         ["12:30", "13:30"],
         ["2020-13-45", "2020-14-01"],
         ["555-12-1234", "555-12-1235"],
+        ["1/1000", "3/1000"],
+        ["mars-12", "juno-13"],
     ],
 )
 def test_strings_that_are_no_dates_stay_levels(values):
     assert fit(values * 5).plan_[0].kind == "categorical"
     assert read_dates(pd.Series(values), "d") is None
+
+
+@pytest.mark.parametrize("form", ["%b-%Y", "%b-%y", "%B %Y", "%m/%Y"])
+def test_months_without_a_day_are_dates(form):
+    column = pd.Series(pd.date_range("2012-01-01", periods=40, freq="MS").strftime(form))
+    plan = fit(column).plan_[0]
+    assert (plan.kind, plan.format) == ("date", form)
 
 
 def test_pandas_categories_stay_levels():

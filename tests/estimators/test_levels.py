@@ -133,6 +133,7 @@ def test_codes_are_exact_in_float32():
         (pd.Categorical(["a", "b", "a"]), ["a", "b", "a"]),
         ([True, "no", True], [True, "no", True]),
         ([1, "a", 1, "a"], ["1", "a", "1", "a"]),
+        (["caf\u00e9", "the", "caf\u00e9"], ["cafe\u0301", "the", "cafe\u0301"]),
     ],
 )
 def test_levels_are_their_texts(fitted, given):

@@ -162,6 +162,29 @@ def test_a_line_that_tells_the_delimiter_is_none_of_the_table(tmp_path):
     assert table.frame.to_dict("list") == {"a": [1], "b,c": [2]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n\na,b\n1,x\n2,y\n",
+        "\r\n\r\na,b\r\n1,x\r\n2,y\r\n",
+        "sep=;\n\na;b\n1;x\n\n2;y\n",
+        "a, b\n1, x\n2, y\n",
+        'a, b\n1, "x"\n2, "y"\n',
+    ],
+)
+def test_empty_lines_and_blanks_behind_delimiters_are_none_of_the_table(text, tmp_path):
+    assert of_text(tmp_path, text).frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def test_blanks_of_cells_stay_where_not_all_have_them(tmp_path):
+    assert of_text(tmp_path, "a,b\n1, x\n2,y\n").frame["b"].tolist() == [" x", "y"]
+
+
+def test_an_empty_line_of_one_column_is_a_row(tmp_path):
+    """Predictions would otherwise slide up by one."""
+    assert of_text(tmp_path, "a\n1\n\n3\n").frame["a"].tolist() == [1, pd.NA, 3]
+
+
 def test_names_with_blanks_of_a_frame_are_found_in_a_file(tmp_path):
     schema = TableSchema.of_frame(pd.DataFrame({" a ": [1.5], "b": ["x"]}))
     assert list(of_text(tmp_path, " a , b \n1,2\n", schema=schema).frame) == [" a ", "b"]
@@ -211,6 +234,46 @@ def test_a_word_for_missing_among_numbers_is_kept_in_the_schema(tmp_path):
     assert table.frame["x"].isna().tolist() == [False, True, False]
     assert table.schema["x"].missing == ("?",)
     assert table.frame["level"].tolist() == ["?", "a", "b"]
+
+
+@pytest.mark.parametrize(
+    "gap",
+    [" ", "  ", "NA ", "n.a.", "#DIV/0!", "(null)", r"\N", "- ", "None", "?"],
+    ids=lambda gap: repr(gap),
+)
+def test_what_stands_for_missing_among_numbers_may_be_frequent_and_padded(gap, tmp_path):
+    cells = [gap, "0.5", "1.5", "2.5", "3.5"] * 3
+    table = of_text(tmp_path, "x,z\n" + "".join(f"{cell},a\n" for cell in cells))
+    assert table.schema["x"].kind == "number"
+    assert table.frame["x"].isna().sum() == 3
+    assert table.notes == ()
+    again = read(str(tmp_path / "t.csv"), schema=table.schema)
+    pd.testing.assert_frame_equal(again.frame, table.frame)
+    assert again.notes == ()
+
+
+def test_several_words_for_missing_are_such_among_many_numbers_and_labels_among_few(tmp_path):
+    text = "x,few\n" + "".join(f"{i / 2},{i % 3}\n" for i in range(30)) + "-,-\n#DIV/0!,?\n" * 5
+    table = of_text(tmp_path, text)
+    assert table.frame["x"].isna().sum() == 10
+    assert set(table.frame["few"]) == {"0", "1", "2", "-", "?"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "kept"),
+    [
+        (["NA", "DE", "FR", "ZA"], ("NA",)),  # Namibia
+        (["NA", "yes", "no", "no"], ()),
+        (["None", "Brick", "Stone", ""], ("None",)),
+        (["None", "2020-01-01", "2020-01-02", ""], ()),
+    ],
+)
+def test_words_for_missing_are_levels_where_the_other_levels_say_so(cells, kept, tmp_path):
+    table = of_text(tmp_path, "x,z\n" + "".join(f"{cell},a\n" for cell in cells * 3))
+    assert table.schema["x"].kept == kept
+    assert table.frame["x"].tolist()[0] == (kept[0] if kept else pytest.approx(np.nan, nan_ok=True))
+    again = read(str(tmp_path / "t.csv"), schema=table.schema)
+    pd.testing.assert_frame_equal(again.frame, table.frame)
 
 
 def test_a_late_text_makes_text_of_the_whole_column(tmp_path, monkeypatch):

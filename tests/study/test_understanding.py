@@ -93,6 +93,10 @@ def test_a_column_that_tells_the_target_is_told_and_only_it(frame):
     assert [name for name, _ in leaks] == ["copy"]
 
 
+def test_rows_of_few_numbers_are_no_copies_by_chance(frame):
+    assert share_of_copies(pd.DataFrame({"z": np.random.default_rng(0).normal(size=500)})) == 0
+
+
 def test_copies_of_rows_are_counted_to_three_digits(frame):
     X = frame.drop(columns="y").assign(z=np.linspace(1, 2, N))
     again = X.head(12).assign(z=X["z"].head(12) * (1 + 1e-7))
