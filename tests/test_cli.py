@@ -247,3 +247,22 @@ def test_the_shipped_priors_are_shown_and_used(folder):
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
     assert study.user_attrs["inna_tune:portfolio"] >= 3
     assert study.trials[0].params["decay"] == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fit", "people.csv", "--target", "label", "--timeout", "-5"], "--timeout"),
+        (["fit", "people.csv", "--target", "label", "--timeout", "0"], "--timeout"),
+        (["fit", "people.csv", "--target", "label", "--jobs", "0"], "n_jobs=0"),
+        (["fit", "people.csv", "--target", "label", "--out", "people.csv"], "is what is read"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_any_work(folder, words, expected):
+    before = (folder / "people.csv").read_bytes()
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert expected in done.stderr.replace("\n", " ")
+    assert (folder / "people.csv").read_bytes() == before
+    assert not list(folder.glob("*.inna"))

@@ -8,6 +8,7 @@ from rich.table import Table
 from inna_tune.cli.commands import again, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    LEAST_SECONDS,
     TABLE,
     AsJson,
     Storage,
@@ -38,7 +39,9 @@ def compare(
     trials: Annotated[
         int, typer.Option(help="Trials of each contender in all, earlier ones included.", min=1)
     ] = 50,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to tune each contender.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to tune each contender.", min=LEAST_SECONDS)
+    ] = None,
     task: Annotated[
         str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
     ] = None,

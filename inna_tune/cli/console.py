@@ -29,6 +29,8 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
+LEAST_SECONDS = 0.1  # of a budget
+
 _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds

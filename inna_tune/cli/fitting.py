@@ -8,6 +8,7 @@ from rich.table import Table
 from inna_tune.cli.commands import again, command_line, more_trials, resumable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
+    LEAST_SECONDS,
     TABLE,
     AsJson,
     Storage,
@@ -38,7 +39,8 @@ def fit(
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds for all of it, the model and its scores too.")
+        float | None,
+        typer.Option(help="Seconds for all of it, the model and its scores too.", min=LEAST_SECONDS),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Worker processes; -1 for one a core.")] = 1,
     task: Annotated[
@@ -91,7 +93,7 @@ def fit(
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
-        path = check_output(model or f"{name}.inna")
+        path = check_output(model or f"{name}.inna", inputs=[table])
         for remark in (*found.notes, *problem.remarks):
             say(remark, markup=False)
         say(f"Task: {problem.description}", markup=False)
@@ -170,7 +172,7 @@ def predict(
         from inna_tune.study.reading import read
         from inna_tune.study.tuning import check_output, predict_table
 
-        path = check_output(output)
+        path = check_output(output, inputs=[model, table])
         fitted = load(model)
         found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
         for note in found.notes:

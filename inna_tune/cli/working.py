@@ -5,7 +5,17 @@ from typing import Annotated
 import typer
 
 from inna_tune.cli.commands import again, resumable
-from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, one_line_errors, out, print_json
+from inna_tune.cli.console import (
+    DEFAULT_STORAGE,
+    LEAST_SECONDS,
+    AsJson,
+    Storage,
+    app,
+    err,
+    one_line_errors,
+    out,
+    print_json,
+)
 
 
 @app.command()
@@ -15,7 +25,9 @@ def worker(
     table: Annotated[str, typer.Argument(help="The same table: a file, or sklearn:NAME.")],
     storage: Storage = DEFAULT_STORAGE,
     target: Annotated[str | None, typer.Option(help="Column to predict; the study knows it.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which this worker ends.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds after which this worker ends.", min=LEAST_SECONDS)
+    ] = None,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Work on it although the data differ.")
     ] = False,

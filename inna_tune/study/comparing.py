@@ -292,7 +292,7 @@ def _check_free(storage: BaseStorage, names: Sequence[str]) -> None:
     if taken:
         raise StorageError(
             f"studies named {', '.join(map(repr, taken))} are already in {describe(storage)}; "
-            "resume them (resume=True, or --resume), or choose another name"
+            "resume them (resume=True, or --resume), or choose another name (study_name=, or --study)"
         )
 
 

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from inna_tune.engine import clock
 from inna_tune.study.attributes import REASON
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import is_stopped
+from inna_tune.study.quiet import without_time_warnings
 from inna_tune.study.record import StudyRecord, value_of
 from inna_tune.study.results import collect_results
 
@@ -69,7 +71,8 @@ def _refitted(
     if budget is not None:
         left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
         model.max_time = left if own is None else min(own, left)
-    model.fit(frame, y, sample_weight=weight)
+    with nullcontext() if budget is None else without_time_warnings("max_time="):
+        model.fit(frame, y, sample_weight=weight)
     return model.set_params(max_time=own)
 
 

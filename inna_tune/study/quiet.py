@@ -2,8 +2,11 @@
 
 import logging
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from sklearn.exceptions import ConvergenceWarning
 
 _SPEAKERS = (
     "optuna.study.study",
@@ -40,3 +43,17 @@ def without_messages() -> Iterator[None]:
         with _changing:
             for logger in loggers:
                 logger.filters = [each for each in logger.filters if each is not own]
+
+
+@contextmanager
+def without_time_warnings(begins: str = "(max_time|timeout)=") -> Iterator[None]:
+    """Keep back the warnings of fits that were cut by a time which no person gave, or of which we say more elsewhere.
+
+    Parameters
+    ----------
+    begins : str
+        Regular expression of how they begin.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=begins, category=ConvergenceWarning)
+        yield

@@ -50,7 +50,11 @@ def find_regrets(problem: Problem, schema: TableSchema, *, deadline: float | Non
             if _counts_rows(column):
                 ids.append(name)
                 yield f"Column {name!r} counts the rows; drop it, unless their order means something."
-            elif name in own and _is_id(column, own[name].kind == "number" and own[name].whole):
+            elif (
+                name in own
+                and own[name].kind != "date"
+                and _is_id(column, own[name].kind == "number" and own[name].whole)
+            ):
                 ids.append(name)
                 yield f"Column {name!r} has another value in every row, like an id: nothing is learned from it for new rows."
         leaks = list(find_leaks(problem, deadline=deadline))

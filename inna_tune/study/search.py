@@ -252,7 +252,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         asked = partial(
             fingerprint,
             frame,
-            labels,
+            given,
             task=self._task(labels),
             cv=splitter,
             splits=splits,

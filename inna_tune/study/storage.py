@@ -195,7 +195,7 @@ def create_study(
         except DuplicatedStudyError:
             raise StorageError(
                 f"a study named {name!r} is already in {describe(storage)}; "
-                "resume it (resume=True, or --resume), or choose another name"
+                "resume it (resume=True, or --resume), or choose another name (study_name=, or --study)"
             ) from None
     stored = [each.name.lower() for each in study.directions]
     if stored != [direction]:

@@ -25,7 +25,8 @@ from inna_tune.study.fingerprint import MismatchError
 from inna_tune.study.gain import relative_change
 from inna_tune.study.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.study.joining import JOB, Job
-from inna_tune.study.parameters import check_timeout
+from inna_tune.study.parameters import check_search
+from inna_tune.study.quiet import without_time_warnings
 from inna_tune.study.record import StudyRecord
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import storage_errors
@@ -126,7 +127,6 @@ def tune(
         If the study was made for something else, or begun with another seed.
     """
     began = clock.now()
-    check_timeout(timeout)
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     # A worker that joins makes the default estimator itself; another one it could not know.
@@ -135,15 +135,6 @@ def tune(
         estimator = InnaClassifier() if classifier else InnaRegressor()
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
-    default = clone(estimator).set_params(random_state=seed)
-    if timeout is not None:
-        # First, as it gives a model whatever comes, and tells how long fits and scores take.
-        own = default.max_time
-        default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
-        before_scores = clock.now()
-        score_rows(default, X_held, y_held)
-        scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
-        timeout = max(timeout - (clock.now() - began) - scoring, _DEFAULT_SHARE * timeout)
     search = InnaSearchCV(
         estimator,
         space,
@@ -157,9 +148,22 @@ def tune(
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
     )
+    check_search(search)
+    default = clone(estimator).set_params(random_state=seed)
+    if timeout is not None:
+        # First, as it gives a model whatever comes, and tells how long fits and scores take.
+        own = default.max_time
+        with without_time_warnings():
+            default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
+        before_scores = clock.now()
+        score_rows(default, X_held, y_held)
+        scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
+        left = timeout - (clock.now() - began) - scoring
+        search.timeout = max(left, _DEFAULT_SHARE * timeout)
     search._study_notes = {} if job is None else job.note()
     try:
-        search.fit(X, y)
+        with without_time_warnings():  # the report says what was cut
+            search.fit(X, y)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:
@@ -177,6 +181,8 @@ def tune(
     of_default, before = score_rows(default, X_held, y_held)
     of_tuned, after = score_rows(best, X_held, y_held)
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
+    fits = {"untuned default": default, "tuned": best}
+    cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
     with storage_errors(study._storage):
         record = StudyRecord(study)
         found = summarize_held_out(
@@ -184,12 +190,13 @@ def tune(
             X_held,
             y_held,
             scores=scores,
-            gain=relative_change(before, after, root=not classifier),
+            # Nothing is said of a gain over what time cut off, nor of the default over itself.
+            gain=relative_change(before, after, root=not classifier)
+            if record.best_first and not cut
+            else None,
             trial=record.best_first[0].number if record.best_first else None,
         )
         record_held_out(study, found)
-    fits = {"untuned default": default, "tuned": best}
-    cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
     cut = ["trials", *cut] if record.cut else cut
     return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut))
 
@@ -294,15 +301,26 @@ def _values(model: Any, predicted: npt.NDArray[np.float64], index: pd.Index) -> 
     return pd.DataFrame(predicted, columns=[f"prediction_{name}" for name in names], index=index)
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def check_output(path: str | os.PathLike[str], *, inputs: Sequence[str] = ()) -> Path:
     """A file that can be written, checked before work begins.
+
+    Parameters
+    ----------
+    path : path
+    inputs : sequence of str
+        What the same command reads: paths, or what is none.
 
     Raises
     ------
     TableError
-        If its folder does not exist or it is itself a folder.
+        If its folder does not exist, or it is itself a folder, a device, or one of the inputs.
     """
     path = Path(path)
+    for given in inputs:
+        if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
+            raise TableError(f"{path} is what is read; name another file to write to.")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TableError(f"{path} is no ordinary file; name one to write to.")
     if path.is_dir():
         raise TableError(f"{path} is a folder; name a file in it.")
     if not path.parent.is_dir():
