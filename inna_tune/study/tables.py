@@ -275,7 +275,7 @@ def _checked_values(y: pd.Series, target: str) -> pd.Series:
 def _checked_labels(y: pd.Series, target: str, task: str, *, forced: bool) -> pd.Series:
     n_classes = y.nunique()
     if n_classes < 2:
-        raise TableError(f"The target {target!r} has one class only, {y.iloc[0]!r}.")
+        raise TableError(f"The target {target!r} has one class only, {y.head(1).tolist()[0]!r}.")
     if task == "binary" and n_classes != 2:
         raise TableError(
             f"The target {target!r} has {n_classes} classes, so the task is not binary; use --task multiclass."

@@ -292,6 +292,16 @@ def test_a_cell_may_be_longer_than_a_block(tmp_path, monkeypatch):
     assert table.frame["b"].str.len().tolist() == [300_000, 1]
 
 
+def test_a_long_cell_may_come_late(tmp_path, monkeypatch):
+    """Rows were given out before it was met."""
+    monkeypatch.setattr(delimited, "_BLOCK", 1 << 10)
+    rows = "".join(f"{i},y{i}\n" for i in range(500))
+    table = of_text(tmp_path, "a,b\n" + rows + "500," + "x" * 300_000 + "\n501,z\n")
+    assert table.frame["a"].tolist() == list(range(502))
+    assert table.frame["b"].str.len().tolist()[-2:] == [300_000, 1]
+    assert table.frame["b"].tolist()[:500] == [f"y{i}" for i in range(500)]
+
+
 def test_a_rare_text_among_few_whole_numbers_is_a_label_and_among_many_a_mistake(tmp_path):
     few = of_text(tmp_path, "x,z\n" + "".join(f"{i % 5},a\n" for i in range(99)) + "other,a\n")
     assert few.frame["x"].value_counts()["other"] == 1
