@@ -222,8 +222,10 @@ class Misfits:
         self.counts[name] = self.counts.get(name, 0) + len(places)
         own = self.examples.setdefault(name, [])
         own += [(first_row + int(i), str(column.iloc[i])[:40]) for i in places[: 3 - len(own)]]
-        plain = schema.kind != "number" or schema.form.plain
-        written = "" if plain else f" written as {schema.form.words!r}"
+        # A word is no number however it is written; for a number written another way that is what helps.
+        has_digits = any(character.isdigit() for _, text in own for character in text)
+        is_told = schema.kind == "number" and (has_digits or not schema.form.plain)
+        written = f" written as {schema.form.words!r}" if is_told else ""
         self.expected[name] = _EXPECTED[schema.kind] + written
 
     def merge(self, other: "Misfits") -> None:

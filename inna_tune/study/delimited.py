@@ -218,7 +218,9 @@ class _File:
                     columns = batch.slice(again).columns
                     if self.layout.spaced:
                         columns = [_unspaced(column) for column in columns]
-                    yield dict(zip([*places, *self.extra], columns, strict=True))
+                    wanted = [*places, *self.extra]
+                    # pyarrow takes no names for all of them.
+                    yield dict(zip(wanted, columns if wanted else [], strict=True))
                 return
             except pa.ArrowInvalid as error:
                 # A row longer than the block.

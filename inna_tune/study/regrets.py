@@ -175,7 +175,7 @@ def _is_id(column: pd.Series, whole: bool) -> bool:
     return (
         len(texts) == len(column)
         and texts.is_unique
-        and not texts.str.contains(r"\s|[-/:]\d", regex=True).mean() > 0.5
+        and not texts.str.contains(r"\s|\d[-/:.]\d", regex=True).mean() > 0.5
     )
 
 

@@ -356,7 +356,7 @@ def test_one_bad_cell_is_missing_and_counted(tmp_path):
     size, share, flag = table.notes
     assert (
         size
-        == "Column 'size': 2 values are not a number and count as missing: 'abc' in row 3, '7 kg' in row 5."
+        == "Column 'size': 2 values are not a number written as '1234.5' and count as missing: 'abc' in row 3, '7 kg' in row 5."
     )
     assert (
         "'share': 1 value is not a number written as '1234,5 %' and counts as missing: '2.5' in row 4"
@@ -458,3 +458,10 @@ def test_labels_keep_type_and_spelling(cells, labels, tmp_path):
     found = problem.y.unique().tolist()
     assert found == labels
     assert [type(a) for a in found] == [type(b) for b in labels]
+
+
+def test_a_file_without_any_of_the_columns_says_so(tmp_path):
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n3,4\n")
+    schema = TableSchema.of_frame(pd.DataFrame({"size": [1.0, 2.0], "town": ["Aix", "Bonn"]}))
+    with pytest.raises(TableError, match="none of the columns that the model was fitted on"):
+        read(str(tmp_path / "new.csv"), schema=schema)
