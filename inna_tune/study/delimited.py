@@ -21,9 +21,10 @@ from inna_tune.study.sources import Source, TableError
 _DELIMITERS = (",", ";", "\t", "|")
 _TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"[\r\n]+")
-# pyarrow reads up to 32 blocks ahead.
+# pyarrow reads up to 32 blocks ahead; but every array takes a kilobyte, so that blocks of few rows and many columns cost more.
 _BLOCK = 1 << 21
-_FEW_ROWS = 64  # of a wide table, too few to be looked at for themselves
+_WIDE = 1000
+_FEW_ROWS = 64
 _LARGEST_BLOCK = 2**31 - 1
 # A wide table comes in many batches of few rows, and an array of a dozen numbers takes a hundred times their memory.
 _FEW_CHUNKS, _SMALL_CHUNK = 4, 4096
@@ -205,7 +206,7 @@ class _File:
 
     def batches(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
         """The columns at ``places``, batch by batch; a row of another length is an error that tells which."""
-        block, given = _BLOCK, 0
+        block, given = _BLOCK if self.layout.width < _WIDE else 4 * _BLOCK, 0
         while True:
             n_rows = 0
             try:
