@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,9 +21,9 @@ from inna_tune.study.sources import Source, TableError
 _DELIMITERS = (",", ";", "\t", "|")
 _TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
 _EMPTY_LINES = re.compile(r"[\r\n]+")
-# pyarrow reads up to 32 blocks ahead.
+# pyarrow reads up to 32 blocks ahead; but every array takes a kilobyte, so that blocks of few rows and many columns cost more.
 _BLOCK = 1 << 21
-_FEW_ROWS = 64  # of a wide table, too few to be looked at for themselves
+_WIDE = 1000
 _LARGEST_BLOCK = 2**31 - 1
 # A wide table comes in many batches of few rows, and an array of a dozen numbers takes a hundred times their memory.
 _FEW_CHUNKS, _SMALL_CHUNK = 4, 4096
@@ -205,17 +205,17 @@ class _File:
 
     def batches(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
         """The columns at ``places``, batch by batch; a row of another length is an error that tells which."""
-        block, given = _BLOCK, 0
+        block, given = _BLOCK if self.layout.width < _WIDE else 4 * _BLOCK, 0
         while True:
             n_rows = 0
             try:
-                for batch in _gathered(self._batches(places, block)):
+                for batch in self._batches(places, block):
                     again = max(given - n_rows, 0)
                     n_rows += batch.num_rows
                     if again and again >= batch.num_rows:
                         continue
                     given = n_rows
-                    columns = batch.slice(again).columns
+                    columns = (batch.slice(again) if again else batch).columns
                     if self.layout.spaced:
                         columns = [_unspaced(column) for column in columns]
                     wanted = [*places, *self.extra]
@@ -278,18 +278,6 @@ class _File:
     def _explain(self, message: str) -> str:
         text = " ".join(message.split())
         return f"{self.source.name} cannot be read as a csv table: {text[:200]} (the header is row 1)."
-
-
-def _gathered(batches: Iterable[Any]) -> Iterator[Any]:
-    """Batches of few rows put together."""
-    held: list[Any] = []
-    for batch in batches:
-        held.append(batch)
-        if sum(each.num_rows for each in held) >= _FEW_ROWS:
-            yield held[0] if len(held) == 1 else pa.concat_batches(held)
-            held = []
-    if held:
-        yield held[0] if len(held) == 1 else pa.concat_batches(held)
 
 
 def _unspaced(column: Any) -> Any:

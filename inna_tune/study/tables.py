@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
+from inna_tune.estimators.columns import as_text
 from inna_tune.study.reading import read, warn_of
 from inna_tune.study.sources import TableError as TableError
 
@@ -107,7 +108,7 @@ def find_task(y: pd.Series) -> Task:
     if types.is_numeric_dtype(y.dtype):
         values = y.to_numpy(dtype=np.float64)
         whole = bool((values == np.round(values)).all()) and bool(np.isfinite(values).all())
-        if n_values == 2:
+        if n_values == 2 and whole:
             return "binary"
         return "multiclass" if whole and n_values <= _MAX_INTEGER_CLASSES else "regression"
     return "binary" if n_values == 2 else "multiclass"
@@ -285,4 +286,4 @@ def _checked_labels(y: pd.Series, target: str, task: str, *, forced: bool) -> pd
             f"The target {target!r} has {n_classes} different labels in {len(y)} rows and looks like an identifier; "
             "choose another column, or say --task multiclass."
         )
-    return y if types.is_numeric_dtype(y.dtype) else y.map(str).astype(object)
+    return y if types.is_numeric_dtype(y.dtype) else y.map(as_text).astype(object)

@@ -59,6 +59,7 @@ def test_tables_of_scikit_learn(name, load, task):
         ([True, False, True], "binary"),
         ([0, 1, 1], "binary"),
         ([0.0, 1.0, 1.0], "binary"),
+        ([0.5, 1.5, 1.5], "regression"),
         ([1, 2, 3], "multiclass"),
         ([1.0, 2.5, 3.0], "regression"),
         (list(range(50)), "regression"),
@@ -145,3 +146,13 @@ def test_a_task_that_does_not_fit_is_refused(frame):
         make_problem(frame, "grade", task="guess")
     with pytest.raises(TableError, match="nothing to predict it from"):
         make_problem(frame[["grade"]], "grade")
+
+
+def test_labels_of_bytes_are_their_texts():
+    frame = pd.DataFrame({"x": range(20), "y": [b"a", b"b"] * 10})
+    assert make_problem(frame, "y").y.unique().tolist() == ["a", "b"]
+
+
+def test_a_single_class_is_shown_as_it_is_written():
+    with pytest.raises(TableError, match=r"one class only, 1\."):
+        make_problem(pd.DataFrame({"x": range(20), "y": 1}), "y")
