@@ -13,6 +13,7 @@ from inna_tune.study.attributes import FINGERPRINT
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.overview import load_study
+from inna_tune.study.parameters import check_timeout
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.storage import StorageError
 from inna_tune.study.tables import TASKS, Problem
@@ -129,6 +130,7 @@ def join(
     """
     from inna_tune.study.tuning import split_rows
 
+    check_timeout(timeout)
     study = load_study(storage, study_name)
     job = _job_of(study)
     described = study.user_attrs.get(FINGERPRINT)

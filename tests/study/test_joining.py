@@ -265,3 +265,5 @@ def test_a_resume_with_another_seed_names_it(storage):
 def test_a_budget_that_is_none_is_named(storage, timeout):
     with pytest.raises(ValueError, match=f"timeout={timeout} must be a positive number of seconds"):
         begin(storage, 3, resume=True, timeout=timeout)
+    with pytest.raises(ValueError, match=f"timeout={timeout} must be a positive number of seconds"):
+        join(make_problem(frame(), "label"), storage=storage, study_name="people", timeout=timeout)
