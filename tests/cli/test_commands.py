@@ -29,6 +29,7 @@ GIVEN = {
         "resume": True,
         "prior": "shipped",
         "seed": 7,
+        "verbose": True,
         "model": "-my model.inna",
         "allow_mismatch": True,
         "as_json": True,
