@@ -128,10 +128,10 @@ def test_trials_of_other_architectures_and_batch_sizes_train_apart(monkeypatch):
 def test_one_trial_that_fails_fails_alone(monkeypatch):
     init = Cohort.__init__
 
-    def failing(self, table, estimators, progress=None):
+    def failing(self, table, estimators, *progress):
         if any(e.lr > 0.15 for e in estimators):
             raise RuntimeError("this one is to blame")
-        init(self, table, estimators, progress)
+        init(self, table, estimators, *progress)
 
     monkeypatch.setattr(Cohort, "__init__", failing)
     space = SearchSpace({"lr": LogUniform(0.05, 0.4), "dropout": Uniform(-0.2, 0.5)})

@@ -1,8 +1,5 @@
 """The seconds of a study's trials add up to the time that was spent on them."""
 
-import time
-from types import SimpleNamespace
-
 import numpy as np
 import optuna
 import pytest
@@ -12,7 +9,7 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV, SearchSpace
 from inna_tune.engine import Training
 from inna_tune.space import Categorical, Uniform
-from inna_tune.study import candidates, running
+from inna_tune.study import running
 from inna_tune.study.evaluation import Cohort
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -35,8 +32,7 @@ class Clock:
 def clock(monkeypatch):
     """A second for each active member and epoch, two for each population that is made, a half for each score."""
     held = Clock()
-    monkeypatch.setattr(candidates, "time", SimpleNamespace(monotonic=held.monotonic))
-    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=held.monotonic, sleep=time.sleep))
+    monkeypatch.setattr("inna_tune.engine.clock.now", held.monotonic)
     init, advance = Cohort.__init__, Training._advance
 
     def made(self, *args, **kwargs):
