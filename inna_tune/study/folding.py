@@ -113,11 +113,6 @@ class FoldStack:
         self.tensors: TableTensors = everything.tensors(first.estimator._torch_device())
         self._nets: dict[Hashable, Net] = {}
 
-    @property
-    def places(self) -> list[tuple[int, int, int]]:
-        """Where each fold's training rows, and its test rows, begin, and where the latter end."""
-        return list(self._starts.values())
-
     def train_start(self, fold: int) -> int:
         """Where the training rows of a fold begin."""
         return self._starts[fold][0]

@@ -202,18 +202,7 @@ def tell(
     bool
         Whether the result was stored.
     """
-    with storage_errors(study._storage):
-        owner = study._storage.get_trial_system_attrs(trial._trial_id).get(OWNER)
-        stored = isinstance(owner, dict) and owner.get("id") == worker.id
-        if stored:
-            try:
-                with gathered(study):
-                    for name, note in (notes or {}).items():
-                        trial.set_user_attr(name, note)
-                    study.tell(trial, values, state)
-            except UpdateFinishedTrialError:
-                stored = False
-    worker.trials.discard(trial._trial_id)
+    stored = _end_own(study, worker, trial, notes or {}, lambda: study.tell(trial, values, state))
     if not stored:
         _logger.warning("trial %d was taken over by another worker, its result isn't stored", trial.number)
     return stored
@@ -236,15 +225,32 @@ def put_back(study: optuna.Study, worker: Worker, trial: Trial, *, notes: Mappin
         Whether it was still this worker's.
     """
     storage = study._storage
-    with storage_errors(storage):
-        owner = storage.get_trial_system_attrs(trial._trial_id).get(OWNER)
+    return _end_own(
+        study,
+        worker,
+        trial,
+        notes,
+        lambda: storage.set_trial_state_values(trial._trial_id, TrialState.WAITING),
+    )
+
+
+def _end_own(
+    study: optuna.Study,
+    worker: Worker,
+    trial: Trial,
+    notes: Mapping[str, Any],
+    end: Callable[[], object],
+) -> bool:
+    """Let a trial go by ``end``, with its notes in one transaction, if it is still this worker's; whether it was."""
+    with storage_errors(study._storage):
+        owner = study._storage.get_trial_system_attrs(trial._trial_id).get(OWNER)
         own = isinstance(owner, dict) and owner.get("id") == worker.id
         if own:
             try:
                 with gathered(study):
                     for name, note in notes.items():
                         trial.set_user_attr(name, note)
-                    storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+                    end()
             except UpdateFinishedTrialError:
                 own = False
     worker.trials.discard(trial._trial_id)
