@@ -69,7 +69,7 @@ def peak(reset: bool = False) -> int:
 def measure(case: str, way: str, sizes: argparse.Namespace) -> dict[str, float]:
     """Peak bytes over what stood before, and the bytes of table and encoded table."""
     from inna_tune.estimators import TableEncoder
-    from inna_tune.study.reading import read
+    from inna_tune.tables.reading import read
 
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:

@@ -23,9 +23,9 @@ from sklearn.model_selection import train_test_split
 from tables import load_table
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
-from inna_tune.study.attributes import CUT
-from inna_tune.study.tables import make_problem
-from inna_tune.study.tuning import score_rows
+from inna_tune.jobs.tuning import score_rows
+from inna_tune.records.attributes import CUT
+from inna_tune.tables.problem import make_problem
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = {"churn": 2_000, "california": 10_000, "adult": 48_000}

@@ -32,9 +32,9 @@ import pandas as pd
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.store.claims import OWNER
+from inna_tune.store.opening import open_storage
 from inna_tune.study import running
-from inna_tune.study.claims import OWNER
-from inna_tune.study.storage import open_storage
 
 RESULTS = Path(__file__).parent / "results" / "chaos.csv"
 CONTEXT: Any = multiprocessing.get_context("fork")  # a worker need not load torch again

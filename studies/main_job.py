@@ -17,9 +17,9 @@ import pandas as pd
 from optuna.trial import TrialState
 from tables import load_table
 
+from inna_tune.jobs.tuning import tune
 from inna_tune.study.search import CURVATURE
-from inna_tune.study.tables import make_problem
-from inna_tune.study.tuning import tune
+from inna_tune.tables.problem import make_problem
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

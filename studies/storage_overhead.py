@@ -28,8 +28,8 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 
-from inna_tune.study.storage import create_study, gathered, open_storage
-from inna_tune.study.workers import Worker, ask, resume_summary, tell
+from inna_tune.store.opening import create_study, gathered, open_storage
+from inna_tune.store.workers import Worker, ask, resume_summary, tell
 
 RESULTS = Path(__file__).parent / "results" / "storage_overhead.csv"
 SIZES = (100, 500, 1000)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from inna_tune.study.workers import OWNER
-from tests.study.test_postgres import server, url  # noqa: F401  (fixtures)
+from inna_tune.store.workers import OWNER
+from tests.store.test_postgres import server, url  # noqa: F401  (fixtures)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))

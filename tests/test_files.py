@@ -14,9 +14,9 @@ from inna_tune.cli import app
 from inna_tune.files import replacing
 from inna_tune.report import write_report
 from inna_tune.space import Prior, Uniform
+from inna_tune.store.opening import create_study, open_storage
+from inna_tune.store.transfer import export_study
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
-from inna_tune.study.storage import create_study, open_storage
-from inna_tune.study.transfer import export_study
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
 

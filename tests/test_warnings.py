@@ -38,7 +38,7 @@ def test_they_are_found():
 def test_importing_everything_changes_no_filter():
     code = (
         "import warnings, torch, sklearn.pipeline, pandas, optuna, skrub, matplotlib.figure; "
-        "before = warnings.filters[:]; import inna_tune.cli, inna_tune.report, inna_tune.study.comparing, inna_tune.plots; "
+        "before = warnings.filters[:]; import inna_tune.cli, inna_tune.report, inna_tune.jobs.comparing, inna_tune.plots; "
         "print(before == warnings.filters)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

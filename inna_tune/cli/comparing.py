@@ -67,10 +67,10 @@ def compare(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
-        from inna_tune.study.comparing import compare as run
-        from inna_tune.study.reading import read
-        from inna_tune.study.storage import redact_url
-        from inna_tune.study.tables import make_problem
+        from inna_tune.jobs.comparing import compare as run
+        from inna_tune.store.opening import redact_url
+        from inna_tune.tables.problem import make_problem
+        from inna_tune.tables.reading import read
 
         say = err.print if as_json else out.print
         table_read = read(table)

@@ -76,14 +76,14 @@ def fit(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
+        from inna_tune.jobs.tuning import check_output, tune
+        from inna_tune.records.attributes import COLUMNS, MODEL
+        from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
-        from inna_tune.study.attributes import COLUMNS, MODEL
-        from inna_tune.study.overview import find_progress
-        from inna_tune.study.reading import read
-        from inna_tune.study.storage import redact_url
-        from inna_tune.study.tables import make_problem
-        from inna_tune.study.tuning import check_output, tune
-        from inna_tune.study.understanding import understand
+        from inna_tune.store.opening import redact_url
+        from inna_tune.tables.problem import make_problem
+        from inna_tune.tables.reading import read
+        from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.
         say = err.print if as_json else out.print
@@ -169,8 +169,9 @@ def predict(
     with one_line_errors():
         from inna_tune.estimators import load
         from inna_tune.files import replacing
-        from inna_tune.study.reading import read
-        from inna_tune.study.tuning import check_output, predict_table
+        from inna_tune.jobs.tuning import check_output
+        from inna_tune.tables.predicting import predict_table
+        from inna_tune.tables.reading import read
 
         path = check_output(output, inputs=[model, table])
         fitted = load(model)

@@ -31,7 +31,7 @@ def studies(context: typer.Context, storage: Storage = DEFAULT_STORAGE, as_json:
         context.default_map = {context.invoked_subcommand: {"storage": storage, "as_json": as_json}}
         return
     with one_line_errors():
-        from inna_tune.study.overview import list_studies
+        from inna_tune.records.overview import list_studies
 
         found = list_studies(storage)
         if as_json:
@@ -66,7 +66,7 @@ def show(
     Example: [bold]inna-tune show churn --best 10[/bold]
     """
     with one_line_errors():
-        from inna_tune.study.overview import describe_study
+        from inna_tune.records.overview import describe_study
 
         found = describe_study(storage, study, n_best=best)
         if as_json:

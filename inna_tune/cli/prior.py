@@ -35,9 +35,9 @@ def prior_learn(
     Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
     """
     with one_line_errors():
+        from inna_tune.jobs.tuning import check_output
         from inna_tune.space import learn
-        from inna_tune.study.overview import load_study
-        from inna_tune.study.tuning import check_output
+        from inna_tune.store.opening import load_study
 
         path = check_output(output)
         found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
@@ -73,8 +73,8 @@ def prior_show(
 
         found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
+            from inna_tune.jobs.tuning import check_output
             from inna_tune.space.pictures import draw_space
-            from inna_tune.study.tuning import check_output
 
             draw_space(found.space).savefig(check_output(output))
         if as_json:

@@ -21,9 +21,9 @@ def report(
     Example: [bold]inna-tune report churn -o report.html[/bold]
     """
     with one_line_errors():
+        from inna_tune.jobs.tuning import check_output
         from inna_tune.report import write_report
-        from inna_tune.study.overview import load_study
-        from inna_tune.study.tuning import check_output
+        from inna_tune.store.opening import load_study
 
         path = check_output(output or f"{study}.html")
         written = write_report(load_study(storage, study), path)

@@ -22,7 +22,7 @@ def export(
     Example: [bold]inna-tune studies export churn -o churn.db[/bold]
     """
     with one_line_errors():
-        from inna_tune.study.transfer import export_study
+        from inna_tune.store.transfer import export_study
 
         done = export_study(storage, study, output, replace=force)
         if as_json:
@@ -45,8 +45,8 @@ def import_(
     Example: [bold]inna-tune studies import churn.db --as churn-2025[/bold]
     """
     with one_line_errors():
-        from inna_tune.study.storage import redact_url
-        from inna_tune.study.transfer import import_studies
+        from inna_tune.store.opening import redact_url
+        from inna_tune.store.transfer import import_studies
 
         found = import_studies(storage, file, only=study, rename=rename)
         if as_json:

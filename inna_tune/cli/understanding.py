@@ -9,7 +9,7 @@ from rich.table import Table
 from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json
 
 if TYPE_CHECKING:
-    from inna_tune.study.understanding import Understanding
+    from inna_tune.tables.understanding import Understanding
 
 
 @app.command()
@@ -28,9 +28,9 @@ def columns(
     Example: [bold]inna-tune columns churn.csv --target churn[/bold]
     """
     with one_line_errors():
-        from inna_tune.study.reading import read
-        from inna_tune.study.tables import make_problem
-        from inna_tune.study.understanding import understand
+        from inna_tune.tables.problem import make_problem
+        from inna_tune.tables.reading import read
+        from inna_tune.tables.understanding import understand
 
         found = read(table)
         wanted = target or found.target

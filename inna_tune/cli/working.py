@@ -39,10 +39,10 @@ def worker(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
-        from inna_tune.study.joining import join, read_job
-        from inna_tune.study.overview import find_progress
-        from inna_tune.study.reading import read
-        from inna_tune.study.tables import make_problem
+        from inna_tune.jobs.joining import join, read_job
+        from inna_tune.records.overview import find_progress
+        from inna_tune.tables.problem import make_problem
+        from inna_tune.tables.reading import read
 
         job = read_job(storage, study)
         table_read = read(table)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inna_tune.engine import clock
+from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
@@ -336,7 +336,7 @@ class Population:
         rates : Tensor of shape [steps, P, 1]
             From ``learning_rates``.
         deadline : float, optional
-            Value of `inna_tune.engine.clock` past which no further batch is begun.
+            Value of `inna_tune.clock` past which no further batch is begun.
         after_step : callable, optional
             Called after every step.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from inna_tune.engine import clock
+from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberProgress, MemberResult, StopReason
@@ -125,7 +125,7 @@ class Stack:
         until_epoch : int, optional
             Stop after this epoch (counted from the beginning); None means ``max_epochs``.
         deadline : float, optional
-            Value of `inna_tune.engine.clock` at which training ends, also inside an epoch.
+            Value of `inna_tune.clock` at which training ends, also inside an epoch.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
         while self.active and self.epoch < until:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from inna_tune.engine import clock
+from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberProgress, MemberResult
@@ -176,7 +176,7 @@ class Training:
         until_epoch : int, optional
             Stop after this epoch (counted from the beginning); None means ``max_epochs``.
         deadline : float, optional
-            Value of `inna_tune.engine.clock` at which training ends, also inside an epoch.
+            Value of `inna_tune.clock` at which training ends, also inside an epoch.
         stop : callable, optional
             Asked before every epoch whether to halt, all members equally far.
         shorten : bool, default=False

@@ -29,6 +29,7 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.options import OptimizerOptions
 from inna_tune.estimators.pickling import PickledOnCpu
 from inna_tune.estimators.results import ResultsMixin
@@ -36,7 +37,6 @@ from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
-from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
@@ -300,6 +300,9 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         x = self.encoder_.encode(frame, self._dtype)
         return EncodedTable(x, target, self._with_class_weights(target, weight))
 
+    def _new_encoder(self) -> TableEncoder:
+        return TableEncoder() if self.encoder is None else clone(self.encoder)
+
     def _encode_for_fit(
         self, X: Any, y: Any, sample_weight: Any = None, *, in_parts: bool = False
     ) -> EncodedTable:
@@ -307,7 +310,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         frame, y, weight = self._read(X, y, sample_weight, reset=True)
         target = self._fit_target(y, weight)
         # An own module knows nothing of codes: it gets one output a level instead.
-        encoder = TableEncoder() if self.encoder is None else clone(self.encoder)
+        encoder = self._new_encoder()
         self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
         self.encoder_.fit(frame, sample_weight=weight)
         self.schema_ = TableSchema.of_frame(frame)

@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.targets import read_labels
 
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types
 
+from inna_tune.estimators.frames import refuse_containers
 from inna_tune.estimators.spelling import write_level
-from inna_tune.estimators.tables import refuse_containers
 
 Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
 Floats = npt.NDArray[np.float64]

@@ -18,6 +18,7 @@ from inna_tune.estimators.columns import (
     refuse_complex,
 )
 from inna_tune.estimators.formats_of_dates import find_format
+from inna_tune.estimators.frames import UnreadableValueWarning, Weights
 from inna_tune.estimators.instants import (
     Instants,
     days_since_1970,
@@ -38,7 +39,6 @@ from inna_tune.estimators.numbers import (
     normal_scores,
     squash,
 )
-from inna_tune.estimators.tables import UnreadableValueWarning, Weights
 
 _PERIODS = {"month": 12, "day": 30, "hour": 24, "weekday": 7}
 _PARTS = ("year", *(f"{part}_circular_{i}" for part in _PERIODS for i in range(2)))

@@ -8,7 +8,7 @@ import torch
 
 from inna_tune.engine import TableTensors
 from inna_tune.estimators.columns import Matrix
-from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.frames import Weights
 
 
 @dataclass

@@ -21,11 +21,11 @@ from inna_tune.estimators.columns import (
     refuse_infinities,
 )
 from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
+from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.levels import count_levels, plan_levels
 from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
 from inna_tune.estimators.plans import plan_from_plain, plan_to_plain
 from inna_tune.estimators.reading import find_numbers, read_numbers
-from inna_tune.estimators.tables import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.text import is_text, plan_text
 
 # Plain columns are read in blocks of so many numbers: few steps for wide tables, little memory for long ones.

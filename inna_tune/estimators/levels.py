@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from inna_tune.estimators.columns import Codes, ColumnPlan, DroppedPlan, Matrix, read_levels
+from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.spelling import SYNONYMS, shorten
-from inna_tune.estimators.tables import Weights
 
 # The two codes that every column of codes has, met in training or not.
 OTHER, MISSING = 0, 1

@@ -10,8 +10,8 @@ from scipy.special import ndtri
 
 from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix
 from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.reading import read_numbers
-from inna_tune.estimators.tables import Weights
 
 # So many quantiles are kept where a column is mapped to a normal law.
 _N_QUANTILES = 256

@@ -8,7 +8,7 @@ from sklearn.base import RegressorMixin
 
 from inna_tune.engine import SquaredError
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.tables import Weights
+from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.targets import read_values
 
 

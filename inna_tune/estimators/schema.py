@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.disguised import NumberForm, read_form
-from inna_tune.estimators.tables import UnreadableValueWarning
+from inna_tune.estimators.frames import UnreadableValueWarning
 
 Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -19,7 +19,7 @@ from inna_tune.plots.style import (
     shorten,
     tidy,
 )
-from inna_tune.study.heldout import HeldOut
+from inna_tune.records.heldout import HeldOut
 
 _Z = 1.96  # two-sided 95% of the normal law
 

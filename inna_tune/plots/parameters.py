@@ -31,8 +31,8 @@ from inna_tune.plots.style import (
     shorten,
     tidy,
 )
+from inna_tune.records.record import StudyRecord
 from inna_tune.space import Categorical, SearchSpace
-from inna_tune.study.record import StudyRecord
 
 _TOP_SHARE = 0.1
 _MIN_TOP = 5  # below so many top trials the importances are noise (Optuna's advice)

@@ -28,8 +28,8 @@ from inna_tune.plots.style import (
     score_limits,
     tidy,
 )
+from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.space import SearchSpace
-from inna_tune.study.record import StudyRecord, as_number
 
 _SHARES = (0.9, 0.5)
 _GRID = 80

@@ -27,7 +27,7 @@ from inna_tune.plots.style import (
     tidy,
     whole_numbers,
 )
-from inna_tune.study.record import as_number
+from inna_tune.records.record import as_number
 
 _MAX_OTHERS = 150  # curves in the background: more make a grey block
 

@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from inna_tune.study.record import StudyRecord
+from inna_tune.records.record import StudyRecord
 
 # Okabe and Ito (2008), Color Universal Design: told apart with every kind of colour vision. Those of middle lightness, since
 # a picture may lie on white or on black.

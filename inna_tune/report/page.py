@@ -14,15 +14,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune import __version__
 from inna_tune.files import replacing
+from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
+from inna_tune.records.describing import short_text
+from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.wording import describe_trial, plain, tuning_gain
 from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
-from inna_tune.study.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
-from inna_tune.study.describing import short_text
-from inna_tune.study.record import StudyRecord, as_number
-from inna_tune.study.storage import describe, storage_errors
-from inna_tune.study.understanding import Understanding
-from inna_tune.study.wording import describe_trial, plain, tuning_gain
+from inna_tune.store.opening import describe, storage_errors
+from inna_tune.tables.understanding import Understanding
 
 _PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from inna_tune import plots
+from inna_tune.records.record import StudyRecord
 from inna_tune.report.svg import Picture, picture
-from inna_tune.study.record import StudyRecord
 
 _FLAT = (
     "The dashed line is the flat expectation: the mean of the best so far if the very same trials had come in a random order, "

@@ -17,7 +17,7 @@ import jinja2
 import optuna
 
 from inna_tune.report.page import environment, render_report
-from inna_tune.study.storage import open_storage, storage_errors
+from inna_tune.store.opening import open_storage, storage_errors
 
 HOST, PORT = "127.0.0.1", 8080
 

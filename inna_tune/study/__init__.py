@@ -1,4 +1,4 @@
-"""Search, storage, workers, resume. Knows ``estimators`` and ``space`` and below.
+"""Search: folds, cohorts, the loop over trials, and scikit-learn's face of it. Knows ``records`` and ``tables`` and below.
 
 Names are imported on first use: a process that only opens a storage needn't load torch and scikit-learn.
 """
@@ -7,24 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inna_tune.records.fingerprint import MismatchError
+    from inna_tune.store.opening import StorageError, open_storage
     from inna_tune.study.bar import ProgressBar
-    from inna_tune.study.fingerprint import MismatchError
-    from inna_tune.study.reading import Table, read
     from inna_tune.study.search import InnaSearchCV
-    from inna_tune.study.storage import StorageError, open_storage
-    from inna_tune.study.tables import TableError
     from inna_tune.study.validation import cross_validate
+    from inna_tune.tables.problem import TableError
+    from inna_tune.tables.reading import Table, read
 
 _HOMES = {
     "InnaSearchCV": "inna_tune.study.search",
-    "MismatchError": "inna_tune.study.fingerprint",
+    "MismatchError": "inna_tune.records.fingerprint",
     "ProgressBar": "inna_tune.study.bar",
-    "StorageError": "inna_tune.study.storage",
-    "Table": "inna_tune.study.reading",
-    "TableError": "inna_tune.study.tables",
+    "StorageError": "inna_tune.store.opening",
+    "Table": "inna_tune.tables.reading",
+    "TableError": "inna_tune.tables.problem",
     "cross_validate": "inna_tune.study.validation",
-    "open_storage": "inna_tune.study.storage",
-    "read": "inna_tune.study.reading",
+    "open_storage": "inna_tune.store.opening",
+    "read": "inna_tune.tables.reading",
 }
 
 __all__ = [

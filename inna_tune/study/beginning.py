@@ -15,10 +15,10 @@ from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.schedules import DEFAULT_POWER
+from inna_tune.records.attributes import FINGERPRINT, PORTFOLIO
 from inna_tune.space import Prior, SearchSpace
-from inna_tune.study.attributes import FINGERPRINT, PORTFOLIO
+from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
-from inna_tune.study.quiet import without_messages
 
 _STEPS = ("lr", "alpha", "beta")
 

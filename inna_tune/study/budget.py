@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
-from inna_tune.engine import clock
+from inna_tune import clock
 
 # The fit has at most this share of the whole: settings that nothing was compared for are worth no more time.
 _MOST_KEPT = 0.5
@@ -39,7 +39,7 @@ class Budget:
     Parameters
     ----------
     ends : float
-        When all has to be done, by `inna_tune.engine.clock`.
+        When all has to be done, by `inna_tune.clock`.
     fit_rows : int
         Rows that the fit sees in an epoch, those of all its members; 0 where none follows.
     fit_epochs : int

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from optuna.trial import Trial
 
-from inna_tune import __version__
-from inna_tune.engine import clock
+from inna_tune import __version__, clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.records.describing import describe_settings
 from inna_tune.study.checkpoints import Checkpoint
-from inna_tune.study.describing import describe_settings
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 

@@ -26,7 +26,7 @@ from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
 from inna_tune.estimators.saving import Tensors, digest
 from inna_tune.files import replacing
-from inna_tune.study.storage import describe, sqlite_path
+from inna_tune.store.opening import describe, sqlite_path
 
 logger = logging.getLogger(__name__)
 

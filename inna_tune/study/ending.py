@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -12,12 +12,11 @@ from optuna.trial import FrozenTrial
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
-from inna_tune.engine import clock
-from inna_tune.study.attributes import REASON
+from inna_tune import clock
+from inna_tune.records.attributes import REASON
+from inna_tune.records.record import StudyRecord, value_of
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import is_stopped
-from inna_tune.study.quiet import without_time_warnings
-from inna_tune.study.record import StudyRecord, value_of
 from inna_tune.study.results import collect_results
 
 # What the fit has at least, whatever went before it: a share of the budget, and seconds.
@@ -91,3 +90,17 @@ def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time
         f"None of {len(trials)} finished trials gave a score"
         + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
     )
+
+
+@contextmanager
+def without_time_warnings(begins: str = "(max_time|timeout)=") -> Iterator[None]:
+    """Keep back the warnings of fits that were cut by a time which no person gave, or of which we say more elsewhere.
+
+    Parameters
+    ----------
+    begins : str
+        Regular expression of how they begin.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=begins, category=ConvergenceWarning)
+        yield

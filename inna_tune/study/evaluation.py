@@ -17,8 +17,8 @@ from inna_tune.engine.width import torch_threads
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet
+from inna_tune.records.functions import is_of_library
 from inna_tune.study.folding import Fold, FoldedTable, FoldStack
-from inna_tune.study.functions import is_of_library
 from inna_tune.study.scoring import (
     PredictedClassifier,
     Scorer,

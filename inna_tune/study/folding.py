@@ -18,8 +18,8 @@ from inna_tune.engine import Member, TableTensors
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
+from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
-from inna_tune.estimators.tables import as_frame
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
 

@@ -25,13 +25,13 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 
 from inna_tune.engine.width import torch_threads
+from inna_tune.store.opening import describe, open_storage, storage_errors
+from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import Job
 from inna_tune.study.running import TrialRunner
-from inna_tune.study.stopping import Abandonment, Signals, Stopped, either
-from inna_tune.study.storage import describe, open_storage, storage_errors
-from inna_tune.study.workers import Worker, resume_summary
+from inna_tune.study.signals import Abandonment, Signals, Stopped, either
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial
 from scipy.stats import rankdata
 
-from inna_tune.study.attributes import CUT
-from inna_tune.study.record import value_of
+from inna_tune.records.attributes import CUT
+from inna_tune.records.record import value_of
 
 
 def collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, npt.NDArray[Any]]:

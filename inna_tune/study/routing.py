@@ -9,7 +9,7 @@ from sklearn import get_config
 from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import process_routing
 
-from inna_tune.estimators.tables import check_weights
+from inna_tune.estimators.frames import check_weights
 
 
 def routing_is_on() -> bool:

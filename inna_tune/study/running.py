@@ -12,19 +12,19 @@ import optuna
 from optuna.trial import Trial, TrialState
 from sklearn.base import clone
 
-from inna_tune.engine import clock
-from inna_tune.study.attributes import CUT, REASON
+from inna_tune import clock
+from inna_tune.records.attributes import CUT, REASON
+from inna_tune.store.claims import OWNER
+from inna_tune.store.opening import StorageError, gathered, storage_errors
+from inna_tune.store.workers import Worker, ask, put_back, tell
 from inna_tune.study.budget import Budget, Pace
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.candidates import Candidate, identity_of, shared_time
 from inna_tune.study.checkpoints import Checkpoint, Checkpoints
-from inna_tune.study.claims import OWNER
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Job, Training
 from inna_tune.study.rungs import EarlierTrials, rungs
-from inna_tune.study.stopping import Stopped
-from inna_tune.study.storage import StorageError, gathered, storage_errors
-from inna_tune.study.workers import Worker, ask, put_back, tell
+from inna_tune.study.signals import Stopped
 
 logger = logging.getLogger(__name__)
 

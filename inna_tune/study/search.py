@@ -21,29 +21,29 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from inna_tune.engine import clock
-from inna_tune.estimators.tables import as_frame
+from inna_tune import clock
+from inna_tune.estimators.frames import as_frame
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
+from inna_tune.records.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
+from inna_tune.records.frames import trials_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.study.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
+from inna_tune.store.claims import settle
+from inna_tune.store.keeping import in_memory, without_storage
+from inna_tune.store.opening import create_study, open_storage
+from inna_tune.store.workers import resume_summary
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.claims import settle
 from inna_tune.study.ending import finish
-from inna_tune.study.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
 from inna_tune.study.folding import FoldedTable, sliceable
-from inna_tune.study.frames import trials_frame
 from inna_tune.study.job import Job
-from inna_tune.study.keeping import in_memory, without_storage
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.parameters import check_search
 from inna_tune.study.routing import route, routing_is_on
 from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
 from inna_tune.study.scoring import named_scorer, resolve_scorer, scorer_name, takes_weights
 from inna_tune.study.splits import resolve_splits
-from inna_tune.study.storage import create_study, open_storage
 from inna_tune.study.targets import read_target
-from inna_tune.study.workers import resume_summary
 
 logger = logging.getLogger(__name__)
 
@@ -409,7 +409,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         finish(self, frame, y, weight, budget)
 
     def trials_dataframe(self) -> pd.DataFrame:
-        """All trials of the study, one row each, ready to plot: see :func:`inna_tune.study.frames.trials_frame`."""
+        """All trials of the study, one row each, ready to plot: see :func:`inna_tune.records.frames.trials_frame`."""
         check_is_fitted(self, "study_")
         return trials_frame(self.study_)
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_consistent_length
 
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.tables import as_frame, check_weights
+from inna_tune.estimators.frames import as_frame, check_weights
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.scoring import UndefinedScoreError, resolve_scorer, takes_weights

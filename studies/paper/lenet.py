@@ -40,7 +40,7 @@ from torch.optim import Optimizer
 from inna_tune.optim import INNA, INNAprop
 from inna_tune.optim.schedules import decay_factor
 from inna_tune.space import LogNormal, PriorSampler, SearchSpace, Uniform
-from inna_tune.study.storage import create_study, open_storage
+from inna_tune.store.opening import create_study, open_storage
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from inna_tune import InnaClassifier
 from inna_tune.cli import app
 from inna_tune.cli.commands import command_line, more_trials
-from inna_tune.study.joining import Job
+from inna_tune.jobs.joining import Job
 from tests.test_cli import folder, run  # noqa: F401
 
 # For every option, something that is not its default and needs quoting or a guard where it is a text.
@@ -63,9 +63,9 @@ GIVEN = {
 }
 # What does the work of each, and is replaced by something that notes what it is asked for.
 WORK = {
-    "fit": "inna_tune.study.tuning.tune",
-    "compare": "inna_tune.study.comparing.compare",
-    "worker": "inna_tune.study.joining.join",
+    "fit": "inna_tune.jobs.tuning.tune",
+    "compare": "inna_tune.jobs.comparing.compare",
+    "worker": "inna_tune.jobs.joining.join",
 }
 LATER = {"resume", "callbacks", "watch"}  # given by every resume, or made anew
 
@@ -103,7 +103,7 @@ def interrupted(monkeypatch):
 
         monkeypatch.setattr(path, work)
     job = Job(n_trials=3, target="the label", task="binary", seed=0, held_out=0.2)
-    monkeypatch.setattr("inna_tune.study.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
     # The seconds of a budget that are left depend on the machine.
     monkeypatch.setattr("inna_tune.cli.console._started", float("inf"), raising=False)
     return asked
@@ -199,7 +199,7 @@ def test_what_is_printed_at_the_end_holds_all_options_and_runs(name, place, smal
 
 def test_a_worker_says_how_to_go_on_only_where_something_is_left(place, monkeypatch):
     job = Job(n_trials=3, target="label", task="binary", seed=0, held_out=0.2)
-    monkeypatch.setattr("inna_tune.study.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
     for left in (0, 2):
         after = SimpleNamespace(left_to_do=left)
         monkeypatch.setattr(WORK["worker"], lambda problem, after=after, **options: (after, after))

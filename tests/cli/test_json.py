@@ -80,7 +80,7 @@ def broken(monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("the sky\nfell")
 
-    monkeypatch.setattr("inna_tune.study.overview.list_studies", fail)
+    monkeypatch.setattr("inna_tune.records.overview.list_studies", fail)
 
 
 def test_the_unexpected_is_one_line_and_code_1(folder, broken):  # noqa: F811

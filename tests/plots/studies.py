@@ -8,9 +8,9 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from inna_tune.optim import pure_numbers
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED
+from inna_tune.records.heldout import record_held_out, summarize_held_out
 from inna_tune.space import SearchSpace
-from inna_tune.study.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED
-from inna_tune.study.heldout import record_held_out, summarize_held_out
 from inna_tune.study.rungs import rungs
 
 LAMBDA = 25.0

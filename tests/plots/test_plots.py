@@ -19,8 +19,8 @@ from inna_tune.plots.plane import stable_betas
 from inna_tune.plots.priors import density, mass_levels
 from inna_tune.plots.progress import expected_best
 from inna_tune.plots.style import score_limits, shorten
+from inna_tune.records.record import StudyRecord
 from inna_tune.space import SearchSpace
-from inna_tune.study.record import StudyRecord
 from tests.plots.studies import LAMBDA, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

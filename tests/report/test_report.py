@@ -9,8 +9,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
+from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL
 from inna_tune.report import render_report, write_report
-from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL
 from tests.plots.studies import held_out_of, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

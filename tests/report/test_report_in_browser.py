@@ -4,9 +4,9 @@ import pytest
 from sklearn.datasets import load_diabetes, load_wine
 
 from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune.jobs.tuning import tune
 from inna_tune.report import write_report
-from inna_tune.study.tables import make_problem
-from inna_tune.study.tuning import tune
+from inna_tune.tables.problem import make_problem
 from tests.browser import Browser, overflow
 from tests.plots.studies import make_study
 from tests.report.test_report import hostile_study

@@ -11,8 +11,8 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.optim.dynamics import settings_from_curvature
+from inna_tune.records.attributes import CURVATURE
 from inna_tune.space import Categorical, LogUniform, Prior, Uniform
-from inna_tune.study.attributes import CURVATURE
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 DIABETES = load_diabetes(return_X_y=True, as_frame=True)

@@ -14,17 +14,16 @@ from optuna.trial import TrialState
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 
-from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.engine import clock
+from inna_tune import InnaClassifier, InnaSearchCV, clock
 from inna_tune.engine.width import Layout
-from inna_tune.study.attributes import CUT
+from inna_tune.jobs.tuning import tune
+from inna_tune.records.attributes import CUT
+from inna_tune.records.fingerprint import MismatchError
+from inna_tune.records.record import StudyRecord
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.evaluation import Cohort
-from inna_tune.study.fingerprint import MismatchError
 from inna_tune.study.folding import FoldedTable
-from inna_tune.study.record import StudyRecord
-from inna_tune.study.tables import make_problem
-from inna_tune.study.tuning import tune
+from inna_tune.tables.problem import make_problem
 
 X, Y = make_classification(180, 5, random_state=0)
 NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, batch_size=32, patience=100)

@@ -17,12 +17,12 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV, SearchSpace
 from inna_tune.engine import CrossEntropy, Method, Training
 from inna_tune.nets import TabularNet
+from inna_tune.store.opening import open_storage
 from inna_tune.study import running
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
 from inna_tune.study.rungs import rungs
 from inna_tune.study.running import TrialRunner
-from inna_tune.study.stopping import Stopped
-from inna_tune.study.storage import open_storage
+from inna_tune.study.signals import Stopped
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, VARIED, make_member, make_table
 
 NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)

@@ -18,10 +18,10 @@ from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.estimators.base import RETRIES
+from inna_tune.store.opening import open_storage
 from inna_tune.study import running
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints, checkpoints_folder
 from inna_tune.study.evaluation import Cohort, FoldedTable
-from inna_tune.study.storage import open_storage
 
 CODE = """
 import sys

@@ -18,9 +18,9 @@ from optuna.trial import TrialState
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV, PriorSampler, SearchSpace
-from inna_tune.study.claims import OWNER
-from inna_tune.study.storage import open_storage
-from inna_tune.study.workers import Worker
+from inna_tune.store.claims import OWNER
+from inna_tune.store.opening import open_storage
+from inna_tune.store.workers import Worker
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 SPACE = SearchSpace.inna(curvature=20.0)

@@ -25,13 +25,13 @@ from sklearn.model_selection import (
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
 from inna_tune.estimators import TableEncoder
+from inna_tune.jobs.baselines import tune_baseline
+from inna_tune.jobs.comparing import compare
+from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT
+from inna_tune.records.fingerprint import UnseededFoldsWarning
 from inna_tune.space import LogUniform, SearchSpace, Uniform
 from inna_tune.study import MismatchError, StorageError
-from inna_tune.study.attributes import ALLOWED_MISMATCH, FINGERPRINT
-from inna_tune.study.baselines import tune_baseline
-from inna_tune.study.comparing import compare
-from inna_tune.study.fingerprint import UnseededFoldsWarning
-from inna_tune.study.tables import make_problem
+from inna_tune.tables.problem import make_problem
 
 ROOT = Path(__file__).parents[2]
 N = 60
@@ -240,7 +240,7 @@ ITS_OWN = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::inna_tune.study.fingerprint.UnseededFoldsWarning")
+@pytest.mark.filterwarnings("ignore::inna_tune.records.fingerprint.UnseededFoldsWarning")
 @pytest.mark.parametrize("name", NOT_ITS_OWN)
 def test_what_is_not_its_own_is_refused_and_named(name):
     before, after, words = NOT_ITS_OWN[name]
@@ -289,7 +289,7 @@ def test_a_study_that_nobody_can_resume_says_so_when_it_begins(tmp_path):
         tune(storage, cv=KFold(2, shuffle=True))
 
 
-@pytest.mark.filterwarnings("error::inna_tune.study.fingerprint.UnseededFoldsWarning")
+@pytest.mark.filterwarnings("error::inna_tune.records.fingerprint.UnseededFoldsWarning")
 def test_others_say_nothing(tmp_path):
     tune(None, cv=KFold(2, shuffle=True))
     tune(f"sqlite:///{tmp_path}/studies.db", cv=KFold(2, shuffle=True, random_state=0))
@@ -490,7 +490,7 @@ def test_a_storage_that_fails_is_no_baseline_that_fails(monkeypatch):
     storage = BrokenStorage()
     monkeypatch.setattr(BrokenStorage, "failing", "param")
     # The first trial's settings wait for it, so that it draws none.
-    monkeypatch.setattr("inna_tune.study.baselines.try_first", lambda study, settings: None)
+    monkeypatch.setattr("inna_tune.jobs.baselines.try_first", lambda study, settings: None)
 
     def run():
         return tune_baseline(

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV, PriorSampler, SearchSpace
-from inna_tune.study.claims import OWNER
-from inna_tune.study.stopping import Abandonment
-from inna_tune.study.storage import open_storage
-from inna_tune.study.workers import Worker
+from inna_tune.store.claims import OWNER
+from inna_tune.store.opening import open_storage
+from inna_tune.store.workers import Worker
+from inna_tune.study.signals import Abandonment
 
 NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=8)
 IRIS = load_iris(return_X_y=True, as_frame=True)

@@ -18,9 +18,9 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune.records.attributes import SEED
 from inna_tune.report import render_report
 from inna_tune.study import ProgressBar, StorageError, open_storage
-from inna_tune.study.attributes import SEED
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
 NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)

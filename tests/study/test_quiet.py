@@ -12,8 +12,8 @@ import pytest
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.study.quiet import without_messages
-from inna_tune.study.storage import create_study, open_storage
+from inna_tune.store.opening import create_study, open_storage
+from inna_tune.store.quiet import without_messages
 
 NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
 

@@ -32,7 +32,7 @@ class Clock:
 def clock(monkeypatch):
     """A second for each active member and epoch, two for each population that is made, a half for each score."""
     held = Clock()
-    monkeypatch.setattr("inna_tune.engine.clock.now", held.monotonic)
+    monkeypatch.setattr("inna_tune.clock.now", held.monotonic)
     init, advance = Cohort.__init__, Training._advance
 
     def made(self, *args, **kwargs):

@@ -1,0 +1,1 @@
+"""What the command line does: tuning, joining, comparing, baselines. Knows ``study`` and below."""

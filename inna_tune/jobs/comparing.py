@@ -1,0 +1,486 @@
+"""Is INNA worth it on these data? Optimizers and baselines tuned alike, and compared on rows that tuning never saw."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier, DummyRegressor
+
+from inna_tune.engine.stacked import MOMENTUM
+from inna_tune.engine.updates import DEFAULT_LR
+from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
+from inna_tune.jobs.tuning import score_rows
+from inna_tune.records.fingerprint import MismatchError
+from inna_tune.records.gain import Gain
+from inna_tune.records.heldout import record_held_out, summarize_held_out
+from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.resampling import interval, resample_log_means
+from inna_tune.records.wording import describe_trial
+from inna_tune.space import Beta, LogNormal, SearchSpace
+from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
+from inna_tune.study.callbacks import Callback
+from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables.problem import Problem, TableError
+from inna_tune.tables.splitting import split_rows
+
+Watch = Callable[[str], AbstractContextManager[Callback]]
+
+OPTIMIZERS = ("inna", "innaprop", "adamw", "muon", "sgd")
+_CONSTANT = "constant"
+_MOMENTUM = Beta(5.0, 1.0, low=0.0, high=0.995)
+
+
+def space_of(optimizer: str) -> SearchSpace | None:
+    """What is tuned of an optimizer: all of its own, and decay, weight decay and dropout by the same priors for each.
+
+    INNA has the shipped priors, centred on the curvature of the loss. The others' step sizes have priors around what is usual,
+    wide enough for a factor of ten to either side; AdamW's betas stay at 0.9 and 0.999, Muon's momentum at 0.95.
+
+    Parameters
+    ----------
+    optimizer : {"inna", "innaprop", "adamw", "muon", "sgd"}
+
+    Returns
+    -------
+    SearchSpace or None
+        As `InnaSearchCV` takes it.
+    """
+    if optimizer == "inna":
+        return None
+    shared = {name: law for name, law in SearchSpace.inna().items() if name not in {"alpha", "beta", "lr"}}
+    if optimizer in ("adamw", "muon"):
+        usual = DEFAULT_LR[optimizer]
+        return SearchSpace({"lr": LogNormal(usual, 1.4, low=usual / 100, high=100 * usual), **shared})
+    if optimizer == "innaprop":
+        return SearchSpace(
+            {
+                "alpha": LogNormal(0.5, 1.2, low=0.01, high=10.0),
+                "beta": LogNormal(1.0, 0.7, low=0.05, high=5.0),
+                "lr": LogNormal(2e-3, 1.4, low=2e-5, high=0.2),
+                **shared,
+            }
+        )
+    return SearchSpace(
+        {"optimizer__momentum": _MOMENTUM, "lr": LogNormal(1e-2, 1.4, low=1e-4, high=1.0), **shared}
+    )
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One model of a comparison.
+
+    Attributes
+    ----------
+    name : str
+        The optimizer, the baseline, or "constant": the most frequent class, or the mean.
+    study : str or None
+        Where its trials are.
+    trials : dict of str to int
+        How many there are in each state.
+    seconds : float
+        Of training, over all trials.
+    cross_validated : float or None
+        Best loss over the folds. The more trials, the more it flatters.
+    scores : dict of str to float
+        On the held-out rows, the loss first; means over the fits.
+    low, high : float
+        95% interval of that loss: of the choice of rows and the luck of training, see `resample_log_means`.
+    against : Gain or None
+        How the reference's loss compares with this one's: -0.1 says that the reference's is a tenth lower. The intervals of
+        all contenders hold together with 95%.
+    settings : dict
+        Of the best trial.
+    words : str
+        What they mean.
+    failed : str
+        Why there is no score; empty where there is one.
+    """
+
+    name: str
+    study: str | None
+    trials: dict[str, int]
+    seconds: float
+    cross_validated: float | None
+    scores: dict[str, float]
+    low: float
+    high: float
+    against: Gain | None
+    settings: dict[str, Any]
+    words: str
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes
+    ----------
+    task : str
+    metric : str
+        The loss.
+    reference : str
+        The contender that all others are compared with: INNA, where it takes part.
+    n_trials, n_tuning_rows, n_held_out_rows : int
+    contenders : tuple of Contender
+        The reference first, the constant last.
+    """
+
+    task: str
+    metric: str
+    reference: str
+    n_trials: int
+    n_tuning_rows: int
+    n_held_out_rows: int
+    contenders: tuple[Contender, ...]
+
+    @property
+    def verdict(self) -> list[str]:
+        """The comparison in sentences: one a contender, and what follows from all."""
+        return list(_verdict(self))
+
+    def summary(self) -> dict[str, Any]:
+        """Summarize as plain data."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+def compare(
+    problem: Problem,
+    *,
+    optimizers: Sequence[str] = OPTIMIZERS,
+    baselines: Sequence[str] = ("hgb",),
+    n_trials: int,
+    storage: Any,
+    study_name: str,
+    resume: bool = False,
+    timeout: float | None = None,
+    seed: int = 0,
+    held_out: float = 0.2,
+    n_fits: int = 5,
+    n_jobs: int = 1,
+    estimator: InnaEstimator | None = None,
+    watch: Watch | None = None,
+    allow_mismatch: bool = False,
+) -> Comparison:
+    """Tune optimizers and baselines alike, and compare them on rows that tuning never saw.
+
+    Every contender gets the same rows, folds and score, and as many trials, in a study ``NAME-CONTENDER`` of its own. The
+    nets differ in nothing but the optimizer and what is tuned of it (`space_of`), and each begins with its untuned setting; a
+    trial that lags at a rung ends there.
+    Equal numbers of trials need not take equal time: the seconds are told.
+
+    Parameters
+    ----------
+    problem : Problem
+    optimizers : sequence of str
+        Of "inna", "innaprop", "adamw", "muon", "sgd".
+    baselines : sequence of str
+        Of `inna_tune.jobs.baselines.BASELINES`; may be empty.
+    n_trials : int
+        Of every study in all.
+    storage, resume, allow_mismatch
+        As in :class:`inna_tune.InnaSearchCV`.
+    study_name : str
+        What the studies' names begin with.
+    timeout : float, optional
+        Seconds to tune each contender, and for a net to fit its best settings once.
+    seed : int
+        Of the held-out split, the studies and the baselines.
+    held_out : float
+        Share of the rows that tuning never sees.
+    n_fits : int
+        How often the best settings are fitted, each time with another seed: the luck of training counts in the
+        intervals, which are wide with fewer than five, and know nothing of it with one.
+    n_jobs : int
+        Workers that tune a net, as in :class:`inna_tune.InnaSearchCV`; the baselines' trials run one by one.
+    estimator : InnaClassifier or InnaRegressor, optional
+        Its other settings are those of every net; None: the default.
+    watch : callable, optional
+        Study name -> context manager of a callback (study, trial), as of the search.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ValueError
+        If an optimizer or baseline is unknown or named twice, or ``n_fits`` is less than 1.
+    TableError
+        If there are too few rows, or several targets.
+    MismatchError, StorageError
+        If a study is another's, is there already (without ``resume``), or cannot be used.
+    """
+    _check_names("optimizer", optimizers, OPTIMIZERS)
+    _check_names("baseline", baselines, tuple(BASELINES))
+    if not optimizers:
+        raise ValueError(f"optimizers is empty; give one or more of {', '.join(OPTIMIZERS)}")
+    if n_fits < 1:
+        raise ValueError(f"n_fits={n_fits!r} must be a whole number of at least 1")
+    if len(problem.targets) > 1:
+        raise TableError(
+            f"A comparison is by one target, and {', '.join(map(repr, problem.targets))} are {len(problem.targets)}; "
+            "compare for each of them."
+        )
+    reference = "inna" if "inna" in optimizers else optimizers[0]
+    nets = [reference, *(name for name in optimizers if name != reference)]
+    opened = open_storage(storage)
+    names = {name: f"{study_name}-{name}" for name in (*nets, *baselines)}
+    if not resume:
+        _check_free(opened, list(names.values()))
+    classifier = problem.task != "regression"
+    tuning, held = split_rows(problem, held_out=held_out, seed=seed)
+    X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
+    X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
+    if estimator is None:
+        estimator = InnaClassifier() if classifier else InnaRegressor()
+    field = _Field(
+        X=X,
+        y=y,
+        task=problem.task,
+        estimator=estimator,
+        seed=seed,
+        seeds=[int(word) for word in np.random.SeedSequence(seed).generate_state(n_fits)],
+        storage=opened,
+        n_jobs=n_jobs,
+        options={
+            "n_trials": n_trials,
+            "timeout": timeout,
+            "resume": resume,
+            "allow_mismatch": allow_mismatch,
+        },
+    )
+    entries = []
+    for name, full_name in names.items():
+        with nullcontext() if watch is None else watch(full_name) as callback:
+            entries.append(field.tune(name, full_name, [] if callback is None else [callback]))
+    constant = (DummyClassifier() if classifier else DummyRegressor()).fit(X, y)
+    entries.append(_Entry(_CONSTANT, None, [constant]))
+    contenders = _score(entries, X_held, y_held, root=not classifier)
+    return Comparison(
+        task=problem.task,
+        metric="log-loss" if classifier else "RMSE",
+        reference=reference,
+        n_trials=n_trials,
+        n_tuning_rows=len(tuning),
+        n_held_out_rows=len(held),
+        contenders=tuple(contenders),
+    )
+
+
+def _check_names(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{what} {name!r} must be one of {', '.join(known)}")
+        if given.count(name) > 1:
+            raise ValueError(f"{what} {name!r} is named twice")
+
+
+def _check_free(storage: BaseStorage, names: Sequence[str]) -> None:
+    """Refuse names that are taken before anything is trained."""
+    with storage_errors(storage):
+        taken = sorted(set(names) & set(optuna.get_all_study_names(storage)))
+    if taken:
+        raise StorageError(
+            f"studies named {', '.join(map(repr, taken))} are already in {describe(storage)}; "
+            "resume them (resume=True, or --resume), or choose another name (study_name=, or --study)"
+        )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A contender that was tuned: its study, and models with its best settings; none where no trial gave a score."""
+
+    name: str
+    study: optuna.Study | None
+    models: list[Any]
+    failed: str = ""
+
+
+@dataclass(frozen=True)
+class _Field:
+    """What all contenders share."""
+
+    X: pd.DataFrame
+    y: pd.Series
+    task: str
+    estimator: InnaEstimator
+    seed: int
+    seeds: list[int]
+    storage: BaseStorage
+    n_jobs: int
+    options: dict[str, Any]
+
+    def tune(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
+        """Tune a contender, and fit its best settings on all tuning rows."""
+        try:
+            if name in BASELINES:
+                return self._tune_baseline(name, study_name, callbacks)
+            return self._tune_net(name, study_name, callbacks)
+        except (MismatchError, StorageError):
+            raise  # no contender is to blame, also where its study has no score
+        except ValueError:
+            # A contender of which nothing came has lost; any other error concerns them all.
+            study = self._without_score(study_name)
+            if study is None:
+                raise
+            record = StudyRecord(study)
+            reason = record.reasons[0][1] if record.reasons else "it had no time"
+            return _Entry(name, study, [], f"no trial gave a score; the first: {reason}")
+
+    def _tune_net(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
+        momentum = {"momentum": MOMENTUM} if name == "sgd" else None
+        search = InnaSearchCV(
+            clone(self.estimator).set_params(optimizer=name, optimizer_params=momentum),
+            space_of(name),
+            first="default",
+            storage=self.storage,
+            study_name=study_name,
+            random_state=self.seed,
+            callbacks=callbacks,
+            n_jobs=self.n_jobs,
+            **self.options,
+        ).fit(self.X, self.y)
+        best = search.best_estimator_
+        others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
+        return _Entry(name, search.study_, [best, *others])
+
+    def _tune_baseline(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
+        study = tune_baseline(
+            name,
+            self.X,
+            self.y,
+            task=self.task,
+            storage=self.storage,
+            study_name=study_name,
+            seed=self.seed,
+            callbacks=callbacks,
+            **self.options,
+        )
+        best = study.best_params
+        models = [fit_baseline(name, self.X, self.y, best, task=self.task, seed=s) for s in self.seeds]
+        return _Entry(name, study, models)
+
+    def _without_score(self, study_name: str) -> optuna.Study | None:
+        """The study, if it has trials and none of them a score."""
+        with storage_errors(self.storage):
+            if study_name not in optuna.get_all_study_names(self.storage):
+                return None
+            study = optuna.load_study(study_name=study_name, storage=self.storage)
+            states = [t.state for t in study.get_trials(deepcopy=False)]
+        return study if states and TrialState.COMPLETE not in states else None
+
+
+def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bool) -> Iterator[Contender]:
+    """The contenders on the held-out rows, the first being the reference; every study keeps its own part."""
+    measured = {e.name: [score_rows(model, X, y) for model in e.models] for e in entries if e.models}
+    losses = {name: np.stack([rows for _, rows in fits]) for name, fits in measured.items()}
+    power = 0.5 if root else 1.0
+    # NOTE: the smallest float, since the loss of a model that is always right has no logarithm.
+    safe = {name: np.maximum(rows, np.finfo(np.float64).tiny) for name, rows in losses.items()}
+    drawn = {name: power * draws for name, draws in resample_log_means(safe).items()}
+    centre = {name: power * math.log(rows.mean()) for name, rows in safe.items()}
+    reference = entries[0].name
+    # Bonferroni: that all intervals hold together has the 95%.
+    confidence = 1 - 0.05 / max(1, len(losses) - 1)
+    for entry in entries:
+        name, gain, low, high = entry.name, None, math.nan, math.nan
+        scores: dict[str, float] = {}
+        if name in losses:
+            averages = pd.DataFrame([found for found, _ in measured[name]]).mean()
+            scores = {str(metric): float(value) for metric, value in averages.items()}
+            low, high = (math.exp(end) for end in interval(drawn[name], 0.95))
+            if name != reference and reference in losses:
+                ends = interval(drawn[reference] - drawn[name], confidence)
+                change = centre[reference] - centre[name]
+                gain = Gain(*(math.expm1(log_ratio) for log_ratio in (change, *ends)))
+        yield _contender(entry, scores, low, high, gain)
+        if entry.study is not None and entry.models:
+            table = {_CONSTANT: measured[_CONSTANT][0][0], "tuned": measured[name][0][0]}
+            with storage_errors(entry.study._storage):
+                best = StudyRecord(entry.study).best_first
+                number = best[0].number if best else None
+                kept = summarize_held_out(entry.models[0], X, y, scores=pd.DataFrame(table).T, trial=number)
+                record_held_out(entry.study, kept)
+
+
+def _contender(
+    entry: _Entry, scores: dict[str, float], low: float, high: float, gain: Gain | None
+) -> Contender:
+    if entry.study is None:
+        return Contender(entry.name, None, {}, 0.0, None, scores, low, high, gain, {}, "")
+    record = StudyRecord(entry.study)
+    best = record.best_first[0] if record.best_first else None
+    seconds = [as_number(t.user_attrs.get("seconds")) for t in record.trials]
+    return Contender(
+        name=entry.name,
+        study=record.name,
+        trials={state.name.lower(): len(record.in_state(state)) for state in TrialState},
+        seconds=float(np.nansum(seconds)),
+        cross_validated=None if best is None else record.score(best),
+        scores=scores,
+        low=low,
+        high=high,
+        against=gain,
+        settings={} if best is None else dict(best.params),
+        words="" if best is None else describe_trial(record, best),
+        failed=entry.failed,
+    )
+
+
+def _verdict(found: Comparison) -> Iterator[str]:
+    """One sentence a contender that was compared, and one for all."""
+    name = found.reference
+    reference = found.contenders[0]
+    if reference.failed:
+        yield f"{name} has no score: {reference.failed}."
+        return
+    beaten: list[str] = []
+    lost_to: list[str] = []
+    alike: list[str] = []
+    for other in found.contenders[1:]:
+        gain = other.against
+        if gain is None or other.name == _CONSTANT:
+            continue
+        between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
+        (alike if not gain.is_clear else beaten if gain.change < 0 else lost_to).append(other.name)
+        if gain.is_clear:
+            word = "below" if gain.change < 0 else "above"
+            yield f"The held-out {found.metric} of {name} is {abs(gain.change):.1%} {word} that of {other.name} ({between})."
+        else:
+            yield (
+                f"The held-out {found.metric} of {name} differs by {gain.change:+.1%} from that of {other.name} ({between}): "
+                f"{found.n_held_out_rows} rows cannot tell which is better."
+            )
+    yield from _advice(found, beaten, lost_to, alike)
+
+
+def _advice(
+    found: Comparison, beaten: Sequence[str], lost_to: Sequence[str], alike: Sequence[str]
+) -> Iterator[str]:
+    name = found.reference
+    constant = found.contenders[-1].against
+    if constant is not None and not (constant.is_clear and constant.change < 0):
+        yield f"{name} is not clearly better than the same prediction for every row: there may be little to learn here."
+    elif lost_to:
+        yield f"{name} is not the best choice here: {_and(lost_to)} did clearly better."
+    elif beaten and not alike:
+        yield f"{name} is worth it here: clearly better than {_and(beaten)}."
+    elif beaten:
+        yield f"{name} is worth it here against {_and(beaten)}; against {_and(alike)} it makes no difference that shows."
+    elif alike:
+        yield f"Nothing speaks for or against {name} here: no difference to {_and(alike)} shows."
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,0 +1,254 @@
+"""The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from optuna.trial import TrialState
+from sklearn.base import clone
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
+
+from inna_tune import clock
+from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.jobs.joining import JOB, Job
+from inna_tune.records.fingerprint import MismatchError
+from inna_tune.records.gain import relative_change
+from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
+from inna_tune.records.record import StudyRecord
+from inna_tune.records.wording import describe_trial, tuning_gain
+from inna_tune.space import Prior, SearchSpace
+from inna_tune.store.opening import storage_errors
+from inna_tune.study.callbacks import Callback
+from inna_tune.study.ending import without_time_warnings
+from inna_tune.study.parameters import check_search
+from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables.problem import Problem, TableError
+from inna_tune.tables.splitting import split_rows
+
+# Of a budget: what the untuned default may take, and what is left over for all that is not timed.
+_DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What a tuning run found.
+
+    Attributes
+    ----------
+    search : InnaSearchCV
+        Fitted on the tuning rows.
+    n_tuning_rows, n_held_out_rows : int
+    scores : DataFrame
+        Index: ``baseline`` (most frequent classes, or mean), ``untuned default``, ``tuned``. Columns: log-loss and accuracy, or
+        RMSE and R², on the held-out rows.
+    held_out : HeldOut
+        The same with what the tuned model predicts there, as the study keeps it.
+    cut : tuple of str
+        What time cut off: ``"trials"``, ``"untuned default"``, ``"tuned"``.
+    """
+
+    search: InnaSearchCV
+    n_tuning_rows: int
+    n_held_out_rows: int
+    scores: pd.DataFrame
+    held_out: HeldOut
+    cut: tuple[str, ...] = ()
+
+    def summary(self) -> dict[str, Any]:
+        """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
+        record = StudyRecord(self.search.study_)
+        best = record.best_first[0] if record.best_first else None
+        return {
+            "study": record.name,
+            "task": self.held_out.task,
+            "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
+            "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
+            "best": None
+            if best is None
+            else {
+                "trial": best.number,
+                record.metric.name: record.score(best),
+                "settings": dict(best.params),
+                "words": describe_trial(record, best),
+            },
+            "cut": list(self.cut),
+            "held_out": self.held_out.scores,
+            "change": self.held_out.gain,
+            "gain": tuning_gain(self.held_out),
+            "misleading": record.misleading,
+        }
+
+
+def tune(
+    problem: Problem,
+    *,
+    n_trials: int,
+    storage: Any,
+    study_name: str,
+    resume: bool = False,
+    timeout: float | None = None,
+    n_jobs: int | None = 1,
+    seed: int = 0,
+    held_out: float = 0.2,
+    estimator: InnaEstimator | None = None,
+    space: SearchSpace | Prior | None = None,
+    callbacks: Sequence[Callback] = (),
+    allow_mismatch: bool = False,
+) -> TuningReport:
+    """Tune, refit, and compare on held-out rows; the study keeps the comparison for its report.
+
+    Parameters
+    ----------
+    problem : Problem
+    n_trials, storage, study_name, resume, n_jobs, space, callbacks, allow_mismatch
+        As in :class:`InnaSearchCV`.
+    timeout : float, optional
+        Seconds for all of it, the untuned default and the held-out scores too.
+    seed : int
+        Of the held-out split, the study and the baselines.
+    held_out : float
+        Share of the rows that tuning never sees.
+    estimator : InnaClassifier or InnaRegressor, optional
+        What is tuned; None: the default.
+
+    Raises
+    ------
+    TableError
+        If there are too few rows to hold some out and tune on the rest.
+    MismatchError
+        If the study was made for something else, or begun with another seed.
+    """
+    began = clock.now()
+    classifier = problem.task != "regression"
+    tuning, held = split_rows(problem, held_out=held_out, seed=seed)
+    # A worker that joins makes the default estimator itself; another one it could not know.
+    job = Job(n_trials, problem.target, problem.task, seed, held_out) if estimator is None else None
+    if estimator is None:
+        estimator = InnaClassifier() if classifier else InnaRegressor()
+    X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
+    X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
+    search = InnaSearchCV(
+        estimator,
+        space,
+        n_trials=n_trials,
+        timeout=timeout,
+        n_jobs=n_jobs,
+        storage=storage,
+        study_name=study_name,
+        resume=resume,
+        random_state=seed,
+        callbacks=callbacks,
+        allow_mismatch=allow_mismatch,
+    )
+    check_search(search)
+    default = clone(estimator).set_params(random_state=seed)
+    if timeout is not None:
+        # First, as it gives a model whatever comes, and tells how long fits and scores take.
+        own = default.max_time
+        with without_time_warnings():
+            default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
+        before_scores = clock.now()
+        score_rows(default, X_held, y_held)
+        scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
+        left = timeout - (clock.now() - began) - scoring
+        search.timeout = max(left, _DEFAULT_SHARE * timeout)
+    search._study_notes = {} if job is None else job.note()
+    try:
+        with without_time_warnings():  # the report says what was cut
+            search.fit(X, y)
+    except MismatchError as error:
+        begun = search.study_.user_attrs.get(JOB)
+        if isinstance(begun, dict) and begun.get("seed") != seed:
+            was = begun.get("seed")
+            raise MismatchError(
+                f"{error}. It was begun with seed={was!r}, and seed={seed} holds out other rows: give seed={was!r}, or "
+                f"--seed {was}, to go on with it"
+            ) from None
+        raise
+    if timeout is None:
+        default.fit(X, y)
+    baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
+    study, best = search.study_, search.best_estimator_
+    of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)
+    of_default, before = score_rows(default, X_held, y_held)
+    of_tuned, after = score_rows(best, X_held, y_held)
+    scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
+    fits = {"untuned default": default, "tuned": best}
+    cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
+    with storage_errors(study._storage):
+        record = StudyRecord(study)
+        found = summarize_held_out(
+            best,
+            X_held,
+            y_held,
+            scores=scores,
+            # Nothing is said of a gain over what time cut off, nor of the default over itself.
+            gain=relative_change(before, after, root=not classifier)
+            if record.best_first and not cut
+            else None,
+            trial=record.best_first[0].number if record.best_first else None,
+        )
+        record_held_out(study, found)
+    cut = ["trials", *cut] if record.cut else cut
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut))
+
+
+def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+    """Score a model on rows.
+
+    Returns
+    -------
+    scores : dict of str to float
+        A loss and a share: log-loss and accuracy, or RMSE and R².
+    losses : ndarray [n_samples]
+        Of the rows whose class the model knows, or squared errors, summed over the targets.
+    """
+    if hasattr(model, "predict_proba"):
+        probabilities = model.predict_proba(X)
+        known = y.isin(model.classes_).to_numpy()
+        right = probabilities[known, pd.Index(model.classes_).get_indexer(pd.Index(y[known]))]
+        # As scikit-learn's log_loss: a probability of 0 costs much, but not everything.
+        losses = -np.log(np.clip(right.astype(np.float64), np.finfo(probabilities.dtype).eps, None))
+        loss = log_loss(y[known], probabilities[known], labels=model.classes_)
+        return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}, losses
+    predicted = model.predict(X)
+    scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
+    squared = np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
+    return scores, squared.reshape(len(squared), -1).sum(axis=1)
+
+
+def check_output(path: str | os.PathLike[str], *, inputs: Sequence[str] = ()) -> Path:
+    """A file that can be written, checked before work begins.
+
+    Parameters
+    ----------
+    path : path
+    inputs : sequence of str
+        What the same command reads: paths, or what is none.
+
+    Raises
+    ------
+    TableError
+        If its folder does not exist, or it is itself a folder, a device, or one of the inputs.
+    """
+    path = Path(path)
+    for given in inputs:
+        if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
+            raise TableError(f"{path} is what is read; name another file to write to.")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TableError(f"{path} is no ordinary file; name one to write to.")
+    if path.is_dir():
+        raise TableError(f"{path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise TableError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise TableError(f"The folder {path.parent} cannot be written to.")
+    return path

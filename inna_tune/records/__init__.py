@@ -1,0 +1,1 @@
+"""What a study says: attributes, fingerprint, trials, certainty, wording. Knows ``store`` and ``space``, no estimator."""

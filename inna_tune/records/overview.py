@@ -1,0 +1,138 @@
+"""What a storage holds, in a form to print."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
+from inna_tune.store.opening import MissingError, load_study, open_storage, storage_errors
+from inna_tune.store.workers import ResumeSummary, resume_summary
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One study of a storage; ``best``, as it is shown, is None before the first complete trial."""
+
+    name: str
+    metric: str
+    best: float | None
+    complete: int
+    pruned: int
+    failed: int
+    running: int
+    begun: datetime | None
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One finished trial."""
+
+    number: int
+    score: float
+    epochs: float
+    seconds: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyDescription:
+    """A study in words, and its best trials; ``words`` says what the settings of the best one mean."""
+
+    row: StudyRow
+    lines: list[str]
+    metric: str
+    words: str
+    best: list[TrialRow]
+
+
+def list_studies(storage: str) -> list[StudyRow]:
+    """All studies of a storage, in the order of their beginning.
+
+    Raises
+    ------
+    StorageError
+        If there is no such database.
+    """
+    opened = open_storage(storage, create=False)
+    with storage_errors(opened):
+        names = optuna.get_all_study_names(opened)
+        rows = [_row(optuna.load_study(study_name=name, storage=opened)) for name in names]
+    return sorted(rows, key=lambda r: (r.begun is None, r.begun or datetime.min, r.name))
+
+
+def _row(study: optuna.Study) -> StudyRow:
+    trials = study.get_trials(deepcopy=False)
+    count = {state: sum(t.state == state for t in trials) for state in TrialState}
+    starts = [t.datetime_start for t in trials if t.datetime_start is not None]
+    record = StudyRecord(study) if len(study.directions) == 1 else None
+    best = record.best_first[:1] if record is not None else []
+    return StudyRow(
+        name=study.study_name,
+        metric="several objectives" if record is None else record.metric.name,
+        best=record.score(best[0]) if record is not None and best else None,
+        complete=count[TrialState.COMPLETE],
+        pruned=count[TrialState.PRUNED],
+        failed=count[TrialState.FAIL],
+        running=count[TrialState.RUNNING],
+        begun=min(starts, default=None),
+    )
+
+
+def find_progress(storage: str, name: str, n_trials: int) -> ResumeSummary | None:
+    """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
+
+    Raises
+    ------
+    StorageError
+        If the storage can't be read.
+    """
+    try:
+        opened = open_storage(storage, create=False)
+    except MissingError:
+        return None
+    with storage_errors(opened):
+        if name not in optuna.get_all_study_names(opened):
+            return None
+        study = optuna.load_study(study_name=name, storage=opened)
+        found = resume_summary(study, n_trials)
+        return as_shown(study, found) if found.finished or found.running or found.left_behind else None
+
+
+def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:
+    """One study: what it is about, how far it is, its best trials.
+
+    Raises
+    ------
+    StorageError
+        If there is no such database or study.
+    """
+    study = load_study(storage, name)
+    with storage_errors(study._storage):
+        record, row = StudyRecord(study), _row(study)
+    data = record.fingerprint
+    columns = data.get("columns")
+    lines = [
+        f"Study {name}: {row.complete} complete, {row.pruned} pruned, {row.failed} failed, {row.running} running",
+        f"Data: {data.get('rows', '?')} rows, {len(columns) if isinstance(columns, list) else '?'} columns, "
+        f"target {data.get('target')!r}, {data.get('task', '?')}, folds {data.get('cv', '?')}",
+    ]
+    if record.misleading:
+        lines.append(record.misleading)
+    if record.held_out is not None and (gain := tuning_gain(record.held_out)) is not None:
+        lines.append(gain)
+    best = [
+        TrialRow(
+            t.number,
+            record.score(t),
+            as_number(t.user_attrs.get("epochs")),
+            as_number(t.user_attrs.get("seconds")),
+            dict(t.params),
+        )
+        for t in record.best_first[:n_best]
+    ]
+    words = describe_trial(record, record.best_first[0]) if best else ""
+    return StudyDescription(row, lines, record.metric.name, words, best)

@@ -1,0 +1,217 @@
+"""A study read once, for pictures and reports: its trials, and what our attributes say, checked."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON
+from inna_tune.records.heldout import HeldOut
+from inna_tune.space import SearchSpace
+from inna_tune.space.evidence import MISLEADING, misleading_text
+
+# What a metric measures, with its unit.
+_NAMES = {
+    "neg_log_loss": "log-loss, in nats",
+    "neg_root_mean_squared_error": "RMSE, in units of the target",
+    "neg_mean_squared_error": "mean squared error, in squared units of the target",
+    "neg_mean_absolute_error": "mean absolute error, in units of the target",
+    "accuracy": "accuracy, share of the rows",
+    "balanced_accuracy": "balanced accuracy, mean share of each class",
+    "roc_auc": "area under the ROC curve",
+    "r2": "R², share of the variance",
+}
+
+_MAX_NAME = 40  # a scorer of one's own may have any name
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a study's values mean to a person.
+
+    Attributes
+    ----------
+    name : str
+        Short, such as ``"log-loss"``.
+    label : str
+        With its unit, for an axis.
+    sign : float
+        What a stored value is multiplied by to be shown: -1 for scikit-learn's negated losses.
+    lower_is_better : bool
+        Of the values as they are shown.
+    """
+
+    name: str
+    label: str
+    sign: float
+    lower_is_better: bool
+
+    @classmethod
+    def of(cls, stored: str, direction: StudyDirection) -> "Metric":
+        """From the name in the study's fingerprint, empty where there is none."""
+        negated = stored.startswith("neg_") and direction == StudyDirection.MAXIMIZE
+        plain = (stored.removeprefix("neg_") if negated else stored).replace("_", " ")
+        plain = "".join(c if c.isprintable() else " " for c in plain)[:_MAX_NAME] or "score"
+        label = _NAMES.get(stored, plain) if negated or not stored.startswith("neg_") else plain
+        lower = negated or direction == StudyDirection.MINIMIZE
+        return cls(label.split(",")[0], label, -1.0 if negated else 1.0, lower)
+
+
+class StudyRecord:
+    """A study as it stood when it was read, whoever wrote it.
+
+    Texts and numbers in it may come from strangers: attributes of the wrong shape count as missing.
+
+    Parameters
+    ----------
+    study : optuna.Study or InnaSearchCV
+        With one objective; running or finished.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    ValueError
+        If it has several objectives.
+    """
+
+    def __init__(self, study: Any) -> None:
+        study = getattr(study, "study_", study)
+        if not isinstance(study, optuna.Study):
+            raise TypeError(f"study={study!r} must be an optuna.Study, or an InnaSearchCV that was fitted")
+        if len(study.directions) != 1:
+            raise ValueError(
+                f"study {study.study_name!r} has {len(study.directions)} objectives; only studies with one can be shown"
+            )
+        self.study: optuna.Study = study
+        self.name: str = study.study_name
+        self.attributes: dict[str, Any] = study.user_attrs
+        self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the study was made for; empty where inna-tune didn't begin it."""
+        return _mapping(self.attributes.get(FINGERPRINT))
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Class and settings of the estimator that was tuned; empty where unknown."""
+        return _mapping(self.fingerprint.get("estimator"))
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What its values mean."""
+        stored = self.fingerprint.get("metric")
+        return Metric.of(stored if isinstance(stored, str) else "", self.study.direction)
+
+    @cached_property
+    def space(self) -> SearchSpace | None:
+        """Its priors, where they are stored and can be read."""
+        try:
+            return SearchSpace.from_json(self.fingerprint.get("space"))
+        except (ValueError, TypeError):
+            return None
+
+    @property
+    def is_by_inna(self) -> bool:
+        """Whether INNA steps the nets, as far as the study says."""
+        return _mapping(self.settings.get("parameters")).get("optimizer") in (None, "inna")
+
+    @cached_property
+    def curvature(self) -> float | None:
+        """Largest Hessian eigenvalue of the loss at the initial weights, where it was measured."""
+        found = as_number(self.attributes.get(CURVATURE))
+        return found if 0 < found < math.inf else None
+
+    @cached_property
+    def misleading(self) -> str:
+        """Which priors mislead, in words; empty if none does."""
+        found = {n: as_number(e) for n, e in _mapping(self.attributes.get(MISLEADING)).items()}
+        return misleading_text({n: e for n, e in found.items() if -700 < e < 700})
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """What the best model predicts on rows that tuning never saw, where `fit` recorded it."""
+        return HeldOut.from_json(self.attributes.get(HELD_OUT))
+
+    def in_state(self, *states: TrialState) -> list[FrozenTrial]:
+        """Trials in one of these states, by number."""
+        return [t for t in self.trials if t.state in states]
+
+    @cached_property
+    def complete(self) -> list[FrozenTrial]:
+        """Complete trials with a finite value, by number."""
+        return [t for t in self.in_state(TrialState.COMPLETE) if math.isfinite(t.value or 0.0)]
+
+    @cached_property
+    def cut(self) -> list[FrozenTrial]:
+        """Trials that time cut off with a score, and that nobody has finished since, by number."""
+        return [t for t in self.trials if not t.state.is_finished() and value_of(t) is not None]
+
+    @cached_property
+    def best_first(self) -> list[FrozenTrial]:
+        """The same and those that were cut, the best one first; the earlier one where two are equal."""
+        sign = 1.0 if self.metric.lower_is_better else -1.0
+        return sorted([*self.complete, *self.cut], key=lambda t: (sign * self.score(t), t.number))
+
+    def score(self, trial: FrozenTrial) -> float:
+        """Value of a complete trial as it is shown, or of one that was cut: what it had reached."""
+        return self.metric.sign * float(value_of(trial) or 0.0)
+
+    def setting(self, trial: FrozenTrial, name: str) -> Any:
+        """What a trial trained with: a tuned parameter, else what the estimator had; None where unknown."""
+        if name in trial.params:
+            return trial.params[name]
+        return _mapping(self.settings.get("parameters")).get(name)
+
+    @cached_property
+    def parameters(self) -> list[str]:
+        """Names of the tuned parameters: those of the space in its order, then others by name."""
+        seen = {name for t in self.trials for name in t.params}
+        known = [] if self.space is None else [name for name in self.space if name in seen]
+        return known + sorted(seen - set(known))
+
+    @cached_property
+    def horizon(self) -> float | None:
+        """Epochs of a training that nothing ends early, where known."""
+        found = as_number(_mapping(self.settings.get("parameters")).get("max_epochs"))
+        return found if 0 < found < math.inf else None
+
+    @cached_property
+    def reasons(self) -> list[tuple[str, str, list[int]]]:
+        """Why trials failed or were pruned: state, reason and the trials' numbers, most frequent first, failures before."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for trial in self.in_state(TrialState.FAIL, TrialState.PRUNED):
+            reason = trial.user_attrs.get(REASON)
+            words = reason if isinstance(reason, str) and reason else "no reason was recorded"
+            state = "failed" if trial.state == TrialState.FAIL else "pruned"
+            found.setdefault((state, words), []).append(trial.number)
+        rows = [(state, reason, numbers) for (state, reason), numbers in found.items()]
+        return sorted(rows, key=lambda row: (row[0], -len(row[2]), row[2][0]))
+
+
+def value_of(trial: FrozenTrial) -> float | None:
+    """Value of a complete trial; of one that time cut off, what it had reached by then; None for others."""
+    if trial.state.is_finished():
+        return trial.value if trial.state == TrialState.COMPLETE else None
+    found = as_number(_mapping(trial.user_attrs.get(CUT)).get("value"))
+    return found if math.isfinite(found) else None
+
+
+def as_number(value: Any) -> float:
+    """A number as a float, anything else as NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, Mapping) else {}

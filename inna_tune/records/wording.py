@@ -1,0 +1,82 @@
+"""A trial's settings, and what tuning bought, in words."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from inna_tune.optim import describe_settings
+from inna_tune.records.heldout import HeldOut
+from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.store.workers import ResumeSummary
+
+_BY_INNA = {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout"}
+
+
+def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
+    """Say in a sentence what a trial's settings mean.
+
+    Parameters
+    ----------
+    record : StudyRecord
+    trial : FrozenTrial
+        Of that study.
+
+    Returns
+    -------
+    str
+        Such as "effective step 1.3, momentum 0.96, damping ratio 0.4 (underdamped), …: near SGD with momentum; the step
+        falls by the power law, exponent 0.5; weight decay 0.0001; dropout 0.1". Without a full stop; settings that INNA does
+        not have follow as name and value. Empty where the trial has none.
+    """
+    numbers = {name: as_number(record.setting(trial, name)) for name in ("lr", "alpha", "beta")}
+    parts = []
+    if record.setting(trial, "optimizer") in (None, "inna"):
+        with suppress(ValueError):  # some are unknown, or left to the training to find
+            parts.append(describe_settings(**numbers, curvature=record.curvature))
+    told = set(_BY_INNA) if parts else _BY_INNA - set(numbers)
+    decay = record.setting(trial, "decay")
+    if decay == "constant":
+        parts.append("the step stays as it is")
+    elif isinstance(decay, str):
+        power = as_number(record.setting(trial, "decay_power"))
+        exponent = f", exponent {power:.3g}" if decay == "power" and power == power else ""
+        parts.append(f"the step falls by the {decay} law{exponent}")
+    for name, words in (("weight_decay", "weight decay"), ("dropout", "dropout")):
+        value = as_number(record.setting(trial, name))
+        if value == value:
+            parts.append(f"{words} {value:.3g}" if value else f"no {words}")
+    parts += [f"{name} {plain(value)}" for name, value in trial.params.items() if name not in told]
+    return "; ".join(parts)
+
+
+def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
+    """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
+    if found.best_value is None:
+        return found
+    return replace(found, best_value=StudyRecord(study).metric.sign * found.best_value)
+
+
+def plain(value: object) -> str:
+    """A value as a person writes it."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def tuning_gain(found: HeldOut) -> str | None:
+    """What tuning bought on the held-out rows, as a sentence; None where it was not measured."""
+    gain, tuned = found.gain, found.scores.get("tuned")
+    if gain is None or not tuned:
+        return None
+    loss = next(iter(tuned))  # the first score is the loss that the gain is of
+    if gain.is_clear:
+        verb, sign = ("lowered", -1) if gain.change < 0 else ("raised", 1)
+        low, high = sorted((sign * gain.low, sign * gain.high))
+        return (
+            f"Tuning {verb} the held-out {loss} by {abs(gain.change):.1%} against the untuned default "
+            f"(95% interval {low:.1%} to {high:.1%})."
+        )
+    return (
+        f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default (95% interval "
+        f"{gain.low:+.1%} to {gain.high:+.1%}): {found.rows} rows cannot tell whether that is a gain."
+    )

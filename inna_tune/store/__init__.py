@@ -1,0 +1,1 @@
+"""Studies kept: opening storages, claims, workers, export and import. Knows neither torch nor an estimator."""

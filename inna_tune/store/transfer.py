@@ -1,0 +1,269 @@
+"""Studies as files of their own: to keep, to send, and to take in again, whole or not at all."""
+
+import os
+import sqlite3
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import update
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError
+
+from inna_tune.store.claims import OWNER
+from inna_tune.store.database import CachedDatabase, transaction
+from inna_tune.store.opening import (
+    StorageError,
+    check_database,
+    check_study_name,
+    connect,
+    describe,
+    load_study,
+    open_storage,
+    redact_url,
+    storage_errors,
+)
+from inna_tune.store.quiet import without_messages
+
+_LONGEST = models.MAX_INDEXED_STRING_LENGTH
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A study that was copied."""
+
+    name: str
+    n_trials: int
+
+
+def export_study(
+    storage: str, name: str, file: str | os.PathLike[str], *, replace: bool = False
+) -> Transferred:
+    """Write a study into an SQLite file of its own, which `import_studies` and Optuna read.
+
+    Trials, their states, times, numbers, values, reports and attributes are copied as they are (`optuna.copy_study`). Those
+    that run now are in the copy left behind by their worker: whoever goes on with it takes them up again. The file appears
+    complete or not at all.
+
+    Parameters
+    ----------
+    storage : str
+        URL of the database that has it.
+    name : str
+    file : path
+        A single file: nothing else has to be kept with it.
+    replace : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    StorageError
+        If there is no such study, the file is there already or can't be written, or its folder is missing.
+    """
+    target = Path(file).absolute()
+    if target.is_dir():
+        raise StorageError(f"{target} is a folder; name a file in it")
+    if target.exists() and not replace:
+        raise _is_there(target)
+    if not target.parent.is_dir():
+        raise StorageError(f"there is no folder {target.parent}; make it first")
+    with _opened(storage, create=False) as source:
+        study = load_study(source, name)
+        try:
+            # Beside the target, so that it can be renamed into place; in a folder of its own, with its log and locks.
+            with tempfile.TemporaryDirectory(prefix=".inna-tune-", dir=target.parent) as folder:
+                written = Path(folder) / "study.db"
+                try:
+                    # SQLite's own files are never for a group to write, whatever the umask says.
+                    written.touch()
+                    with _opened(URL.create("sqlite", database=str(written)).render_as_string()) as copy:
+                        n_trials = _copy(study, copy, name)
+                    # Without a write-ahead log the database is one file.
+                    with closing(sqlite3.connect(written)) as connection:
+                        connection.execute("PRAGMA journal_mode=DELETE")
+                except StorageError as error:
+                    raise StorageError(str(error).replace(str(written), str(target))) from error
+                _publish(written, target, replace)
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{target} can't be written: {error}") from error
+    return Transferred(name, n_trials)
+
+
+def import_studies(
+    storage: str, file: str | os.PathLike[str], *, only: str | None = None, rename: str | None = None
+) -> list[Transferred]:
+    """Take the studies of an SQLite file, which is only read, into a database.
+
+    Until they are there to the last trial they have other names, so that nobody takes a half for the whole; a process that is
+    killed leaves such a half, with "(importing …)" in its name.
+
+    Parameters
+    ----------
+    storage : str
+        URL of the database; made if it is a missing SQLite file.
+    file : path
+        Written by `export_study`, or any of Optuna's.
+    only : str, optional
+        Name of the one study to take.
+    rename : str, optional
+        Its name there; only for a single study.
+
+    Returns
+    -------
+    list of Transferred
+
+    Raises
+    ------
+    StorageError
+        If the file is no database, lacks the study, or a name is taken: then nothing is taken in.
+    """
+    with _reading(Path(file).absolute()) as source:
+        names = sorted(optuna.get_all_study_names(source))
+        if only is not None:
+            if only not in names:
+                raise StorageError(
+                    f"there is no study {only!r} in {file}; its studies: {_listed(names) or 'none'}"
+                )
+            names = [only]
+        if not names:
+            raise StorageError(f"{file} has no study; choose another file")
+        if rename is not None and len(names) > 1:
+            raise StorageError(
+                f"{file} has several studies ({_listed(names)}); name the one to take as {rename!r} (--study NAME)"
+            )
+        finals = names if rename is None else [rename]
+        for name in finals:
+            check_study_name(name)
+        with _opened(storage) as target:
+            if isinstance(target, InMemoryStorage):
+                raise StorageError(
+                    f"{redact_url(storage)} is memory, which ends with this process; name a file or a server"
+                )
+            _check_free(target, finals)
+            studies = [optuna.load_study(study_name=name, storage=source) for name in names]
+            return _take_in(studies, target, finals)
+
+
+def _take_in(studies: Sequence[optuna.Study], target: BaseStorage, names: Sequence[str]) -> list[Transferred]:
+    # NOTE: a study is made under a name and filled trial by trial (optuna.copy_study).
+    halves = {f"{name[: _LONGEST - 24]} (importing {uuid.uuid4().hex[:10]})": name for name in names}
+    try:
+        found = [
+            Transferred(name, _copy(study, target, half))
+            for study, (half, name) in zip(studies, halves.items(), strict=True)
+        ]
+        _rename(target, halves)
+    except BaseException:
+        for half in halves:
+            with suppress(Exception):  # perhaps not begun; the first error is the one to tell
+                optuna.delete_study(study_name=half, storage=target)
+        raise
+    return found
+
+
+def _copy(study: optuna.Study, target: BaseStorage, name: str) -> int:
+    with without_messages():
+        optuna.copy_study(
+            from_study_name=study.study_name,
+            from_storage=study._storage,
+            to_storage=target,
+            to_study_name=name,
+        )
+    trials = optuna.load_study(study_name=name, storage=target).get_trials(deepcopy=False)
+    for trial in trials:
+        owner = trial.system_attrs.get(OWNER)
+        if trial.state == TrialState.RUNNING and isinstance(owner, dict):
+            # In the copy nobody works on it, even if its worker lives.
+            nobody = {key: value for key, value in owner.items() if key != "id"}
+            target.set_trial_system_attr(trial._trial_id, OWNER, nobody)
+    return len(trials)
+
+
+def _rename(target: BaseStorage, names: dict[str, str]) -> None:
+    """Give studies other names, all at once, unless one was taken meanwhile."""
+    assert isinstance(target, _CachedStorage)
+    study = models.StudyModel
+    try:
+        with transaction(target._backend) as session:
+            for before, after in names.items():
+                session.execute(
+                    update(study.__table__).where(study.study_name == before).values(study_name=after)
+                )
+    except IntegrityError:
+        _check_free(target, list(names.values()))
+        raise
+
+
+def _check_free(target: BaseStorage, names: Sequence[str]) -> None:
+    taken = sorted(set(optuna.get_all_study_names(target)).intersection(names))
+    if taken:
+        raise StorageError(
+            f"{describe(target)} has a study {_listed(taken)} already; take it in under another name with --as NAME"
+        )
+
+
+def _is_there(target: Path) -> StorageError:
+    return StorageError(f"{target} is there already; name another file, or replace it with --force")
+
+
+def _publish(written: Path, target: Path, replace: bool) -> None:
+    """Give the complete file its name."""
+    with written.open("rb") as file:
+        os.fsync(file.fileno())
+    if not replace:
+        try:
+            os.link(written, target)  # unlike a renaming it replaces nothing
+            return
+        except OSError as error:
+            if isinstance(error, FileExistsError) or target.exists():
+                raise _is_there(target) from None
+            # A file system without links.
+    os.replace(written, target)
+
+
+def _opened(storage: str, *, create: bool = True) -> AbstractContextManager[BaseStorage]:
+    return _closing(open_storage(storage, create=create))
+
+
+@contextmanager
+def _closing(storage: BaseStorage) -> Iterator[BaseStorage]:
+    """Close the connections in the end, so that a file's log goes with the last of them."""
+    try:
+        with storage_errors(storage):
+            yield storage
+    finally:
+        if isinstance(storage, _CachedStorage):
+            storage._backend.engine.dispose()
+
+
+class _Reader(sqlite3.Connection):
+    """A connection that changes nothing, even in a file that could be written."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA query_only=ON")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BaseStorage]:
+    """Open an SQLite file of studies, which may be read-only, without changing it."""
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; name a file in it")
+    if not path.exists():
+        raise StorageError(f"there is no file {path}; check the path")
+    if not check_database(path):
+        raise StorageError(f"{path} lacks tables of Optuna's, so that it holds no study; choose another file")
+    with _closing(CachedDatabase(connect(path, ready=True, factory=_Reader))) as source:
+        yield source
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:10])) + (" …" if len(names) > 10 else "")

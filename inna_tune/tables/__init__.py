@@ -1,0 +1,1 @@
+"""A person's tables: reading files, understanding columns, the problem to solve. Knows ``estimators``."""

@@ -1,0 +1,65 @@
+"""Predictions for a person's table, and the columns they are written as."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from inna_tune.estimators import InnaClassifier
+from inna_tune.tables.problem import TableError
+
+
+def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    """Predictions for a table, with a probability a class from a classifier.
+
+    Parameters
+    ----------
+    model : InnaClassifier or InnaRegressor
+        Fitted on a DataFrame.
+    frame : DataFrame
+        Its columns may come in any order, and further ones are passed over. Those of text are read as what they were when the
+        model was fitted.
+
+    Returns
+    -------
+    DataFrame of shape [n_samples, n_columns]
+        ``prediction``, ``prediction_NAME`` or ``prediction_0`` of several targets; then ``probability_LABEL`` of each class.
+
+    Warns
+    -----
+    UnreadableValueWarning
+        For values that are not what their columns held, and count as missing.
+
+    Raises
+    ------
+    TableError
+        If columns are missing.
+    """
+    names = list(getattr(model, "feature_names_in_", frame.columns))
+    missing = [n for n in names if n not in frame.columns]
+    if missing:
+        listed = ", ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
+        raise TableError(f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.")
+    X = frame[names]
+    schema = getattr(model, "schema_", None)
+    if schema is not None and schema.names == list(map(str, names)):
+        X, misfits = schema.conform(X)
+        misfits.warn()
+    if not isinstance(model, InnaClassifier):
+        return _values(model, model.predict(X), frame.index)
+    probabilities = model.predict_proba(X)
+    columns = {"prediction": model.classes_[probabilities.argmax(1)]}
+    columns |= {f"probability_{label}": probabilities[:, k] for k, label in enumerate(model.classes_)}
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _values(model: Any, predicted: npt.NDArray[np.float64], index: pd.Index) -> pd.DataFrame:
+    """Predicted values as a table."""
+    if predicted.ndim == 1:
+        return pd.DataFrame({"prediction": predicted}, index=index)
+    named = getattr(model, "extra_", {}).get("targets")
+    names = (
+        named if isinstance(named, list) and len(named) == predicted.shape[1] else range(predicted.shape[1])
+    )
+    return pd.DataFrame(predicted, columns=[f"prediction_{name}" for name in names], index=index)

@@ -1,0 +1,230 @@
+"""The one place that reads tables; what it found is the table's schema, by which later tables are read."""
+
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.json
+from pandas.api import types
+
+from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
+from inna_tune.tables.delimited import read_delimited
+from inna_tune.tables.kinds import decide
+from inna_tune.tables.sources import Format, Source, TableError, find_source
+
+_SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it was read.
+
+    Attributes
+    ----------
+    frame : DataFrame of shape [n_samples, n_features]
+    schema : TableSchema
+        What its columns are; of a table that was read by a model's schema, of those columns alone.
+    target : str or None
+        The target's name, where the source says which it is.
+    notes : tuple of str
+        What a person should know of how it was read: one sentence each.
+    """
+
+    frame: pd.DataFrame
+    schema: TableSchema
+    target: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read(place: str, *, schema: TableSchema | None = None) -> Table:
+    """Read a table.
+
+    Parameters
+    ----------
+    place : str
+        Path of a file, ``-`` for standard input, or ``sklearn:NAME`` for a table that scikit-learn ships. Files are
+        delimited text (.csv, .tsv, .txt), Parquet, Feather, JSON lines (.jsonl, .ndjson) or Excel (.xlsx); text also packed
+        (.gz, .bz2, .zst).
+    schema : TableSchema, optional
+        Of the table that a model was fitted on. Columns are read as what they were then, and no value of a row depends on
+        the other rows; what cannot be read is missing, and said in the notes. By default what the columns of a file of text
+        are is decided from all its rows.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    TableError
+        If there is no such table, it cannot be read, is empty, or repeats a column name.
+    """
+    if place.startswith("sklearn:"):
+        frame = _sklearn_table(place.removeprefix("sklearn:"))
+        return _finish(place, frame, Misfits(), [], schema, target="target")
+    source, kind = find_source(place)
+    notes: list[str] = []
+    misfits = Misfits()
+    own: TableSchema | None = None
+    try:
+        if kind in ("csv", "tsv"):
+            read_text = read_delimited(source, tabs=kind == "tsv", schema=schema)
+            frame = pd.DataFrame(read_text.columns, copy=False)
+            misfits, notes, own = read_text.misfits, read_text.notes, read_text.schema
+        elif kind == "jsonl":
+            frame = _json_lines(source)
+        elif kind == "excel":
+            frame = _excel(source)
+        elif kind == "feather":
+            frame = pyarrow.feather.read_feather(source.whole())
+        else:
+            frame = pd.read_parquet(source.whole())
+    except (TableError, MissingReaderError, MemoryError):
+        raise
+    # NOTE: pyarrow's errors derive from ValueError, OSError or only from its own ArrowException, openpyxl's from anything.
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise TableError(f"{source.name} cannot be read as a {kind} table: {text}") from error
+    if own is None and kind in ("jsonl", "excel") and schema is None:
+        frame, own, misfits = _decide_texts(frame)
+    return _finish(
+        source.name, frame, misfits, notes, schema if kind not in ("csv", "tsv") else None, own=own
+    )
+
+
+class MissingReaderError(ImportError):
+    """A package that reads this format is not installed; the message says which."""
+
+
+def _finish(
+    name: str,
+    frame: pd.DataFrame,
+    misfits: Misfits,
+    notes: list[str],
+    schema: TableSchema | None,
+    *,
+    own: TableSchema | None = None,
+    target: str | None = None,
+) -> Table:
+    """Check a table, and read typed columns by a schema."""
+    frame = frame.rename(columns=str)
+    if any(level is not None for level in frame.index.names):
+        named = ", ".join(repr(str(level)) for level in frame.index.names if level is not None)
+        notes.append(f"{name} has {named} as the index of a DataFrame, which is no column.")
+    frame = frame.reset_index(drop=True)
+    if frame.columns.has_duplicates:
+        raise TableError(f"{name} repeats column names: {sorted(frame.columns[frame.columns.duplicated()])}.")
+    if not len(frame) or not frame.shape[1]:
+        raise TableError(
+            f"{name} is an empty table: it has {len(frame)} rows and {frame.shape[1]} columns."
+            if own is None or frame.shape[1]
+            else f"{name} has none of the columns that the model was fitted on."
+        )
+    if schema is not None:
+        frame, misfits = schema.conform(frame)
+        own = schema.of(frame.columns)
+    return Table(frame, own or TableSchema.of_frame(frame), target, (*notes, *misfits.sentences()))
+
+
+def warn_of(notes: tuple[str, ...], *, stacklevel: int = 2) -> None:
+    """Say how a table was read by warnings, for those who call from Python."""
+    for note in notes:
+        warnings.warn(note, UnreadableValueWarning, stacklevel=stacklevel + 1)
+
+
+def _json_lines(source: Source) -> pd.DataFrame:
+    options = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 26)
+    table = pyarrow.json.read_json(source.whole(), read_options=options)
+    # What looks like a time in these rows need not in others: it is text until the encoder reads it.
+    texts = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
+    if texts:
+        own = pa.schema([(name, pa.string()) for name in texts])
+        parse = pyarrow.json.ParseOptions(explicit_schema=own)
+        again = pyarrow.json.read_json(source.whole(), read_options=options, parse_options=parse)
+        table = again.select(table.column_names)
+    return _from_arrow(table, source.name)
+
+
+def _from_arrow(table: Any, place: str) -> pd.DataFrame:
+    """A table of pyarrow in pandas' own types; whole numbers and booleans with gaps in those that know gaps."""
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    columns = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if pa.types.is_nested(column.type):
+            raise TableError(
+                f"{place}: column {name!r} holds lists or objects; make columns of numbers or of text of it, or drop it."
+            )
+        with_gaps = nullable.get(column.type) if column.null_count else None
+        columns[name] = column.to_pandas(types_mapper=None if with_gaps is None else nullable.get)
+    return pd.DataFrame(columns)
+
+
+def _excel(source: Source) -> pd.DataFrame:
+    if find_spec("openpyxl") is None:
+        raise MissingReaderError(
+            f"{source.name} is an Excel file; to read it: pip install 'inna-tune[excel]'. Or save it as .csv."
+        )
+    frame = pd.read_excel(
+        source.whole(), dtype=object, keep_default_na=False, na_values=[""], engine="openpyxl"
+    )
+    # A formatted cell below or beside the table is part of the sheet, and holds nothing.
+    frame = frame.dropna(how="all").reset_index(drop=True)
+    blank = [name for name in frame.columns if str(name).startswith("Unnamed:") and frame[name].isna().all()]
+    return frame.drop(columns=blank).rename(columns=lambda name: str(name).strip())
+
+
+def _decide_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, TableSchema, Misfits]:
+    """Columns of text as what they are; typed ones stay."""
+    columns: dict[str, pd.Series] = {}
+    found: list[ColumnSchema] = []
+    misfits = Misfits()
+    for name in map(str, frame.columns):
+        column = frame[name]
+        if column.dtype == object:
+            column = _settled(column)
+        if isinstance(column.dtype, pd.StringDtype):
+            column, schema, bad = decide(column, name)
+            misfits.merge(bad)
+        else:
+            schema = TableSchema.of_frame(column.to_frame(name))[name]
+        columns[name] = column
+        found.append(schema)
+    return pd.DataFrame(columns, copy=False), TableSchema(tuple(found)), misfits
+
+
+def _settled(column: pd.Series) -> pd.Series:
+    """The cells of a sheet as one type: numbers, dates, booleans, or else text."""
+    held = types.infer_dtype(column, skipna=True)
+    if held == "integer":
+        return column.astype("Int64") if column.isna().any() else column.astype(np.int64)
+    if held in ("floating", "mixed-integer-float"):
+        return column.astype(np.float64)
+    if held == "boolean":
+        return column.astype("boolean") if column.isna().any() else column.astype(bool)
+    if held == "empty":
+        return pd.Series(np.full(len(column), np.nan), index=column.index)
+    if held in ("datetime", "datetime64", "date", "time", "timedelta"):
+        return column
+    return column.map(str, na_action="ignore").astype("str")
+
+
+def _sklearn_table(name: str) -> pd.DataFrame:
+    import sklearn.datasets
+
+    if name not in _SKLEARN_TABLES:
+        raise TableError(f"scikit-learn ships no table {name!r}; there are {', '.join(_SKLEARN_TABLES)}.")
+    bunch = getattr(sklearn.datasets, f"load_{name}")(as_frame=True)
+    frame: pd.DataFrame = bunch.frame
+    names = getattr(bunch, "target_names", None)
+    if names is not None and name != "digits":
+        frame["target"] = np.asarray(names, dtype=object)[frame["target"]]
+    return frame
+
+
+__all__ = ["Format", "MissingReaderError", "Table", "TableError", "read", "warn_of"]

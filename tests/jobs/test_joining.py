@@ -1,0 +1,269 @@
+"""Workers join a study from other processes: exact totals, the same data, the same question."""
+
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from inna_tune import InnaClassifier
+from inna_tune.jobs.joining import JOB, join, read_job
+from inna_tune.jobs.tuning import tune
+from inna_tune.records.attributes import PORTFOLIO
+from inna_tune.records.fingerprint import MismatchError
+from inna_tune.records.overview import find_progress
+from inna_tune.space import Prior
+from inna_tune.store.opening import StorageError, open_storage
+from inna_tune.store.transfer import import_studies
+from inna_tune.store.workers import OWNER
+from inna_tune.tables.problem import make_problem
+from tests.store import test_postgres
+
+# The server of the other module's tests.
+server, url = test_postgres.server, test_postgres.url
+
+
+def frame(seed=0):
+    rng = np.random.default_rng(seed)
+    found = pd.DataFrame({"age": rng.normal(40, 10, 60), "job": rng.choice(["clerk", "smith"], 60)})
+    return found.assign(label=np.where(found["job"] == "smith", "yes", "no"))
+
+
+def begin(storage, n_trials, **more):
+    return tune(
+        make_problem(frame(), "label"), n_trials=n_trials, storage=storage, study_name="people", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A database with the study, two trials done; the net is as large as the default, so that it is made once."""
+    path = tmp_path_factory.mktemp("template") / "studies.db"
+    begin(f"sqlite:///{path}", 2).search.study_._storage._backend.engine.dispose()
+    return path
+
+
+@pytest.fixture
+def storage(template, tmp_path):
+    return f"sqlite:///{shutil.copy(template, tmp_path / 'studies.db')}"
+
+
+def load(storage):
+    return optuna.load_study(study_name="people", storage=open_storage(storage))
+
+
+def ask_for(storage, n_trials):
+    """As if `fit` had been given more trials and been killed at once."""
+    study = load(storage)
+    study.set_user_attr(JOB, study.user_attrs[JOB] | {"n_trials": n_trials})
+    return study
+
+
+def worker_words(storage, table):
+    code = "import sys; from inna_tune.cli import main; main()"
+    return [sys.executable, "-c", code, "worker", "people", str(table), "--storage", storage]
+
+
+def crew(storage, table, count):
+    words = worker_words(storage, table)
+    workers = [
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    try:
+        return [(*worker.communicate(timeout=240), worker.returncode) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def check_exact(study, n_trials):
+    trials = study.get_trials()
+    assert len(trials) == n_trials
+    assert all(t.state.is_finished() for t in trials)
+    assert sorted(t.number for t in trials) == list(range(n_trials))
+    assert len({t.params["lr"] for t in trials}) == n_trials
+
+
+def test_two_workers_share_a_study_on_sqlite(storage, tmp_path):
+    table = tmp_path / "people.csv"
+    frame().to_csv(table, index=False)
+    study = ask_for(storage, 12)
+    for out, err, code in crew(storage, table, 2):
+        assert code == 0, err
+        assert "Found: 2 finished" in out
+        assert "Now:   12 finished" in out
+        assert "0 to be taken up again, 0 left to do, best so far " in out
+    check_exact(study, 12)
+
+
+def test_workers_share_a_study_on_a_server(url, template, tmp_path):
+    table = tmp_path / "people.csv"
+    frame().to_csv(table, index=False)
+    import_studies(url, template)
+    study = ask_for(url, 10)
+    for out, err, code in crew(url, table, 2):
+        assert code == 0, err
+        assert test_postgres.PASSWORD not in out + err
+    check_exact(study, 10)
+
+
+def test_a_worker_goes_on_as_the_study_itself_would_have(storage, tmp_path):
+    whole = begin(f"sqlite:///{tmp_path}/whole.db", 6).search.study_
+    study = ask_for(storage, 6)
+    before, after = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert (before.finished, before.left_to_do) == (2, 4)
+    assert (after.finished, after.left_to_do) == (6, 0)
+    assert [t.params for t in study.trials] == [t.params for t in whole.trials]
+    assert [t.value for t in study.trials] == [t.value for t in whole.trials]
+
+
+def test_what_a_dead_worker_left_is_taken_up_by_one_that_joins(storage):
+    study = ask_for(storage, 3)
+    left = study.ask()
+    study._storage.set_trial_system_attr(left._trial_id, OWNER, {"id": "0" * 32, "host": "gone", "pid": 1})
+    before, _ = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert before.left_behind == 1
+    check_exact(study, 3)
+
+
+def test_fit_waits_for_the_trials_of_others(storage, monkeypatch):
+    """The best one may be among them."""
+    looks = []
+
+    def running(self):
+        looks.append(1)
+        return len(looks) < 3
+
+    monkeypatch.setattr("inna_tune.study.running.TrialRunner._others_run", running)
+    monkeypatch.setattr("inna_tune.study.running._WAIT", 0.0)
+    begin(storage, 2, resume=True)
+    assert len(looks) == 3
+
+
+def test_other_data_are_refused_and_each_difference_named(storage):
+    study = ask_for(storage, 3)
+    other = make_problem(frame().assign(more=1.0), "label")
+    with pytest.raises(MismatchError, match="'more'"):
+        join(other, storage=storage, study_name="people")
+    assert len(study.trials) == 2
+    join(other, storage=storage, study_name="people", allow_mismatch=True)
+    assert len(study.trials) == 3
+    assert any("mismatch" in name for name in study.user_attrs)
+
+
+def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, 1, estimator=InnaClassifier(max_epochs=2))
+    with pytest.raises(StorageError, match="InnaSearchCV"):
+        read_job(storage, "people")
+    study = optuna.load_study(study_name="people", storage=storage)
+    sound = {"n_trials": 3, "target": "label", "task": "binary", "seed": 0, "held_out": 0.2}
+    study.set_user_attr(JOB, sound)
+    assert read_job(storage, "people").n_trials == 3
+    for wrong in (
+        {"n_trials": "many"},
+        [1],
+        {"n_trials": 3},
+        sound | {"n_trials": 0},
+        sound | {"seed": -1},
+        sound | {"seed": float("inf")},
+        sound | {"held_out": float("nan")},
+        sound | {"task": "guess"},
+    ):
+        study.set_user_attr(JOB, wrong)
+        with pytest.raises(StorageError, match="not what this version writes"):
+            read_job(storage, "people")
+    with pytest.raises(StorageError, match="no study"):
+        read_job(storage, "nobody")
+
+
+def test_what_fit_asks_for_in_the_meantime_is_done_too(storage):
+    study = ask_for(storage, 3)
+
+    def more(running, trial):
+        if trial.number == 2:
+            ask_for(storage, 5)
+
+    _, after = join(make_problem(frame(), "label"), storage=storage, study_name="people", callbacks=[more])
+    assert (after.finished, after.left_to_do) == (5, 0)
+    check_exact(study, 5)
+
+
+def test_a_timeout_ends_a_worker_and_leaves_the_rest(storage):
+    ask_for(storage, 10_000)
+    _, after = join(make_problem(frame(), "label"), storage=storage, study_name="people", timeout=1.0)
+    assert 2 <= after.finished < 10_000
+    assert (after.running, after.left_behind) == (0, 0)
+
+
+def test_the_best_value_is_shown_as_elsewhere(storage, tmp_path):
+    study = load(storage)
+    before, _ = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert before.best_value == -study.best_value > 0
+    assert find_progress(storage, "people", 7) == dataclasses.replace(before, left_to_do=5)
+    assert find_progress(storage, "nobody", 7) is None
+    assert find_progress(f"sqlite:///{tmp_path}/none.db", "people", 7) is None
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_ctrl_c_ends_a_worker_cleanly(storage, tmp_path):
+    table = tmp_path / "people.csv"
+    frame().to_csv(table, index=False)
+    ask_for(storage, 100)
+    worker = subprocess.Popen(
+        worker_words(storage, table), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        for line in worker.stderr:
+            if line.startswith("trial "):
+                worker.send_signal(signal.SIGINT)
+                break
+        _, said = worker.communicate(timeout=240)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert worker.returncode == 130
+    assert "Interrupted; finished trials are safe." in said
+    assert "Traceback" not in said
+    done = find_progress(storage, "people", 100)
+    assert 3 <= done.finished < 100
+    assert done.running == 0
+    n_trials = done.finished + done.left_behind + 1
+    study = ask_for(storage, n_trials)
+    before, _ = join(make_problem(frame(), "label"), storage=storage, study_name="people")
+    assert before.left_behind == done.left_behind
+    check_exact(study, n_trials)
+
+
+def test_workers_may_join_only_once_the_settings_to_try_first_wait_for_them(tmp_path, monkeypatch):
+    named = []
+    set_user_attr = optuna.Study.set_user_attr
+
+    def spy(study, name, value):
+        named.append(name)
+        set_user_attr(study, name, value)
+
+    monkeypatch.setattr(optuna.Study, "set_user_attr", spy)
+    begin(f"sqlite:///{tmp_path}/studies.db", 1, space=Prior.shipped("classification"))
+    assert named.index(PORTFOLIO) < named.index(JOB)
+
+
+def test_a_resume_with_another_seed_names_it(storage):
+    with pytest.raises(
+        MismatchError, match=r"begun with seed=0, and seed=5 holds out other rows: give .*--seed 0,"
+    ):
+        begin(storage, 3, resume=True, seed=5)
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
+def test_a_budget_that_is_none_is_named(storage, timeout):
+    with pytest.raises(ValueError, match=f"timeout={timeout} must be a positive number of seconds"):
+        begin(storage, 3, resume=True, timeout=timeout)
+    with pytest.raises(ValueError, match=f"timeout={timeout} must be a positive number of seconds"):
+        join(make_problem(frame(), "label"), storage=storage, study_name="people", timeout=timeout)

@@ -1,0 +1,54 @@
+"""Intervals by drawing rows and fits again: they cover as often as they say, and pairing by rows counts."""
+
+import math
+
+import numpy as np
+import pytest
+
+from inna_tune.records.resampling import interval, resample_log_means
+
+
+def test_the_interval_of_a_mean_is_that_of_the_normal_law_where_there_are_many_rows():
+    losses = np.random.default_rng(0).exponential(size=(1, 2000))
+    low, high = interval(np.exp(resample_log_means({"a": losses})["a"]), 0.95)
+    error = losses.std(ddof=1) / math.sqrt(2000)
+    assert low == pytest.approx(losses.mean() - 1.96 * error, abs=0.3 * error)
+    assert high == pytest.approx(losses.mean() + 1.96 * error, abs=0.3 * error)
+
+
+def test_models_that_differ_by_a_factor_differ_by_it_in_every_draw():
+    losses = np.random.default_rng(0).exponential(size=(1, 60))
+    drawn = resample_log_means({"a": losses, "b": 2 * losses})
+    np.testing.assert_allclose(drawn["b"] - drawn["a"], math.log(2))
+
+
+def test_luck_of_trainings_widens_the_interval():
+    losses = np.random.default_rng(0).exponential(size=(1, 500))
+    lucky = losses * np.array([[0.5], [1.0], [1.5]])
+    drawn = resample_log_means({"one": losses, "lucky": lucky})
+    assert drawn["lucky"].std() > 3 * drawn["one"].std()
+
+
+def test_two_lots_of_equally_lucky_trainings_are_rarely_told_apart():
+    rng = np.random.default_rng(1)
+    told = 0
+    for seed in range(100):
+        rows = rng.exponential(size=80)
+        luck = {name: rows * rng.lognormal(sigma=0.2, size=(5, 1)) for name in "ab"}
+        drawn = resample_log_means(luck, n_draws=500, seed=seed)
+        low, high = interval(drawn["a"] - drawn["b"], 0.95)
+        told += not low <= 0 <= high
+    assert told <= 8
+
+
+def test_many_rows_go_in_pieces():
+    losses = {"a": np.ones((2, 3_000_000))}
+    np.testing.assert_allclose(resample_log_means(losses, n_draws=3)["a"], 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "losses", [{"a": np.ones((1, 3)), "b": np.ones((1, 4))}, {"a": np.ones((1, 0))}, {"a": np.ones(3)}]
+)
+def test_losses_of_other_shapes_are_refused(losses):
+    with pytest.raises(ValueError, match="n_fits, n_samples"):
+        resample_log_means(losses)

@@ -1,0 +1,243 @@
+"""The same promises on a database server: a real PostgreSQL, started for these tests on loopback."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.storages import BaseStorage
+from optuna.testing.pytest_storages import StorageTestCase
+from optuna.trial import TrialState
+
+from inna_tune.store import claims, workers
+from inna_tune.store.opening import StorageError, create_study, open_storage
+from inna_tune.store.workers import OWNER, Worker, ask, resume_summary, tell
+from tests.store.crew import Crew
+
+PASSWORD = "S3cr3t{p@ss}%/"
+
+
+def needed(found: Any, what: str) -> Any:
+    """Skip where a machine lacks something, but fail where INNA_TUNE_POSTGRES=required, as .ci/run says."""
+    if not found:
+        required = os.environ.get("INNA_TUNE_POSTGRES") == "required"
+        (pytest.fail if required else pytest.skip)(f"needs {what}")
+    return found
+
+
+def program(name: str) -> str:
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(installed[-1]) if installed else None)
+    return str(needed(found, f"PostgreSQL's {name}"))
+
+
+def unprivileged() -> pwd.struct_passwd:
+    """Return the user that Debian's package makes, or the one that owns nothing."""
+    for name in ("postgres", "nobody"):
+        with suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise AssertionError("a superuser runs the tests, and there is no user to run PostgreSQL as")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """Start a server as an unprivileged user; return the URL of its superuser."""
+    try:
+        import psycopg
+    except ImportError:
+        psycopg = None  # type: ignore[assignment]
+    needed(psycopg, "psycopg")
+    initdb, pg_ctl = program("initdb"), program("pg_ctl")
+    folder = Path(tempfile.mkdtemp(prefix="inna-tune-"))
+    entry = pwd.getpwuid(os.getuid())
+    other: dict[str, Any] = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        entry = unprivileged()
+        other = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": ()}
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def run(*command: str) -> None:
+        subprocess.run(command, **other, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+    (folder / "password").write_text(PASSWORD)
+    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    name = entry.pw_name
+    run(initdb, "-D", data, "-A", "scram-sha-256", "--pwfile", "password", "-U", name, "--no-sync")
+    try:
+        run(pg_ctl, "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        yield sqlalchemy.URL.create(
+            "postgresql+psycopg", name, PASSWORD, "127.0.0.1", port, "postgres"
+        ).render_as_string(hide_password=False)
+    finally:
+        run(pg_ctl, "-D", data, "-m", "immediate", "stop")
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def url(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Return the URL of an empty database, with a folder of locks of its own."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    engine = sqlalchemy.create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        name = f"test_{len(connection.exec_driver_sql('SELECT 1 FROM pg_database').all())}"
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    engine.dispose()
+    return sqlalchemy.make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def storage(url: str) -> Iterator[BaseStorage]:
+    storage = open_storage(url)
+    yield storage
+    storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def shared(server: str) -> Iterator[BaseStorage]:
+    storage = open_storage(server)
+    yield storage
+    storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+class TestContract(StorageTestCase):
+    @pytest.fixture
+    def storage(self, shared: BaseStorage) -> Iterator[BaseStorage]:
+        """One database for all, since the tables take longer to make than to empty."""
+        yield shared
+        for study in shared.get_all_studies():
+            shared.delete_study(study._study_id)
+
+
+def states(study: optuna.Study) -> Counter[str]:
+    return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
+
+
+def test_eight_processes_create_one_study_survive_kills_and_run_it_exactly(url: str) -> None:
+    n_trials, told = 30, Counter[str]()
+    with Crew(url, n_trials, 8) as crew:
+        crew.start()
+        told.update(line.split()[1] for line in islice(crew.output, 25) if line.startswith("told"))
+        for pid in crew.pids:
+            crew.kill(pid)
+        told.update(line.split()[1] for line in crew.output if line.startswith("told"))
+    with Crew(url, n_trials, 8) as crew:
+        crew.start()
+        told.update(line.split()[1] for line in crew.finish() if line.startswith("told"))
+    study = optuna.load_study(study_name="shared", storage=open_storage(url))
+    assert states(study) == {"COMPLETE": n_trials}
+    assert [trial.number for trial in study.trials] == list(range(n_trials))
+    assert all(trial.value == trial.params["x"] for trial in study.trials)
+    assert set(told.values()) == {1}
+
+
+def test_a_killed_workers_trial_is_taken_up_at_once_on_its_host(url: str, storage: BaseStorage) -> None:
+    with Crew(url, 1, step=True) as crew:
+        crew.start()
+        number, value = crew.read("asked")
+        study = create_study(storage, "shared", "minimize", resume=True)
+        with Worker(storage) as mine:
+            assert ask(study, mine, 1) is None
+            crew.kill()
+            assert crew.output.readline() == ""
+            trial = ask(study, mine, 1)
+            assert trial is not None
+            assert (trial.number, trial.params) == (int(number), {"x": float(value)})
+
+
+def test_a_worker_of_another_host_lives_as_long_as_its_lease(
+    storage: BaseStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create_study(storage, "shared", "minimize", resume=False)
+    with Worker(storage) as there:
+        trial = ask(study, there, 1)
+        assert trial is not None
+        # As another host sees it: another folder of locks, and none of this process's memory.
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+        monkeypatch.setattr(workers, "_living", set())
+        with Worker(storage) as here:
+            assert here.is_alive(there.record) is None
+            assert ask(study, here, 1) is None
+            assert resume_summary(study, 1).running == 1
+            shift_heartbeats(storage, claims.LEASE + timedelta(seconds=5))
+            assert claims.beat(storage._backend, {trial._trial_id, 999}) == {trial._trial_id}  # type: ignore[attr-defined]
+            assert ask(study, here, 1) is None, "a beat renews the lease"
+            shift_heartbeats(storage, claims.LEASE + timedelta(seconds=5))
+            again = ask(study, here, 1)
+            assert again is not None
+            assert again.number == trial.number
+            assert storage.get_trial(trial._trial_id).system_attrs[OWNER]["attempt"] == 2
+            assert not tell(study, there, trial, 1.0), "it isn't its trial any more"
+            assert tell(study, here, again, 2.0)
+            assert claims.beat(storage._backend, {trial._trial_id}) == set()  # type: ignore[attr-defined]
+    assert [each.value for each in study.trials] == [2.0]
+
+
+def shift_heartbeats(storage: BaseStorage, by: timedelta) -> None:
+    with storage._backend.engine.begin() as connection:  # type: ignore[attr-defined]
+        seconds = by.total_seconds()
+        connection.exec_driver_sql(
+            f"UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => {seconds})"
+        )
+
+
+def test_a_worker_renews_its_lease_by_itself(storage: BaseStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "BEAT", 0.01)
+    study = create_study(storage, "shared", "minimize", resume=False)
+    query = "SELECT heartbeat FROM trial_heartbeats"
+    with Worker(storage) as worker:
+        trial = ask(study, worker, 1)
+        assert trial is not None
+        heartbeats = set()
+        while len(heartbeats) < 2:
+            with storage._backend.engine.connect() as connection:  # type: ignore[attr-defined]
+                heartbeats.add(connection.exec_driver_sql(query).scalar_one())
+        assert tell(study, worker, trial, 1.0)
+
+
+def test_waiting_trials_are_claimed_once(url: str, storage: BaseStorage) -> None:
+    study = create_study(storage, "shared", "minimize", resume=True)
+    for number in range(16):
+        study.enqueue_trial({"x": number / 16})
+    with Crew(url, 16, 4) as crew:
+        crew.start()
+        crew.finish()
+    assert states(study) == {"COMPLETE": 16}
+    assert sorted(trial.params["x"] for trial in study.trials) == [number / 16 for number in range(16)]
+
+
+def test_errors_show_no_password(server: str) -> None:
+    url = sqlalchemy.make_url(server)
+    for broken in (url.set(password=PASSWORD + "x"), url.set(database="missing"), url.set(port=1)):
+        with pytest.raises(StorageError) as raised:
+            open_storage(broken.render_as_string(hide_password=False))
+        message = str(raised.value)
+        assert "S3cr3t" not in message
+        assert "\n" not in message
+        assert "127.0.0.1" in message
+
+
+def test_a_finished_trial_is_not_told_twice(storage: BaseStorage) -> None:
+    study = create_study(storage, "shared", "minimize", resume=False)
+    with Worker(storage) as worker:
+        trial = ask(study, worker, 1)
+        assert trial is not None
+        assert tell(study, worker, trial, 1.0)
+        with pytest.raises(ValueError, match="COMPLETE"):
+            tell(study, worker, trial, 2.0, TrialState.COMPLETE)
+    assert study.best_value == 1.0
