@@ -68,7 +68,7 @@ def compare(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.comparing import compare as run
-        from inna_tune.store.opening import redact_url
+        from inna_tune.store.errors import redact_url
         from inna_tune.tables.problem import make_problem
         from inna_tune.tables.reading import read
 

@@ -27,7 +27,8 @@ from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.resampling import interval, resample_log_means
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Beta, LogNormal, SearchSpace
-from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import open_storage, storage_errors, store_of
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.tables.problem import Problem, TableError
@@ -292,7 +293,7 @@ def _check_free(storage: BaseStorage, names: Sequence[str]) -> None:
         taken = sorted(set(names) & set(optuna.get_all_study_names(storage)))
     if taken:
         raise StorageError(
-            f"studies named {', '.join(map(repr, taken))} are already in {describe(storage)}; "
+            f"studies named {', '.join(map(repr, taken))} are already in {store_of(storage).words}; "
             "resume them (resume=True, or --resume), or choose another name (study_name=, or --study)"
         )
 

@@ -11,7 +11,8 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
-from inna_tune.store.opening import StorageError, load_study
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import load_study
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback

@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
-from inna_tune.store.opening import MissingError, load_study, open_storage, storage_errors
+from inna_tune.store.errors import MissingError
+from inna_tune.store.opening import load_study, open_storage, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
 
 

@@ -14,9 +14,11 @@ from sklearn.base import clone
 
 from inna_tune import clock
 from inna_tune.records.attributes import CUT, REASON
-from inna_tune.store.claims import OWNER
-from inna_tune.store.opening import StorageError, gathered, storage_errors
-from inna_tune.store.workers import Worker, ask, put_back, tell
+from inna_tune.store.asking import ask, put_back, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.store.store import OWNER
+from inna_tune.store.workers import Worker
 from inna_tune.study.budget import Budget, Pace
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.candidates import Candidate, identity_of, shared_time

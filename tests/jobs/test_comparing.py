@@ -15,7 +15,7 @@ from inna_tune.records.attributes import FINGERPRINT, REASON
 from inna_tune.records.gain import Gain
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
-from inna_tune.store.opening import StorageError
+from inna_tune.store.errors import StorageError
 from inna_tune.study.splits import resolve_splits
 from inna_tune.tables.problem import make_problem
 
