@@ -29,7 +29,7 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from inna_tune.store.claims import OWNER
+from inna_tune.store.store import OWNER
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.records.attributes import FINGERPRINT
@@ -50,7 +51,7 @@ class Job:
         return {JOB: asdict(self)}
 
 
-def read_job(storage: str, name: str) -> Job:
+def read_job(storage: str | BaseStorage, name: str) -> Job:
     """What a study wants done.
 
     Raises
@@ -95,7 +96,7 @@ class _Hand(InnaSearchCV):
 def join(
     problem: Problem,
     *,
-    storage: str,
+    storage: str | BaseStorage,
     study_name: str,
     timeout: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -110,7 +111,8 @@ def join(
     ----------
     problem : Problem
         The same data: their fingerprint is compared with the study's.
-    storage, study_name : str
+    storage : str or optuna.storages.BaseStorage
+    study_name : str
     timeout : float, optional
         Seconds after which this worker ends.
     callbacks : sequence of callables (study, trial)
