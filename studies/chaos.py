@@ -29,11 +29,11 @@ from typing import Any
 
 import optuna
 import pandas as pd
-from inna_tune.store.store import OWNER
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.store.opening import open_storage
+from inna_tune.store.store import OWNER
 from inna_tune.study import running
 
 RESULTS = Path(__file__).parent / "results" / "chaos.csv"

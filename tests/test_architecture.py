@@ -69,10 +69,12 @@ def test_a_file_is_one_idea(path):
         ("space", ["pandas", "sklearn", "inna_tune.engine", "inna_tune.estimators"]),
         ("nets", ["pandas", "sklearn", "optuna"]),
         ("engine", ["pandas", "sklearn", "optuna"]),
+        ("store", ["torch", "pandas", "sklearn"]),
     ],
 )
 def test_a_room_does_not_load_what_it_does_not_know(room, forbidden):
-    code = f"import sys, inna_tune.{room}; print([m for m in {forbidden!r} if m in sys.modules])"
+    names = [f"inna_tune.{room}.{file.stem}" for file in (ROOT / room).glob("[a-z]*.py")]
+    code = f"import sys, inna_tune.{room}, {', '.join(names)}; print([m for m in {forbidden!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 

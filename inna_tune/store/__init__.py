@@ -1,6 +1,5 @@
 """Studies kept: storages, opened as a `Store`, claims, workers, export and import. Knows neither torch nor an estimator."""
 
-from inna_tune.store.opening import open_store, store_of
 from inna_tune.store.store import Store
 
-__all__ = ["Store", "open_store", "store_of"]
+__all__ = ["Store"]

@@ -1,13 +1,18 @@
 """Studies on a database server, for workers on many hosts."""
 
+from collections.abc import Set
 from typing import Any, ClassVar
 
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import NoSuchModuleError
+from sqlalchemy.orm import Session
 
+from inna_tune.store.database import TRIAL, transaction
 from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url
-from inna_tune.store.sql import Database, as_template, parse_url, url_of
+from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of
 
 
 class Server(Database):
@@ -62,3 +67,20 @@ class Server(Database):
             if parsed.password is not None:
                 cause = cause.replace(str(parsed.password), "***")
             raise StorageError(f"{shown}: {cause}") from None
+
+    def _take(self, session: Session, trial_id: int, record: dict[str, Any]) -> int:
+        session.execute(delete(BEATS).where(BEATS.trial_id == trial_id))
+        session.add(BEATS(trial_id=trial_id))
+        return super()._take(session, trial_id, record)
+
+    def beat(self, trial_ids: Set[int]) -> set[int]:
+        """See `Store`; by the database's clock."""
+        with transaction(self.backend) as session:
+            chosen = TRIAL.trial_id.in_(trial_ids), TRIAL.state == TrialState.RUNNING
+            running = set(session.execute(select(TRIAL.trial_id).where(*chosen)).scalars())
+            session.execute(
+                update(BEATS.__table__)
+                .where(BEATS.trial_id.in_(running))
+                .values(heartbeat=func.current_timestamp())
+            )
+        return running

@@ -1,7 +1,7 @@
 """Studies in a relational database, where every decision is one transaction: which trial a worker runs next."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, cast
@@ -29,7 +29,7 @@ from inna_tune.store.store import OWNER, RUNG, Claimant, Store, owner_record
 
 LEASE = timedelta(seconds=60)  # how long a worker of another host lives on without a sign of life
 
-_BEAT = models.TrialHeartbeatModel
+BEATS = models.TrialHeartbeatModel
 
 
 def parse_url(url: str) -> URL:
@@ -134,9 +134,9 @@ class Database(Store):
 
     def _next_trial(self, session: Session, study_id: int, worker: Claimant, n_trials: int) -> int | None:
         unfinished = session.execute(
-            select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json, _BEAT.heartbeat)
+            select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json, BEATS.heartbeat)
             .outerjoin(SYSTEM_ATTR, (SYSTEM_ATTR.trial_id == TRIAL.trial_id) & (SYSTEM_ATTR.key == OWNER))
-            .outerjoin(_BEAT, _BEAT.trial_id == TRIAL.trial_id)
+            .outerjoin(BEATS, BEATS.trial_id == TRIAL.trial_id)
             .where(TRIAL.study_id == study_id, TRIAL.state.in_((TrialState.RUNNING, TrialState.WAITING)))
             .order_by(TRIAL.trial_id)
         ).all()
@@ -165,22 +165,7 @@ class Database(Store):
 
     def _take(self, session: Session, trial_id: int, record: dict[str, Any]) -> int:
         self.backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
-        if self.has_leases:
-            session.execute(delete(_BEAT).where(_BEAT.trial_id == trial_id))
-            session.add(_BEAT(trial_id=trial_id))
         return trial_id
-
-    def beat(self, trial_ids: Set[int]) -> set[int]:
-        """See `Store`; by the database's clock."""
-        with transaction(self.backend) as session:
-            chosen = TRIAL.trial_id.in_(trial_ids), TRIAL.state == TrialState.RUNNING
-            running = set(session.execute(select(TRIAL.trial_id).where(*chosen)).scalars())
-            session.execute(
-                update(_BEAT.__table__)
-                .where(_BEAT.trial_id.in_(running))
-                .values(heartbeat=func.current_timestamp())
-            )
-        return running
 
 
 def _lives(session: Session, worker: Claimant, owner: object, heartbeat: datetime | None) -> bool:
