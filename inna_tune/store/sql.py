@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._cached_storage import _StudyInfo
@@ -25,7 +25,10 @@ from inna_tune.store.database import (
     transaction,
 )
 from inna_tune.store.errors import StorageError, redact_url
-from inna_tune.store.store import OWNER, RUNG, Claimant, Store, owner_record
+from inna_tune.store.store import OWNER, RUNG, Store, owner_record
+
+if TYPE_CHECKING:
+    from inna_tune.store.workers import Worker
 
 LEASE = timedelta(seconds=60)  # how long a worker of another host lives on without a sign of life
 
@@ -117,7 +120,7 @@ class Database(Store):
             session.add(attribute(study_id=study_id, key=name, value_json=json.dumps(value)))
         return value
 
-    def claim(self, study_id: int, worker: Claimant, n_trials: int) -> int | None:
+    def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         """See `Store`."""
         with transaction(self.backend) as session:
             # On a server this row is what every worker that creates or claims a trial of the study locks.
@@ -132,7 +135,7 @@ class Database(Store):
             self.storage._add_trials_to_cache(study_id, [frozen])
         return trial_id
 
-    def _next_trial(self, session: Session, study_id: int, worker: Claimant, n_trials: int) -> int | None:
+    def _next_trial(self, session: Session, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         unfinished = session.execute(
             select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json, BEATS.heartbeat)
             .outerjoin(SYSTEM_ATTR, (SYSTEM_ATTR.trial_id == TRIAL.trial_id) & (SYSTEM_ATTR.key == OWNER))
@@ -168,7 +171,7 @@ class Database(Store):
         return trial_id
 
 
-def _lives(session: Session, worker: Claimant, owner: object, heartbeat: datetime | None) -> bool:
+def _lives(session: Session, worker: "Worker", owner: object, heartbeat: datetime | None) -> bool:
     alive = worker.is_alive(owner)
     if alive is not None:
         return alive

@@ -14,7 +14,7 @@ import optuna
 from alembic.script import ScriptDirectory
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from inna_tune.store.database import StudyDatabase
 from inna_tune.store.errors import BUSY_TIMEOUT, DATABASE_ERRORS, MissingError, StorageError, cause_of
@@ -24,18 +24,7 @@ from inna_tune.store.sql import Database, as_template, parse_url, url_of
 from inna_tune.store.store import Store, beside
 
 _TABLES = frozenset(models.BaseModel.metadata.tables)
-_NETWORK_FILE_SYSTEMS = (
-    "nfs",
-    "cifs",
-    "smb",
-    "9p",
-    "afs",
-    "ceph",
-    "gluster",
-    "lustre",
-    "fuse.sshfs",
-    "webdav",
-)
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "webdav")
 
 
 class NetworkFileSystemWarning(UserWarning):
@@ -78,10 +67,7 @@ class SQLiteFile(Database):
     @classmethod
     def reading(cls, path: Path) -> "SQLiteFile":
         """Open a file, which may be read-only, without changing it."""
-        if path.is_dir():
-            raise StorageError(f"{path} is a folder; name a file in it")
-        if not path.exists():
-            raise StorageError(f"there is no file {path}; check the path")
+        _check_file(path, create=False)
         if not _check_content(path):
             raise StorageError(
                 f"{path} lacks tables of Optuna's, so that it holds no study; choose another file"
@@ -95,11 +81,9 @@ class SQLiteFile(Database):
         return url is not None and _path_in(url) is not None
 
     @cached_property
-    def path(self) -> Path:
+    def path(self) -> Path | None:
         """The absolute path of the file."""
-        path = _path_in(parse_url(self.backend.url))
-        assert path is not None
-        return path
+        return _path_in(make_url(self.backend.url))
 
 
 class _Connection(sqlite3.Connection):
@@ -142,20 +126,24 @@ def _connect(path: Path, connection: type[sqlite3.Connection], *, ready: bool) -
     )
 
 
-def _check_place(path: Path, create: bool) -> None:
-    """Refuse a path where no database can be, before anything touches it."""
+def _check_file(path: Path, *, create: bool) -> None:
     if path.is_dir():
         raise StorageError(f"{path} is a folder, not a database file; name a file in it")
-    if not path.parent.is_dir():
-        raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
     if not path.exists() and not create:
         raise MissingError(f"there is no file {path}; check the path")
+
+
+def _check_place(path: Path, create: bool) -> None:
+    """Refuse a path where no database can be, before anything touches it."""
+    if not path.parent.is_dir():
+        raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
+    _check_file(path, create=create)
     if path.exists() and not os.access(path, os.R_OK | os.W_OK):
         raise StorageError(f"{path} is read-only; make it writable, or choose another file")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise StorageError(f"the folder {path.parent} is read-only; make it writable, or choose another one")
     kind = _file_system(path)
-    if kind.startswith(_NETWORK_FILE_SYSTEMS):
+    if kind.startswith(_NETWORK):
         warnings.warn(
             f"{path} lies on a network file system ({kind}), where SQLite can lose data; "
             "use a local disk, or postgresql+psycopg:// for many machines",

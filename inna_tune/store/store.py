@@ -6,13 +6,16 @@ import threading
 from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of
 from inna_tune.store.locks import host_folder
+
+if TYPE_CHECKING:
+    from inna_tune.store.workers import Worker
 
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
 RUNG = "completed_rung_"  # successive halving's own notes of a trial's reports
@@ -26,29 +29,14 @@ def beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
 
 
-class Claimant(Protocol):
-    """What a claim has to know of a worker."""
-
-    record: dict[str, Any]
-
-    def is_alive(self, owner: object) -> bool | None:
-        """Say whether the worker of an owner record lives; None: it runs on another host."""
-
-
-def owner_record(worker: Claimant, previous: object) -> dict[str, Any]:
+def owner_record(worker: "Worker", previous: object) -> dict[str, Any]:
     """What `worker` leaves in a trial whose owner record was `previous`, None if it had none."""
     attempt = previous.get("attempt") if isinstance(previous, dict) else 0
     return {**worker.record, "attempt": attempt + 1 if isinstance(attempt, int) else 1}
 
 
 class LeftBehind:
-    """Stands for a storage that only the process that made it can use.
-
-    Parameters
-    ----------
-    kind : str
-        Name of its class.
-    """
+    """Stands for a storage that only the process that made it can use; ``kind``: the name of its class."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -150,7 +138,7 @@ class Store:
         """Write what this thread sets on trials within the block in one transaction, where there are any."""
         return nullcontext()
 
-    def claim(self, study_id: int, worker: Claimant, n_trials: int) -> int | None:
+    def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         """Return the id of the trial that is `worker`'s from now on, None where nothing is left to start.
 
         A trial left behind by a dead worker comes first, then a waiting one, then a new one. Exact among the threads of
@@ -206,9 +194,3 @@ class Store:
 
     def close(self) -> None:
         """End all connections."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()

@@ -61,7 +61,7 @@ def export_study(
         raise _is_there(target)
     if not target.parent.is_dir():
         raise StorageError(f"there is no folder {target.parent}; make it first")
-    with open_store(storage, create=False) as source, source.errors():
+    with closing(open_store(storage, create=False)) as source, source.errors():
         study = load_study(source.storage, name)
         try:
             # Beside the target, so that it can be renamed into place; in a folder of its own, with its log and locks.
@@ -71,7 +71,7 @@ def export_study(
                     # SQLite's own files are never for a group to write, whatever the umask says.
                     written.touch()
                     url = URL.create("sqlite", database=str(written)).render_as_string()
-                    with open_store(url) as copy, copy.errors():
+                    with closing(open_store(url)) as copy, copy.errors():
                         n_trials = _copy(study, copy.storage, name)
                     # Without a write-ahead log the database is one file.
                     with closing(sqlite3.connect(written)) as connection:
@@ -112,7 +112,7 @@ def import_studies(
     StorageError
         If the file is no database, lacks the study, or a name is taken: then nothing is taken in.
     """
-    with SQLiteFile.reading(Path(file).absolute()) as source, source.errors():
+    with closing(SQLiteFile.reading(Path(file).absolute())) as source, source.errors():
         names = sorted(optuna.get_all_study_names(source.storage))
         if only is not None:
             if only not in names:
@@ -129,7 +129,7 @@ def import_studies(
         finals = names if rename is None else [rename]
         for name in finals:
             check_study_name(name)
-        with open_store(storage) as target, target.errors():
+        with closing(open_store(storage)) as target, target.errors():
             if not target.lasts:
                 raise StorageError(
                     f"{redact_url(storage)} is memory, which ends with this process; name a file or a server"

@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -14,7 +14,7 @@ from typing import Any, Self
 import optuna
 from filelock import FileLock
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from inna_tune.store.locks import is_held, place_of, remove_lock, take_lock
 from inna_tune.store.opening import storage_errors, store_of
@@ -147,24 +147,16 @@ def resume_summary(study: optuna.Study, n_trials: int) -> ResumeSummary:
     with storage_errors(study):
         trials = study.get_trials(deepcopy=False)
     watcher = Worker(study._storage)
-
-    def count(test: Callable[[FrozenTrial], bool]) -> int:
-        return sum(map(test, trials))
-
-    complete = count(lambda trial: trial.state == TrialState.COMPLETE)
-    failed = count(lambda trial: trial.state == TrialState.FAIL)
-    pruned = count(lambda trial: trial.state == TrialState.PRUNED)
-    running = [trial for trial in trials if trial.state == TrialState.RUNNING]
-    alive = sum(watcher.is_alive(trial.system_attrs.get(OWNER)) is not False for trial in running)
-    left_behind = len(running) - alive
-    best = study.best_trial if complete else None
+    found = Counter(trial.state for trial in trials)
+    owners = [trial.system_attrs.get(OWNER) for trial in trials if trial.state == TrialState.RUNNING]
+    alive = sum(watcher.is_alive(owner) is not False for owner in owners)
+    done = found[TrialState.COMPLETE], found[TrialState.FAIL], found[TrialState.PRUNED]
+    best = study.best_trial if done[0] else None
     return ResumeSummary(
-        complete=complete,
-        failed=failed,
-        pruned=pruned,
+        *done,
         running=alive,
-        left_behind=left_behind,
-        left_to_do=max(left_behind, n_trials - complete - failed - pruned - alive),
+        left_behind=len(owners) - alive,
+        left_to_do=max(len(owners) - alive, n_trials - sum(done) - alive),
         best_value=None if best is None else best.value,
         best_number=None if best is None else best.number,
     )

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
 def _temporary_storage() -> Iterator[BaseStorage]:
     with (
         tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder,
-        open_store(f"sqlite:///{folder}/studies.db") as store,
+        closing(open_store(f"sqlite:///{folder}/studies.db")) as store,
     ):
         yield store.storage
 
