@@ -21,13 +21,8 @@ from inna_tune.store.server import Server
 from inna_tune.store.sqlite import SQLiteFile
 from inna_tune.store.store import Store
 
-KINDS: list[type[Store]] = [
-    Memory,
-    SQLiteFile,
-    PostgreSQL,
-    Server,
-    Store,
-]  # the first that knows a storage has it
+# What is a storage's is told by the first of these that knows it.
+KINDS: list[type[Store]] = [Memory, SQLiteFile, PostgreSQL, Server, Store]
 MAX_STUDY_NAME = models.MAX_INDEXED_STRING_LENGTH
 
 
