@@ -1,11 +1,10 @@
-"""Columns as they come: what is done with one, one look at its type, and its values as levels."""
+"""Columns as they come: one look at the type of one, and its values as levels."""
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,10 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types
 
-from inna_tune.estimators.frames import refuse_containers
+from inna_tune.estimators.frames import Floats, refuse_containers
 from inna_tune.estimators.spelling import write_level
 
 Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
-Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Kind = Literal["numbers", "dates", "strings", "levels"]
 
@@ -28,52 +26,6 @@ _NUMBER_OBJECTS = frozenset(
 _DATE_OBJECTS = frozenset({"datetime", "datetime64", "date", "period"})
 _STRING_OBJECTS = frozenset({"string", "bytes"})
 _DATES = (dt.date, np.datetime64, pd.Period)
-
-
-@dataclass(frozen=True)
-class ColumnPlan:
-    """What is done with one column; every kind of column has its own kind of plan.
-
-    Attributes
-    ----------
-    name : str
-        The column's name, as text.
-    """
-
-    name: str
-    kind: ClassVar[str]
-
-    @property
-    def numbers(self) -> list[str]:
-        """Names of the outputs in the section of scaled numbers."""
-        return []
-
-    @property
-    def floats(self) -> list[str]:
-        """Names of the outputs in the section of other floats."""
-        return []
-
-    @property
-    def n_codes(self) -> int:
-        """Number of codes of the output in the section of codes; 0 if there is none."""
-        return 0
-
-    def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
-        """Write the column's outputs into its places in the three sections, [n_samples, width] each."""
-
-
-@dataclass(frozen=True)
-class DroppedPlan(ColumnPlan):
-    """A column that is left out.
-
-    Attributes
-    ----------
-    reason : str
-        ``"constant"``, ``"empty"``, or ``"rare"`` where no level occurs often enough to learn from.
-    """
-
-    kind = "dropped"
-    reason: str = "constant"
 
 
 def is_plain(dtype: Any) -> bool:

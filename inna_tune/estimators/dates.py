@@ -9,16 +9,14 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.columns import (
-    ColumnPlan,
-    Floats,
     Matrix,
     as_text,
     from_arrow,
     read_texts,
     refuse_complex,
 )
-from inna_tune.estimators.formats_of_dates import find_format
-from inna_tune.estimators.frames import UnreadableValueWarning, Weights
+from inna_tune.estimators.date_formats import find_format
+from inna_tune.estimators.frames import Floats, UnreadableValueWarning, Weights
 from inna_tune.estimators.instants import (
     Instants,
     days_since_1970,
@@ -39,6 +37,7 @@ from inna_tune.estimators.numbers import (
     normal_scores,
     squash,
 )
+from inna_tune.estimators.plans import ColumnPlan
 
 _PERIODS = {"month": 12, "day": 30, "hour": 24, "weekday": 7}
 _PARTS = ("year", *(f"{part}_circular_{i}" for part in _PERIODS for i in range(2)))

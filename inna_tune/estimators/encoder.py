@@ -2,30 +2,25 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import Any, Self
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import Interval
 
-from inna_tune.estimators.columns import (
-    ColumnPlan,
-    DroppedPlan,
-    Floats,
-    Matrix,
-    is_plain,
-    look_at,
-    refuse_infinities,
-)
+from inna_tune.estimators.checks import check_parameters, one_of
+from inna_tune.estimators.columns import Matrix, is_plain, look_at, refuse_infinities
 from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
-from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.floats import find_numbers, read_numbers
+from inna_tune.estimators.frames import Floats, Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.levels import count_levels, plan_levels
 from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
-from inna_tune.estimators.plans import plan_from_plain, plan_to_plain
-from inna_tune.estimators.reading import find_numbers, read_numbers
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.text import is_text, plan_text
 
 # Plain columns are read in blocks of so many numbers: few steps for wide tables, little memory for long ones.
@@ -46,6 +41,7 @@ class DisguisedNumbersWarning(UserWarning):
     """A column of text holds numbers, written with separators, a currency or the like, and was read as numbers."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn a table of any kind of column into a float32 matrix of three sections.
 
@@ -103,24 +99,24 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Where the table had string names.
     """
 
-    def __init__(
-        self,
-        *,
-        numeric: str = "scale",
-        max_levels: int = 64,
-        min_count: int = 10,
-        embed: bool = True,
-        max_codes: int = 4096,
-        text: str | Sequence[str] = "auto",
-        n_components: int = 30,
-    ) -> None:
-        self.numeric = numeric
-        self.max_levels = max_levels
-        self.min_count = min_count
-        self.embed = embed
-        self.max_codes = max_codes
-        self.text = text
-        self.n_components = n_components
+    numeric: str = "scale"
+    max_levels: int = 64
+    min_count: int = 10
+    embed: bool = True
+    max_codes: int = 4096
+    text: str | Sequence[str] = "auto"
+    n_components: int = 30
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "numeric": [one_of("scale", "quantile")],
+        "max_levels": [Interval(Real, 1, None, closed="both")],
+        "min_count": [Interval(Real, 0, None, closed="both")],
+        # Whatever Python takes for true or false.
+        "embed": "no_validation",
+        "max_codes": [Interval(Real, 3, None, closed="both")],
+        "text": [one_of("auto", "never"), "array-like"],
+        "n_components": [Interval(Real, 1, None, closed="both")],
+    }
 
     # ------------------------------------------------------------------ fit
 
@@ -240,13 +236,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
 
     def _check_parameters(self) -> None:
-        if self.numeric not in ("scale", "quantile"):
-            raise ValueError(f"numeric={self.numeric!r} must be 'scale' or 'quantile'.")
-        if isinstance(self.text, str) and self.text not in ("auto", "never"):
-            raise ValueError(f"text={self.text!r} must be 'auto', 'never' or a list of column names.")
-        for name, least in (("max_levels", 1), ("min_count", 0), ("max_codes", 3), ("n_components", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_parameters(self)
 
     # ------------------------------------------------------------------ transform
 
@@ -339,7 +329,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         columns: list[dict[str, Any]] = []
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, plan in enumerate(self.plan_):
-            column, own = plan_to_plain(plan)
+            column, own = plan.to_plain()
             columns.append(column)
             arrays |= {f"{i}.{name}": array for name, array in own.items()}
         return {"parameters": parameters, "columns": columns}, arrays
@@ -359,7 +349,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         for name, array in arrays.items():
             place, _, field = name.partition(".")
             own[int(place)][field] = array
-        plans = [plan_from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
+        plans = [ColumnPlan.from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
         encoder._take(plans)
         encoder.n_features_in_ = len(plans)
         return encoder

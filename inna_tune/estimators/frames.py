@@ -9,7 +9,8 @@ import pandas as pd
 import scipy.sparse
 from sklearn.utils.validation import check_array, validate_data
 
-Weights = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
+Weights = Floats
 
 _CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
 

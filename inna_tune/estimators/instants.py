@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from inna_tune.estimators.frames import refuse_containers
+from inna_tune.estimators.frames import Floats, refuse_containers
 
-Floats = npt.NDArray[np.float64]
 Instants = npt.NDArray[np.datetime64]  # [us], in UTC where there is a time zone
 
 _DAY = np.timedelta64(1, "D").astype("timedelta64[us]").astype(np.int64)

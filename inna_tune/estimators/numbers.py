@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
 
-from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix
-from inna_tune.estimators.disguised import NumberForm
-from inna_tune.estimators.frames import Weights
-from inna_tune.estimators.reading import read_numbers
+from inna_tune.estimators.columns import Matrix
+from inna_tune.estimators.floats import read_numbers
+from inna_tune.estimators.frames import Floats, Weights
+from inna_tune.estimators.number_forms import NumberForm
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 
 # So many quantiles are kept where a column is mapped to a normal law.
 _N_QUANTILES = 256

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from inna_tune.estimators.disguised import NumberForm, read_form
 from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.number_forms import NumberForm, read_form
 
 Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from inna_tune import clock
-from inna_tune.estimators.disguised import read_disguised
+from inna_tune.estimators.number_forms import read_disguised
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables.problem import Problem
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inna_tune import InnaRegressor
-from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.number_forms import NumberForm
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables import delimited
 from inna_tune.tables.predicting import predict_table

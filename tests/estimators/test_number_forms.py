@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inna_tune.estimators.disguised import (
+from inna_tune.estimators.number_forms import (
     NumberForm,
     find_form,
     has_leading_zeros,

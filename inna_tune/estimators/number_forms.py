@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-Floats = npt.NDArray[np.float64]
+from inna_tune.estimators.frames import Floats
 
 # Share of a column's values that must be numbers of one form.
 LEAST_SHARE = 0.95
