@@ -33,6 +33,7 @@ FORMAT_VERSION = 4
 
 # The classes that a file may name: those that are defined in this process.
 _CLASSES: dict[str, "type[InnaEstimator]"] = {}
+_TORCH = "torch.optim."
 _ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
@@ -203,17 +204,7 @@ def digest(plain: str, tensors: Tensors) -> str:
 
 def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
     weights = tensors["weights"]
-    parameters = dict(content["parameters"])
-    parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
-    if "encoder" in parameters:
-        parameters["encoder"] = TableEncoder().set_params(**parameters["encoder"])
-    if isinstance(parameters.get("class_weight"), list):
-        parameters["class_weight"] = {untyped(k): float(v) for k, v in parameters["class_weight"]}
-    name = str(parameters.get("optimizer", "inna"))
-    if name.startswith("torch.optim."):
-        # The check below refuses what is no optimizer.
-        parameters["optimizer"] = getattr(torch.optim, name.removeprefix("torch.optim."), name)
-    model.set_params(**parameters)
+    model.set_params(**_restored_parameters(content["parameters"]))
     # The device that it was trained on need not be here.
     model._check_parameters(to_train=False)
     model.net_ = _net(content["net"])
@@ -306,28 +297,43 @@ def _net(plain: dict[str, Any]) -> TabularNet:
 
 
 def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
-    parameters = model.get_params(deep=False)
-    parameters["hidden_layer_sizes"] = list(model._layer_sizes())
+    plain: dict[str, Any] = {}
+    for name, value in model.get_params(deep=False).items():
+        if isinstance(value, TableEncoder):
+            value = value.get_params()
+        elif name == "hidden_layer_sizes":
+            value = list(model._layer_sizes())
+        elif name == "optimizer" and isinstance(value, type):
+            if getattr(torch.optim, value.__name__, None) is not value:
+                raise TypeError(
+                    f"optimizer={value!r} is not of torch.optim, and a model file holds no code: keep the model with "
+                    "joblib.dump, and load that file only where you trust it"
+                )
+            value = f"{_TORCH}{value.__name__}"
+        elif name == "device":
+            value = str(value)
+        elif name == "random_state" and not isinstance(value, int | np.integer):
+            value = None
+        elif name == "class_weight" and isinstance(value, dict):
+            labels = [key.item() if isinstance(key, np.generic) else key for key in value]
+            value = [[typed(k), float(v)] for k, v in zip(labels, value.values(), strict=True)]
+        plain[name] = value
     # Absent where it is None, so that versions from before it was a parameter read the file.
-    encoder = parameters.pop("encoder")
-    if encoder is not None:
-        parameters["encoder"] = encoder.get_params()
-    if isinstance(parameters["optimizer"], type):
-        name = parameters["optimizer"].__name__
-        if getattr(torch.optim, name, None) is not parameters["optimizer"]:
-            raise TypeError(
-                f"optimizer={parameters['optimizer']!r} is not of torch.optim, and a model file holds no code: keep the "
-                "model with joblib.dump, and load that file only where you trust it"
-            )
-        parameters["optimizer"] = f"torch.optim.{name}"
-    parameters["device"] = str(parameters["device"])
-    if not isinstance(parameters["random_state"], int | np.integer):
-        parameters["random_state"] = None
-    if isinstance(parameters.get("class_weight"), dict):
-        items = parameters["class_weight"].items()
-        parameters["class_weight"] = [
-            [typed(k.item() if isinstance(k, np.generic) else k), float(v)] for k, v in items
-        ]
+    return {name: value for name, value in plain.items() if name != "encoder" or value is not None}
+
+
+def _restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``_plain_parameters`` gave as parameters; that they make sense is checked once they are set."""
+    parameters = dict(plain)
+    for name, value in plain.items():
+        if name == "hidden_layer_sizes":
+            parameters[name] = tuple(value)
+        elif name == "encoder":
+            parameters[name] = TableEncoder().set_params(**value)
+        elif name == "class_weight" and isinstance(value, list):
+            parameters[name] = {untyped(k): float(v) for k, v in value}
+        elif name == "optimizer" and str(value).startswith(_TORCH):
+            parameters[name] = getattr(torch.optim, value.removeprefix(_TORCH), value)
     return parameters
 
 
