@@ -19,12 +19,14 @@ Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
 Codes = npt.NDArray[np.int64]
 Kind = Literal["numbers", "dates", "strings", "levels"]
 
-_NUMBER_OBJECTS = frozenset(
-    {"integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"}
-    | {"timedelta", "timedelta64", "time"}
-)
-_DATE_OBJECTS = frozenset({"datetime", "datetime64", "date", "period"})
-_STRING_OBJECTS = frozenset({"string", "bytes"})
+# What `infer_dtype` calls them; of what is mixed every value is looked at, and all else are levels.
+_HELD: dict[str, Kind] = {
+    **dict.fromkeys(("integer", "floating", "decimal", "boolean", "empty"), "numbers"),
+    **dict.fromkeys(("timedelta", "timedelta64", "time"), "numbers"),
+    **dict.fromkeys(("datetime", "datetime64", "date", "period"), "dates"),
+    "string": "strings",
+    "bytes": "strings",
+}
 _DATES = (dt.date, np.datetime64, pd.Period)
 
 
@@ -70,25 +72,14 @@ def look_at(column: pd.Series, name: str) -> tuple[pd.Series, Kind]:
     if is_plain(column.dtype):
         return column, "numbers"
     column = from_arrow(column)
-    dtype = column.dtype
     refuse_complex(column, name)
-    if isinstance(dtype, pd.CategoricalDtype):
-        return column, "levels"
-    if isinstance(dtype, pd.PeriodDtype) or types.is_datetime64_any_dtype(dtype):
-        return column, "dates"
-    if types.is_timedelta64_dtype(dtype) or types.is_numeric_dtype(dtype):
-        return column, "numbers"
-    if isinstance(dtype, pd.StringDtype):
-        return column, "strings"
     held = types.infer_dtype(column, skipna=True)
-    if held in _STRING_OBJECTS:
-        return column, "strings"
-    present = column[column.notna()]
-    if held in _NUMBER_OBJECTS or (held.startswith("mixed") and all(map(_is_number, present))):
-        return column, "numbers"
-    if held in _DATE_OBJECTS or (held == "mixed" and all(isinstance(value, _DATES) for value in present)):
-        return column, "dates"
-    return column, "levels"
+    if held.startswith("mixed"):
+        present = column[column.notna()]
+        if all(map(_is_number, present)):
+            return column, "numbers"
+        return column, "dates" if all(isinstance(value, _DATES) for value in present) else "levels"
+    return column, _HELD.get(held, "levels")
 
 
 def refuse_complex(column: pd.Series, name: str) -> None:

@@ -150,11 +150,7 @@ class DatePlan(ColumnPlan):
         return instants
 
     def _of_objects(self, column: pd.Series) -> Instants:
-        instants, aware = instants_of_objects(column, self.name)
-        if self.timezone is None:
-            instants[aware] = np.datetime64("NaT")
-        else:
-            instants[~aware] = from_zone(instants[~aware], self.timezone)
+        instants = self._zoned(*instants_of_objects(column, self.name))
         is_text = np.array([isinstance(value, (str, bytes)) for value in column], dtype=bool)
         if is_text.any():
             codes, texts = read_texts(column[is_text], self.name)
@@ -167,12 +163,15 @@ class DatePlan(ColumnPlan):
         for form in dict.fromkeys([self.format or "ISO8601", "ISO8601"]):
             left = np.flatnonzero(np.isnat(instants))
             if len(left):
-                read, aware = parse([texts[i] for i in left], form)
-                if self.timezone is None:
-                    read[aware] = np.datetime64("NaT")
-                else:
-                    read[~aware] = from_zone(read[~aware], self.timezone)
-                instants[left] = read
+                instants[left] = self._zoned(*parse([texts[i] for i in left], form))
+        return instants
+
+    def _zoned(self, instants: Instants, aware: npt.NDArray[np.bool_]) -> Instants:
+        """Those without a time zone are of the column's; where it has none, those with one are missing."""
+        if self.timezone is None:
+            instants[aware] = np.datetime64("NaT")
+        else:
+            instants[~aware] = from_zone(instants[~aware], self.timezone)
         return instants
 
     def _warn_of_unread(self, column: pd.Series, unread: npt.NDArray[np.bool_]) -> None:

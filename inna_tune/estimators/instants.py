@@ -97,13 +97,10 @@ def in_zone(instants: Instants, zone: str | None) -> pd.Series:
     return dates if zone is None else dates.dt.tz_localize("UTC").dt.tz_convert(zone)
 
 
-def from_zone(wall: Instants, zone: str | None) -> Instants:
+def from_zone(wall: Instants, zone: str) -> Instants:
     """What the clocks of a time zone show as instants; the hour that comes twice in autumn is the first."""
-    if zone is None:
-        return wall
-    dates = pd.Series(wall)
     return read_proper(
-        dates.dt.tz_localize(zone, ambiguous=np.ones(len(wall), bool), nonexistent="shift_forward")
+        pd.Series(wall).dt.tz_localize(zone, ambiguous=np.ones(len(wall), bool), nonexistent="shift_forward")
     )
 
 

@@ -304,12 +304,7 @@ def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
         elif name == "hidden_layer_sizes":
             value = list(model._layer_sizes())
         elif name == "optimizer" and isinstance(value, type):
-            if getattr(torch.optim, value.__name__, None) is not value:
-                raise TypeError(
-                    f"optimizer={value!r} is not of torch.optim, and a model file holds no code: keep the model with "
-                    "joblib.dump, and load that file only where you trust it"
-                )
-            value = f"{_TORCH}{value.__name__}"
+            value = _optimizer_name(value)
         elif name == "device":
             value = str(value)
         elif name == "random_state" and not isinstance(value, int | np.integer):
@@ -320,6 +315,15 @@ def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
         plain[name] = value
     # Absent where it is None, so that versions from before it was a parameter read the file.
     return {name: value for name, value in plain.items() if name != "encoder" or value is not None}
+
+
+def _optimizer_name(kind: type) -> str:
+    if getattr(torch.optim, kind.__name__, None) is not kind:
+        raise TypeError(
+            f"optimizer={kind!r} is not of torch.optim, and a model file holds no code: keep the model with joblib.dump, and "
+            "load that file only where you trust it"
+        )
+    return f"{_TORCH}{kind.__name__}"
 
 
 def _restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from inna_tune.space import Beta, LogNormal, SearchSpace
 from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem, TableError
-from inna_tune.tables.splitting import split_rows
 
 Watch = Callable[[str], AbstractContextManager[Callback]]
 
