@@ -80,9 +80,9 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         """Encode y by what was learned."""
         raise NotImplementedError
 
-    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
-        """A factor on the weight of every row, or None."""
-        return None
+    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+        """The weights of rows with what their targets add."""
+        return weight
 
     def _target_to_plain(self) -> dict[str, Any]:
         """What was learned of the target, as JSON-able data for a model file."""
@@ -234,18 +234,12 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             frame, y, weight = frame.loc[present], y[present], weight[present]
         return frame, y, weight
 
-    def _with_class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
-        factor = self._class_weights(target, weight)
-        if factor is None or weight is None:
-            return weight if factor is None else factor
-        return weight * factor
-
     def _encode_more(self, X: Any, y: Any, sample_weight: Any) -> EncodedTable:
         """Encode a table by the encoder and the target's scale that were fitted before, in the weights' type."""
         frame, y, weight = self._read(X, y, sample_weight, reset=False)
         target = self._encode_target(y)
         x = self.encoder_.encode(frame, self._dtype)
-        return EncodedTable(x, target, self._with_class_weights(target, weight))
+        return EncodedTable(x, target, self._row_weights(target, weight))
 
     def _new_encoder(self) -> TableEncoder:
         return TableEncoder() if self.encoder is None else clone(self.encoder)
@@ -265,7 +259,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        return EncodedTable(x, target, self._with_class_weights(target, weight))
+        return EncodedTable(x, target, self._row_weights(target, weight))
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:

@@ -207,15 +207,15 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             self.__dict__.pop("_all_classes", None)
         return self
 
-    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
         if self.class_weight is None:
-            return None
+            return weight
         present = np.unique(target)
         factors = np.ones(len(self.classes_))
         factors[present] = compute_class_weight(
             self.class_weight, classes=self.classes_[present], y=self.classes_[target], sample_weight=weight
         )
-        return np.asarray(factors[target])
+        return np.asarray(factors[target] if weight is None else weight * factors[target])
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(softmax(raw, axis=-1).mean(0))

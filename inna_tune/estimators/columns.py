@@ -17,15 +17,16 @@ from inna_tune.estimators.spelling import write_level
 
 Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
 Codes = npt.NDArray[np.int64]
-Kind = Literal["numbers", "dates", "strings", "levels"]
+Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 
-# What `infer_dtype` calls them; of what is mixed every value is looked at, and all else are levels.
-_HELD: dict[str, Kind] = {
-    **dict.fromkeys(("integer", "floating", "decimal", "boolean", "empty"), "numbers"),
-    **dict.fromkeys(("timedelta", "timedelta64", "time"), "numbers"),
-    **dict.fromkeys(("datetime", "datetime64", "date", "period"), "dates"),
-    "string": "strings",
-    "bytes": "strings",
+# Of what kind is what `infer_dtype` calls so; all else is mixed.
+HELD: dict[str, Kind] = {
+    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal", "empty"), "number"),
+    **dict.fromkeys(("datetime", "datetime64", "date", "period"), "date"),
+    **dict.fromkeys(("timedelta", "timedelta64"), "duration"),
+    "boolean": "boolean",
+    "string": "text",
+    "time": "time",
 }
 _DATES = (dt.date, np.datetime64, pd.Period)
 
@@ -61,8 +62,8 @@ def look_at(column: pd.Series, name: str) -> tuple[pd.Series, Kind]:
     -------
     column : Series
         The same values with a dtype of pandas' own where it was one of pyarrow's.
-    kind : {"numbers", "dates", "strings", "levels"}
-        Strings may turn out to be numbers, dates, text or levels; levels are pandas categories and mixed objects.
+    kind : {"number", "boolean", "duration", "time", "date", "text", "mixed"}
+        Text may turn out to be numbers or dates, free text or levels; mixed are levels, pandas' categories among them.
 
     Raises
     ------
@@ -70,16 +71,16 @@ def look_at(column: pd.Series, name: str) -> tuple[pd.Series, Kind]:
         If it holds complex numbers.
     """
     if is_plain(column.dtype):
-        return column, "numbers"
+        return column, "number"
     column = from_arrow(column)
     refuse_complex(column, name)
     held = types.infer_dtype(column, skipna=True)
-    if held.startswith("mixed"):
-        present = column[column.notna()]
-        if all(map(_is_number, present)):
-            return column, "numbers"
-        return column, "dates" if all(isinstance(value, _DATES) for value in present) else "levels"
-    return column, _HELD.get(held, "levels")
+    if not held.startswith("mixed"):
+        return column, "text" if held == "bytes" else HELD.get(held, "mixed")
+    present = column[column.notna()]
+    if all(map(_is_number, present)):
+        return column, "number"
+    return column, "date" if all(isinstance(value, _DATES) for value in present) else "mixed"
 
 
 def refuse_complex(column: pd.Series, name: str) -> None:

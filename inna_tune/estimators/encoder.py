@@ -168,11 +168,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         quantile = self.numeric == "quantile"
         column, kind = look_at(column, name)
         is_named_text = not isinstance(self.text, str) and name in self.text
-        if kind == "numbers" and not is_named_text:
+        if kind in ("number", "boolean", "duration", "time") and not is_named_text:
             return fit_numbers([name], read_numbers(column, name)[None], weight, quantile=quantile)[0]
-        if kind == "dates" and not is_named_text:
+        if kind == "date" and not is_named_text:
             return plan_dates(name, *fit_instants(column, name), weight, quantile=quantile)
-        if kind == "strings" and not is_named_text:
+        if kind == "text" and not is_named_text:
             dates = read_dates(column, name)
             if dates is not None:
                 instants, zone, form = dates
@@ -186,7 +186,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 return replace(plan, form=written) if isinstance(plan, NumericPlan) else plan
         counted = count_levels(column, name, weight)
         looks_like_text = (
-            self.text == "auto" and kind == "strings" and is_text(counted, max_levels=self.max_levels)
+            self.text == "auto" and kind == "text" and is_text(counted, max_levels=self.max_levels)
         )
         if is_named_text or looks_like_text:
             text = plan_text(name, counted, n_components=self.n_components)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,16 +231,13 @@ def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
         raise ValueError("the encoder does not fit the net")
     model.members_ = content["members"]
     # The file holds no velocity: who trains on begins at rest.
+    steps = [
+        {n: math.nan if m.get(n) is None else float(m[n]) for n in ("lr", "alpha", "beta", "curvature")}
+        for m in model.members_
+    ]
     model._states = [
-        state_at_rest(
-            own,
-            int(m["epochs"]),
-            {
-                n: float("nan") if m.get(n) is None else float(m[n])
-                for n in ("lr", "alpha", "beta", "curvature")
-            },
-        )
-        for own, m in zip(weights, model.members_, strict=True)
+        state_at_rest(own, int(m["epochs"]), step)
+        for own, m, step in zip(weights, model.members_, steps, strict=True)
     ]
     model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
     model._count_epochs()
@@ -265,35 +263,14 @@ def untyped(label: list[Any]) -> Any:
     return _LABEL_TYPES[name](value)
 
 
-_NET_FIELDS = (
-    "block",
-    "activation",
-    "numeric_embedding",
-    "embedding_dim",
-    "n_frequencies",
-    "frequency_scale",
-)
-
-
 def _plain_net(net: TabularNet) -> dict[str, Any]:
-    plain: dict[str, Any] = {name: getattr(net, name) for name in (*_NET_FIELDS, "n_numeric")}
-    return plain | {
-        "in_features": net.in_features,
-        "hidden_layer_sizes": list(net.hidden_layer_sizes),
-        "out_features": net.out_features,
-        "categories": list(net.categories),
-    }
+    # The estimators set no factors of the step.
+    return {f.name: getattr(net, f.name) for f in fields(net) if f.name != "step_factors"}
 
 
-def _net(plain: dict[str, Any]) -> TabularNet:
-    return TabularNet(
-        int(plain["in_features"]),
-        tuple(int(h) for h in plain["hidden_layer_sizes"]),
-        int(plain["out_features"]),
-        n_numeric=int(plain["n_numeric"]),
-        categories=tuple(int(n) for n in plain["categories"]),
-        **{name: plain[name] for name in _NET_FIELDS},
-    )
+def _net(plain: Mapping[str, Any]) -> TabularNet:
+    settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()}
+    return TabularNet(**settings)
 
 
 def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:

@@ -3,17 +3,16 @@
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from inna_tune.estimators.columns import is_plain
+from inna_tune.estimators.columns import HELD, Kind, is_plain
 from inna_tune.estimators.frames import UnreadableValueWarning
 from inna_tune.estimators.number_forms import NumberForm, read_form
 
-Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What stands for a missing value in a file: the words that pandas takes for it.
@@ -23,16 +22,6 @@ MISSING = frozenset(
         *("<NA>", "N/A", "NA", "NULL", "NaN", "NaT", "None", "n/a", "nan", "null"),
     )
 )
-
-# What `infer_dtype` calls them; all else is mixed.
-_HELD: dict[str, Kind] = {
-    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal", "empty"), "number"),
-    **dict.fromkeys(("datetime", "datetime64", "date", "period"), "date"),
-    **dict.fromkeys(("timedelta", "timedelta64"), "duration"),
-    "boolean": "boolean",
-    "string": "text",
-    "time": "time",
-}
 
 # Longer texts are no such word, whatever blanks are around it.
 _LONGEST_WORD = 24
@@ -306,7 +295,7 @@ def _describe(name: str, column: pd.Series) -> ColumnSchema:
     if held == "categorical":
         inner = _describe(name, pd.Series(column.cat.categories))
         return replace(inner, kind="mixed") if inner.kind == "number" else replace(inner, kind="text")
-    kind = _HELD.get(held, "mixed")
+    kind = HELD.get(held, "mixed")
     return _text(name, column) if kind == "text" else ColumnSchema(name, kind, whole=held == "integer")
 
 

@@ -12,25 +12,8 @@ from inna_tune.estimators.schema import MAX_LEVELS, MISSING, ColumnSchema, Misfi
 
 # What else stands for a missing value among numbers. Among levels these are levels.
 _NO_NUMBER = (
-    *(
-        "?",
-        "-",
-        "--",
-        "–",
-        "—",
-        ".",
-        "*",
-        "missing",
-        "unknown",
-        "n.a.",
-        "N.A.",
-        "na",
-        "n.d.",
-        "\\N",
-        "(null)",
-        "nil",
-    ),
-    *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
+    *("?", "-", "--", "–", "—", ".", "*", "missing", "unknown", "n.a.", "N.A.", "na", "n.d.", "\\N"),
+    *("(null)", "nil", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
 )
 
 # A country's code; among others of two letters it is Namibia's.

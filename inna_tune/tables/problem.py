@@ -266,7 +266,25 @@ def _checked_labels(y: pd.Series, target: str, task: str, *, forced: bool) -> pd
 
 
 def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, Any]:
-    """Positions of the tuning rows and of the held-out rows, stratified where every class has two rows."""
+    """Split a table's rows into those that tuning sees and those that it never sees.
+
+    Parameters
+    ----------
+    problem : Problem
+    held_out : float
+        Share of the rows that are held out.
+    seed : int
+
+    Returns
+    -------
+    tuning, held : ndarray of int64
+        Positions of the rows, stratified where every class has two rows.
+
+    Raises
+    ------
+    TableError
+        If too few rows are left to tune on, or only those of one class.
+    """
     rows = np.arange(len(problem.y))
     n_held = int(np.ceil(held_out * len(rows)))
     # Five folds, and a row to train on in each.
