@@ -132,12 +132,6 @@ def _finish(
     return Table(frame, own or TableSchema.of_frame(frame), target, (*notes, *misfits.sentences()))
 
 
-def warn_of(notes: tuple[str, ...], *, stacklevel: int = 2) -> None:
-    """Say how a table was read by warnings, for those who call from Python."""
-    for note in notes:
-        warnings.warn(note, UnreadableValueWarning, stacklevel=stacklevel + 1)
-
-
 def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     """Read a table.
 
@@ -158,7 +152,8 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
         If there is no such table, it cannot be read, is empty, or repeats a column name.
     """
     table = read(source)
-    warn_of(table.notes)
+    for note in table.notes:
+        warnings.warn(note, UnreadableValueWarning, stacklevel=2)
     return table.frame, table.target
 
 
