@@ -242,6 +242,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         return EncodedTable(x, target, self._row_weights(target, weight))
 
     def _new_encoder(self) -> TableEncoder:
+        """The encoder that a fit begins with: what ``encoder`` means, so that None and the default are one setting."""
         return TableEncoder() if self.encoder is None else clone(self.encoder)
 
     def _encode_for_fit(
@@ -305,7 +306,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         )
 
     def _layer_sizes(self) -> tuple[int, ...]:
-        """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written."""
+        """What ``hidden_layer_sizes`` means, whichever way it was written, so that "8-8" and (8, 8) are one setting."""
         return layer_sizes(self.hidden_layer_sizes)
 
     def _build_net(

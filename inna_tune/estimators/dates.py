@@ -34,7 +34,7 @@ from inna_tune.estimators.numbers import (
     fit_numbers,
     fit_scales,
     indicator_names,
-    normal_scores,
+    scaled,
     squash,
 )
 from inna_tune.estimators.plans import ColumnPlan
@@ -110,12 +110,8 @@ class DatePlan(ColumnPlan):
         first, last = self.ends
         far = is_far(days, first, last)
         days = np.where(far, np.clip(days, first, last), days)
-        if self.quantiles is not None:
-            scaled = normal_scores(days, self.quantiles)
-        else:
-            scaled = squash(days, self.centers[0], self.scales[0])
         # Place −1 is that of missing dates.
-        numbers[:, 0] = np.append(scaled, 0.0)[places]
+        numbers[:, 0] = np.append(scaled(days, self.centers[0], self.scales[0], self.quantiles), 0.0)[places]
         dates = in_zone(instants, self.timezone)
         for i, part in enumerate(self.parts, 1):
             values = np.where(far, np.nan, calendar_part(dates, part))

@@ -213,12 +213,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if isinstance(plan, DroppedPlan):
                 found.setdefault(_REASONS[plan.reason], []).append(plan.name)
         if found:
-            sentences = [
-                f"Left out {len(names)} {what}: {', '.join(names[:10])}"
-                + (f" and {len(names) - 10} more (see plan_)." if len(names) > 10 else ".")
-                for what, names in found.items()
-            ]
-            warnings.warn(" ".join(sentences), DroppedColumnWarning, stacklevel=3)
+            said = [f"Left out {len(names)} {what}: {_listed(names)}." for what, names in found.items()]
+            warnings.warn(" ".join(said), DroppedColumnWarning, stacklevel=3)
 
     def _warn_of_disguised(self) -> None:
         found = [
@@ -227,10 +223,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if isinstance(plan, NumericPlan) and plan.number_form is not None
         ]
         if found:
-            more = f" and {len(found) - 10} more (see plan_)" if len(found) > 10 else ""
             warnings.warn(
-                f"Read text as numbers in {len(found)} column(s): {', '.join(found[:10])}{more}. Convert to a category "
-                "what is meant as levels.",
+                f"Read text as numbers in {len(found)} column(s): {_listed(found)}. Convert to a category what is meant as "
+                "levels.",
                 DisguisedNumbersWarning,
                 stacklevel=3,
             )
@@ -353,6 +348,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         encoder._take(plans)
         encoder.n_features_in_ = len(plans)
         return encoder
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more (see plan_)" if len(names) > 10 else "")
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -74,15 +74,8 @@ class ColumnSchema:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-able data; what is as by default is left out."""
-        plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        plain |= {"whole": True} if self.whole else {}
-        if not self.form.plain:
-            plain["form"] = {
-                "decimal": self.form.decimal,
-                "thousands": self.form.thousands,
-                "unit": self.form.unit,
-            }
-        return plain | {n: list(getattr(self, n)) for n in ("missing", "kept", "levels") if getattr(self, n)}
+        usual = asdict(ColumnSchema(self.name, self.kind))
+        return {n: v for n, v in asdict(self).items() if n in ("name", "kind") or v != usual[n]}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
