@@ -30,7 +30,8 @@ from inna_tune.engine import CrossEntropy, Member, SquaredError, Stack, TableTen
 from inna_tune.estimators import TableEncoder
 from inna_tune.nets import TabularNet
 from inna_tune.optim.dynamics import largest_stable_step, settings_from_curvature
-from inna_tune.tables.problem import make_problem, read_table
+from inna_tune.tables.problem import make_problem
+from inna_tune.tables.reading import read_table
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

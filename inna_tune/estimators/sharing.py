@@ -19,21 +19,18 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
         | {"early_stopping", "patience", "validation_fraction", "random_state"}
     )
     # What only training reads: a table is encoded alike whatever it is. For all else it is encoded anew.
-    _training_parameters = _member_parameters | {
-        "hidden_layer_sizes",
-        "block",
-        "activation",
-        "numeric_embedding",
-        "optimizer",
-        "optimizer_params",
-        "gradient_clip",
-        "averaging",
-        "batch_size",
-        "max_epochs",
-        "max_time",
-        "n_members",
-        "warm_start",
-    }
+    _training_parameters = _member_parameters | (
+        {"hidden_layer_sizes", "block", "activation", "numeric_embedding", "n_members", "warm_start"}
+        | {
+            "optimizer",
+            "optimizer_params",
+            "gradient_clip",
+            "averaging",
+            "batch_size",
+            "max_epochs",
+            "max_time",
+        }
+    )
 
     def _population_key(self) -> Hashable:
         """Estimators of one class whose keys are equal can train as one population."""

@@ -31,8 +31,8 @@ from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import open_storage, storage_errors, store_of
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem, TableError
-from inna_tune.tables.splitting import split_rows
 
 Watch = Callable[[str], AbstractContextManager[Callback]]
 

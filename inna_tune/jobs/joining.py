@@ -19,8 +19,8 @@ from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.parameters import check_timeout
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
-from inna_tune.tables.splitting import split_rows
 
 JOB = "inna_tune:job"
 
