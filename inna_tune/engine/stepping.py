@@ -13,6 +13,7 @@ from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, Net, TabularNet
+from inna_tune.optim.optimizers import record_of
 
 
 class Stepping:
@@ -222,11 +223,11 @@ class Captured:
 
     @staticmethod
     def is_possible(stepping: Stepping, device: torch.device) -> bool:
-        """Whether a step can be captured: on CUDA, by INNA, of a net that draws nothing and keeps no statistics."""
+        """Whether a step can be captured: on CUDA, where optimizer and net allow it: it draws nothing, keeps no statistics."""
         return (
             device.type == "cuda"
             and stepping.stacked
-            and stepping.method.optimizer in ("inna", "innaprop")
+            and record_of(stepping.method.optimizer).is_capturable
             and not stepping.net.draws
             and not stepping.net.buffers
         )
@@ -244,8 +245,3 @@ class Captured:
         self._rate.copy_(rate)
         self._graph.replay()
         return self._loss
-
-
-def trained_names(net: Net, names: Sequence[str]) -> list[str]:
-    """Those of a net's tensors that an optimizer steps."""
-    return [name for name in names if name not in net.buffers]

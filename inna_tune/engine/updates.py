@@ -1,13 +1,11 @@
 """The optimizers that can step a population, behind one face.
 
-INNA and INNAprop take settings of shape [P, 1] as they are. SGD with momentum, AdamW and Muon are written in
-`inna_tune.engine.stacked` and `inna_tune.engine.muon` for such settings, so that members can be compared with INNA's at the
-same cost; any other class of torch.optim steps each member by itself.
+Those of `inna_tune.optim.optimizers` take settings of shape [P, 1]; any other class of torch.optim steps each member by itself.
 """
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Protocol, TypeAlias
 
@@ -15,25 +13,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inna_tune.engine.muon import StackedMuon
-from inna_tune.engine.stacked import StackedAdamW, StackedSGD
 from inna_tune.nets.protocol import Matrix
-from inna_tune.optim.inna import INNA
-from inna_tune.optim.innaprop import INNAprop
+from inna_tune.optim.optimizers import OPTIMIZERS, Kind, record_of
 
-Kind: TypeAlias = str | type[Optimizer]
 Settings: TypeAlias = Mapping[str, Any]
-
-NAMED = ("inna", "innaprop", "sgd", "adamw", "muon")
-# Of those whose step has no natural scale: as their papers have it, and what is best of Muon's on small tables.
-DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3, "muon": 3e-3}
-_OPTIONS = {
-    "inna": {"decoupled_weight_decay"},
-    "innaprop": {"sigma", "eps"},
-    "sgd": {"momentum", "nesterov"},
-    "adamw": {"betas", "eps"},
-    "muon": {"momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn", "betas"},
-}
 
 
 class Updates(Protocol):
@@ -71,7 +54,7 @@ def make_updates(
     Parameters
     ----------
     kind : str or subclass of torch.optim.Optimizer
-        One of `NAMED`, or a class of torch.
+        One of `inna_tune.optim.optimizers.OPTIMIZERS`, or a class of torch.
     rows : sequence of Tensor
         Each [P, n]; changed in place.
     settings : mapping of str to Tensor of shape [P, 1]
@@ -85,26 +68,18 @@ def make_updates(
     matrices : mapping of int to Matrix, optional
         Which of the rows are weights of hidden layers.
     """
-    kind = named(kind)
-    if not isinstance(kind, str):
+    record = record_of(kind)
+    if record.build is None:
+        assert not isinstance(kind, str)
         return _Separate(kind, rows, settings, options, shapes or [tuple(r.shape[1:]) for r in rows])
-    hyper: Callable[[Tensor], Any] = (lambda t: t) if stacked else float
-    used = {name: hyper(value) for name, value in settings.items()}
+    used: dict[str, Any] = {name: settings[name] for name in (*record.usual, "weight_decay")}
+    if not stacked:
+        used = {name: float(value) for name, value in used.items()}
     if not bool((settings["weight_decay"] != 0).any()):
         used["weight_decay"] = 0.0
-    capturable = stacked and rows[0].is_cuda
-    if kind in ("inna", "innaprop"):
-        own: Any = INNA if kind == "inna" else INNAprop
-        return _Together(own(rows, **used, capturable=capturable, **options))
-    plain = {name: used[name] for name in ("lr", "weight_decay")} | dict(options)
-    if kind == "muon":
-        return _Together(StackedMuon(rows, plain, matrices or {}))
-    return _Together((StackedSGD if kind == "sgd" else StackedAdamW)(rows, plain))
-
-
-def named(kind: Kind) -> Kind:
-    """The name of what has one here, for a class of torch that steps matrices and could not step rows."""
-    return "muon" if kind is torch.optim.Muon else kind
+    if record.is_capturable:
+        used["capturable"] = stacked and rows[0].is_cuda
+    return _Together(record.build(rows, {**record.options, **used, **options}, matrices or {}))
 
 
 def check_optimizer(kind: Any, options: Any) -> None:
@@ -116,21 +91,18 @@ def check_optimizer(kind: Any, options: Any) -> None:
         If the name is unknown, the class is no optimizer, needs a closure or cannot step a net's tensors, or an option is none
         of its arguments or out of its range.
     """
-    choices = f"one of {', '.join(NAMED)}, or another class of torch.optim"
-    kind = named(kind)
-    if isinstance(kind, str):
-        if kind not in NAMED:
-            raise ValueError(f"optimizer={kind!r}: must be {choices}.")
-        known = _OPTIONS[kind]
-    elif isinstance(kind, type) and issubclass(kind, Optimizer):
+    choices = f"one of {', '.join(OPTIMIZERS)}, or another class of torch.optim"
+    is_class = isinstance(kind, type) and issubclass(kind, Optimizer)
+    if not is_class and not (isinstance(kind, str) and kind in OPTIMIZERS):
+        raise ValueError(f"optimizer={kind!r}: must be {choices}.")
+    record = record_of(kind)
+    if record.build is None:
         closure = inspect.signature(kind.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
                 f"optimizer={kind!r}: evaluates the loss several times a step, which a population cannot; choose {choices}."
             )
-        known = set(inspect.signature(kind).parameters) - {"params", "lr", "weight_decay", "maximize"}
-    else:
-        raise ValueError(f"optimizer={kind!r}: must be {choices}.")
+    known = set(record.options)
     unknown = sorted(set(options or {}) - known)
     if unknown:
         raise ValueError(

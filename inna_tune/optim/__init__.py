@@ -3,25 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from inna_tune.optim.continuous import Trajectory, continuous_trajectory, energy
-from inna_tune.optim.decay import DECAY_LAWS, decay_factor
-from inna_tune.optim.description import describe_settings
-from inna_tune.optim.dynamics import (
-    PureNumbers,
-    QHMSettings,
-    Settings,
-    SGDSettings,
-    from_qhm,
-    from_sgd,
-    is_stable,
-    largest_stable_step,
-    pure_numbers,
-    settings_from_curvature,
-    to_qhm,
-    to_sgd,
-    tolerated_curvature,
-)
-
 if TYPE_CHECKING:
     from inna_tune.optim.calibration import (
         FALLBACK_CURVATURE,
@@ -30,24 +11,41 @@ if TYPE_CHECKING:
         calibrate,
         curvature,
     )
+    from inna_tune.optim.continuous import Trajectory, continuous_trajectory, energy
     from inna_tune.optim.criticality import stationarity
+    from inna_tune.optim.decay import DECAY_LAWS, decay_factor
+    from inna_tune.optim.description import describe_settings
+    from inna_tune.optim.dynamics import (
+        PureNumbers,
+        QHMSettings,
+        Settings,
+        SGDSettings,
+        from_qhm,
+        from_sgd,
+        is_stable,
+        largest_stable_step,
+        pure_numbers,
+        settings_from_curvature,
+        to_qhm,
+        to_sgd,
+        tolerated_curvature,
+    )
     from inna_tune.optim.inna import INNA
     from inna_tune.optim.innaprop import INNAprop
     from inna_tune.optim.schedules import LogDecay, PowerDecay
 
-# Those that need torch.
-_HOMES = {
-    "FALLBACK_CURVATURE": "calibration",
-    "INNA": "inna",
-    "Calibration": "calibration",
-    "CurvatureWarning": "calibration",
-    "INNAprop": "innaprop",
-    "LogDecay": "schedules",
-    "PowerDecay": "schedules",
-    "calibrate": "calibration",
-    "curvature": "calibration",
-    "stationarity": "criticality",
-}
+# Where the names are looked for, in this order: first what does without torch.
+_HOMES = (
+    "decay",
+    "description",
+    "dynamics",
+    "continuous",
+    "inna",
+    "innaprop",
+    "schedules",
+    "criticality",
+    "calibration",
+)
 
 __all__ = [
     "DECAY_LAWS",
@@ -83,9 +81,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'inna_tune.optim' has no attribute {name!r}")
-    return getattr(import_module(f"inna_tune.optim.{_HOMES[name]}"), name)
+    for home in _HOMES if name in __all__ else ():
+        module = import_module(f"inna_tune.optim.{home}")
+        if hasattr(module, name):
+            return getattr(module, name)
+    raise AttributeError(f"module 'inna_tune.optim' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -307,8 +307,8 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
         return CrossEntropy().per_row(net(values, table.x[rows][None]), table.target[rows][None]).mean()
 
     settings = calibrate(loss, list(free.values()), seed=member.seed, n_iterations=200)
-    assert float(population.curvature) == pytest.approx(settings.curvature, rel=1e-3)
-    optimizer = INNA(free.values(), lr=float(population.lr), alpha=member.alpha, beta=member.beta)
+    assert float(population.settings["curvature"]) == pytest.approx(settings.curvature, rel=1e-3)
+    optimizer = INNA(free.values(), lr=float(population.settings["lr"]), alpha=member.alpha, beta=member.beta)
     for _ in range(5):
         optimizer.zero_grad()
         loss().backward()
