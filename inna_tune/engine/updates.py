@@ -5,7 +5,7 @@ Those of `inna_tune.optim.optimizers` take settings of shape [P, 1]; any other c
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, Protocol, TypeAlias
 
@@ -79,7 +79,9 @@ def make_updates(
         used["weight_decay"] = 0.0
     if record.is_capturable:
         used["capturable"] = stacked and rows[0].is_cuda
-    return _Together(record.build(rows, {**record.options, **used, **options}, matrices or {}))
+    if record.steps_matrices:
+        used["matrices"] = matrices or {}
+    return _Together(record.build(rows, **{**record.options, **used, **options}))
 
 
 def check_optimizer(kind: Any, options: Any) -> None:
@@ -134,6 +136,16 @@ def _try(kind: Kind, options: Settings) -> None:
     updates.step(settings["lr"])
 
 
+def _is_each(value: Any) -> bool:
+    """Whether something that is remembered has an axis of members, or of a member's own."""
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _each(state: Mapping[str, Any], part: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """What is remembered, a part of each tensor that has an axis."""
+    return {name: part(value) if _is_each(value) else value for name, value in state.items()}
+
+
 class _Together:
     """An optimizer whose settings may have a value a member."""
 
@@ -148,15 +160,8 @@ class _Together:
         self._step(self.optimizer)
 
     def take(self, member: int) -> list[dict[str, Any]]:
-        return [
-            {
-                name: value[member : member + 1].clone()
-                if isinstance(value, Tensor) and value.dim() > 0
-                else value
-                for name, value in self.optimizer.state[row].items()
-            }
-            for row in self._group["params"]
-        ]
+        own = slice(member, member + 1)
+        return [_each(self.optimizer.state[row], lambda t: t[own].clone()) for row in self._group["params"]]
 
     def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
         for i, row in enumerate(self._group["params"]):
@@ -168,20 +173,14 @@ class _Together:
                 if "momentum" in state and state["scale"] != own[0]["scale"]:
                     state["momentum"] = state["momentum"] * (state["scale"] / own[0]["scale"])
             self.optimizer.state[row] = {
-                name: torch.cat([state[name] for state in own]).to(row.device)
-                if isinstance(value, Tensor) and value.dim() > 0
-                else value
+                name: torch.cat([state[name] for state in own]).to(row.device) if _is_each(value) else value
                 for name, value in own[0].items()
             }
 
     def adopt(self, older: Any, index: Tensor) -> None:
         for new, old in zip(self._group["params"], older._group["params"], strict=True):
-            state = older.optimizer.state.get(old)
-            if state:
-                self.optimizer.state[new] = {
-                    name: value[index] if isinstance(value, Tensor) and value.dim() > 0 else value
-                    for name, value in state.items()
-                }
+            if state := older.optimizer.state.get(old):
+                self.optimizer.state[new] = _each(state, lambda t: t[index])
 
 
 class _Separate:
@@ -229,9 +228,7 @@ class _Separate:
                 if state:
                     # Counts, which have no axis, stay where an optimizer of torch keeps them.
                     optimizer.state[param] = {
-                        name: value.to(param.device, copy=True)
-                        if isinstance(value, Tensor) and value.dim() > 0
-                        else deepcopy(value)
+                        name: value.to(param.device, copy=True) if _is_each(value) else deepcopy(value)
                         for name, value in state.items()
                     }
 

@@ -4,6 +4,7 @@ Each is torch's own, member by member; tests/engine/test_method.py compares them
 stand in `inna_tune.optim.optimizers`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,9 @@ from inna_tune.optim._step import FULL_VECTORS
 
 class StackedOptimizer(Optimizer):
     """Base of optimizers that are given a setting a member: who stands still, and what has a gradient."""
+
+    def __init__(self, rows: Sequence[Tensor], **settings: Any) -> None:
+        super().__init__(rows, settings)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         with torch.no_grad():

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from torch import Tensor
+Real: TypeAlias = Any
+"""A float or a torch tensor."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class DecayLaw:
         What the step does, as a clause; "the step falls by the NAME law" if not given.
     """
 
-    factor: Callable[[Any, Any, Any], Any]
+    factor: Callable[[Real, Real, Real], Real]
     power: float | None = None
     needs_horizon: bool = False
     words: str = ""
@@ -65,29 +65,7 @@ DECAY_LAWS: dict[str, DecayLaw] = {
 }
 
 
-@overload
-def decay_factor(
-    law: str, epoch: float, *, power: float | None = None, horizon: float | None = None
-) -> float: ...
-@overload
-def decay_factor(
-    law: str,
-    epoch: "Tensor",
-    *,
-    power: "float | Tensor | None" = None,
-    horizon: "float | Tensor | None" = None,
-) -> "Tensor": ...
-@overload
-def decay_factor(
-    law: str, epoch: float, *, power: "Tensor", horizon: "float | Tensor | None" = None
-) -> "Tensor": ...
-def decay_factor(
-    law: str,
-    epoch: "float | Tensor",
-    *,
-    power: "float | Tensor | None" = None,
-    horizon: "float | Tensor | None" = None,
-) -> "float | Tensor":
+def decay_factor(law: str, epoch: Real, *, power: Real | None = None, horizon: Real | None = None) -> Real:
     r"""Factor :math:`\gamma_k/\gamma_0` by which a decay law has shrunk the step size.
 
     ============  ====================================================  ===============
@@ -139,11 +117,10 @@ def decay_factor(
         raise ValueError(
             f"horizon={horizon!r}: the {law} law needs horizon, the positive number of epochs after which it is zero"
         )
-    exponent = known.power if power is None else power
-    if known.power is not None and not _is_tensor(exponent) and not exponent >= 0:  # type: ignore[operator]
+    exponent: Real = known.power if power is None else power
+    if known.power is not None and not _is_tensor(exponent) and not exponent >= 0:
         raise ValueError(f"power={exponent!r} must be at least 0, or the step size would grow")
-    factor: float | Tensor = known.factor(epoch, exponent, horizon)
-    return factor
+    return known.factor(epoch, exponent, horizon)
 
 
 def describe_decay(law: str, power: float | None = None) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,28 +16,6 @@ Kind: TypeAlias = "str | type[Optimizer]"
 DEFAULT = "inna"
 
 
-class Matrix(Protocol):
-    """The weights of a hidden layer, as an optimizer of matrices sees them."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Numbers of rows and columns."""
-        ...
-
-    @property
-    def input_axis(self) -> int:
-        """Of the layer's inputs: 1 as torch has them, or 0."""
-        ...
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether some of the inputs may be padding, which a member has not."""
-        ...
-
-
-Build: TypeAlias = "Callable[[Sequence[Tensor], dict[str, Any], Mapping[int, Matrix]], Optimizer]"
-
-
 @dataclass(frozen=True)
 class OptimizerRecord:
     """What is to be known of an optimizer.
@@ -44,10 +23,9 @@ class OptimizerRecord:
     Attributes
     ----------
     build : callable or None
-        Makes the optimizer of a stack: from rows, each a tensor [P, n] of torch with a row a member; from settings by name,
-        those of `usual` and ``weight_decay``, each a number or a tensor [P, 1], and all options; and from the `Matrix` of
-        the rows, by number, that are weights of hidden layers. Where a member's ``lr`` is zero it stands still, state and
-        all. None: a class of torch, of which each member has its own.
+        ``build(rows, **settings)`` makes the optimizer of a stack. Rows are parameters [P, n], a row a member. Settings are
+        those of `usual` and ``weight_decay``, each a number or a tensor [P, 1], and all options. A member whose ``lr`` is
+        zero stands still, state and all. None: a class of torch, of which each member has its own.
     usual : dict of str to float or None
         Those of ``lr``, ``alpha`` and ``beta`` that it takes, as they are if left open; None: from the curvature.
     options : dict
@@ -59,19 +37,20 @@ class OptimizerRecord:
         The step at a curvature, from that and all options. None: `inna_tune.optim.settings_from_curvature` has all three.
     describe : callable, optional
         lr, alpha, beta and curvature (or None) to a clause that says what these mean.
-    is_elementwise : bool
-        Whether it steps every weight by itself, so that columns of zeros change nothing.
+    steps_matrices : bool
+        Whether it steps the weights of a hidden layer as a whole. It is told, as ``matrices``, which of the rows these are:
+        a mapping of their numbers to `inna_tune.nets.protocol.Matrix`.
     is_capturable : bool
-        Whether a CUDA graph can hold its step; it has an option ``capturable`` then, which is set where it is to.
+        Whether a CUDA graph can hold its step; as ``capturable`` it is told to expect one.
     """
 
-    build: Build | None
+    build: Callable[..., Optimizer] | None
     usual: Mapping[str, float | None]
     options: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] | None = None
     step_at: Callable[[Tensor, Mapping[str, Any]], Tensor] | None = None
     describe: Callable[[float, float, float, float | None], str] | None = None
-    is_elementwise: bool = True
+    steps_matrices: bool = False
     is_capturable: bool = False
 
     @property
@@ -79,41 +58,19 @@ class OptimizerRecord:
         """Whether the curvature sets its scale."""
         return None in self.usual.values()
 
-
-def _inna(rows: Sequence[Tensor], settings: dict[str, Any], _: Mapping[int, Matrix]) -> Optimizer:
-    from inna_tune.optim.inna import INNA
-
-    return INNA(rows, **settings)
-
-
-def _describe_inna(lr: float, alpha: float, beta: float, curvature: float | None) -> str:
-    from inna_tune.optim.description import describe_settings
-
-    return describe_settings(lr, alpha, beta, curvature)
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it steps every weight by itself, so that columns of zeros change nothing."""
+        return self.build is not None and not self.steps_matrices
 
 
-def _innaprop(rows: Sequence[Tensor], settings: dict[str, Any], _: Mapping[int, Matrix]) -> Optimizer:
-    from inna_tune.optim.innaprop import INNAprop
+def _later(home: str, name: str) -> Callable[..., Any]:
+    """What a module of this room has under a name; it is imported when it is called, since most of them load torch."""
 
-    return INNAprop(rows, **settings)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(f"inna_tune.optim.{home}"), name)(*args, **kwargs)
 
-
-def _adamw(rows: Sequence[Tensor], settings: dict[str, Any], _: Mapping[int, Matrix]) -> Optimizer:
-    from inna_tune.optim._stacked import StackedAdamW
-
-    return StackedAdamW(rows, settings)
-
-
-def _muon(rows: Sequence[Tensor], settings: dict[str, Any], matrices: Mapping[int, Matrix]) -> Optimizer:
-    from inna_tune.optim._muon import StackedMuon
-
-    return StackedMuon(rows, settings, matrices)
-
-
-def _sgd(rows: Sequence[Tensor], settings: dict[str, Any], _: Mapping[int, Matrix]) -> Optimizer:
-    from inna_tune.optim._stacked import StackedSGD
-
-    return StackedSGD(rows, settings)
+    return call
 
 
 def _around(median: float) -> dict[str, Any]:
@@ -124,14 +81,14 @@ def _around(median: float) -> dict[str, Any]:
 # The usual steps are those of the papers, and what is best of Muon's on small tables.
 OPTIMIZERS: dict[str, OptimizerRecord] = {
     "inna": OptimizerRecord(
-        _inna,
+        _later("inna", "INNA"),
         usual={"lr": None, "alpha": None, "beta": None},
         options={"decoupled_weight_decay": False},
-        describe=_describe_inna,
+        describe=_later("description", "describe_settings"),
         is_capturable=True,
     ),
     "innaprop": OptimizerRecord(
-        _innaprop,
+        _later("innaprop", "INNAprop"),
         usual={"lr": 1e-3, "alpha": 0.1, "beta": 0.9},
         options={"sigma": 0.999, "eps": 1e-8},
         space={
@@ -142,13 +99,13 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         is_capturable=True,
     ),
     "adamw": OptimizerRecord(
-        _adamw,
+        _later("_stacked", "StackedAdamW"),
         usual={"lr": 1e-3},
         options={"betas": (0.9, 0.999), "eps": 1e-8},
         space={"lr": _around(1e-3)},
     ),
     "muon": OptimizerRecord(
-        _muon,
+        _later("_muon", "StackedMuon"),
         usual={"lr": 3e-3},
         options={
             "momentum": 0.95,
@@ -160,10 +117,10 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
             "betas": (0.9, 0.999),
         },
         space={"lr": _around(3e-3)},
-        is_elementwise=False,
+        steps_matrices=True,
     ),
     "sgd": OptimizerRecord(
-        _sgd,
+        _later("_stacked", "StackedSGD"),
         usual={"lr": None},
         options={"momentum": 0.9, "nesterov": False},
         space={
@@ -201,5 +158,4 @@ def record_of(kind: Kind) -> OptimizerRecord:
             for name, each in arguments.items()
             if name not in {"params", "lr", "weight_decay", "maximize"}
         },
-        is_elementwise=False,
     )

@@ -32,7 +32,7 @@ class _EpochDecay(LRScheduler):
         decay_factor(self.law, 0.0, power=self.power)
         super().__init__(optimizer, last_epoch)
 
-    def _factor(self, step: int) -> float:
+    def _factor(self, step: int) -> Any:
         return decay_factor(self.law, step / self.steps_per_epoch, power=self.power)
 
     def get_lr(self) -> list[Any]:

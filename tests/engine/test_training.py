@@ -22,6 +22,7 @@ from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
 from inna_tune.optim.calibration import calibrate
 from inna_tune.optim.inna import INNA
+from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.optim.schedules import decay_factor
 
 N_ROWS, N_COLUMNS, N_CLASSES = 60, 5, 3
@@ -323,7 +324,7 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch_size", [7, 16, 20, 32, 50])
-@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "sgd", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype, optimizer):
     """Also beside members of more or fewer rows, whatever the size of a batch."""
     members = [make_member(seed, n_train=n, dropout=0.2) for seed, n in enumerate((17, 32, 33, 40, 45))]

@@ -80,7 +80,7 @@ def test_members_step_as_torchs_muon_steps_each_matrix(options, shape, input_axi
     lr = torch.tensor([[0.1], [0.01], [0.0]], dtype=torch.float64)
     decay = torch.tensor([[0.0], [0.5], [0.1]], dtype=torch.float64)
     settings = {**OPTIMIZERS["muon"].options, "lr": lr, "weight_decay": decay, **options}
-    stacked = StackedMuon([row], settings, {0: Matrix(shape, input_axis)})
+    stacked = StackedMuon([row], matrices={0: Matrix(shape, input_axis)}, **settings)
     # torch's matrices are [outputs, inputs].
     turned = [m.T.clone() if input_axis == 0 else m.clone() for m in start]
     weights = [torch.nn.Parameter(m) for m in turned]
