@@ -12,9 +12,17 @@ Every function here takes floats, numpy arrays or torch tensors, mixed freely, a
 """
 
 import sys
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+# What is said of the dynamics beyond closed forms has files of its own, and can be asked for here.
+from inna_tune.optim.continuous import Trajectory as Trajectory
+from inna_tune.optim.continuous import continuous_trajectory as continuous_trajectory
+from inna_tune.optim.continuous import energy as energy
+
+if TYPE_CHECKING:
+    from inna_tune.optim.criticality import stationarity as stationarity
 
 Real: TypeAlias = Any
 """A float, a numpy array or a torch tensor."""
@@ -408,3 +416,11 @@ def from_qhm(lr: Real, momentum: Real, nu: Real) -> Settings:
     xp, (lr, momentum, nu) = _lift(lr, momentum, nu)
     alpha = xp.sqrt((1 - momentum) / lr)
     return Settings(*map(_lower, (xp.sqrt(lr * (1 - momentum)), alpha, (1 - nu * momentum) / alpha)))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "stationarity":  # which loads torch
+        from inna_tune.optim.criticality import stationarity
+
+        return stationarity
+    raise AttributeError(f"module 'inna_tune.optim.dynamics' has no attribute {name!r}")

@@ -72,6 +72,7 @@ class PowerDecay(_EpochDecay):
 
     Examples
     --------
+    >>> import torch
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], lr=1.0)
     >>> scheduler = PowerDecay(optimizer, 0.5, steps_per_epoch=10)
     >>> for _ in range(30):

@@ -102,7 +102,8 @@ def test_columns_of_zeros_change_nothing(name):
 def test_a_class_of_torch_has_a_record_of_its_own():
     record = record_of(torch.optim.NAdam)
     assert record.build is None
-    assert not (record.is_elementwise or record.is_calibrated)
+    assert not record.is_elementwise
+    assert not record.is_calibrated
     assert record.usual == {"lr": 2e-3}
     assert {"betas", "momentum_decay"} <= set(record.options)
     assert record_of(torch.optim.Muon) is OPTIMIZERS["muon"]
