@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from inna_tune.nets.protocol import Matrix
-from inna_tune.optim.optimizers import OPTIMIZERS, Kind, record_of
+from inna_tune.optim.optimizers import OPTIMIZERS, Kind, named, record_of
 
 Settings: TypeAlias = Mapping[str, Any]
 
@@ -97,6 +97,7 @@ def check_optimizer(kind: Any, options: Any) -> None:
     is_class = isinstance(kind, type) and issubclass(kind, Optimizer)
     if not is_class and not (isinstance(kind, str) and kind in OPTIMIZERS):
         raise ValueError(f"optimizer={kind!r}: must be {choices}.")
+    kind = named(kind)
     record = record_of(kind)
     if record.build is None:
         closure = inspect.signature(kind.step).parameters.get("closure")

@@ -133,6 +133,15 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
 }
 
 
+def named(kind: Kind) -> Kind:
+    """The name of what has one here, for a class of torch that takes matrices alone: a net has other tensors."""
+    if isinstance(kind, str):
+        return kind
+    import torch
+
+    return "muon" if kind is torch.optim.Muon else kind
+
+
 def record_of(kind: Kind) -> OptimizerRecord:
     """What is to be known of an optimizer: of a name, the table has it; of a class of torch, its signature.
 
@@ -141,13 +150,9 @@ def record_of(kind: Kind) -> OptimizerRecord:
     KeyError
         If there is no such name.
     """
+    kind = named(kind)
     if isinstance(kind, str):
         return OPTIMIZERS[kind]
-    import torch
-
-    if kind is torch.optim.Muon:
-        # Torch's own takes matrices alone, and a net has other tensors.
-        return OPTIMIZERS["muon"]
     arguments = inspect.signature(kind).parameters
     own = arguments["lr"].default if "lr" in arguments else None
     return OptimizerRecord(
