@@ -4,7 +4,7 @@ from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
-from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState, state_at_rest
+from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.engine.training import Training
@@ -23,5 +23,4 @@ __all__ = [
     "Training",
     "clock",
     "outputs",
-    "state_at_rest",
 ]

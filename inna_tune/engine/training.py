@@ -25,20 +25,12 @@ class Training:
 
     Parameters
     ----------
-    net : Net
-        Architecture shared by all members.
-    table : TableTensors
-        Encoded rows on the device of training.
+    net, table, loss, batch_size, method
+        As for `Population`.
     members : sequence of Member
         The members; below they go by their place in this sequence.
-    loss : Loss
-        Training loss.
-    batch_size : int
-        Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
-    method : Method, optional
-        Optimizer and the like, shared by all.
     width : int, optional
         Members in a stack. None: the quickest, by a few timed steps, and as many threads as are (`quickest_layout`).
     stacked : bool, default=False

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,26 +19,6 @@ from inna_tune.optim.optimizers import OPTIMIZERS, Kind, named, record_of
 Settings: TypeAlias = Mapping[str, Any]
 
 
-class Updates(Protocol):
-    """Steps rows of weights, one row a member, by the gradients they carry."""
-
-    def step(self, rate: Any) -> None:
-        """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
-        ...
-
-    def take(self, member: int) -> list[dict[str, Any]]:
-        """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
-        ...
-
-    def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Give every member the state that `take` gave."""
-        ...
-
-    def adopt(self, older: Any, index: Tensor) -> None:
-        """Take over the state of some members of ``older``."""
-        ...
-
-
 def make_updates(
     kind: Kind,
     rows: Sequence[Tensor],
@@ -48,8 +28,8 @@ def make_updates(
     stacked: bool,
     shapes: Sequence[tuple[int, ...]] | None = None,
     matrices: Mapping[int, Matrix] | None = None,
-) -> Updates:
-    """The updates of a population.
+) -> "_Together | _Separate":
+    """What steps rows of weights, one row a member, by the gradients they carry.
 
     Parameters
     ----------
@@ -157,14 +137,17 @@ class _Together:
         self._step = inspect.unwrap(type(optimizer).step)
 
     def step(self, rate: Any) -> None:
+        """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
         self._group["lr"] = rate
         self._step(self.optimizer)
 
     def take(self, member: int) -> list[dict[str, Any]]:
+        """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
         own = slice(member, member + 1)
         return [_each(self.optimizer.state[row], lambda t: t[own].clone()) for row in self._group["params"]]
 
     def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Give every member the state that `take` gave."""
         for i, row in enumerate(self._group["params"]):
             own = [dict(state[i]) for state in states]
             if not own[0]:
@@ -179,13 +162,14 @@ class _Together:
             }
 
     def adopt(self, older: Any, index: Tensor) -> None:
+        """Take over the state of some members of ``older``."""
         for new, old in zip(self._group["params"], older._group["params"], strict=True):
             if state := older.optimizer.state.get(old):
                 self.optimizer.state[new] = _each(state, lambda t: t[index])
 
 
 class _Separate:
-    """An optimizer of torch for every member."""
+    """An optimizer of torch for every member, with the methods of `_Together`."""
 
     def __init__(
         self,

@@ -124,25 +124,9 @@ def decay_factor(law: str, epoch: Real, *, power: Real | None = None, horizon: R
 
 
 def describe_decay(law: str, power: float | None = None) -> str:
-    """Say in a clause how the step size falls.
+    """Say in a clause how the step falls; of a law that is not known no more than its name.
 
-    Parameters
-    ----------
-    law : str
-        One of `DECAY_LAWS`; of another no more than its name is told.
-    power : float, optional
-        Exponent, told where the law has one; None or NaN: the usual one, which is not told.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> describe_decay("power", 0.25)
-    'the step falls by the power law, exponent 0.25'
-    >>> describe_decay("constant")
-    'the step stays as it is'
+    A power of None or NaN is the usual one, which is not told.
     """
     known = DECAY_LAWS.get(law)
     words = known.words if known is not None and known.words else f"the step falls by the {law} law"
