@@ -102,7 +102,7 @@ def curvature_along(table, net, loss, settings, rows, seed, epochs):
     stack = Stack(trained, [0], {}, max_epochs=epochs, keep_states=False)
     probe = Population(net, table, [Member(*rows, seed)], loss, **options)
     for epoch in (0, 1, 3, 10, epochs):
-        stack.run(epoch)
+        stack.run(min(epoch, epochs))
         if epoch > stack.epoch:
             break
         probe.tensors = trained.tensors

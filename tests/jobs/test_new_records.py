@@ -118,6 +118,10 @@ def test_every_space_is_of_settings_that_an_estimator_has(name):
         model._check_parameters()
 
 
+def test_the_documentation_names_every_optimizer_and_law():
+    assert [n for n in (*OPTIMIZERS, *DECAY_LAWS) if f'"{n}"' not in InnaClassifier.__doc__] == []
+
+
 def test_a_comparison_knows_every_optimizer_and_no_other(frame):
     with pytest.raises(ValueError, match="must be one of " + ", ".join(OPTIMIZERS)):
         compare(make_problem(frame, "y"), optimizers=["adam"], n_trials=1, storage=None, study_name="s")
