@@ -38,6 +38,8 @@ class Stepping:
     ----------
     averages : list of Tensor, each [P, n]
         The averaged weights, trained tensors in their order; empty without averaging.
+    is_capturable : bool
+        Whether optimizer and net allow a CUDA graph to hold a step.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Stepping:
         self._scaled = [
             (rows, factors[name]) for name, rows in zip(trained, self.rows, strict=True) if name in factors
         ]
+        is_still = not (net.draws or net.buffers)
+        self.is_capturable = is_still and record_of(method.optimizer).is_capturable
         matrices = net.matrices
         self._updates = make_updates(
             method.optimizer,
@@ -223,14 +227,8 @@ class Captured:
 
     @staticmethod
     def is_possible(stepping: Stepping, device: torch.device) -> bool:
-        """Whether a step can be captured: on CUDA, where optimizer and net allow it: it draws nothing, keeps no statistics."""
-        return (
-            device.type == "cuda"
-            and stepping.stacked
-            and record_of(stepping.method.optimizer).is_capturable
-            and not stepping.net.draws
-            and not stepping.net.buffers
-        )
+        """Whether a step can be captured: on CUDA, where optimizer and net allow it."""
+        return device.type == "cuda" and stepping.stacked and stepping.is_capturable
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has the shape that was captured."""
