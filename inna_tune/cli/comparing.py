@@ -20,6 +20,7 @@ from inna_tune.cli.console import (
     print_json,
     settings_text,
 )
+from inna_tune.optim.optimizers import OPTIMIZERS
 
 
 @app.command()
@@ -28,8 +29,8 @@ def compare(
     table: Annotated[str, typer.Argument(help=TABLE)],
     target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
-        str, typer.Option(help="Of inna, innaprop, adamw, muon, sgd; separated by commas.")
-    ] = "inna,innaprop,adamw,muon,sgd",
+        str, typer.Option(help=f"Of {', '.join(OPTIMIZERS)}; separated by commas.")
+    ] = ",".join(OPTIMIZERS),
     baselines: Annotated[
         str,
         typer.Option(

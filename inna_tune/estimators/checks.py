@@ -1,6 +1,6 @@
 """What a parameter may be, declared as in scikit-learn; a refusal names the parameter, its value and the remedy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,12 @@ class Where(Options):  # type: ignore[misc]
 
 def one_of(*names: str) -> StrOptions:
     """Names of which it is one; messages list them in this order, where those of a set have another in every process."""
-    return StrOptions(dict.fromkeys(names).keys())
+    return named_in(dict.fromkeys(names))
+
+
+def named_in(table: Mapping[str, Any]) -> StrOptions:
+    """A name in a table, as the table is when it is asked: who adds to it is taken from then on."""
+    return StrOptions(table.keys())
 
 
 def check_parameters(estimator: BaseEstimator) -> None:

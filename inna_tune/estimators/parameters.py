@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
 from inna_tune.engine.method import Precision
-from inna_tune.estimators.checks import Number, Where, layer_sizes, one_of
+from inna_tune.estimators.checks import Number, Where, layer_sizes, named_in, one_of
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.nets.layers import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
-from inna_tune.optim.schedules import DECAY_LAWS
+from inna_tune.optim.decay import DECAY_LAWS
 
 _PREFIX = "optimizer__"
 
@@ -65,15 +65,15 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "lr": [_POSITIVE, _AUTO],
         "alpha": [_FROM_ZERO, _AUTO],
         "beta": [_POSITIVE, _AUTO],
-        "decay": [one_of(*DECAY_LAWS)],
+        "decay": [named_in(DECAY_LAWS)],
         "decay_power": [_POSITIVE, None],
         "weight_decay": [_FROM_ZERO],
         "hidden_layer_sizes": [
             Where(layer_sizes, "whole numbers of at least 1, such as (256, 256) or '256-256'")
         ],
         "block": [one_of("plain", "residual")],
-        "activation": [one_of(*ACTIVATIONS)],
-        "numeric_embedding": [one_of(*NUMERIC_EMBEDDINGS)],
+        "activation": [named_in(ACTIVATIONS)],
+        "numeric_embedding": [named_in(NUMERIC_EMBEDDINGS)],
         "dropout": [Number(Real, 0, 1, closed="left")],
         # The table of optimizers knows which there are, and which options each takes: `Method` asks it.
         "optimizer": "no_validation",

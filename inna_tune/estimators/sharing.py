@@ -5,9 +5,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-# Optimizers that step every weight by itself, and those among them whose open settings no curvature fills.
-_ELEMENTWISE = ("inna", "innaprop", "sgd", "adamw")
-_UNCALIBRATED = ("innaprop", "adamw")
+from inna_tune.optim.optimizers import record_of
 
 
 class SharingMixin(BaseEstimator):  # type: ignore[misc]
@@ -55,6 +53,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
         It is where every weight is stepped by itself, and nothing is measured in a direction drawn for all weights.
         """
         said: Any = self
-        if said.module is not None or said.optimizer not in _ELEMENTWISE:
+        optimizer = record_of(said.optimizer)
+        if said.module is not None or not optimizer.is_elementwise:
             return False
-        return said.optimizer in _UNCALIBRATED or "auto" not in (said.lr, said.alpha, said.beta)
+        return not optimizer.is_calibrated or "auto" not in (said.lr, said.alpha, said.beta)
