@@ -69,14 +69,14 @@ def prior_show(
     """
     with one_line_errors():
         from inna_tune.space import Prior
-        from inna_tune.space.learn import TASKS
+        from inna_tune.space.prior import TASKS
 
         found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
             from inna_tune.jobs.tuning import check_output
-            from inna_tune.space.pictures import draw_space
+            from inna_tune.plots.priors import priors
 
-            draw_space(found.space).savefig(check_output(output))
+            priors(found.space).savefig(check_output(output))
         if as_json:
             print_json({"prior": file, "picture": output, **_content(found)})
             return

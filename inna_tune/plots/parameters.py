@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
-from inna_tune.plots.priors import density, law_of
+from inna_tune.plots.priors import density
 from inna_tune.plots.style import (
     BLUE,
     MANY_POINTS,
@@ -256,7 +256,7 @@ def _draw_prior(
 def _draw_choices(
     axes: Axes, trials: list[FrozenTrial], scores: Floats, name: str, space: SearchSpace | None
 ) -> tuple[float, float]:
-    law = None if space is None or name not in space else law_of(space, name)
+    law = None if space is None or name not in space else space.law(name)
     seen = list(dict.fromkeys(t.params[name] for t in trials))
     choices = list(law.choices) if isinstance(law, Categorical) else []
     choices += [c for c in seen if c not in choices]

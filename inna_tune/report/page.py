@@ -279,7 +279,7 @@ def _priors(record: StudyRecord) -> list[tuple[str, str, str, str]]:
         return []
     rows = []
     for name, entry in record.space.items():
-        law = entry.law if isinstance(entry, When) else entry
+        law = record.space.law(name)
         exists = (
             f", while {entry.parameter} is {' or '.join(map(str, entry.values))}"
             if isinstance(entry, When)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from inna_tune.optim.dynamics import largest_stable_step, tolerated_curvature
-from inna_tune.space.priors import Continuous, Real
+from inna_tune.space.laws import Continuous, Real
 
 
 @dataclass(frozen=True)
