@@ -20,11 +20,10 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.tuning import score_rows
+from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
-from inna_tune.records.gain import Gain
 from inna_tune.records.heldout import record_held_out, summarize_held_out
 from inna_tune.records.record import StudyRecord, as_number
-from inna_tune.records.resampling import interval, resample_log_means
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Beta, LogNormal, SearchSpace
 from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
@@ -403,7 +402,7 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
             if name != reference and reference in losses:
                 ends = interval(drawn[reference] - drawn[name], confidence)
                 change = centre[reference] - centre[name]
-                gain = Gain(*(math.expm1(log_ratio) for log_ratio in (change, *ends)))
+                gain = Gain.of_logs(change, *ends)
         yield _contender(entry, scores, low, high, gain)
         if entry.study is not None and entry.models:
             table = {_CONSTANT: measured[_CONSTANT][0][0], "tuned": measured[name][0][0]}

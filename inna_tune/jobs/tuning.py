@@ -19,8 +19,8 @@ from inna_tune import clock
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.joining import JOB, Job
+from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
-from inna_tune.records.gain import relative_change
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain

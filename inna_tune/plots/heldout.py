@@ -19,9 +19,8 @@ from inna_tune.plots.style import (
     shorten,
     tidy,
 )
+from inna_tune.records.certainty import Z_95
 from inna_tune.records.heldout import HeldOut
-
-_Z = 1.96  # two-sided 95% of the normal law
 
 
 def _held_out(study: Any) -> HeldOut:
@@ -121,7 +120,7 @@ def calibration(study: Any) -> Figure:
     rows = np.array([b.rows for b in found.calibration])
     number = found.task == "regression"
     if number:
-        error = _Z * np.array([b.error for b in found.calibration])
+        error = Z_95 * np.array([b.error for b in found.calibration])
         low, high = observed - error, observed + error
     else:
         low, high = wilson(observed, rows)
@@ -210,6 +209,6 @@ def residuals(study: Any) -> Figure:
 def wilson(share: Floats, rows: Any) -> tuple[Floats, Floats]:
     """Wilson's 95% interval of a probability that came true in this share of so many rows."""
     n = np.asarray(rows, dtype=np.float64)
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 * np.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / (1 + Z_95**2 / n)
     return np.asarray(centre - half), np.asarray(centre + half)
