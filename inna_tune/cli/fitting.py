@@ -76,7 +76,8 @@ def fit(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
-        from inna_tune.jobs.tuning import check_output, tune
+        from inna_tune.files import check_output
+        from inna_tune.jobs.tuning import tune
         from inna_tune.records.attributes import COLUMNS, MODEL
         from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
@@ -168,8 +169,7 @@ def predict(
     """
     with one_line_errors():
         from inna_tune.estimators import load
-        from inna_tune.files import replacing
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output, replacing
         from inna_tune.tables.predicting import predict_table
         from inna_tune.tables.reading import read
 

@@ -35,7 +35,7 @@ def prior_learn(
     Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
     """
     with one_line_errors():
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output
         from inna_tune.space import learn
         from inna_tune.store.opening import load_study
 
@@ -73,10 +73,13 @@ def prior_show(
 
         found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
-            from inna_tune.jobs.tuning import check_output
+            from inna_tune.files import check_output, replacing
             from inna_tune.plots.priors import priors
 
-            priors(found.space).savefig(check_output(output))
+            path = check_output(output)
+            # With the suffix, by which matplotlib knows the format.
+            with replacing(path, suffix=path.suffix) as written:
+                priors(found.space).savefig(written)
         if as_json:
             print_json({"prior": file, "picture": output, **_content(found)})
             return

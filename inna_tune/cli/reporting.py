@@ -21,7 +21,7 @@ def report(
     Example: [bold]inna-tune report churn -o report.html[/bold]
     """
     with one_line_errors():
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output
         from inna_tune.report import write_report
         from inna_tune.store.opening import load_study
 
