@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPUL
 from inna_tune.records.describing import short_text
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.wording import describe_trial, plain, tuning_gain
-from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
 from inna_tune.store.opening import describe, storage_errors
@@ -244,7 +244,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     found, attributes = record.fingerprint, record.attributes
     begun = found.get("versions")
     before = begun if isinstance(begun, dict) else {}
-    now = {"inna-tune": __version__, **{name: installed(name) for name in _PACKAGES}}
+    now = {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}}
     settings = record.settings.get("parameters")
     rows = [
         ("Study", f"{record.name}, in {describe(record.study._storage)}"),
