@@ -28,8 +28,8 @@ from inna_tune.engine.updates import DEFAULT_LR, named
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
-from inna_tune.optim.curvature import calibrate
-from inna_tune.optim.schedules import decay_factor
+from inna_tune.optim.calibration import calibrate
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
@@ -305,20 +305,22 @@ class Population:
             [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
         )
         step = torch.arange(int(own_steps.max()))[:, None]
-        # The cosine law ends with the horizon, so that a member that goes on begins it anew.
+        # A law that ends with the horizon is begun anew by a member that goes on.
         before = torch.tensor(
-            [0 if m.start is None or m.decay == "cosine" else m.start.epochs for m in self.members]
+            [
+                0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs
+                for m in self.members
+            ]
         )
         position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
         # NOTE: one member after the other, with whole vectors of steps: how a CPU rounds a power depends on its place.
         whole = -(-len(position) // FULL_VECTORS) * FULL_VECTORS
         for i, member in enumerate(self.members):
-            if member.decay != "constant":
-                own = position.new_zeros(whole)
-                own[: len(position)] = position[:, i]
-                law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
-                factor[:, i] = torch.as_tensor(law)[: len(position)]
+            own = position.new_zeros(whole)
+            own[: len(position)] = position[:, i]
+            law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
+            factor[:, i] = law[: len(position)]
         factor = torch.where(step < own_steps, factor, 0.0)
         return self.lr * factor[..., None].to(self.lr)
 

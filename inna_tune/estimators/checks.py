@@ -1,6 +1,6 @@
 """What the estimators refuse, each time with the parameter, its value and the remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -9,12 +9,12 @@ import torch
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.nets.layers import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
-from inna_tune.optim.schedules import DECAY_LAWS
+from inna_tune.optim.decay import DECAY_LAWS
 
 _FLAGS = ("early_stopping", "warm_start")
 _COUNTS = ("batch_size", "max_epochs", "patience", "n_members")
-_CHOICES: dict[str, Sequence[str]] = {
-    "decay": tuple(DECAY_LAWS),
+_CHOICES: dict[str, Collection[str]] = {
+    "decay": DECAY_LAWS,
     "numeric_embedding": tuple(NUMERIC_EMBEDDINGS),
     "block": ("plain", "residual"),
     "activation": tuple(ACTIVATIONS),
@@ -77,7 +77,7 @@ def check_parameters(estimator: Any) -> None:
         else:
             number(name, 0.0, open_low=name != "alpha")
     for name, choices in _CHOICES.items():
-        if getattr(estimator, name) not in choices:
+        if getattr(estimator, name) not in list(choices):
             refuse(name, f"must be one of {', '.join(choices)}.")
     for name in _FLAGS:
         if not isinstance(getattr(estimator, name), (bool, np.bool_)):

@@ -1,8 +1,10 @@
-"""INNA, its relatives, decay laws and closed-form dynamics. Knows torch only."""
+"""INNA, its relatives, decay laws and closed-form dynamics. Knows torch only, and loads it when it computes with it."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from inna_tune.optim.continuous import Trajectory, continuous_trajectory, energy
-from inna_tune.optim.criticality import stationarity
-from inna_tune.optim.curvature import FALLBACK_CURVATURE, Calibration, CurvatureWarning, calibrate, curvature
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.optim.description import describe_settings
 from inna_tune.optim.dynamics import (
     PureNumbers,
@@ -19,9 +21,33 @@ from inna_tune.optim.dynamics import (
     to_sgd,
     tolerated_curvature,
 )
-from inna_tune.optim.inna import INNA
-from inna_tune.optim.innaprop import INNAprop
-from inna_tune.optim.schedules import DECAY_LAWS, LogDecay, PowerDecay, decay_factor
+
+if TYPE_CHECKING:
+    from inna_tune.optim.calibration import (
+        FALLBACK_CURVATURE,
+        Calibration,
+        CurvatureWarning,
+        calibrate,
+        curvature,
+    )
+    from inna_tune.optim.criticality import stationarity
+    from inna_tune.optim.inna import INNA
+    from inna_tune.optim.innaprop import INNAprop
+    from inna_tune.optim.schedules import LogDecay, PowerDecay
+
+# Those that need torch.
+_HOMES = {
+    "FALLBACK_CURVATURE": "calibration",
+    "INNA": "inna",
+    "Calibration": "calibration",
+    "CurvatureWarning": "calibration",
+    "INNAprop": "innaprop",
+    "LogDecay": "schedules",
+    "PowerDecay": "schedules",
+    "calibrate": "calibration",
+    "curvature": "calibration",
+    "stationarity": "criticality",
+}
 
 __all__ = [
     "DECAY_LAWS",
@@ -54,3 +80,13 @@ __all__ = [
     "to_sgd",
     "tolerated_curvature",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'inna_tune.optim' has no attribute {name!r}")
+    return getattr(import_module(f"inna_tune.optim.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

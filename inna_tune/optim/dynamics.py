@@ -11,17 +11,10 @@ Every function here takes floats, numpy arrays or torch tensors, mixed freely, a
 (or bool) for floats, an array for arrays, a tensor where any argument is a tensor.
 """
 
+import sys
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
-
-# What is said of the dynamics beyond closed forms has files of its own, and can be asked for here.
-from inna_tune.optim.continuous import Trajectory as Trajectory
-from inna_tune.optim.continuous import continuous_trajectory as continuous_trajectory
-from inna_tune.optim.continuous import energy as energy
-from inna_tune.optim.criticality import stationarity as stationarity
 
 Real: TypeAlias = Any
 """A float, a numpy array or a torch tensor."""
@@ -62,8 +55,10 @@ class QHMSettings(NamedTuple):
 
 def _lift(*values: Real) -> tuple[Any, list[Any]]:
     """Bring values to one kind: torch and tensors where any is a tensor, else numpy and float64 arrays."""
-    tensor = next((value for value in values if isinstance(value, Tensor)), None)
-    if tensor is None:
+    # NOTE: whoever has a tensor has loaded torch, and who has none need not wait for it.
+    torch = sys.modules.get("torch")
+    tensor = None if torch is None else next((v for v in values if isinstance(v, torch.Tensor)), None)
+    if torch is None or tensor is None:
         return np, [np.asarray(value, dtype=np.float64) for value in values]
     dtype = tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()
     return torch, [torch.as_tensor(value, dtype=dtype, device=tensor.device) for value in values]

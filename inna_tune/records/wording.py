@@ -6,7 +6,8 @@ from dataclasses import replace
 import optuna
 from optuna.trial import FrozenTrial
 
-from inna_tune.optim import describe_settings
+from inna_tune.optim.decay import describe_decay
+from inna_tune.optim.description import describe_settings
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.store.workers import ResumeSummary
@@ -37,12 +38,8 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
             parts.append(describe_settings(**numbers, curvature=record.curvature))
     told = set(_BY_INNA) if parts else _BY_INNA - set(numbers)
     decay = record.setting(trial, "decay")
-    if decay == "constant":
-        parts.append("the step stays as it is")
-    elif isinstance(decay, str):
-        power = as_number(record.setting(trial, "decay_power"))
-        exponent = f", exponent {power:.3g}" if decay == "power" and power == power else ""
-        parts.append(f"the step falls by the {decay} law{exponent}")
+    if isinstance(decay, str):
+        parts.append(describe_decay(decay, as_number(record.setting(trial, "decay_power"))))
     for name, words in (("weight_decay", "weight decay"), ("dropout", "dropout")):
         value = as_number(record.setting(trial, name))
         if value == value:

@@ -14,7 +14,7 @@ from sklearn.base import clone
 from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.optim.schedules import DEFAULT_POWER
+from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.records.attributes import FINGERPRINT, PORTFOLIO
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
@@ -88,7 +88,8 @@ def untuned(
         found_out = _measured(folded, estimator, seed, method)
         said |= {name: found_out[name] for name in _STEPS if said[name] == "auto"}
     if said["decay_power"] is None:
-        said["decay_power"] = DEFAULT_POWER.get(said["decay"])
+        law = DECAY_LAWS.get(said["decay"])
+        said["decay_power"] = None if law is None else law.power
     found: dict[str, Any] = {}
     for name in space:
         if not space.is_active(name, found):

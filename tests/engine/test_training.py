@@ -20,7 +20,7 @@ from inna_tune.engine import (
 )
 from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
-from inna_tune.optim.curvature import calibrate
+from inna_tune.optim.calibration import calibrate
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.schedules import decay_factor
 
