@@ -2,9 +2,7 @@
 
 import io
 import re
-import sqlite3
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from inna_tune.cli.console import AsJson, app, one_line_errors, out, print_json
@@ -38,6 +36,9 @@ def bug_report(as_json: AsJson = False) -> None:
 
 def _versions() -> dict[str, str]:
     """Of this package and of what it asks for, as far as it is installed."""
+    import sqlite3
+    from importlib.metadata import PackageNotFoundError, requires, version
+
     asked = {re.split(r"[^\w.-]", line)[0].lower() for line in requires("inna-tune") or ()}
     found = {"inna-tune": version("inna-tune")}
     for name in sorted(asked):
