@@ -93,7 +93,7 @@ def compare(
                 seed=seed,
                 n_fits=fits,
                 n_jobs=jobs,
-                watch=lambda study: Progress(trials, problem.task, study),
+                watch=lambda study: Progress(trials, study),
                 allow_mismatch=allow_mismatch,
             )
         states = [each.trials for each in found.contenders if each.study is not None]

@@ -108,7 +108,7 @@ def fit(
         same = {"target": list(problem.targets), "study": name, "resume": True}
         if resume and (progress := find_progress(storage, name, trials)) is not None:
             say(f"Found: {progress}", markup=False)
-        with resumable(again(context, **same)), Progress(trials, problem.task, name) as shown:
+        with resumable(again(context, **same)), Progress(trials, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,

@@ -52,7 +52,7 @@ def worker(
             say(remark, markup=False)
         if (found := find_progress(storage, study, job.n_trials)) is not None:
             say(f"Found: {found}", markup=False)
-        with resumable(again(context)), Progress(job.n_trials, problem.task, study) as progress:
+        with resumable(again(context)), Progress(job.n_trials, study) as progress:
             before, after = join(
                 problem,
                 storage=storage,

@@ -20,7 +20,6 @@ from inna_tune.plots.style import (
     VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
     jitter,
@@ -206,7 +205,7 @@ def _draw_slice(axes: Axes, record: StudyRecord, name: str, space: SearchSpace |
     value = trials[0].params[name]
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return (
-        f"Scatter plot of {record.metric.name} ({better(record)}) over {name} for {len(trials)} complete trials, "
+        f"Scatter plot of {record.metric.name} ({record.metric.better}) over {name} for {len(trials)} complete trials, "
         f"with its prior shaded where it is known; the best has {name} = {shown}."
     )
 

@@ -19,7 +19,6 @@ from inna_tune.plots.style import (
     VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
     new_figure,
@@ -194,7 +193,7 @@ def _draw_trials(figure: Figure, axes: Axes, record: StudyRecord, placed: list[F
         if min(scores) == max(scores):  # one colour is no scale
             return handles
         bar = figure.colorbar(points, ax=axes, pad=0.02, extend="neither")
-        bar.set_label(f"{record.metric.label} ({better(record)})", parse_math=False)
+        bar.set_label(f"{record.metric.label} ({record.metric.better})", parse_math=False)
         bar.ax.tick_params(labelsize="small")
         bar.outline.set_visible(False)
         if record.metric.lower_is_better:

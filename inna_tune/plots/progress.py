@@ -17,7 +17,6 @@ from inna_tune.plots.style import (
     VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
     limit_scores,
@@ -98,19 +97,17 @@ def best_so_far(study: Any) -> Figure:
     place = {t.number: i + 1 for i, t in enumerate(finished)}
     x = np.array([place[t.number] for t in record.complete])
     y = np.array([record.score(t) for t in record.complete])
-    sign = 1.0 if record.metric.lower_is_better else -1.0
-    best = sign * np.minimum.accumulate(sign * y)
+    loss = record.metric.loss
+    best = loss(np.minimum.accumulate(loss(y)))
 
     figure = new_figure()
     axes = figure.subplots()
     axes.scatter(x, y, s=9, color=GREY, lw=0, label="a trial", rasterized=len(x) > MANY_POINTS, zorder=1)
     after = np.unique(np.geomspace(1, len(finished), min(len(finished), 200)).round())
-    mean, low, high = expected_best(sign * y, len(finished), after)
+    mean, low, high = map(loss, expected_best(loss(y), len(finished), after))
     if len(finished) > 1:
-        axes.fill_between(after, sign * low, sign * high, color=ink(), alpha=0.12, lw=0, zorder=0)
-        axes.plot(
-            after, sign * mean, "--", color=ink(), lw=1.2, label="flat expectation, middle 80%", zorder=2
-        )
+        axes.fill_between(after, low, high, color=ink(), alpha=0.12, lw=0, zorder=0)
+        axes.plot(after, mean, "--", color=ink(), lw=1.2, label="flat expectation, middle 80%", zorder=2)
     axes.step(
         np.append(x, len(finished)),
         np.append(best, best[-1]),
@@ -119,7 +116,7 @@ def best_so_far(study: Any) -> Figure:
         lw=2,
         label="best so far",
     )
-    at = int(np.argmin(sign * y))
+    at = int(np.argmin(loss(y)))
     axes.plot(
         x[at],
         y[at],
@@ -131,13 +128,13 @@ def best_so_far(study: Any) -> Figure:
     )
     axes.set_xlim(0.5, len(finished) + 0.5 if len(finished) > 1 else 1.5)
     axes.set_xlabel("finished trials")
-    axes.set_ylabel(f"{record.metric.label}\n({better(record)})", parse_math=False)
+    axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     whole_numbers(axes.xaxis)
     beyond = limit_scores(axes, y, record)
     # A few trials of a study of few aren't hidden under the legend.
     figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     tidy(axes)
-    half = mean[int(np.searchsorted(after, len(finished) / 2).clip(0, len(after) - 1))] * sign
+    half = mean[int(np.searchsorted(after, len(finished) / 2).clip(0, len(after) - 1))]
     name, first = record.metric.name, record.best_first[0].number
     words = (
         f"Line chart over {len(finished)} finished trials. The best {name} so far ends at {best[-1]:.5g}, reached by trial "
@@ -184,9 +181,7 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
         raise NothingToPlotError("No trial has a score yet.")
 
     def curve(trial: Any) -> tuple[list[float], list[float]]:
-        points = {
-            float(k): record.metric.sign * v for k, v in trial.intermediate_values.items() if np.isfinite(v)
-        }
+        points = {float(k): v for k, v in record.at_rungs(trial).items()}
         if trial.state == TrialState.COMPLETE:
             end, last = as_number(trial.user_attrs.get("epochs")), max(points, default=1.0)
             points[max(end, last) if math.isfinite(end) else last] = record.score(trial)
@@ -224,7 +219,7 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
     limit_scores(axes, shown, record)
     plain_log(axes, "x", base=2)
     axes.set_xlabel("epochs of training")
-    axes.set_ylabel(f"{record.metric.label}\n({better(record)})", parse_math=False)
+    axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles[::-1],

@@ -1,6 +1,5 @@
 """How trials trained: the decay of their step sizes, and what became of them at the rungs."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from inna_tune.plots.style import (
     SIZE,
     VERMILION,
     NothingToPlotError,
-    better,
     finish,
     ink,
     jitter,
@@ -150,10 +148,8 @@ def rungs_and_pruning(study: Any) -> Figure:
     scores: list[float] = []
     for k, x in zip(rungs, place, strict=True):
         for some, offset, marker, colour in ((False, -0.17, "o", BLUE), (True, 0.17, "x", VERMILION)):
-            seen = [
-                t for t in reached[k] if _pruned_at(t, k) is some and math.isfinite(t.intermediate_values[k])
-            ]
-            values = [record.metric.sign * t.intermediate_values[k] for t in seen]
+            seen = [record.at_rungs(t) for t in reached[k] if _pruned_at(t, k) is some]
+            values = [scores_of[k] for scores_of in seen if k in scores_of]
             many = len(record.trials) > MANY_POINTS
             lower.scatter(
                 x + offset + jitter(len(values), 0.12),
@@ -171,7 +167,7 @@ def rungs_and_pruning(study: Any) -> Figure:
     lower.set_xticks(place, [str(k) for k in rungs])
     lower.set_xlim(-0.6, len(rungs) - 0.4)
     lower.set_xlabel("rung (epochs of training)")
-    lower.set_ylabel(f"{record.metric.name} at the rung\n({better(record)})", parse_math=False)
+    lower.set_ylabel(f"{record.metric.name} at the rung\n({record.metric.better})", parse_math=False)
     tidy(upper)
     tidy(lower)
     figure.legend(

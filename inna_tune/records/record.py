@@ -61,6 +61,19 @@ class Metric:
         lower = negated or direction == StudyDirection.MINIMIZE
         return cls(label.split(",")[0], label, -1.0 if negated else 1.0, lower)
 
+    def shown(self, stored: float) -> float:
+        """A value of the study as a person reads it."""
+        return self.sign * stored
+
+    def loss(self, shown: Any) -> Any:
+        """What is shown, numbers or arrays, so that lower is better; applied again it gives back what was shown."""
+        return shown if self.lower_is_better else -shown
+
+    @property
+    def better(self) -> str:
+        """Which way is better, in words."""
+        return "lower is better" if self.lower_is_better else "higher is better"
+
 
 class StudyRecord:
     """A study as it stood when it was read, whoever wrote it.
@@ -156,12 +169,16 @@ class StudyRecord:
     @cached_property
     def best_first(self) -> list[FrozenTrial]:
         """The same and those that were cut, the best one first; the earlier one where two are equal."""
-        sign = 1.0 if self.metric.lower_is_better else -1.0
-        return sorted([*self.complete, *self.cut], key=lambda t: (sign * self.score(t), t.number))
+        return sorted([*self.complete, *self.cut], key=lambda t: (self.metric.loss(self.score(t)), t.number))
 
     def score(self, trial: FrozenTrial) -> float:
         """Value of a complete trial as it is shown, or of one that was cut: what it had reached."""
-        return self.metric.sign * float(value_of(trial) or 0.0)
+        return self.metric.shown(float(value_of(trial) or 0.0))
+
+    def at_rungs(self, trial: FrozenTrial) -> dict[int, float]:
+        """Epoch -> score as it is shown, where a trial reported a finite one."""
+        found = trial.intermediate_values.items()
+        return {epoch: self.metric.shown(value) for epoch, value in found if math.isfinite(value)}
 
     def setting(self, trial: FrozenTrial, name: str) -> Any:
         """What a trial trained with: a tuned parameter, else what the estimator had; None where unknown."""

@@ -52,7 +52,7 @@ def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
     if found.best_value is None:
         return found
-    return replace(found, best_value=StudyRecord(study).metric.sign * found.best_value)
+    return replace(found, best_value=StudyRecord(study).metric.shown(found.best_value))
 
 
 def plain(value: object) -> str:
