@@ -136,6 +136,15 @@ def test_a_circle_is_found_wherever_an_import_stands(a, b, found):
     assert bool(_find_circle({"p": "", "p.a": a, "p.b": b})) is found
 
 
+def test_every_file_that_contributing_names_is_there():
+    root = ROOT.parent
+    named = re.findall(
+        r"`((?:inna_tune|tests|studies|examples|docs)/[\w./-]*)`", (root / "CONTRIBUTING.md").read_text()
+    )
+    assert len(named) > 30
+    assert not [name for name in named if not (root / name).exists()]
+
+
 def test_public_names_are_there():
     for name in inna_tune.__all__:
         assert getattr(inna_tune, name).__doc__
