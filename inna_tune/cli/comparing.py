@@ -18,8 +18,8 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
 )
+from inna_tune.records.text import settings_text
 
 
 @app.command()

@@ -110,11 +110,6 @@ def default_name(table: str) -> str:
     return Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2", ".zst", ".lz4") else path.stem
 
 
-def settings_text(settings: dict[str, Any]) -> str:
-    """Parameters in one line."""
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
-
-
 def print_json(content: Any) -> None:
     """Print results for scripts: what is not finite as null, times as ISO 8601."""
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)

@@ -18,10 +18,10 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
     time_left,
 )
 from inna_tune.cli.understanding import show_columns, show_warnings
+from inna_tune.records.text import count, settings_text
 
 SHIPPED = "shipped"
 MOST_COLUMNS = 200  # that the study keeps for its report
@@ -147,7 +147,8 @@ def fit(
             return
         _print_summary(report)
         out.print(
-            f"Study:    {name} in {redact_url(storage)} ({len(search.study_.trials)} trials)", markup=False
+            f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})",
+            markup=False,
         )
         out.print(
             f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)", markup=False
@@ -187,7 +188,7 @@ def predict(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}
             )
         else:
-            out.print(f"Wrote {len(predictions)} predictions to {path}", markup=False)
+            out.print(f"Wrote {count(len(predictions), 'prediction')} to {path}", markup=False)
 
 
 def _print_summary(report: Any) -> None:

@@ -13,8 +13,8 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
 )
+from inna_tune.records.text import settings_text
 
 studies_app = typer.Typer(invoke_without_command=True)
 app.add_typer(studies_app, name="studies")

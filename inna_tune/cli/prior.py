@@ -14,8 +14,8 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
 )
+from inna_tune.records.text import settings_text
 
 prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
 app.add_typer(prior_app, name="prior")
@@ -46,7 +46,9 @@ def prior_learn(
             print_json({"prior": str(path), **_content(found)})
             return
         _print_prior(found)
-        out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
+        out.print(
+            f"Prior: {path}, of {len(studies)} {'study' if len(studies) == 1 else 'studies'}", markup=False
+        )
         out.print(
             f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}",
             markup=False,
@@ -85,7 +87,7 @@ def prior_show(
             return
         _print_prior(found)
         for number, settings in enumerate(found.portfolio, 1):
-            out.print(f"First {number}: {settings_text(dict(settings))}", markup=False)
+            out.print(f"First {number}: {settings_text(settings)}", markup=False)
         for study in found.provenance.get("studies", ()):
             out.print(f"From: {study}", markup=False)
         if output is not None:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from inna_tune.cli.console import err
 from inna_tune.records.record import StudyRecord
+from inna_tune.records.text import duration
 
 if TYPE_CHECKING:
     from inna_tune.study.job import Training
@@ -28,15 +29,6 @@ def sparkline(values: list[float], *, ascii_only: bool = False) -> str:
     low, high = min(values), max(values)
     width = high - low or 1.0
     return "".join(blocks[round((v - low) / width * (len(blocks) - 1))] for v in values)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 class Progress:

@@ -14,7 +14,9 @@ from inna_tune.plots.style import (
     faint,
     finish,
     ink,
+    legend,
     new_figure,
+    plain_ticks,
     record_of,
     shorten,
     tidy,
@@ -64,8 +66,7 @@ def confusion_matrix(study: Any) -> Figure:
     names = [shorten(c, 14) for c in found.classes]
     axes.set_xticks(np.arange(n) + 0.5, names, rotation=0 if n <= 4 else 90)
     axes.set_yticks(np.arange(n) + 0.5, names)
-    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
-        label.set_parse_math(False)
+    plain_ticks(axes)
     if n <= 12:
         for i, row in enumerate(found.confusion):
             for j, count in enumerate(row):
@@ -148,7 +149,7 @@ def calibration(study: Any) -> Figure:
         axes.set_xlabel(f"stated probability {whose}", parse_math=False)
         axes.set_ylabel("how often it came true")
     tidy(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     gap = float(np.average(np.abs(observed - predicted), weights=rows))
     words = (
         f"Calibration on {found.rows} held-out rows in {len(rows)} bins: on average the truth is {gap:.3g} away from "
@@ -197,7 +198,7 @@ def residuals(study: Any) -> Figure:
     axes.set_xlabel("prediction (units of the target)")
     axes.set_ylabel("truth minus prediction\n(units of the target)")
     tidy(axes)
-    figure.legend(loc="outside lower center", frameon=False, fontsize="small")
+    legend(figure, ncols=1)
     low, middle, high = np.quantile(residual, [0.05, 0.5, 0.95])
     words = (
         f"Residuals of {len(residual)} of {found.rows} held-out rows over their predictions: median {middle:.3g}, "

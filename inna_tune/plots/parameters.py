@@ -17,7 +17,6 @@ from inna_tune.plots.style import (
     MANY_POINTS,
     SIZE,
     SMALL,
-    VERMILION,
     Floats,
     NothingToPlotError,
     finish,
@@ -26,8 +25,10 @@ from inna_tune.plots.style import (
     limit_scores,
     new_figure,
     plain_log,
+    plain_ticks,
     record_of,
     shorten,
+    star,
     tidy,
 )
 from inna_tune.records.record import StudyRecord
@@ -111,8 +112,7 @@ def importances(study: Any) -> Figure:
     bars = axes.barh(range(len(names)), [100 * found[name] for name in names], color=BLUE, height=0.65)
     axes.bar_label(bars, fmt="%.0f%%", padding=3, fontsize="small", color=ink())
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+    plain_ticks(axes)
     axes.set_xlim(0, 1.12 * max(100 * v for v in found.values()))
     axes.set_xlabel("importance (% of the sum)")
     tidy(axes)
@@ -198,7 +198,7 @@ def _draw_slice(axes: Axes, record: StudyRecord, name: str, space: SearchSpace |
         place = _draw_choices(axes, trials, scores, name, space)
     else:
         place = _draw_numbers(axes, trials, scores, name, kind, space)
-    axes.plot(*place, "*", color=VERMILION, ms=11, mec=ink(), mew=0.5, zorder=5)
+    star(axes, *place)
     axes.set_xlabel(shorten(name, 40), parse_math=False)
     axes.set_ylabel(record.metric.name, parse_math=False)
     tidy(axes)
@@ -269,8 +269,7 @@ def _draw_choices(
             axes.axvspan(i - 0.4, i + 0.4, ymax=share, color=ink(), alpha=0.13, lw=0, zorder=4)
     _points(axes, x, scores)
     axes.set_xticks(range(len(choices)), labels)
-    for label in axes.get_xticklabels():
-        label.set_parse_math(False)
+    plain_ticks(axes)
     axes.set_xlim(-0.6, len(choices) - 0.4)
     return float(x[0]), float(scores[0])
 

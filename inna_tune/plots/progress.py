@@ -19,10 +19,12 @@ from inna_tune.plots.style import (
     NothingToPlotError,
     finish,
     ink,
+    legend,
     limit_scores,
     new_figure,
     plain_log,
     record_of,
+    star,
     tidy,
     whole_numbers,
 )
@@ -117,22 +119,14 @@ def best_so_far(study: Any) -> Figure:
         label="best so far",
     )
     at = int(np.argmin(loss(y)))
-    axes.plot(
-        x[at],
-        y[at],
-        "*",
-        color=VERMILION,
-        ms=11,
-        label=f"best: trial {record.best_first[0].number}",
-        zorder=4,
-    )
+    star(axes, x[at], y[at], label=f"best: trial {record.best_first[0].number}", mec=VERMILION)
     axes.set_xlim(0.5, len(finished) + 0.5 if len(finished) > 1 else 1.5)
     axes.set_xlabel("finished trials")
     axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     whole_numbers(axes.xaxis)
     beyond = limit_scores(axes, y, record)
     # A few trials of a study of few aren't hidden under the legend.
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     tidy(axes)
     half = mean[int(np.searchsorted(after, len(finished) / 2).clip(0, len(after) - 1))]
     name, first = record.metric.name, record.best_first[0].number
@@ -221,13 +215,11 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
     axes.set_xlabel("epochs of training")
     axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
+    legend(
+        figure,
         handles[::-1],
         labels[::-1],
-        loc="outside lower center",
         ncols=3,
-        frameon=False,
-        fontsize="small",
         title="trial: score at its end",
         title_fontsize="small",
         handlelength=1.4,

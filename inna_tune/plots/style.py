@@ -62,6 +62,24 @@ def finish(figure: Figure, title: str, words: str) -> Figure:
     return figure
 
 
+def legend(figure: Figure, *arguments: Any, ncols: int = 2, **more: Any) -> None:
+    """Say below the axes what is what, where it hides nothing."""
+    more |= {"loc": "outside lower center", "ncols": ncols, "frameon": False, "fontsize": "small"}
+    figure.legend(*arguments, **more)
+
+
+def star(axes: Axes, x: float, y: float, *, size: float = 11, **more: Any) -> None:
+    """Mark the best trial."""
+    more = dict[str, Any](mec=ink(), mew=0.5, zorder=6) | more
+    axes.plot(x, y, "*", color=VERMILION, ms=size, **more)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Tick labels that may be a stranger's words are no formulas."""
+    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        label.set_parse_math(False)
+
+
 def ink() -> str:
     """Colour of text and lines, that of the style in force."""
     return str(mpl.rcParams["text.color"])

@@ -17,6 +17,7 @@ from inna_tune.plots.style import (
     finish,
     ink,
     jitter,
+    legend,
     limit_scores,
     new_figure,
     record_of,
@@ -88,7 +89,7 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     axes.set_xlim(0, horizon)
     axes.set_xlabel("epochs of training")
     axes.set_ylabel("step size (share of the first one)")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     tidy(axes)
     listed = ", ".join(f"{law} {n}" for law, n in counted.items() if n)
     words = (
@@ -170,13 +171,7 @@ def rungs_and_pruning(study: Any) -> Figure:
     lower.set_ylabel(f"{record.metric.name} at the rung\n({record.metric.better})", parse_math=False)
     tidy(upper)
     tidy(lower)
-    figure.legend(
-        *upper.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize="small",
-    )
+    legend(figure, *upper.get_legend_handles_labels())
     counts = "; ".join(f"epoch {k}: {len(reached[k])} reached it, {len(pruned[k])} pruned" for k in rungs)
     return finish(figure, "Rungs and pruning", f"Bars and scores at the rungs. {counts}.")
 

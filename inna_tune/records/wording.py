@@ -10,6 +10,7 @@ from inna_tune.optim.decay import describe_decay
 from inna_tune.optim.description import describe_settings
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.text import plain
 from inna_tune.store.workers import ResumeSummary
 
 _BY_INNA = {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout"}
@@ -53,11 +54,6 @@ def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     if found.best_value is None:
         return found
     return replace(found, best_value=StudyRecord(study).metric.shown(found.best_value))
-
-
-def plain(value: object) -> str:
-    """A value as a person writes it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def tuning_gain(found: HeldOut) -> str | None:

@@ -8,6 +8,7 @@ import shlex
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import jinja2
@@ -18,7 +19,8 @@ from inna_tune.files import replacing
 from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
 from inna_tune.records.describing import short_text
 from inna_tune.records.record import StudyRecord, as_number
-from inna_tune.records.wording import describe_trial, plain, tuning_gain
+from inna_tune.records.text import duration, plain, settings_text
+from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
 from inna_tune.store.opening import describe, storage_errors
@@ -178,40 +180,27 @@ def _data(record: StudyRecord) -> str:
 def _time(record: StudyRecord) -> dict[str, str]:
     starts = [t.datetime_start for t in record.trials if t.datetime_start is not None]
     ends = [t.datetime_complete for t in record.trials if t.datetime_complete is not None]
-    seconds = [s for t in record.trials if math.isfinite(s := as_number(t.user_attrs.get("seconds")))]
+    seconds = sum(s for t in record.trials if math.isfinite(s := as_number(t.user_attrs.get("seconds"))))
     return {
         "begun": f"{min(starts):%Y-%m-%d %H:%M}" if starts else "",
         "ended": f"{max(ends):%Y-%m-%d %H:%M}" if ends else "",
-        "training": _duration(sum(seconds)) if seconds else "",
+        "training": duration(seconds) if seconds >= 60 else f"{seconds:.3g} s" if seconds else "",
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _row(record: StudyRecord, trial: FrozenTrial) -> dict[str, Any]:
     scores = trial.user_attrs.get("scores")
     spread = ""
     if isinstance(scores, list) and len(scores) > 1 and all(math.isfinite(as_number(s)) for s in scores):
-        spread = f"±{_deviation([float(s) for s in scores]):.2g}"
+        spread = f"±{pstdev([float(s) for s in scores]):.2g}"
     return {
         "number": trial.number,
         "score": f"{record.score(trial):.5g}",
         "spread": spread,
         "epochs": _number(trial.user_attrs.get("epochs")),
         "seconds": _number(trial.user_attrs.get("seconds")),
-        "settings": ", ".join(f"{name}={plain(value)}" for name, value in trial.params.items()),
+        "settings": settings_text(trial.params),
     }
-
-
-def _deviation(values: list[float]) -> float:
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
 
 
 def _number(value: Any) -> str:

@@ -9,8 +9,9 @@ from rich.console import Console
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.cli.progress import Progress, duration, sparkline
+from inna_tune.cli.progress import Progress, sparkline
 from inna_tune.records.attributes import FINGERPRINT
+from inna_tune.records.text import duration
 from inna_tune.study.job import Training
 
 
