@@ -33,7 +33,7 @@ def priors(space: SearchSpace) -> Figure:
     figure = new_figure((columns * SMALL[0], rows * SMALL[1]))
     for place, (name, entry) in enumerate(space.items(), 1):
         axes, law = figure.add_subplot(rows, columns, place), space.law(name)
-        _draw_law(axes, law.law if isinstance(law, Coordinate) else law)
+        _draw_law(axes, law.pure)
         axes.set_xlabel(f"{name}: {law.words}" if isinstance(law, Coordinate) else name)
         if isinstance(entry, When):
             axes.set_title(entry.words, fontsize="small", parse_math=False)
@@ -79,7 +79,7 @@ def density(space: SearchSpace, name: str, values: Floats, *, log: bool) -> Floa
         None for a law of separate values.
     """
     law = space.law(name)
-    if isinstance(law, Coordinate) and law.depends:
+    if law.depends:
         # The exact average has a peak wherever the map has a kink, as that from r to the step size has; draws do not.
         rng = np.random.default_rng(0)
         drawn = np.array([c[name] for c in (space.sample(rng) for _ in range(_DRAWS)) if name in c])
@@ -87,9 +87,7 @@ def density(space: SearchSpace, name: str, values: Floats, *, log: bool) -> Floa
             return None
         places = (np.log(drawn), np.log(values)) if log else (drawn, values)
         return np.asarray(gaussian_kde(places[0])(places[1]))
-    if isinstance(law, Coordinate):
-        return conditional(law, values, {}, log=log)
-    return conditional(law, values, {}, log=log) if isinstance(law, Continuous) else None
+    return conditional(law, values, {}, log=log) if isinstance(law, Continuous | Coordinate) else None
 
 
 def conditional(
@@ -112,9 +110,7 @@ def joint_density(space: SearchSpace, x: str, y: str, xs: Floats, ys: Floats) ->
     """
     first, second = space.law(x), space.law(y)
     for law, known in ((first, set()), (second, {x})):
-        if not isinstance(law, Continuous | Coordinate):
-            return None
-        if isinstance(law, Coordinate) and not set(law.depends) <= known:
+        if not isinstance(law, Continuous | Coordinate) or not set(law.depends) <= known:
             return None
     assert isinstance(first, Continuous | Coordinate)
     assert isinstance(second, Continuous | Coordinate)

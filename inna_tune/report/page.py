@@ -274,8 +274,8 @@ def _priors(record: StudyRecord) -> list[tuple[str, str, str, str]]:
             if isinstance(entry, When)
             else ""
         )
-        own, number = (law.law, law.words) if isinstance(law, Coordinate) else (law, "")
-        rows.append((name, number, _short(own) + exists, _bounds(record.space.distribution(name))))
+        number = law.words if isinstance(law, Coordinate) else ""
+        rows.append((name, number, _short(law.pure) + exists, _bounds(record.space.distribution(name))))
     return rows
 
 

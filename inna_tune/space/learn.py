@@ -5,7 +5,7 @@ has them, natural values elsewhere. Every study weighs the same, whatever its le
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -171,16 +171,14 @@ def _to_pure(space: SearchSpace, trial: FrozenTrial, study: str) -> dict[str, An
                 "the space of these"
             )
         law, value = space.law(name), trial.params[name]
-        if isinstance(law, Coordinate):
-            value = law.to_pure(value, trial.params)
-            value = min(max(value, law.law.low), law.law.high)
-        elif isinstance(law, Categorical):
+        if isinstance(law, Categorical):
             if value not in law.choices:
                 raise ValueError(
                     f"study {study!r}: {name}={value!r} is not among the space's choices {list(law.choices)}"
                 )
         else:
-            value = min(max(value, law.low), law.high)  # type: ignore[attr-defined]
+            bounds: Any = law.pure
+            value = min(max(law.to_pure(value, trial.params), bounds.low), bounds.high)
         pure[name] = value
     return pure
 
@@ -205,7 +203,7 @@ def _describe(study: optuna.Study) -> dict[str, Any]:
 
 def _relearn(entry: Any, observed: Sequence[Sequence[Any]], kind: str) -> Any:
     """The same entry with a law learned from each study's winners."""
-    if isinstance(entry, When):
+    if isinstance(entry, When | Coordinate):
         return replace(entry, law=_relearn(entry.law, observed, kind))
     present = [values for values in observed if values]
     if isinstance(entry, Categorical):
@@ -213,8 +211,6 @@ def _relearn(entry: Any, observed: Sequence[Sequence[Any]], kind: str) -> Any:
         for values in present:
             weights += np.bincount([entry.index(v) for v in values], minlength=len(weights)) / len(values)
         return replace(entry, weights=tuple((weights / weights.sum()).round(6).tolist()))
-    if isinstance(entry, Coordinate):
-        return replace(entry, law=_learn_continuous(entry.law, present, kind))
     if isinstance(entry, Integer | Stepped):
         return replace(entry, continuous=_learn_continuous(entry.continuous, present, kind))
     return _learn_continuous(entry, present, kind)
@@ -295,10 +291,7 @@ def place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:
         elif name not in setting:
             found.append(0.5)
         else:
-            plain: Callable[[Any], tuple[float, float]] = (
-                law.law.places if isinstance(law, Coordinate) else law.places
-            )
-            found.append(plain(setting[name])[1])
+            found.append(law.pure.places(setting[name])[1])
     return np.array(found)
 
 

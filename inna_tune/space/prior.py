@@ -64,8 +64,7 @@ class Prior:
                 )
                 found.append((name, number, None, shares))
                 continue
-            own: Any = law.law if isinstance(law, Coordinate) else law
-            low, middle, high = (f"{own.ppf(q):.3g}" for q in (0.05, 0.5, 0.95))
+            low, middle, high = (f"{law.pure.ppf(q):.3g}" for q in (0.05, 0.5, 0.95))
             found.append((name, number, (low, middle, high), entry.words if isinstance(entry, When) else ""))
         return found
 
@@ -151,11 +150,7 @@ def _to_natural(space: SearchSpace, pure: Mapping[str, Any]) -> dict[str, Any]:
     natural: dict[str, Any] = {}
     for name in space:
         if name in pure:
-            law = space.law(name)
-            value = pure[name]
-            if isinstance(law, Coordinate):
-                value = min(max(law.to_natural(float(value), natural), law.low), law.high)
-            natural[name] = value
+            natural[name] = space.law(name).to_natural(pure[name], natural)
     return natural
 
 

@@ -55,6 +55,10 @@ class When:
         """The condition, as a person says it."""
         return f"where {self.parameter} is {', '.join(map(str, self.values))}"
 
+    def at_curvature(self, curvature: float) -> "When":
+        """The same condition, its law on a data set of another curvature."""
+        return replace(self, law=self.law.at_curvature(curvature))
+
 
 Entry: TypeAlias = Law | Coordinate | When
 
@@ -108,7 +112,7 @@ class SearchSpace(Mapping[str, Entry]):
     def _needs(entry: Entry) -> tuple[str, ...]:
         if isinstance(entry, When):
             return (entry.parameter, *SearchSpace._needs(entry.law))
-        return entry.depends if isinstance(entry, Coordinate) else ()
+        return entry.depends
 
     def _check_condition(self, name: str, entry: When) -> None:
         law = self._laws[entry.parameter]
@@ -163,8 +167,7 @@ class SearchSpace(Mapping[str, Entry]):
 
     def is_placeable(self, name: str, before: Mapping[str, Any]) -> bool:
         """Whether all that a parameter's law depends on is known."""
-        law = self.law(name)
-        return not isinstance(law, Coordinate) or all(needed in before for needed in law.depends)
+        return all(needed in before for needed in self.law(name).depends)
 
     def distribution(self, name: str) -> BaseDistribution:
         """What Optuna stores of a parameter: the bounds of its natural value, and its scale."""
@@ -186,7 +189,7 @@ class SearchSpace(Mapping[str, Entry]):
         prior, flat : float
         """
         law = self.law(name)
-        return law.places(value, before) if isinstance(law, Coordinate) else law.places(value)
+        return law.pure.places(law.to_pure(value, before))
 
     def log_ratios(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Log of each prior's density over that of its flat counterpart, at the parameters that are there.
@@ -199,13 +202,12 @@ class SearchSpace(Mapping[str, Entry]):
         found: dict[str, float] = {}
         for name in self:
             if name in values and self.is_placeable(name, values):
-                law, value = self.law(name), values[name]
+                law = self.law(name)
+                pure = law.to_pure(values[name], values)
                 if isinstance(law, Coordinate):
                     # What the natural bounds have moved counts as the bound it was moved from.
-                    pure = min(max(law.to_pure(value, values), law.law.low), law.law.high)
-                    found[name] = law.law.log_ratio(pure)
-                else:
-                    found[name] = law.log_ratio(value)
+                    pure = min(max(pure, law.law.low), law.law.high)
+                found[name] = law.pure.log_ratio(pure)
         return found
 
     def value(self, name: str, u: float, weight: float, before: Mapping[str, Any]) -> Any:
@@ -220,7 +222,7 @@ class SearchSpace(Mapping[str, Entry]):
             Natural values of the parameters it depends on.
         """
         law = self.law(name)
-        return law.value(u, weight, before) if isinstance(law, Coordinate) else law.mixture_ppf(u, weight)
+        return law.to_natural(law.pure.mixture_ppf(u, weight), before)
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a configuration from the priors alone."""
@@ -283,16 +285,7 @@ class SearchSpace(Mapping[str, Entry]):
         """
         if not 0 < curvature < math.inf:
             raise ValueError(f"curvature={curvature!r} must be positive and finite")
-
-        def move(law: Law | Coordinate) -> Law | Coordinate:
-            return law.at_curvature(curvature) if isinstance(law, Coordinate) else law
-
-        return type(self)(
-            {
-                name: replace(entry, law=move(entry.law)) if isinstance(entry, When) else move(entry)
-                for name, entry in self.items()
-            }
-        )
+        return type(self)({name: entry.at_curvature(curvature) for name, entry in self.items()})
 
     # ------------------------------------------------------------------ JSON
 
