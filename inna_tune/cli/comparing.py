@@ -19,6 +19,7 @@ from inna_tune.cli.console import (
     out,
     print_json,
 )
+from inna_tune.cli.understanding import read_problem
 from inna_tune.records.text import settings_text
 
 
@@ -69,16 +70,11 @@ def compare(
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.comparing import compare as run
         from inna_tune.store.opening import redact_url
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
 
-        say = err.print if as_json else out.print
-        table_read = read(table)
-        problem = make_problem(table_read.frame, target or table_read.target, task=task)
+        console = err if as_json else out
+        _, problem = read_problem(table, target, task, console)
         name = study or default_name(table)
-        for remark in (*table_read.notes, *problem.remarks):
-            say(remark, markup=False)
-        say(f"Task: {problem.description}", markup=False)
+        console.print(f"Task: {problem.description}", markup=False)
         same = {"target": problem.target, "study": name, "resume": True}
         with resumable(again(context, **same)):
             found = run(

@@ -20,7 +20,7 @@ from inna_tune.cli.console import (
     print_json,
     time_left,
 )
-from inna_tune.cli.understanding import show_columns, show_warnings
+from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
 from inna_tune.records.text import count, settings_text
 
 SHIPPED = "shipped"
@@ -82,32 +82,27 @@ def fit(
         from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
         from inna_tune.store.opening import redact_url
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
         from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.
-        say = err.print if as_json else out.print
+        console = err if as_json else out
         learned = None if prior in (None, SHIPPED) else Prior.load(prior)
-        found = read(table)
-        problem = make_problem(found.frame, target or found.target, task=task)
-        if prior == SHIPPED:
-            learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna", inputs=[table])
-        for remark in (*found.notes, *problem.remarks):
-            say(remark, markup=False)
-        say(f"Task: {problem.description}", markup=False)
+        found, problem = read_problem(table, target, task, console)
+        if prior == SHIPPED:
+            learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
+        console.print(f"Task: {problem.description}", markup=False)
         share = None if timeout is None else LOOKING_SHARE * timeout
         understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
-            show_columns(understood, err if as_json else out)
+            show_columns(understood, console)
         else:
-            say(f"Columns: {understood.summary}", markup=False)
-        show_warnings(understood, err if as_json else out)
+            console.print(f"Columns: {understood.summary}", markup=False)
+        show_warnings(understood, console)
         same = {"target": list(problem.targets), "study": name, "resume": True}
         if resume and (progress := find_progress(storage, name, trials)) is not None:
-            say(f"Found: {progress}", markup=False)
+            console.print(f"Found: {progress}", markup=False)
         with resumable(again(context, **same)), Progress(trials, name) as shown:
             report = tune(
                 problem,

@@ -9,6 +9,8 @@ from rich.table import Table
 from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json
 
 if TYPE_CHECKING:
+    from inna_tune.tables.problem import Problem
+    from inna_tune.tables.reading import Table as TableRead
     from inna_tune.tables.understanding import Understanding
 
 
@@ -44,6 +46,20 @@ def columns(
             out.print(remark, markup=False)
         show_columns(understood, out)
         show_warnings(understood, out)
+
+
+def read_problem(
+    table: str, target: list[str] | str | None, task: str | None, console: Any
+) -> tuple["TableRead", "Problem"]:
+    """A table and what is to be learned of it, with what there is to say of both said."""
+    from inna_tune.tables.problem import make_problem
+    from inna_tune.tables.reading import read
+
+    found = read(table)
+    problem = make_problem(found.frame, target or found.target, task=task)
+    for remark in (*found.notes, *problem.remarks):
+        console.print(remark, markup=False)
+    return found, problem
 
 
 def show_columns(understood: "Understanding", console: Any) -> None:

@@ -16,6 +16,7 @@ from inna_tune.cli.console import (
     out,
     print_json,
 )
+from inna_tune.cli.understanding import read_problem
 
 
 @app.command()
@@ -41,17 +42,12 @@ def worker(
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.joining import join, read_job
         from inna_tune.records.overview import find_progress
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
 
         job = read_job(storage, study)
-        table_read = read(table)
-        problem = make_problem(table_read.frame, target or job.target or table_read.target, task=job.task)
-        say = err.print if as_json else out.print
-        for remark in (*table_read.notes, *problem.remarks):
-            say(remark, markup=False)
+        console = err if as_json else out
+        _, problem = read_problem(table, target or job.target, job.task, console)
         if (found := find_progress(storage, study, job.n_trials)) is not None:
-            say(f"Found: {found}", markup=False)
+            console.print(f"Found: {found}", markup=False)
         with resumable(again(context)), Progress(job.n_trials, study) as progress:
             before, after = join(
                 problem,
