@@ -10,6 +10,7 @@ import pytest
 from inna_tune.plots.priors import priors
 from inna_tune.space import (
     Categorical,
+    Coordinate,
     Integer,
     LogUniform,
     Prior,
@@ -266,7 +267,7 @@ def test_a_setting_that_several_studies_tried_is_in_a_portfolio_once():
             natural = {}
             for name, value in setting.items():
                 law = space[name]
-                if hasattr(law, "to_natural"):
+                if isinstance(law, Coordinate):
                     value = float(
                         f"{law.to_natural(law.at_curvature(1.0).to_pure(value, setting), natural):.6g}"
                     )
