@@ -5,7 +5,7 @@ import re
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from inna_tune.cli.console import AsJson, app, one_line_errors, out, print_json
+from inna_tune.cli.console import AsJson, app, one_line_errors, out, print_json, say
 
 _PATHS = re.compile(r"^ *(executable|filepath):.*\n", re.MULTILINE)
 
@@ -29,7 +29,7 @@ def bug_report(as_json: AsJson = False) -> None:
             print_json({"versions": versions} | texts)
             return
         for name, found in versions.items():
-            out.print(f"{name}: {found}", markup=False)
+            say(f"{name}: {found}")
         for name, text in texts.items():
             out.print(f"\nFound by {name}:\n{text}", markup=False, emoji=False)
 

@@ -18,6 +18,7 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
 )
 from inna_tune.cli.understanding import read_problem
 from inna_tune.records.text import settings_text
@@ -74,7 +75,7 @@ def compare(
         console = err if as_json else out
         _, problem = read_problem(table, target, task, console)
         name = study or default_name(table)
-        console.print(f"Task: {problem.description}", markup=False)
+        say(f"Task: {problem.description}", console)
         same = {"target": problem.target, "study": name, "resume": True}
         with resumable(again(context, **same)):
             found = run(
@@ -99,8 +100,8 @@ def compare(
             print_json(found.summary() | where)
             return
         _print_comparison(found)
-        out.print(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report", markup=False)
-        out.print(f"Resume:   {resumption}", markup=False)
+        say(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report")
+        say(f"Resume:   {resumption}")
 
 
 def _listed(names: str) -> list[str]:
@@ -139,9 +140,9 @@ def _print_comparison(found: Any) -> None:
         )
     out.print(listed)
     for sentence in found.verdict:
-        out.print(sentence, markup=False)
+        say(sentence)
     for each in found.contenders:
         if each.failed:
-            out.print(f"{each.name}: {each.failed}", markup=False)
+            say(f"{each.name}: {each.failed}")
         elif each.settings:
-            out.print(f"{each.name}: {settings_text(each.settings)}", markup=False)
+            say(f"{each.name}: {settings_text(each.settings)}")

@@ -29,6 +29,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
+
+def say(text: object, console: Console = out) -> None:
+    """Print a text as it is: what it quotes may have square brackets."""
+    console.print(text, markup=False)
+
+
 LEAST_SECONDS = 0.1  # of a budget
 
 _debug = False

@@ -18,6 +18,7 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
     time_left,
 )
 from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
@@ -92,17 +93,17 @@ def fit(
         found, problem = read_problem(table, target, task, console)
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
-        console.print(f"Task: {problem.description}", markup=False)
+        say(f"Task: {problem.description}", console)
         share = None if timeout is None else LOOKING_SHARE * timeout
         understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
             show_columns(understood, console)
         else:
-            console.print(f"Columns: {understood.summary}", markup=False)
+            say(f"Columns: {understood.summary}", console)
         show_warnings(understood, console)
         same = {"target": list(problem.targets), "study": name, "resume": True}
         if resume and (progress := find_progress(storage, name, trials)) is not None:
-            console.print(f"Found: {progress}", markup=False)
+            say(f"Found: {progress}", console)
         with resumable(again(context, **same)), Progress(trials, name) as shown:
             report = tune(
                 problem,
@@ -141,15 +142,10 @@ def fit(
             print_json(report.summary() | where)
             return
         _print_summary(report)
-        out.print(
-            f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})",
-            markup=False,
-        )
-        out.print(
-            f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)", markup=False
-        )
+        say(f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})")
+        say(f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)")
         for what, command in commands.items():
-            out.print(f"{what.capitalize() + ':':<9} {command}", markup=False)
+            say(f"{what.capitalize() + ':':<9} {command}")
 
 
 @app.command()
@@ -173,7 +169,7 @@ def predict(
         fitted = load(model)
         found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
         for note in found.notes:
-            err.print(note, markup=False)
+            say(note, err)
         predictions = predict_table(fitted, found.frame)
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
@@ -183,7 +179,7 @@ def predict(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}
             )
         else:
-            out.print(f"Wrote {count(len(predictions), 'prediction')} to {path}", markup=False)
+            say(f"Wrote {count(len(predictions), 'prediction')} to {path}")
 
 
 def _print_summary(report: Any) -> None:
@@ -196,13 +192,13 @@ def _print_summary(report: Any) -> None:
     found = report.summary()
     best = found["best"]
     if found["gain"]:
-        out.print(found["gain"], markup=False)
+        say(found["gain"])
     if best is None:
-        out.print("Best:     no trial had a score in time; the model is the untuned default", markup=False)
+        say("Best:     no trial had a score in time; the model is the untuned default")
     else:
-        out.print(f"Best:     trial {best['trial']}, {best['words']}", markup=False)
-        out.print("Settings: " + settings_text(best["settings"]), markup=False)
+        say(f"Best:     trial {best['trial']}, {best['words']}")
+        say("Settings: " + settings_text(best["settings"]))
     if found["cut"]:
-        out.print(f"Time cut off: {', '.join(found['cut'])}; more of it may help", markup=False)
+        say(f"Time cut off: {', '.join(found['cut'])}; more of it may help")
     if found["misleading"]:
-        out.print(found["misleading"], markup=False)
+        say(found["misleading"])

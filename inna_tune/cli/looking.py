@@ -13,6 +13,7 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
 )
 from inna_tune.records.text import settings_text
 
@@ -73,7 +74,7 @@ def show(
             print_json(found)
             return
         for line in found.lines:
-            out.print(line, markup=False)
+            say(line)
         listed = Table("trial", found.metric, "epochs", "seconds", "settings")
         for trial in found.best:
             listed.add_row(
@@ -85,4 +86,4 @@ def show(
             )
         out.print(listed)
         if found.words:
-            out.print(f"The best: {found.words}.", markup=False)
+            say(f"The best: {found.words}.")

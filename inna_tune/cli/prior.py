@@ -14,6 +14,7 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
 )
 from inna_tune.records.text import settings_text
 
@@ -46,13 +47,8 @@ def prior_learn(
             print_json({"prior": str(path), **_content(found)})
             return
         _print_prior(found)
-        out.print(
-            f"Prior: {path}, of {len(studies)} {'study' if len(studies) == 1 else 'studies'}", markup=False
-        )
-        out.print(
-            f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}",
-            markup=False,
-        )
+        say(f"Prior: {path}, of {len(studies)} {'study' if len(studies) == 1 else 'studies'}")
+        say(f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}")
 
 
 @prior_app.command("show")
@@ -87,11 +83,11 @@ def prior_show(
             return
         _print_prior(found)
         for number, settings in enumerate(found.portfolio, 1):
-            out.print(f"First {number}: {settings_text(settings)}", markup=False)
+            say(f"First {number}: {settings_text(settings)}")
         for study in found.provenance.get("studies", ()):
-            out.print(f"From: {study}", markup=False)
+            say(f"From: {study}")
         if output is not None:
-            out.print(f"Picture: {output}", markup=False)
+            say(f"Picture: {output}")
 
 
 def _content(prior: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json
+from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json, say
 
 if TYPE_CHECKING:
     from inna_tune.tables.problem import Problem
@@ -43,7 +43,7 @@ def columns(
             print_json({"table": table, "remarks": remarks} | understood.to_json())
             return
         for remark in remarks:
-            out.print(remark, markup=False)
+            say(remark)
         show_columns(understood, out)
         show_warnings(understood, out)
 
@@ -58,7 +58,7 @@ def read_problem(
     found = read(table)
     problem = make_problem(found.frame, target or found.target, task=task)
     for remark in (*found.notes, *problem.remarks):
-        console.print(remark, markup=False)
+        say(remark, console)
     return found, problem
 
 
@@ -77,10 +77,10 @@ def show_columns(understood: "Understanding", console: Any) -> None:
         listed.add_row(*map(escape, cells), style="dim" if view.left_out else "")
     console.print(listed)
     if understood.target is not None:
-        console.print(f"Task: {understood.target}", markup=False)
+        say(f"Task: {understood.target}", console)
 
 
 def show_warnings(understood: "Understanding", console: Any) -> None:
     """What may be wrong, a line each."""
     for warning in understood.warnings:
-        console.print(f"Note: {warning}", markup=False)
+        say(f"Note: {warning}", console)

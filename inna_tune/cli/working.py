@@ -15,6 +15,7 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
 )
 from inna_tune.cli.understanding import read_problem
 
@@ -47,7 +48,7 @@ def worker(
         console = err if as_json else out
         _, problem = read_problem(table, target or job.target, job.task, console)
         if (found := find_progress(storage, study, job.n_trials)) is not None:
-            console.print(f"Found: {found}", markup=False)
+            say(f"Found: {found}", console)
         with resumable(again(context)), Progress(job.n_trials, study) as progress:
             before, after = join(
                 problem,
@@ -61,6 +62,6 @@ def worker(
             commands = {"commands": {"resume": again(context)}} if after.left_to_do else {}
             print_json({"study": study, "before": before, "after": after} | commands)
             return
-        out.print(f"Now:   {after}", markup=False)
+        say(f"Now:   {after}")
         if after.left_to_do:
-            out.print(f"Resume: {again(context)}", markup=False)
+            say(f"Resume: {again(context)}")
