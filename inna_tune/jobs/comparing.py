@@ -23,7 +23,7 @@ from inna_tune.jobs.tuning import score_rows
 from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import record_held_out, summarize_held_out
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import StudyRecord, seconds_of
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Beta, LogNormal, SearchSpace
 from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
@@ -420,11 +420,11 @@ def _contender(
         return Contender(entry.name, None, {}, 0.0, None, scores, low, high, gain, {}, "")
     record = StudyRecord(entry.study)
     best = record.best_first[0] if record.best_first else None
-    seconds = [as_number(t.user_attrs.get("seconds")) for t in record.trials]
+    seconds = [seconds_of(t) for t in record.trials]
     return Contender(
         name=entry.name,
         study=record.name,
-        trials={state.name.lower(): len(record.in_state(state)) for state in TrialState},
+        trials=record.counts,
         seconds=float(np.nansum(seconds)),
         cross_validated=None if best is None else record.score(best),
         scores=scores,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
@@ -68,7 +67,7 @@ class TuningReport:
             "study": record.name,
             "task": self.held_out.task,
             "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
-            "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
+            "trials": record.counts,
             "best": None
             if best is None
             else {

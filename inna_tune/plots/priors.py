@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
-from inna_tune.plots.style import BLUE, GREY, SMALL, Floats, finish, new_figure, shorten, tidy
+from inna_tune.plots.style import BLUE, GREY, SMALL, Floats, finish, new_figure, plain_log, shorten, tidy
 from inna_tune.space import Categorical, Coordinate, Integer, Law, SearchSpace, Stepped, When
 from inna_tune.space.laws import Continuous
 
@@ -54,7 +54,7 @@ def _draw_law(axes: Axes, law: Law) -> None:
         axes.axhline(1 / (np.log(law.high / law.low) if law.log else law.high - law.low), color=GREY, ls="--")
         axes.set_ylim(bottom=0)
         if law.log:
-            axes.set_xscale("log")
+            plain_log(axes, "x")
         axes.set_ylabel("density per unit of ln" if law.log else "density")
     elif isinstance(law, Integer | Stepped):
         x = np.arange(law.low, law.high + law.step / 2, law.step)

@@ -28,7 +28,7 @@ from inna_tune.plots.style import (
     tidy,
     whole_numbers,
 )
-from inna_tune.records.record import as_number
+from inna_tune.records.record import epochs_of
 
 _MAX_OTHERS = 150  # curves in the background: more make a grey block
 
@@ -177,7 +177,7 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
     def curve(trial: Any) -> tuple[list[float], list[float]]:
         points = {float(k): v for k, v in record.at_rungs(trial).items()}
         if trial.state == TrialState.COMPLETE:
-            end, last = as_number(trial.user_attrs.get("epochs")), max(points, default=1.0)
+            end, last = epochs_of(trial), max(points, default=1.0)
             points[max(end, last) if math.isfinite(end) else last] = record.score(trial)
         ordered = sorted(points.items())
         return [k for k, _ in ordered], [v for _, v in ordered]

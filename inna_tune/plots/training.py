@@ -24,7 +24,7 @@ from inna_tune.plots.style import (
     tidy,
     whole_numbers,
 )
-from inna_tune.records.record import as_number
+from inna_tune.records.record import as_number, epochs_of
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -56,9 +56,7 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     if not best:
         raise NothingToPlotError("No complete trial says by which law its step size falls.")
     laws = [names.index(record.setting(t, "decay")) for t in best]
-    horizon = record.horizon or max(
-        (as_number(t.user_attrs.get("epochs")) for t in record.complete), default=1.0
-    )
+    horizon = record.horizon or max((epochs_of(t) for t in record.complete), default=1.0)
     horizon = horizon if horizon > 0 else 1.0
     epochs = np.linspace(0, horizon, 200)
 

@@ -1,8 +1,10 @@
 """A study read once, for pictures and reports: its trials, and what our attributes say, checked."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -152,6 +154,11 @@ class StudyRecord:
         """What the best model predicts on rows that tuning never saw, where `fit` recorded it."""
         return HeldOut.from_json(self.attributes.get(HELD_OUT))
 
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, by its name in small letters."""
+        return count_states(self.trials)
+
     def in_state(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in one of these states, by number."""
         return [t for t in self.trials if t.state in states]
@@ -218,6 +225,27 @@ def value_of(trial: FrozenTrial) -> float | None:
         return trial.value if trial.state == TrialState.COMPLETE else None
     found = as_number(_mapping(trial.user_attrs.get(CUT)).get("value"))
     return found if math.isfinite(found) else None
+
+
+def count_states(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """How many trials are in each state, by its name in small letters; all states are there."""
+    found = Counter(t.state for t in trials)
+    return {state.name.lower(): found[state] for state in TrialState}
+
+
+def epochs_of(trial: FrozenTrial) -> float:
+    """Epochs of training, NaN where the trial does not say."""
+    return as_number(trial.user_attrs.get("epochs"))
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """Seconds that a trial was trained and scored, NaN where it does not say."""
+    return as_number(trial.user_attrs.get("seconds"))
+
+
+def first_start(trials: Iterable[FrozenTrial]) -> datetime | None:
+    """When the first of some trials began."""
+    return min((t.datetime_start for t in trials if t.datetime_start is not None), default=None)
 
 
 def as_number(value: Any) -> float:

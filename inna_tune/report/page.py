@@ -12,13 +12,13 @@ from statistics import pstdev
 from typing import Any
 
 import jinja2
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from inna_tune import __version__
 from inna_tune.files import replacing
 from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
 from inna_tune.records.describing import short_text
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import StudyRecord, as_number, epochs_of, first_start, seconds_of
 from inna_tune.records.text import duration, plain, settings_text
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
@@ -114,14 +114,13 @@ def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
 
 def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
     best = record.best_first[0] if record.best_first else None
-    count = {state.name.lower(): len(record.in_state(state)) for state in TrialState}
     held_out, model = record.held_out, _model(record)
     return {
         "name": record.name,
         "metric": record.metric,
-        "count": count,
+        "count": record.counts,
         "total": len(record.trials),
-        "status": _status(count),
+        "status": _status(record.counts),
         "data": _data(record),
         "best": None if best is None else {"number": best.number, "score": f"{record.score(best):.5g}"},
         "best_words": None if best is None else describe_trial(record, best),
@@ -178,11 +177,11 @@ def _data(record: StudyRecord) -> str:
 
 
 def _time(record: StudyRecord) -> dict[str, str]:
-    starts = [t.datetime_start for t in record.trials if t.datetime_start is not None]
+    begun = first_start(record.trials)
     ends = [t.datetime_complete for t in record.trials if t.datetime_complete is not None]
-    seconds = sum(s for t in record.trials if math.isfinite(s := as_number(t.user_attrs.get("seconds"))))
+    seconds = sum(s for t in record.trials if math.isfinite(s := seconds_of(t)))
     return {
-        "begun": f"{min(starts):%Y-%m-%d %H:%M}" if starts else "",
+        "begun": f"{begun:%Y-%m-%d %H:%M}" if begun else "",
         "ended": f"{max(ends):%Y-%m-%d %H:%M}" if ends else "",
         "training": duration(seconds) if seconds >= 60 else f"{seconds:.3g} s" if seconds else "",
     }
@@ -197,15 +196,14 @@ def _row(record: StudyRecord, trial: FrozenTrial) -> dict[str, Any]:
         "number": trial.number,
         "score": f"{record.score(trial):.5g}",
         "spread": spread,
-        "epochs": _number(trial.user_attrs.get("epochs")),
-        "seconds": _number(trial.user_attrs.get("seconds")),
+        "epochs": _number(epochs_of(trial)),
+        "seconds": _number(seconds_of(trial)),
         "settings": settings_text(trial.params),
     }
 
 
-def _number(value: Any) -> str:
-    found = as_number(value)
-    return f"{found:.4g}" if math.isfinite(found) else ""
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else ""
 
 
 def _listed(numbers: list[int]) -> str:
