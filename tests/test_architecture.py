@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,73 @@ def test_a_room_does_not_load_what_it_does_not_know(room, forbidden):
     code = f"import sys, inna_tune.{room}, {', '.join(names)}; print([m for m in {forbidden!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def _imported_modules(tree, own, modules):
+    """Modules of the package that a file imports, wherever in it; what only type checkers read is no import."""
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in tree.orelse:
+            yield from _imported_modules(child, own, modules)
+        return
+    if isinstance(tree, ast.Import):
+        yield from (alias.name for alias in tree.names)
+    elif isinstance(tree, ast.ImportFrom):
+        base = tree.module or ""
+        if tree.level:
+            base = ".".join([*own.split(".")[: -tree.level], *filter(None, [tree.module])])
+        for alias in tree.names:
+            yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base
+    for child in ast.iter_child_nodes(tree):
+        yield from _imported_modules(child, own, modules)
+
+
+def _find_circle(sources):
+    """One circle among modules, given as name -> source; empty if there is none. A package counts as its __init__."""
+    graph = {
+        name: {m for m in _imported_modules(ast.parse(text), name, sources) if m in sources and m != name}
+        for name, text in sources.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def _package_sources():
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = path.read_text()
+    return names
+
+
+def test_no_modules_import_each_other():
+    circle = _find_circle(_package_sources())
+    assert not circle, " imports ".join(reversed(circle))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        ("import p.b", "import p.a", True),
+        ("from p import b", "def f():\n    from p.a import x", True),
+        ("from p.b import x", "if y:\n    from p import a", True),
+        ("import p.b", "if TYPE_CHECKING:\n    from p.a import x", False),
+        ("import p.b", "import other.a", False),
+    ],
+)
+def test_a_circle_is_found_wherever_an_import_stands(a, b, found):
+    assert bool(_find_circle({"p": "", "p.a": a, "p.b": b})) is found
+
+
+def test_every_file_that_contributing_names_is_there():
+    root = ROOT.parent
+    named = re.findall(
+        r"`((?:inna_tune|tests|studies|examples|docs)/[\w./-]*)`", (root / "CONTRIBUTING.md").read_text()
+    )
+    assert len(named) > 30
+    assert not [name for name in named if not (root / name).exists()]
 
 
 def test_public_names_are_there():

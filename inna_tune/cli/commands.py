@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from inna_tune.cli.console import app, err
+from inna_tune.cli.console import app, err, say
 
 
 def command_line(*names: str, **values: Any) -> str:
@@ -50,7 +50,7 @@ def resumable(resumption: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print(f"Resume with: {resumption}", markup=False)
+        say(f"Resume with: {resumption}", err)
         raise
 
 

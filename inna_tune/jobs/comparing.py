@@ -19,11 +19,10 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.tuning import score_rows
 from inna_tune.optim.optimizers import OPTIMIZERS
+from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
-from inna_tune.records.gain import Gain
 from inna_tune.records.heldout import record_held_out, summarize_held_out
-from inna_tune.records.record import StudyRecord, as_number
-from inna_tune.records.resampling import interval, resample_log_means
+from inna_tune.records.record import StudyRecord, seconds_of
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Law, SearchSpace
 from inna_tune.store.errors import StorageError
@@ -392,7 +391,7 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
             if name != reference and reference in losses:
                 ends = interval(drawn[reference] - drawn[name], confidence)
                 change = centre[reference] - centre[name]
-                gain = Gain(*(math.expm1(log_ratio) for log_ratio in (change, *ends)))
+                gain = Gain.of_logs(change, *ends)
         yield _contender(entry, scores, low, high, gain)
         if entry.study is not None and entry.models:
             table = {_CONSTANT: measured[_CONSTANT][0][0], "tuned": measured[name][0][0]}
@@ -410,11 +409,11 @@ def _contender(
         return Contender(entry.name, None, {}, 0.0, None, scores, low, high, gain, {}, "")
     record = StudyRecord(entry.study)
     best = record.best_first[0] if record.best_first else None
-    seconds = [as_number(t.user_attrs.get("seconds")) for t in record.trials]
+    seconds = [seconds_of(t) for t in record.trials]
     return Contender(
         name=entry.name,
         study=record.name,
-        trials={state.name.lower(): len(record.in_state(state)) for state in TrialState},
+        trials=record.counts,
         seconds=float(np.nansum(seconds)),
         cross_validated=None if best is None else record.score(best),
         scores=scores,

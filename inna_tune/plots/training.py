@@ -1,6 +1,5 @@
 """How trials trained: the decay of their step sizes, and what became of them at the rungs."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from inna_tune.plots.style import (
     SIZE,
     VERMILION,
     NothingToPlotError,
-    better,
     finish,
     ink,
     jitter,
+    legend,
     limit_scores,
     new_figure,
     record_of,
     tidy,
     whole_numbers,
 )
-from inna_tune.records.record import as_number
+from inna_tune.records.record import as_number, epochs_of
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -57,9 +56,7 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     if not best:
         raise NothingToPlotError("No complete trial says by which law its step size falls.")
     laws = [names.index(record.setting(t, "decay")) for t in best]
-    horizon = record.horizon or max(
-        (as_number(t.user_attrs.get("epochs")) for t in record.complete), default=1.0
-    )
+    horizon = record.horizon or max((epochs_of(t) for t in record.complete), default=1.0)
     horizon = horizon if horizon > 0 else 1.0
     epochs = np.linspace(0, horizon, 200)
 
@@ -90,7 +87,7 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     axes.set_xlim(0, horizon)
     axes.set_xlabel("epochs of training")
     axes.set_ylabel("step size (share of the first one)")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     tidy(axes)
     listed = ", ".join(f"{law} {n}" for law, n in counted.items() if n)
     words = (
@@ -150,10 +147,8 @@ def rungs_and_pruning(study: Any) -> Figure:
     scores: list[float] = []
     for k, x in zip(rungs, place, strict=True):
         for some, offset, marker, colour in ((False, -0.17, "o", BLUE), (True, 0.17, "x", VERMILION)):
-            seen = [
-                t for t in reached[k] if _pruned_at(t, k) is some and math.isfinite(t.intermediate_values[k])
-            ]
-            values = [record.metric.sign * t.intermediate_values[k] for t in seen]
+            seen = [record.at_rungs(t) for t in reached[k] if _pruned_at(t, k) is some]
+            values = [scores_of[k] for scores_of in seen if k in scores_of]
             many = len(record.trials) > MANY_POINTS
             lower.scatter(
                 x + offset + jitter(len(values), 0.12),
@@ -171,16 +166,10 @@ def rungs_and_pruning(study: Any) -> Figure:
     lower.set_xticks(place, [str(k) for k in rungs])
     lower.set_xlim(-0.6, len(rungs) - 0.4)
     lower.set_xlabel("rung (epochs of training)")
-    lower.set_ylabel(f"{record.metric.name} at the rung\n({better(record)})", parse_math=False)
+    lower.set_ylabel(f"{record.metric.name} at the rung\n({record.metric.better})", parse_math=False)
     tidy(upper)
     tidy(lower)
-    figure.legend(
-        *upper.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize="small",
-    )
+    legend(figure, *upper.get_legend_handles_labels())
     counts = "; ".join(f"epoch {k}: {len(reached[k])} reached it, {len(pruned[k])} pruned" for k in rungs)
     return finish(figure, "Rungs and pruning", f"Bars and scores at the rungs. {counts}.")
 

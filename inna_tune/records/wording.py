@@ -10,6 +10,7 @@ from inna_tune.optim.decay import describe_decay
 from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.text import plain
 from inna_tune.store.workers import ResumeSummary
 
 _STEPS = ("lr", "alpha", "beta")
@@ -54,12 +55,7 @@ def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
     if found.best_value is None:
         return found
-    return replace(found, best_value=StudyRecord(study).metric.sign * found.best_value)
-
-
-def plain(value: object) -> str:
-    """A value as a person writes it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return replace(found, best_value=StudyRecord(study).metric.shown(found.best_value))
 
 
 def tuning_gain(found: HeldOut) -> str | None:

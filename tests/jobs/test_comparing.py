@@ -13,7 +13,7 @@ from inna_tune.jobs.baselines import BASELINES, tune_baseline
 from inna_tune.jobs.comparing import Comparison, Contender, compare, space_of
 from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.records.attributes import FINGERPRINT, REASON
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
 from inna_tune.store.errors import StorageError
