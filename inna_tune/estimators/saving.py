@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
-from inna_tune.engine import MemberState
+from inna_tune.engine import state_at_rest
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
@@ -218,7 +218,7 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
     model.members_ = content["members"]
     # The file holds no velocity: who trains on begins at rest.
     model._states = [
-        MemberState(
+        state_at_rest(
             own,
             int(m["epochs"]),
             {
