@@ -141,7 +141,12 @@ class MemberResult:
         assert self.weights is not None
         settings = {"lr": self.lr, "alpha": self.alpha, "beta": self.beta}
         curvature = float("nan") if self.curvature is None else self.curvature
-        return MemberState(self.weights, self.epochs, settings | {"curvature": curvature})
+        return state_at_rest(self.weights, self.epochs, settings | {"curvature": curvature})
+
+
+def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
+    """Weights that training may go on from, without velocity and with new streams: a `MemberState` of these alone."""
+    return MemberState(weights, epochs, settings)
 
 
 @dataclass(frozen=True, eq=False)

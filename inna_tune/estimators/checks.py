@@ -82,12 +82,12 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
     ValueError
         If it is none.
     """
-    found: list[Any] = []
+    found: list[Any] = [None]
     if isinstance(sizes, str):
         found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
     elif isinstance(sizes, (int, np.integer)):
         found = [sizes]
-    elif isinstance(sizes, (Sequence, np.ndarray)):
+    elif isinstance(sizes, (Sequence, np.ndarray)) and not isinstance(sizes, bytes):
         found = list(sizes)
     if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
         found or not isinstance(sizes, (str, int))

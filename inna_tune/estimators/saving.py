@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
-from inna_tune.engine import MemberState
+from inna_tune.engine import state_at_rest
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
@@ -236,7 +236,7 @@ def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
         for m in model.members_
     ]
     model._states = [
-        MemberState(own, int(m["epochs"]), step)
+        state_at_rest(own, int(m["epochs"]), step)
         for own, m, step in zip(weights, model.members_, steps, strict=True)
     ]
     model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
