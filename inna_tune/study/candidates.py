@@ -22,7 +22,7 @@ class Candidate:
     """A trial, the estimator with its settings, and how far it is.
 
     ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place
-    in it, while it trains; ``spent`` are the seconds of this life.
+    in it, while it trains; ``spent`` are the seconds of this life; ``is_told`` says that it is told, or put back.
     """
 
     trial: Trial
@@ -35,6 +35,7 @@ class Candidate:
     reports: dict[int, float] = field(default_factory=dict)
     place: tuple[Cohort, int] | None = None
     spent: float = 0.0
+    is_told: bool = False
 
     @property
     def seconds(self) -> float:
@@ -45,6 +46,11 @@ class Candidate:
     def kind(self) -> Any:
         """Trials of one kind train as one population."""
         return self.estimator._population_key(), self.estimator._may_be_padded
+
+    def begin_anew(self) -> None:
+        """Let go of its checkpoint, but not of the seconds that it has cost."""
+        self.spent = self.seconds
+        self.saved, self.saved_epoch, self.reports = None, 0, {}
 
     @contextmanager
     def timed(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ from inna_tune.store.opening import describe, open_storage, storage_errors
 from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
-from inna_tune.study.job import Job
+from inna_tune.study.job import StudyJob
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Abandonment, Signals, Stopped, either
 
@@ -47,7 +47,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEX
 class _Order:
     """A job, and where and how long to work on it."""
 
-    job: Job
+    job: StudyJob
     storage: BaseStorage
     study_name: str
     sampler: BaseSampler
@@ -97,12 +97,14 @@ def _temporary_storage() -> Iterator[BaseStorage]:
             storage._backend.engine.dispose()
 
 
-def run_here(job: Job, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]) -> None:
+def run_here(
+    job: StudyJob, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]
+) -> None:
     """Run a job in this process.
 
     Parameters
     ----------
-    job : Job
+    job : StudyJob
     study : optuna.Study
         With sampler and pruner.
     budget : Budget or None
@@ -132,7 +134,7 @@ def run_here(job: Job, study: optuna.Study, budget: Budget | None, callbacks: Se
 
 
 def run_parallel(
-    job: Job,
+    job: StudyJob,
     study: optuna.Study,
     budget: Budget | None,
     callbacks: Sequence[Callback],
@@ -145,7 +147,7 @@ def run_parallel(
 
     Parameters
     ----------
-    job : Job
+    job : StudyJob
     study : optuna.Study
         In a storage that processes share, with sampler and pruner.
     budget : Budget or None
@@ -271,7 +273,7 @@ def _in_processes(order: _Order, patience: _Patience) -> Iterator[Exception | No
 
 
 def _round(
-    job: Job,
+    job: StudyJob,
     study: optuna.Study,
     budget: Budget | None,
     watch: _Watch,

@@ -10,7 +10,7 @@ from sklearn.exceptions import DataConversionWarning
 from inna_tune.estimators.targets import read_labels
 
 
-def read_target(y: Any, *, classifier: bool) -> Any:
+def read_target(y: Any, *, classifier: bool, stacklevel: int) -> Any:
     """A target as the folds are cut from it.
 
     Parameters
@@ -19,6 +19,8 @@ def read_target(y: Any, *, classifier: bool) -> Any:
     classifier : bool
         Labels in one column become one-dimensional, with a DataConversionWarning, as scikit-learn's classifiers make them;
         and objects that are all numbers, or all truth values, become those.
+    stacklevel : int
+        Calls up to the person's, for the warning.
 
     Returns
     -------
@@ -30,7 +32,7 @@ def read_target(y: Any, *, classifier: bool) -> Any:
             "A column-vector y was passed when a 1d array was expected. Please change the shape of y to (n_samples,), for "
             "example using ravel().",
             DataConversionWarning,
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )
         target = target.iloc[:, 0] if hasattr(target, "iloc") else target.ravel()
     if classifier and target.ndim == 1 and target.dtype == object:

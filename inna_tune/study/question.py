@@ -1,0 +1,132 @@
+"""What is asked of a table: the rows and their target, the folds they are cut into, and the score of a fold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import clone, is_classifier
+from sklearn.utils.validation import check_consistent_length
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.frames import as_frame
+from inna_tune.estimators.splitting import Rows
+from inna_tune.records.fingerprint import fingerprint
+from inna_tune.study.folding import FoldedTable, sliceable
+from inna_tune.study.routing import Routed
+from inna_tune.study.scoring import Scorer, named_scorer, resolve_scorer, scorer_name
+from inna_tune.study.splits import resolve_splits
+from inna_tune.study.targets import read_target
+
+
+@dataclass(frozen=True)
+class Question:
+    """A table with its target, checked, and by which folds and score an estimator is judged on it.
+
+    Attributes
+    ----------
+    estimator : InnaEstimator
+    X : DataFrame or array of shape [n_samples, n_features]
+        As it was given, if scikit-learn can cut it into rows.
+    frame : DataFrame
+    target : array, Series or DataFrame
+        As `read_target` gives it.
+    labels : ndarray
+        The same as labels or values of numpy's.
+    routed : Routed
+    scoring : str, callable or None
+        As it was given.
+    scorer : callable
+        (model, X, y) -> float, higher is better.
+    splitter : object
+        What the folds are made by.
+    splits : list of (train, test) row numbers
+    """
+
+    estimator: InnaEstimator
+    X: Any
+    frame: pd.DataFrame
+    target: Any
+    labels: npt.NDArray[Any]
+    routed: Routed
+    scoring: Any
+    scorer: Scorer
+    splitter: Any
+    splits: list[tuple[Rows, Rows]]
+
+    @classmethod
+    def of(
+        cls,
+        owner: Any,
+        estimator: InnaEstimator,
+        X: Any,
+        y: Any,
+        *,
+        cv: Any = None,
+        scoring: Any = None,
+        route: Callable[[int, Scorer], Routed] = lambda n_rows, scorer: Routed(),
+        stacklevel: int = 2,
+    ) -> Self:
+        """Check what was given, before anything is stored or trained.
+
+        Parameters
+        ----------
+        owner : estimator
+            Gets the names of the columns.
+        estimator : InnaEstimator
+            Stays unfitted.
+        X, y, cv, scoring
+            As for `InnaSearchCV`.
+        route : callable
+            Number of rows, scorer -> who gets what came with the rows.
+        stacklevel : int
+            Calls up to the person's, for warnings.
+
+        Raises
+        ------
+        ValueError
+            If table, target, scoring or folds make no sense.
+        """
+        frame = as_frame(owner, X, reset=True)
+        check_consistent_length(frame, y)
+        classifier = is_classifier(estimator)
+        target = read_target(y, classifier=classifier, stacklevel=stacklevel + 1)
+        labels = clone(estimator)._plain_target(target)
+        # Learning the labels here lets a target that makes no sense fail before anything is stored.
+        clone(estimator)._fit_target(labels, None)
+        scorer = resolve_scorer(estimator, scoring, np.unique(labels) if classifier else None)
+        routed = route(len(frame), scorer)
+        splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)
+        rows = sliceable(X, frame)
+        return cls(estimator, rows, frame, target, labels, routed, scoring, scorer, splitter, splits)
+
+    @property
+    def task(self) -> str:
+        if not is_classifier(self.estimator):
+            return "regression"
+        return "binary" if len(np.unique(self.labels)) == 2 else "multiclass"
+
+    def folded(self, before_fold: Callable[[int], None] | None = None) -> FoldedTable:
+        """The table, encoded for every fold; see `FoldedTable`."""
+        weight, score = self.routed.weight, self.routed.score
+        return FoldedTable(
+            self.estimator, self.X, self.target, weight, self.splits, score, before_fold=before_fold
+        )
+
+    def fingerprint(self, space: dict[str, Any] | None) -> dict[str, Any]:
+        """Describe the question, with a space as JSON."""
+        return fingerprint(
+            self.frame,
+            self.target,
+            task=self.task,
+            space=space,
+            cv=self.splitter,
+            splits=self.splits,
+            metric=scorer_name(self.estimator, self.scoring),
+            scorer=named_scorer(self.estimator, self.scoring),
+            estimator=self.estimator,
+            split=self.routed.split,
+            rows={"sample weights": self.routed.weight, **self.routed.scored_by},
+        )

@@ -1,0 +1,157 @@
+"""Trials of nets: each gets an estimator with its settings, those that stack train as one group, and checkpoints keep them."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import Trial
+from sklearn.base import clone
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.space import Prior, SearchSpace
+from inna_tune.store.claims import OWNER
+from inna_tune.store.opening import StorageError, gathered, storage_errors
+from inna_tune.study.beginning import begin
+from inna_tune.study.candidates import Candidate, identity_of
+from inna_tune.study.checkpoints import Checkpoint
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.group import Group
+from inna_tune.study.job import Beginning
+from inna_tune.study.running import EndingError, TrialRunner, logger
+from inna_tune.study.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class NetEvaluation:
+    """Nets, trained and scored on the folds of a table.
+
+    Attributes
+    ----------
+    folded : FoldedTable
+    estimator : InnaEstimator
+        Settings that the space does not name are its.
+    scorer : callable
+        (model, X, y) -> float, higher is better.
+    given, first
+        As `InnaSearchCV` takes its ``space`` and ``first``.
+    """
+
+    folded: FoldedTable
+    estimator: InnaEstimator
+    scorer: Scorer
+    given: SearchSpace | Prior | None = None
+    first: str | Sequence[Mapping[str, Any]] = "auto"
+
+    def begin(self, study: optuna.Study, seed: int) -> Beginning:
+        """Space and first settings at the curvature of the loss, see `inna_tune.study.beginning.begin`."""
+        return begin(self.folded, self.estimator, study, seed, given=self.given, first=self.first)
+
+    def evaluator(self, runner: TrialRunner, seed: int) -> "Trainer":
+        """The evaluator of one worker."""
+        return Trainer(self, runner, seed)
+
+
+class Trainer:
+    """Trains the trials of one worker.
+
+    Parameters
+    ----------
+    evaluation : NetEvaluation
+    runner : TrialRunner
+    seed : int
+        Root of the trials' own seeds.
+    """
+
+    def __init__(self, evaluation: NetEvaluation, runner: TrialRunner, seed: int) -> None:
+        self.evaluation, self.runner, self._seed = evaluation, runner, seed
+
+    def prepare(self, trial: Trial, settings: dict[str, Any]) -> Candidate:
+        """The estimator of a trial, which goes on from its checkpoint if it has one."""
+        estimator = clone(self.evaluation.estimator).set_params(**settings)
+        if estimator.random_state is None:
+            words = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)
+            estimator.random_state = int(words[0])
+        estimator._check_parameters()
+        candidate = Candidate(trial, estimator, self.evaluation.folded.encoded_for(estimator))
+        if isinstance(estimator.random_state, (int, np.integer)):
+            candidate.notes["seed"] = int(estimator.random_state)
+        if self.runner.checkpoints.are_kept:
+            self._take_up(candidate)
+        return candidate
+
+    def run(self, prepared: Sequence[Candidate]) -> None:
+        """Train and tell trials, those of a kind together.
+
+        Where time runs out, those that are unfinished are put back, to be taken up when there is time again.
+        """
+        alike: dict[Any, list[Candidate]] = defaultdict(list)
+        for candidate in prepared:
+            alike[candidate.kind].append(candidate)
+        # Sorted, so that the order does not depend on which trials were told before an interruption.
+        for key in sorted(alike):
+            self._run(alike[key])
+
+    def _run(self, group: Sequence[Candidate]) -> None:
+        """Train and tell trials that stack."""
+        try:
+            with storage_errors(self.runner.study._storage):
+                Group(self, group).train()
+        except (EndingError, StorageError):
+            raise  # no trial is to blame
+        except Exception as error:
+            left = [c for c in group if not c.is_told]
+            if not left:
+                raise
+            number, words = left[0].trial.number, f"{type(error).__name__}: {error}"
+            if len(group) > 1:
+                # One of them is to blame: alone, each gets its due.
+                logger.info("%d trials go on one by one: %s", len(left), words)
+                for candidate in left:
+                    self._run([candidate])
+            elif left[0].saved is None:
+                self.runner.fail(left[0].trial, error)
+            else:  # a checkpoint may only save time, and this one is perhaps to blame
+                logger.warning("trial %d begins anew: %s", number, words)
+                self.runner.checkpoints.remove(number)
+                left[0].begin_anew()
+                self._run(left)
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _take_up(self, candidate: Candidate) -> None:
+        """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
+        trial, study = candidate.trial, self.runner.study
+        candidate.identity = identity_of(candidate)
+        sizes = candidate.table.tensor_sizes(candidate.estimator)
+        saved = self.runner.checkpoints.load(trial.number, candidate.identity, sizes)
+        if saved is None:
+            return
+        candidate.saved, candidate.saved_epoch, candidate.reports = saved, saved.epoch, dict(saved.reports)
+        with gathered(study):
+            for rung, score in saved.reports.items():
+                trial.report(score, rung)
+            for name, note in saved.notes.items():
+                study._storage.set_trial_system_attr(trial._trial_id, name, note)
+        self.runner.log("trial %d goes on from epoch %d", trial.number, saved.epoch)
+
+    def save(self, candidate: Candidate) -> None:
+        """Write the checkpoint of a trial that still trains."""
+        cohort, place = candidate.where
+        checkpoints, trial = self.runner.checkpoints, candidate.trial
+        if not checkpoints.are_kept or not cohort.is_active(place) or cohort.epoch <= candidate.saved_epoch:
+            return
+        notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
+        checkpoint = Checkpoint(
+            identity=candidate.identity,
+            epoch=cohort.epoch,
+            seconds=candidate.seconds,
+            reports=candidate.reports,
+            notes={name: note for name, note in notes.items() if name != OWNER},
+            members=cohort.progress(place),
+            retries=cohort.retries(place),
+        )
+        if checkpoints.save(trial.number, checkpoint):
+            candidate.saved_epoch = cohort.epoch
