@@ -6,10 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import optuna
 import pandas as pd
 from optuna.trial import Trial, TrialState
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 
 from inna_tune import clock
 from inna_tune.records.fingerprint import fingerprint
@@ -19,13 +20,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.job import Beginning
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.running import TrialRunner
-from inna_tune.study.scoring import (
-    PredictedClassifier,
-    PredictedRegressor,
-    named_scorer,
-    resolve_scorer,
-    scorer_name,
-)
+from inna_tune.study.scoring import PredictedClassifier, named_scorer, resolve_scorer, scorer_name
 from inna_tune.study.splits import resolve_splits
 
 if TYPE_CHECKING:
@@ -218,6 +213,17 @@ def _pipeline(model: Any, params: Mapping[str, Any], seed: int) -> "Pipeline":
     return tabular_pipeline(clone(model).set_params(**params, random_state=seed))
 
 
+class _PredictedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for a fitted regressor whose values on the rows to score are known."""
+
+    def __init__(self, values: Any = None) -> None:
+        self.values = values
+        self.fitted_ = True
+
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        return np.asarray(self.values)
+
+
 class PipelineEvaluation:
     """Scores settings of a model on folds, each prepared once, from its training rows: no setting that is tuned changes that.
 
@@ -257,9 +263,25 @@ class PipelineEvaluation:
         """The space, and the first trial."""
         return Beginning(self._space, lambda: [self._first])
 
-    def evaluator(self, runner: TrialRunner, seed: int) -> "_Pipelines":
-        """The evaluator of one worker."""
-        return _Pipelines(self, runner, seed)
+    def prepare(self, runner: TrialRunner, trial: Trial, settings: dict[str, Any]) -> Any:
+        """A trial and its settings."""
+        return trial, settings
+
+    def run(self, runner: TrialRunner, prepared: Sequence[tuple[Trial, dict[str, Any]]]) -> None:
+        """Score and tell trials, one after the other."""
+        for trial, settings in prepared:
+            began = clock.now()
+            notes: dict[str, Any] = {}
+            error: Exception | None = None
+            try:
+                notes["scores"] = self.scores(settings, runner.job.seed)
+            except Exception as raised:
+                error = raised
+            notes["seconds"] = round(clock.now() - began, 4)
+            if error is None:
+                runner.tell(trial, TrialState.COMPLETE, float(np.mean(notes["scores"])), notes)
+            else:
+                runner.fail(trial, error, notes)
 
     def scores(self, params: Mapping[str, Any], seed: int) -> list[float]:
         """Score of settings on every fold."""
@@ -268,7 +290,7 @@ class PipelineEvaluation:
             fitted = _pipeline(self.model, params, seed)[-1].fit(X, y)
             known: Any
             if self.classes is None:
-                known = PredictedRegressor(fitted.predict(X_test))
+                known = _PredictedRegressor(fitted.predict(X_test))
             else:
                 # A fold may lack a rare class.
                 probabilities = np.zeros((len(X_test), len(self.classes)))
@@ -280,30 +302,3 @@ class PipelineEvaluation:
         if not np.isfinite(found).all():
             raise ValueError(f"scores of the folds are not finite: {found}")
         return found
-
-
-@dataclass(frozen=True)
-class _Pipelines:
-    """Scores the trials of one worker, one after the other."""
-
-    evaluation: PipelineEvaluation
-    runner: TrialRunner
-    seed: int
-
-    def prepare(self, trial: Trial, settings: dict[str, Any]) -> tuple[Trial, dict[str, Any]]:
-        return trial, settings
-
-    def run(self, prepared: Sequence[tuple[Trial, dict[str, Any]]]) -> None:
-        for trial, settings in prepared:
-            began = clock.now()
-            notes: dict[str, Any] = {}
-            error: Exception | None = None
-            try:
-                notes["scores"] = self.evaluation.scores(settings, self.seed)
-            except Exception as raised:
-                error = raised
-            notes["seconds"] = round(clock.now() - began, 4)
-            if error is None:
-                self.runner.tell(trial, TrialState.COMPLETE, float(np.mean(notes["scores"])), notes)
-            else:
-                self.runner.fail(trial, error, notes)

@@ -17,7 +17,7 @@ from inna_tune.store.opening import StorageError, load_study
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.parameters import check_timeout
+from inna_tune.study.parameters import check_option
 from inna_tune.study.question import Question
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.rungs import default_pruner
@@ -131,7 +131,7 @@ def join(
     MismatchError
         If the data are others; each difference is named.
     """
-    check_timeout(timeout)
+    check_option("timeout", timeout)
     study = load_study(storage, study_name)
     request = _request_of(study)
     described = study.user_attrs.get(FINGERPRINT)

@@ -27,8 +27,7 @@ from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.ending import without_time_warnings
-from inna_tune.study.fitting import fit_search
+from inna_tune.study.fitting import fit_search, without_time_warnings
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.tables.problem import Problem, TableError

@@ -1,8 +1,9 @@
 """A search's seconds: what of them its trials may take, so that the fit that follows has its time."""
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from inna_tune import clock
 
@@ -76,12 +77,14 @@ class Budget:
         """Seconds until the end of all."""
         return self.ends - clock.now()
 
-    def with_left(self, seconds: float) -> Self:
-        """The same budget by the clock of another process, where so much is left."""
-        ends = clock.now() + seconds
-        return replace(
-            self, ends=ends, begun=ends - (self.ends - self.begun), _trial_seconds=list(self._trial_seconds)
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        # The clock of another process begins elsewhere; the time of day is that of both.
+        return self.__dict__ | {"at": (clock.now(), time.time())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        then, wall = state.pop("at")
+        later = clock.now() - then - (time.time() - wall)
+        self.__dict__.update(state, ends=state["ends"] + later, begun=state["begun"] + later)
 
     @property
     def kept(self) -> float:

@@ -2,23 +2,27 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from optuna.trial import Trial, TrialState
 
 from inna_tune import clock
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.records.attributes import CUT, REASON
+from inna_tune.store.claims import OWNER
 from inna_tune.study.budget import Pace
-from inna_tune.study.candidates import Candidate, shared_time
+from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Training
 from inna_tune.study.rungs import EarlierTrials, rungs
+from inna_tune.study.running import TrialRunner
+from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
-
-if TYPE_CHECKING:
-    from inna_tune.study.training import Trainer
 
 # Seconds of a trial's group worth a checkpoint at a rung: files are written in a few hundredths of that, and training once
 # more what took less costs a person nothing.
@@ -27,19 +31,91 @@ _WORTH_KEEPING = 1.0
 _T = TypeVar("_T")
 
 
+@dataclass
+class Candidate:
+    """A trial, the estimator with its settings, and how far it is.
+
+    ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place
+    in it, while it trains; ``spent`` are the seconds of this life; ``is_told`` says that it is told, or put back.
+    """
+
+    trial: Trial
+    estimator: InnaEstimator
+    table: FoldedTable
+    notes: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    saved: Checkpoint | None = None
+    saved_epoch: int = 0
+    reports: dict[int, float] = field(default_factory=dict)
+    place: tuple[Cohort, int] | None = None
+    spent: float = 0.0
+    is_told: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Spent on it, in earlier lives too."""
+        return self.spent + (0.0 if self.saved is None else self.saved.seconds)
+
+    @property
+    def kind(self) -> Any:
+        """Trials of one kind train as one population."""
+        return self.estimator._population_key(), self.estimator._may_be_padded
+
+    def begin_anew(self) -> None:
+        """Let go of its checkpoint, but not of the seconds that it has cost."""
+        self.spent = self.seconds
+        self.saved, self.saved_epoch, self.reports = None, 0, {}
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time within as spent on this trial."""
+        began = clock.now()
+        try:
+            yield
+        finally:
+            self.spent += clock.now() - began
+
+    @property
+    def where(self) -> tuple[Cohort, int]:
+        assert self.place is not None
+        return self.place
+
+
+@contextmanager
+def shared_time(candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Count the time within as spent on trials, by the epochs that each one's members trained, or in equal parts."""
+
+    def epochs() -> list[int]:
+        return [
+            0 if c.place is None else sum(r.epochs for r in c.place[0].results(c.place[1]))
+            for c in candidates
+        ]
+
+    began, before = clock.now(), epochs()
+    try:
+        yield
+    finally:
+        elapsed = clock.now() - began
+        trained = [now - then for now, then in zip(epochs(), before, strict=True)]
+        if not any(trained):
+            trained = [1] * len(candidates)
+        for candidate, own in zip(candidates, trained, strict=True):
+            candidate.spent += elapsed * own / sum(trained)
+
+
 class Group:
     """Trials of one kind in training.
 
     Parameters
     ----------
-    trainer : Trainer
+    runner : TrialRunner
+    scorer : callable
     candidates : sequence of Candidate
         Of one kind.
     """
 
-    def __init__(self, trainer: "Trainer", candidates: Sequence[Candidate]) -> None:
-        self._save, self._scorer = trainer.save, trainer.evaluation.scorer
-        self.runner, self.candidates = trainer.runner, candidates
+    def __init__(self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate]) -> None:
+        self.runner, self._scorer, self.candidates = runner, scorer, candidates
         self.epochs = candidates[0].estimator.max_epochs
         each = candidates[0].estimator.max_time
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
@@ -166,6 +242,25 @@ class Group:
         scores = cohort.scores(place, self._scorer, final=final)
         cohort.check(place, self._scorer, scores)
         return scores
+
+    def _save(self, candidate: Candidate) -> None:
+        """Write the checkpoint of a trial that still trains."""
+        cohort, place = candidate.where
+        checkpoints, trial = self.runner.checkpoints, candidate.trial
+        if not checkpoints.are_kept or not cohort.is_active(place) or cohort.epoch <= candidate.saved_epoch:
+            return
+        notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
+        checkpoint = Checkpoint(
+            identity=candidate.identity,
+            epoch=cohort.epoch,
+            seconds=candidate.seconds,
+            reports=candidate.reports,
+            notes={name: note for name, note in notes.items() if name != OWNER},
+            members=cohort.progress(place),
+            retries=cohort.retries(place),
+        )
+        if checkpoints.save(trial.number, checkpoint):
+            candidate.saved_epoch = cohort.epoch
 
     # ------------------------------------------------------------------ the end of a trial
 

@@ -43,16 +43,6 @@ class Training:
         return f"{self.members} members of {trials} train: epoch {self.epoch} to {until}"
 
 
-class Evaluator(Protocol):
-    """Trains and scores the trials of one worker, and has its runner tell them."""
-
-    def prepare(self, trial: Trial, settings: dict[str, Any]) -> Any:
-        """A trial with its settings, ready to be evaluated; an error that is raised fails it."""
-
-    def run(self, prepared: Sequence[Any]) -> None:
-        """Evaluate trials that were drawn together, and tell each by the runner or put it back."""
-
-
 @dataclass(frozen=True)
 class Beginning:
     """What the trials of a study are drawn from, and what is tried before.
@@ -77,8 +67,11 @@ class Evaluation(Protocol):
     def begin(self, study: optuna.Study, seed: int) -> Beginning:
         """How a study begins, or goes on, whose own seed this is."""
 
-    def evaluator(self, runner: "TrialRunner", seed: int) -> Evaluator:
-        """The evaluator of one worker; ``seed`` is the root of the trials' own."""
+    def prepare(self, runner: "TrialRunner", trial: Trial, settings: dict[str, Any]) -> Any:
+        """A trial with its settings, ready to be evaluated; an error that is raised fails it."""
+
+    def run(self, runner: "TrialRunner", prepared: Sequence[Any]) -> None:
+        """Evaluate trials that were drawn together, and tell each by the runner or put it back."""
 
 
 @dataclass(frozen=True)

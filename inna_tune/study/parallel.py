@@ -6,7 +6,6 @@ import os
 import pickle
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -20,8 +19,6 @@ import torch
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_backend
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
 
 from inna_tune.engine.width import torch_threads
@@ -48,12 +45,8 @@ class _Order:
     """A job, and where and how long to work on it."""
 
     job: StudyJob
-    storage: BaseStorage
-    study_name: str
-    sampler: BaseSampler
-    pruner: BasePruner
+    study: optuna.Study
     budget: Budget | None
-    ends_at: float | None  # by time.time(), which other processes share
     n_workers: int
     giver: dict[str, Any]
 
@@ -100,30 +93,10 @@ def _temporary_storage() -> Iterator[BaseStorage]:
 def run_here(
     job: StudyJob, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]
 ) -> None:
-    """Run a job in this process.
-
-    Parameters
-    ----------
-    job : StudyJob
-    study : optuna.Study
-        With sampler and pruner.
-    budget : Budget or None
-        Of time.
-    callbacks : sequence of callables (study, trial)
-
-    Raises
-    ------
-    KeyboardInterrupt, SystemExit
-        After a clean end: by Ctrl-C, or SIGTERM.
-    """
+    """Run a job in this process; after a signal, end cleanly and raise what it stands for."""
     with Signals() as signals, Worker(study._storage) as worker:
         runner = TrialRunner(
-            job,
-            study,
-            worker,
-            budget=budget,
-            stop=lambda: signals.received is not None,
-            callbacks=callbacks,
+            job, study, worker, budget=budget, stop=lambda: signals.received is not None, callbacks=callbacks
         )
         try:
             runner.run()
@@ -143,18 +116,8 @@ def run_parallel(
     """Run a job by several workers, until the study has its trials.
 
     A worker that fails or is killed does not end the others' work, who take up the trials that it had begun; a process that
-    is killed is replaced. Callbacks are called here.
-
-    Parameters
-    ----------
-    job : StudyJob
-    study : optuna.Study
-        In a storage that processes share, with sampler and pruner.
-    budget : Budget or None
-        Of time.
-    callbacks : sequence of callables (study, trial)
-    n_jobs : int or None
-        As in joblib, whose ``parallel_config`` holds.
+    is killed is replaced. Callbacks are called here. The storage is one that processes share; for ``n_jobs`` joblib's
+    ``parallel_config`` holds.
 
     Raises
     ------
@@ -185,11 +148,8 @@ def run_parallel(
             if budget is not None and (budget.is_late or not errors):
                 return
             if not patience.allows_another():
-                raise (
-                    errors[-1]
-                    if errors
-                    else RuntimeError(f"all workers end before their work is done: {left}")
-                )
+                message = f"all workers end before their work is done: {left}"
+                raise errors[-1] if errors else RuntimeError(message)
 
 
 class _Watch:
@@ -295,17 +255,7 @@ def _round(
     try:
         # Alive as long as this block lasts: its end tells the workers to end.
         with Worker(study._storage) as giver:
-            order = _Order(
-                job=job,
-                storage=study._storage,
-                study_name=study.study_name,
-                sampler=study.sampler,
-                pruner=study.pruner,
-                budget=budget,
-                ends_at=None if budget is None else time.time() + budget.left,
-                n_workers=n_workers,
-                giver=giver.record,
-            )
+            order = _Order(job, study, budget, n_workers, giver.record)
 
             def work() -> None:
                 try:
@@ -336,36 +286,23 @@ def _round(
 
 def _work(order: _Order) -> Exception | None:
     """What a worker does, wherever joblib has put it; the error that it met."""
+    name, storage = order.study.study_name, order.study._storage
     try:
-        with Signals() as signals, Worker(order.storage) as worker:
+        with Signals() as signals, Worker(storage) as worker:
             # Its own, also where workers are threads.
-            sampler, pruner = copy.deepcopy((order.sampler, order.pruner))
+            sampler, pruner, budget = copy.deepcopy((order.study.sampler, order.study.pruner, order.budget))
             sampler.reseed_rng()  # without a seed, each worker has to draw for itself
-            study = optuna.load_study(
-                study_name=order.study_name, storage=order.storage, sampler=sampler, pruner=pruner
-            )
-            runner = TrialRunner(
-                order.job,
-                study,
-                worker,
-                budget=_budget_of(order),
-                stop=either(lambda: signals.received is not None, Abandonment(worker, order.giver)),
-            )
+            study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+            stop = either(lambda: signals.received is not None, Abandonment(worker, order.giver))
+            runner = TrialRunner(order.job, study, worker, budget=budget, stop=stop)
             share = max(1, joblib.cpu_count() // order.n_workers)
-            with torch_threads(min(torch.get_num_threads(), share)), storage_errors(order.storage):
+            with torch_threads(min(torch.get_num_threads(), share)), storage_errors(storage):
                 runner.run()
     except Stopped:
-        logger.info("a worker on %s ended early", describe(order.storage))
+        logger.info("a worker on %s ended early", describe(storage))
     except Exception as error:
         return _sendable(error)
     return None
-
-
-def _budget_of(order: _Order) -> Budget | None:
-    """The order's budget by this process's clock."""
-    if order.budget is None or order.ends_at is None:
-        return None
-    return order.budget.with_left(order.ends_at - time.time())
 
 
 def _work_and_end(order: _Order) -> Exception | None:

@@ -1,5 +1,6 @@
 """What is asked of a table: the rows and their target, the folds they are cut into, and the score of a fold."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import clone, is_classifier
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_consistent_length
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
+from inna_tune.estimators.targets import read_labels
 from inna_tune.records.fingerprint import fingerprint
 from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import Scorer, named_scorer, resolve_scorer, scorer_name
 from inna_tune.study.splits import resolve_splits
-from inna_tune.study.targets import read_target
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,36 @@ class Question:
             split=self.routed.split,
             rows={"sample weights": self.routed.weight, **self.routed.scored_by},
         )
+
+
+def read_target(y: Any, *, classifier: bool, stacklevel: int) -> Any:
+    """A target as the folds are cut from it.
+
+    Parameters
+    ----------
+    y : array, list, Series or DataFrame of shape [n_samples], [n_samples, 1] or [n_samples, n_targets]
+    classifier : bool
+        Labels in one column become one-dimensional, with a DataConversionWarning, as scikit-learn's classifiers make them;
+        and objects that are all numbers, or all truth values, become those.
+    stacklevel : int
+        Calls up to the person's, for the warning.
+
+    Returns
+    -------
+    ndarray, Series or DataFrame
+    """
+    target = y if hasattr(y, "iloc") else np.asarray(y)
+    if classifier and target.ndim == 2 and target.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of y to (n_samples,), for "
+            "example using ravel().",
+            DataConversionWarning,
+            stacklevel=stacklevel + 1,
+        )
+        target = target.iloc[:, 0] if hasattr(target, "iloc") else target.ravel()
+    if classifier and target.ndim == 1 and target.dtype == object:
+        labels = read_labels(target)
+        if labels.dtype != object:
+            # Numbers and truth values as objects, which scikit-learn's metrics take for labels of no known kind.
+            target = target.astype(labels.dtype) if isinstance(target, pd.Series) else labels
+    return target

@@ -51,7 +51,7 @@ class TrialRunner:
     checkpoints : Checkpoints
         Of the study; those of trials that are told are removed.
     is_out_of_time : bool
-        Set by the evaluator where the budget is used up, so that no further trial is begun.
+        Set by the evaluation where the budget is used up, so that no further trial is begun.
     """
 
     def __init__(
@@ -68,7 +68,6 @@ class TrialRunner:
         self.budget, self.stop, self.callbacks = budget, stop, callbacks
         self.checkpoints = Checkpoints(study)
         self.is_out_of_time = False
-        self.evaluator = job.evaluation.evaluator(self, job.seed)
 
     def run(self) -> None:
         """Run cohorts until the study has its trials, all of them finished, time is up, or a callback stops the study.
@@ -141,24 +140,24 @@ class TrialRunner:
             if ready is not None:
                 prepared.append(ready)
         began = clock.now()
-        self.evaluator.run(prepared)
+        self.job.evaluation.run(self, prepared)
         if self.budget is not None and prepared and not self.is_out_of_time:
             self.budget.note_trials(clock.now() - began, len(prepared))
         return drawn
 
     def _prepare(self, trial: Trial) -> Any:
-        """A trial as its evaluator takes it; None, and the trial told, where its settings make no sense."""
+        """A trial as its evaluation takes it; None, and the trial told, where its settings make no sense."""
         try:
             with gathered(self.study):
                 settings = self.job.space.suggest(trial)
-            return self.evaluator.prepare(trial, settings)
+            return self.job.evaluation.prepare(self, trial, settings)
         except StorageError:
             raise  # no trial is to blame
         except Exception as error:
             self.fail(trial, error)
             return None
 
-    # ------------------------------------------------------------------ what evaluators have told
+    # ------------------------------------------------------------------ what evaluations tell
 
     def log(self, message: str, *values: Any) -> None:
         """Log what becomes of a trial, at the level that the job asks for."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, root_mean_squared_error
 from sklearn.utils.metadata_routing import get_routing_for_object
 
@@ -186,15 +186,3 @@ class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable classes, whatever X."""
         return np.asarray(self.classes_[self.probabilities.argmax(1)])
-
-
-class PredictedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for a fitted regressor whose values on the rows to score are known."""
-
-    def __init__(self, values: Any = None) -> None:
-        self.values = values
-        self.fitted_ = True
-
-    def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """The known values, whatever X."""
-        return np.asarray(self.values)

@@ -303,7 +303,7 @@ def test_a_checkpoint_that_is_of_no_use_only_costs_time(damage, straight, tmp_pa
         with safe_open(str(path), framework="pt") as file:
             members = json.loads(file.metadata()["content"])["members"]
         for member in members:
-            member["updates"] = [{"nonsense": 1}]
+            member["state"]["updates"] = [{"nonsense": 1}]
         rewritten(path, members=members)
     resumed = search(storage=url, study_name="s", resume=True).fit(*IRIS)
     assert "begins anew" in caplog.text
