@@ -14,7 +14,7 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.records.attributes import CUT, REASON
 from inna_tune.store.claims import OWNER
-from inna_tune.study.budget import Pace
+from inna_tune.study.budget import Budget
 from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
@@ -101,6 +101,34 @@ def shared_time(candidates: Sequence[Candidate]) -> Iterator[None]:
             trained = [1] * len(candidates)
         for candidate, own in zip(candidates, trained, strict=True):
             candidate.spent += elapsed * own / sum(trained)
+
+
+class Pace:
+    """Asked between the epochs of a cohort whether it halts: because ``stop`` says so, or since the next would end too late."""
+
+    def __init__(self, cohort: Cohort, budget: Budget | None, stop: Callable[[], bool]) -> None:
+        self._cohort, self._budget, self._stop = cohort, budget, stop
+        self._began: tuple[float, int, int] | None = None
+        self._last = 0.0
+        self.is_out_of_time = False
+
+    def __call__(self) -> bool:
+        self.note()
+        if self._budget is not None and clock.now() + self._last > self._budget.trials_end:
+            self.is_out_of_time = True
+        self._began = clock.now(), self._cohort.epoch, self._cohort.rows_an_epoch()
+        return self.is_out_of_time or self._stop()
+
+    def note(self) -> None:
+        """Take in the epoch that has ended, if one has."""
+        if self._began is None:
+            return
+        began, epoch, rows = self._began
+        if self._cohort.epoch > epoch:
+            self._last = clock.now() - began
+            if self._budget is not None:
+                self._budget.note_training(self._last, rows)
+        self._began = None
 
 
 class Group:

@@ -28,7 +28,7 @@ from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import StudyJob
 from inna_tune.study.running import TrialRunner
-from inna_tune.study.signals import Abandonment, Signals, Stopped, either
+from inna_tune.study.signals import Abandonment, Signals, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -293,8 +293,14 @@ def _work(order: _Order) -> Exception | None:
             sampler, pruner, budget = copy.deepcopy((order.study.sampler, order.study.pruner, order.budget))
             sampler.reseed_rng()  # without a seed, each worker has to draw for itself
             study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
-            stop = either(lambda: signals.received is not None, Abandonment(worker, order.giver))
-            runner = TrialRunner(order.job, study, worker, budget=budget, stop=stop)
+            is_abandoned = Abandonment(worker, order.giver)
+            runner = TrialRunner(
+                order.job,
+                study,
+                worker,
+                budget=budget,
+                stop=lambda: signals.received is not None or is_abandoned(),
+            )
             share = max(1, joblib.cpu_count() // order.n_workers)
             with torch_threads(min(torch.get_num_threads(), share)), storage_errors(storage):
                 runner.run()

@@ -73,18 +73,9 @@ class Question:
     ) -> Self:
         """Check what was given, before anything is stored or trained.
 
-        Parameters
-        ----------
-        owner : estimator
-            Gets the names of the columns.
-        estimator : InnaEstimator
-            Stays unfitted.
-        X, y, cv, scoring
-            As for `InnaSearchCV`.
-        route : callable
-            Number of rows, scorer -> who gets what came with the rows.
-        stacklevel : int
-            Calls up to the person's, for warnings.
+        ``owner`` gets the names of the columns, and ``estimator`` stays unfitted; X, y, cv and scoring are as for
+        `InnaSearchCV`; ``route`` says by number of rows and scorer who gets what came with the rows; ``stacklevel`` counts
+        the calls up to the person's, for warnings.
 
         Raises
         ------

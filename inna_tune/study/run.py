@@ -95,8 +95,7 @@ def run_study(
     notes : mapping, optional
         User attributes of the study, written when others may join it.
     opened : callable
-        Told of the run as soon as the study is open, for whoever is interrupted; and once more where the study has come into
-        memory, out of a temporary database that several workers shared.
+        Told of the run as soon as the study is open; once more where it leaves a temporary database for memory.
 
     Raises
     ------
