@@ -147,9 +147,9 @@ class Group:
         self.epochs = candidates[0].estimator.max_epochs
         each = candidates[0].estimator.max_time
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
-        self._own_end = (
-            math.inf if each is None else clock.now() + sum(max(0.0, each - c.seconds) for c in candidates)
-        )
+        self._own_end = math.inf
+        if each is not None:
+            self._own_end = clock.now() + sum(max(0.0, each - c.seconds) for c in candidates)
         self._cohorts: list[Cohort] = []
         self._open: dict[int, Candidate] = {}  # those that are not told yet, by their numbers
 
@@ -252,8 +252,9 @@ class Group:
         scores = self._tried(candidate, lambda: self._scores(candidate, final=False))
         if scores is None:
             return
-        candidate.reports[rung] = float(np.mean(scores))
-        trial.report(candidate.reports[rung], rung)
+        score = float(np.mean(scores))
+        trial.report(score, rung)
+        candidate.reports[rung] = score
         # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
         comparable = candidate.estimator.decay != "cosine" or "decay" not in trial.params
         if comparable and self._should_prune(trial):

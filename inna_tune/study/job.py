@@ -78,19 +78,8 @@ class Evaluation(Protocol):
 class StudyJob:
     """What the workers of a study do, the same for all of them.
 
-    Attributes
-    ----------
-    evaluation : Evaluation
-    space : SearchSpace
-    seed : int
-        Root of the trials' own seeds.
-    n_trials : int
-        Of the study, over all its workers.
-    population : int
-        Trials to draw together.
-    error_score : "raise" or number
-    log_level : int
-        At which a finished trial is logged.
+    ``seed`` is the root of the trials' own; ``n_trials`` counts over all workers; ``population`` are drawn together; finished
+    trials are logged at ``log_level``.
     """
 
     evaluation: Evaluation

@@ -27,24 +27,8 @@ from inna_tune.study.splits import resolve_splits
 class Question:
     """A table with its target, checked, and by which folds and score an estimator is judged on it.
 
-    Attributes
-    ----------
-    estimator : InnaEstimator
-    X : DataFrame or array of shape [n_samples, n_features]
-        As it was given, if scikit-learn can cut it into rows.
-    frame : DataFrame
-    target : array, Series or DataFrame
-        As `read_target` gives it.
-    labels : ndarray
-        The same as labels or values of numpy's.
-    routed : Routed
-    scoring : str, callable or None
-        As it was given.
-    scorer : callable
-        (model, X, y) -> float, higher is better.
-    splitter : object
-        What the folds are made by.
-    splits : list of (train, test) row numbers
+    ``X`` is as it was given, if scikit-learn can cut it into rows; ``target`` as `read_target` gives it, ``labels`` the same
+    of numpy's; ``scoring`` as it was given; ``splitter`` what the folds are made by.
     """
 
     estimator: InnaEstimator

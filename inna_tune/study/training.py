@@ -27,18 +27,7 @@ from inna_tune.study.scoring import Scorer
 
 @dataclass(frozen=True)
 class NetEvaluation:
-    """Nets, trained and scored on the folds of a table.
-
-    Attributes
-    ----------
-    folded : FoldedTable
-    estimator : InnaEstimator
-        Settings that the space does not name are its.
-    scorer : callable
-        (model, X, y) -> float, higher is better.
-    given, first
-        As `InnaSearchCV` takes its ``space`` and ``first``.
-    """
+    """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``."""
 
     folded: FoldedTable
     estimator: InnaEstimator
