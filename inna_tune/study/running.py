@@ -139,10 +139,11 @@ class TrialRunner:
             ready = self._prepare(trial)
             if ready is not None:
                 prepared.append(ready)
-        began = clock.now()
-        self.job.evaluation.run(self, prepared)
-        if self.budget is not None and prepared and not self.is_out_of_time:
-            self.budget.note_trials(clock.now() - began, len(prepared))
+        if prepared:
+            began = clock.now()
+            self.job.evaluation.run(self, prepared)
+            if self.budget is not None and not self.is_out_of_time:
+                self.budget.note_trials(clock.now() - began, len(prepared))
         return drawn
 
     def _prepare(self, trial: Trial) -> Any:
