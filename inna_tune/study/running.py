@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import optuna
@@ -29,6 +30,15 @@ class EndingError(Exception):
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@contextmanager
+def _ending_the_search() -> Iterator[None]:
+    """Let an error of a callback be no trial's."""
+    try:
+        yield
+    except Exception as error:
+        raise EndingError(error) from error
 
 
 class TrialRunner:
@@ -181,10 +191,8 @@ class TrialRunner:
         if not stored:
             return
         self.checkpoints.remove(trial.number)
-        try:
+        with _ending_the_search():
             call_back(self.callbacks, self.study, trial._trial_id)
-        except Exception as error:
-            raise EndingError(error) from error
 
     def put_back(self, trial: Trial, notes: Mapping[str, Any]) -> None:
         """Leave a trial for whoever has time for it."""
@@ -192,10 +200,7 @@ class TrialRunner:
 
     def announce(self, training: Training) -> None:
         """Say what trains now to those who listen."""
-        for callback in self.callbacks:
-            tell_of = getattr(callback, "on_training", None)
-            if tell_of is not None:
-                try:
-                    tell_of(self.study, training)
-                except Exception as error:
-                    raise EndingError(error) from error
+        with _ending_the_search():
+            for callback in self.callbacks:
+                if (hear := getattr(callback, "on_training", None)) is not None:
+                    hear(self.study, training)
