@@ -6,11 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 import pandas as pd
 from optuna.trial import Trial, TrialState
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import clone
 
 from inna_tune import clock
 from inna_tune.records.fingerprint import fingerprint
@@ -20,7 +19,13 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.job import Beginning
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.running import TrialRunner
-from inna_tune.study.scoring import PredictedClassifier, named_scorer, resolve_scorer, scorer_name
+from inna_tune.study.scoring import (
+    PredictedClassifier,
+    named_scorer,
+    of_all_classes,
+    resolve_scorer,
+    scorer_name,
+)
 from inna_tune.study.splits import resolve_splits
 
 if TYPE_CHECKING:
@@ -213,30 +218,10 @@ def _pipeline(model: Any, params: Mapping[str, Any], seed: int) -> "Pipeline":
     return tabular_pipeline(clone(model).set_params(**params, random_state=seed))
 
 
-class _PredictedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for a fitted regressor whose values on the rows to score are known."""
-
-    def __init__(self, values: Any = None) -> None:
-        self.values = values
-        self.fitted_ = True
-
-    def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        return np.asarray(self.values)
-
-
 class PipelineEvaluation:
     """Scores settings of a model on folds, each prepared once, from its training rows: no setting that is tuned changes that.
 
-    Parameters
-    ----------
-    model : estimator
-        Unfitted.
-    X : DataFrame of shape [n_samples, n_features]
-    y : Series of shape [n_samples]
-    splits : sequence of (train, test) row numbers
-    space : SearchSpace
-    first : dict
-        Settings of the first trial.
+    The model is unfitted; ``first`` are the settings of the first trial.
     """
 
     def __init__(
@@ -288,17 +273,12 @@ class PipelineEvaluation:
         found = []
         for X, y, X_test, y_test in self.parts:
             fitted = _pipeline(self.model, params, seed)[-1].fit(X, y)
-            known: Any
-            if self.classes is None:
-                known = _PredictedRegressor(fitted.predict(X_test))
-            else:
-                # A fold may lack a rare class.
-                probabilities = np.zeros((len(X_test), len(self.classes)))
-                columns = np.searchsorted(self.classes, fitted.classes_)
-                probabilities[:, columns] = fitted.predict_proba(X_test)
+            if self.classes is not None:
+                known = of_all_classes(fitted.predict_proba(X_test), fitted.classes_, self.classes)
                 # Those of float32 sum to one in float32 only.
-                known = PredictedClassifier(probabilities / probabilities.sum(1, keepdims=True), self.classes)
-            found.append(float(self.scorer(known, X_test, y_test)))
+                known = known.astype(np.float64)
+                fitted = PredictedClassifier(known / known.sum(1, keepdims=True), self.classes)
+            found.append(float(self.scorer(fitted, X_test, y_test)))
         if not np.isfinite(found).all():
             raise ValueError(f"scores of the folds are not finite: {found}")
         return found

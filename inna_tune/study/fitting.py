@@ -34,15 +34,8 @@ def fit_search(
 ) -> None:
     """Fit an `InnaSearchCV`.
 
-    Parameters
-    ----------
-    search : InnaSearchCV
-    X, y
-        As for its ``fit``.
-    given : mapping
-        What came with the rows, by name.
-    notes : mapping, optional
-        User attributes for the study, such as what other workers have to know.
+    ``given`` came with the rows, by name; ``notes`` are user attributes for the study, such as what other workers have to
+    know.
     """
     check_search(search)
     if y is None:
@@ -139,20 +132,10 @@ def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time
 
 
 def _collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, npt.NDArray[Any]]:
-    """Finished trials as arrays, one row each.
+    """Finished trials, and those that time cut off with a score, as scikit-learn's ``cv_results_``, one row each.
 
-    Parameters
-    ----------
-    trials : sequence of FrozenTrial
-        Finished, or cut off by time with a score, in the order of their numbers.
-    n_splits : int
-        Folds of the search.
-
-    Returns
-    -------
-    dict of str to ndarray
-        scikit-learn's keys, and ``number`` and ``state``, which is "CUT" where time cut a trial off. Only complete trials and
-        those have scores; the others hold NaN and share the last rank.
+    Beside its keys stand ``number`` and ``state``, which is "CUT" where time cut a trial off. Only complete trials and those
+    have scores; the others hold NaN and share the last rank.
     """
     values = [value_of(t) for t in trials]
     has_score = np.array([value is not None for value in values], dtype=bool)

@@ -132,15 +132,7 @@ class Pace:
 
 
 class Group:
-    """Trials of one kind in training.
-
-    Parameters
-    ----------
-    runner : TrialRunner
-    scorer : callable
-    candidates : sequence of Candidate
-        Of one kind.
-    """
+    """Trials of one kind in training."""
 
     def __init__(self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate]) -> None:
         self.runner, self._scorer, self.candidates = runner, scorer, candidates

@@ -33,14 +33,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """How a study is run; all but the seed as in :class:`inna_tune.InnaSearchCV`.
+    """How a study is run, as in :class:`inna_tune.InnaSearchCV`.
 
-    Attributes
-    ----------
-    seed : int or None
-        Of a study that has none; None: a fresh one.
-    seed_words : str
-        What a person calls the seed.
+    But for ``seed``: of a study that has none, None being a fresh one; and ``seed_words``, what a person calls it.
     """
 
     n_trials: int

@@ -171,6 +171,17 @@ def as_number(score: Any) -> float:
     return float(score)
 
 
+def of_all_classes(
+    predicted: npt.NDArray[Any], own: npt.NDArray[Any], classes: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Probabilities with a column for every class; one that a fold was not trained on has none."""
+    if len(own) == len(classes):
+        return predicted
+    found = np.zeros((len(predicted), len(classes)), predicted.dtype)
+    found[:, np.searchsorted(classes, own)] = predicted
+    return found
+
+
 class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Stands for a fitted classifier whose probabilities on the rows to score are known."""
 
