@@ -46,7 +46,7 @@ class Checkpoint:
     Attributes
     ----------
     identity : str
-        Of all that determines the training; see `TrialRunner`. A checkpoint of another identity is not used.
+        Of all that determines the training; a checkpoint of another identity is not used.
     epoch : int
     seconds : float
         Spent on the trial so far.
