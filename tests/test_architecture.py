@@ -69,10 +69,12 @@ def test_a_file_is_one_idea(path):
         ("space", ["pandas", "sklearn", "inna_tune.engine", "inna_tune.estimators"]),
         ("nets", ["pandas", "sklearn", "optuna"]),
         ("engine", ["pandas", "sklearn", "optuna"]),
+        ("store", ["torch", "pandas", "sklearn"]),
     ],
 )
 def test_a_room_does_not_load_what_it_does_not_know(room, forbidden):
-    code = f"import sys, inna_tune.{room}; print([m for m in {forbidden!r} if m in sys.modules])"
+    names = [f"inna_tune.{room}.{file.stem}" for file in (ROOT / room).glob("[a-z]*.py")]
+    code = f"import sys, inna_tune.{room}, {', '.join(names)}; print([m for m in {forbidden!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
@@ -83,3 +85,13 @@ def test_public_names_are_there():
     assert set(inna_tune.__all__) <= set(dir(inna_tune))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         inna_tune.Nonsense  # noqa: B018
+
+
+def test_closed_forms_laws_and_words_do_without_torch():
+    code = (
+        "import sys; from inna_tune.optim import DECAY_LAWS, decay_factor, describe_settings, is_stable, pure_numbers\n"
+        "describe_settings(0.1, 0.5, 0.1, 10.0); [decay_factor(law, 1.0, horizon=2.0) for law in DECAY_LAWS]\n"
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -69,7 +69,7 @@ def more_trials(n_trials: int, states: Sequence[Mapping[str, int]]) -> int:
 
 def _words(of: Any, values: Mapping[str, Any]) -> list[str]:
     """Arguments and options of a command with these values."""
-    from inna_tune.store.opening import redact_url
+    from inna_tune.store.errors import redact_url
 
     unknown = values.keys() - {each.name for each in of.params}
     if unknown:

@@ -20,6 +20,7 @@ from inna_tune.cli.console import (
     print_json,
     settings_text,
 )
+from inna_tune.optim.optimizers import OPTIMIZERS
 
 
 @app.command()
@@ -28,8 +29,8 @@ def compare(
     table: Annotated[str, typer.Argument(help=TABLE)],
     target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
-        str, typer.Option(help="Of inna, innaprop, adamw, muon, sgd; separated by commas.")
-    ] = "inna,innaprop,adamw,muon,sgd",
+        str, typer.Option(help=f"Of {', '.join(OPTIMIZERS)}; separated by commas.")
+    ] = ",".join(OPTIMIZERS),
     baselines: Annotated[
         str,
         typer.Option(
@@ -68,7 +69,7 @@ def compare(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.comparing import compare as run
-        from inna_tune.store.opening import redact_url
+        from inna_tune.store.errors import redact_url
         from inna_tune.tables.problem import make_problem
         from inna_tune.tables.reading import read
 

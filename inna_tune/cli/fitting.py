@@ -80,7 +80,7 @@ def fit(
         from inna_tune.records.attributes import COLUMNS, MODEL
         from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
-        from inna_tune.store.opening import redact_url
+        from inna_tune.store.errors import redact_url
         from inna_tune.tables.problem import make_problem
         from inna_tune.tables.reading import read
         from inna_tune.tables.understanding import understand

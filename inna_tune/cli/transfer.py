@@ -45,7 +45,7 @@ def import_(
     Example: [bold]inna-tune studies import churn.db --as churn-2025[/bold]
     """
     with one_line_errors():
-        from inna_tune.store.opening import redact_url
+        from inna_tune.store.errors import redact_url
         from inna_tune.store.transfer import import_studies
 
         found = import_studies(storage, file, only=study, rename=rename)

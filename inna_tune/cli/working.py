@@ -41,21 +41,23 @@ def worker(
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.joining import join, read_job
         from inna_tune.records.overview import find_progress
+        from inna_tune.store.opening import open_storage
         from inna_tune.tables.problem import make_problem
         from inna_tune.tables.reading import read
 
-        job = read_job(storage, study)
+        opened = open_storage(storage, create=False)
+        job = read_job(opened, study)
         table_read = read(table)
         problem = make_problem(table_read.frame, target or job.target or table_read.target, task=job.task)
         say = err.print if as_json else out.print
         for remark in (*table_read.notes, *problem.remarks):
             say(remark, markup=False)
-        if (found := find_progress(storage, study, job.n_trials)) is not None:
+        if (found := find_progress(opened, study, job.n_trials)) is not None:
             say(f"Found: {found}", markup=False)
         with resumable(again(context)), Progress(job.n_trials, problem.task, study) as progress:
             before, after = join(
                 problem,
-                storage=storage,
+                storage=opened,
                 study_name=study,
                 timeout=timeout,
                 callbacks=(progress,),

@@ -4,10 +4,9 @@ from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
-from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState, state_at_rest
+from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
-from inna_tune.engine.stack import Stack
 from inna_tune.engine.training import Training
 
 __all__ = [
@@ -20,10 +19,8 @@ __all__ = [
     "Method",
     "Population",
     "SquaredError",
-    "Stack",
     "TableTensors",
     "Training",
     "clock",
     "outputs",
-    "state_at_rest",
 ]

@@ -6,6 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from sklearn.base import clone
 
 from inna_tune import clock
@@ -13,7 +14,8 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
-from inna_tune.store.opening import StorageError, load_study
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import load_study
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
@@ -22,8 +24,8 @@ from inna_tune.study.question import Question
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.rungs import default_pruner
 from inna_tune.study.training import NetEvaluation
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
-from inna_tune.tables.splitting import split_rows
 
 JOB = "inna_tune:job"
 
@@ -54,7 +56,7 @@ class FitRequest:
         return {JOB: asdict(self)}
 
 
-def read_job(storage: str, name: str) -> FitRequest:
+def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
     """What a study wants done.
 
     Raises
@@ -97,7 +99,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
 def join(
     problem: Problem,
     *,
-    storage: str,
+    storage: str | BaseStorage,
     study_name: str,
     timeout: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -112,7 +114,8 @@ def join(
     ----------
     problem : Problem
         The same data: their fingerprint is compared with the study's.
-    storage, study_name : str
+    storage : str or optuna.storages.BaseStorage
+    study_name : str
     timeout : float, optional
         Seconds after which this worker ends.
     callbacks : sequence of callables (study, trial)

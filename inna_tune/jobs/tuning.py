@@ -30,8 +30,8 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import fit_search, without_time_warnings
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem, TableError
-from inna_tune.tables.splitting import split_rows
 
 # Of a budget: what the untuned default may take, and what is left over for all that is not timed.
 _DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from inna_tune.optim.schedules import DECAY_LAWS, decay_factor
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.plots.style import (
     BLUE,
     CYCLE,
@@ -52,10 +52,11 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     if n_best < 1:
         raise ValueError(f"n_best={n_best!r} must be at least 1")
     record = record_of(study)
-    best = [t for t in record.best_first[:n_best] if record.setting(t, "decay") in DECAY_LAWS]
+    names = list(DECAY_LAWS)
+    best = [t for t in record.best_first[:n_best] if record.setting(t, "decay") in names]
     if not best:
         raise NothingToPlotError("No complete trial says by which law its step size falls.")
-    laws = [DECAY_LAWS.index(record.setting(t, "decay")) for t in best]
+    laws = [names.index(record.setting(t, "decay")) for t in best]
     horizon = record.horizon or max(
         (as_number(t.user_attrs.get("epochs")) for t in record.complete), default=1.0
     )
@@ -68,24 +69,23 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
         place = laws[rank]
         power = as_number(record.setting(trial, "decay_power"))
         factor = [
-            decay_factor(DECAY_LAWS[place], float(k), power=power if power >= 0 else None, horizon=horizon)
+            decay_factor(names[place], float(k), power=power if power >= 0 else None, horizon=horizon)
             for k in epochs
         ]
         axes.plot(
             epochs,
             factor,
-            color=CYCLE[place],
-            ls=_STYLES[place],
+            color=CYCLE[place % len(CYCLE)],
+            ls=_STYLES[place % len(_STYLES)],
             lw=2.6 if rank == 0 else 1.2,
             alpha=1.0 if rank == 0 else 0.8,
             zorder=10 - rank,
         )
-    counted = {law: laws.count(place) for place, law in enumerate(DECAY_LAWS)}
-    for place, law in enumerate(DECAY_LAWS):
+    counted = {law: laws.count(place) for place, law in enumerate(names)}
+    for place, law in enumerate(names):
         if counted[law]:
-            axes.plot(
-                [], [], color=CYCLE[place], ls=_STYLES[place], label=f"{law} ({counted[law]} of {len(best)})"
-            )
+            label, style = f"{law} ({counted[law]} of {len(best)})", _STYLES[place % len(_STYLES)]
+            axes.plot([], [], color=CYCLE[place % len(CYCLE)], ls=style, label=label)
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlim(0, horizon)
     axes.set_xlabel("epochs of training")
@@ -95,7 +95,7 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     listed = ", ".join(f"{law} {n}" for law, n in counted.items() if n)
     words = (
         f"Step sizes of the best {len(best)} trials over {horizon:g} epochs, by law: {listed}. The best trial's, "
-        f"drawn thick, follows the {DECAY_LAWS[laws[0]]} law."
+        f"drawn thick, follows the {names[laws[0]]} law."
     )
     return finish(figure, "Decay of the step size", words)
 

@@ -5,11 +5,13 @@ from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
-from inna_tune.store.opening import MissingError, load_study, open_storage, storage_errors
+from inna_tune.store.errors import MissingError
+from inna_tune.store.opening import load_study, open_storage, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
 
 
@@ -82,7 +84,7 @@ def _row(study: optuna.Study) -> StudyRow:
     )
 
 
-def find_progress(storage: str, name: str, n_trials: int) -> ResumeSummary | None:
+def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> ResumeSummary | None:
     """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
 
     Raises

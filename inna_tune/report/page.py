@@ -21,7 +21,7 @@ from inna_tune.records.wording import describe_trial, plain, tuning_gain
 from inna_tune.report.machine import installed
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
-from inna_tune.store.opening import describe, storage_errors
+from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.tables.understanding import Understanding
 
 _PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
@@ -230,7 +230,7 @@ def _model(record: StudyRecord) -> str | None:
 
 
 def _commands(record: StudyRecord, model: str | None) -> dict[str, str]:
-    where = describe(record.study._storage)
+    where = store_of(record.study).words
     given = ["--storage", where if "://" in where else f"sqlite:///{where}"]
     stored = where != "memory"
     return {
@@ -247,7 +247,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     now = {"inna-tune": __version__, **{name: installed(name) for name in _PACKAGES}}
     settings = record.settings.get("parameters")
     rows = [
-        ("Study", f"{record.name}, in {describe(record.study._storage)}"),
+        ("Study", f"{record.name}, in {store_of(record.study).words}"),
         ("Metric", f"{found.get('metric', record.metric.name)}, {record.study.direction.name.lower()}d"),
         ("Folds", str(found.get("cv", "unknown"))),
         ("Seed", str(attributes.get(SEED, "unknown"))),

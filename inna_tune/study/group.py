@@ -12,8 +12,9 @@ from optuna.trial import Trial, TrialState
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.records.attributes import CUT, REASON
-from inna_tune.store.claims import OWNER
+from inna_tune.store.store import OWNER
 from inna_tune.study.budget import Budget
 from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
@@ -247,8 +248,9 @@ class Group:
         score = float(np.mean(scores))
         trial.report(score, rung)
         candidate.reports[rung] = score
-        # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
-        comparable = candidate.estimator.decay != "cosine" or "decay" not in trial.params
+        # Far from its end such a law looks worse than others; where all trials follow it, that is fair.
+        law = DECAY_LAWS[candidate.estimator.decay]
+        comparable = not law.needs_horizon or "decay" not in trial.params
         if comparable and self._should_prune(trial):
             cohort.drop([place])
             self._finish(candidate, f"pruned at epoch {rung}")

@@ -17,9 +17,8 @@ from optuna.storages import BaseStorage
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
 from inna_tune.records.fingerprint import UnseededFoldsWarning, check, is_unseeded
 from inna_tune.space import PriorSampler
-from inna_tune.store.claims import settle
 from inna_tune.store.keeping import in_memory
-from inna_tune.store.opening import create_study, open_storage
+from inna_tune.store.opening import create_study, open_storage, store_of
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.beginning import has_begun, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
@@ -143,7 +142,7 @@ def _begin(
     seed = attrs.get(SEED)
     if seed is None:
         fresh = int(np.random.SeedSequence().generate_state(1)[0]) if options.seed is None else options.seed
-        seed = settle(study._storage, study._study_id, SEED, fresh)
+        seed = store_of(study).settle(study._study_id, SEED, fresh)
     beginning = evaluation.begin(study, seed)
     space = beginning.space
     described = asked(space=space.to_json())

@@ -11,8 +11,10 @@ from optuna.trial import Trial, TrialState
 
 from inna_tune import clock
 from inna_tune.records.attributes import REASON
-from inna_tune.store.opening import StorageError, gathered, storage_errors
-from inna_tune.store.workers import Worker, ask, put_back, tell
+from inna_tune.store.asking import ask, put_back, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.store.workers import Worker
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.checkpoints import Checkpoints

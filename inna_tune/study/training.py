@@ -16,7 +16,8 @@ from inna_tune import __version__
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.records.describing import describe_settings
 from inna_tune.space import Prior, SearchSpace
-from inna_tune.store.opening import StorageError, gathered, storage_errors
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import gathered, storage_errors
 from inna_tune.study.beginning import begin
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.group import Candidate, Group

@@ -9,7 +9,7 @@ import torch
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier
-from inna_tune.engine.members import state_at_rest
+from inna_tune.engine.members import MemberState
 
 X, Y = load_iris(return_X_y=True)
 METHODS = [{}, {"optimizer": "innaprop"}, {"optimizer": "muon"}, {"optimizer": torch.optim.NAdam}]
@@ -61,7 +61,7 @@ def test_all_that_a_copy_holds_is_on_the_cpu(copier):
 
 
 def test_a_state_at_rest_too():
-    state = state_at_rest(elsewhere(1.0), 1, {}).on_cpu()
+    state = MemberState(elsewhere(1.0), 1, {}).on_cpu()
     assert places(vars(state)) == {torch.Tensor}
 
 
