@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
 
 CONSTANT = "constant"
 
