@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 
-from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
@@ -36,6 +36,8 @@ class Job:
         Of the rows held out.
     held_out : float
         Share of the rows that tuning never sees.
+    settings : tuple of str
+        Of the estimator, as `make_estimator` takes them.
     """
 
     n_trials: int
@@ -43,6 +45,7 @@ class Job:
     task: str
     seed: int
     held_out: float
+    settings: tuple[str, ...] = ()
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
@@ -74,11 +77,13 @@ def _job_of(study: optuna.Study) -> Job:
             task=str(stored["task"]),
             seed=int(stored["seed"]),
             held_out=float(stored["held_out"]),
+            settings=tuple(stored.get("settings", ())),
         )
         if not (job.n_trials >= 1 and 0 <= job.seed < 2**32 and 0 < job.held_out < 1 and job.task in TASKS):
             raise ValueError(f"{job} makes no sense")
+        make_estimator(job.task, job.settings)  # refuses what it cannot be set to
         return job
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise StorageError(
             f"study {name!r}: {JOB} is not what this version writes ({error!r}); go on with `inna-tune fit --resume`"
         ) from None
@@ -138,7 +143,7 @@ def join(
         )
     tuning, _ = split_rows(problem, held_out=job.held_out, seed=job.seed)
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
-    estimator = InnaRegressor() if problem.task == "regression" else InnaClassifier()
+    estimator = make_estimator(problem.task, job.settings)
     ends = None if timeout is None else time.monotonic() + timeout
     before: ResumeSummary | None = None
     n_trials = 0

@@ -28,6 +28,7 @@ GIVEN = {
         "study": "--my study's",
         "resume": True,
         "prior": "shipped",
+        "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,
         "model": "-my model.inna",
@@ -47,6 +48,7 @@ GIVEN = {
         "resume": True,
         "jobs": -1,
         "fits": 2,
+        "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "allow_mismatch": True,
         "as_json": True,
@@ -80,7 +82,8 @@ def words_of(name, given):
     for each in parameters(name).values():
         if each.name in given and each.param_type_name == "option":
             value = given[each.name]
-            words.append(each.opts[0] if each.is_flag else f"{each.opts[0]}={value}")
+            values = value if isinstance(value, list) else [value]
+            words += [each.opts[0] if each.is_flag else f"{each.opts[0]}={value}" for value in values]
     return [*words, "--", *(given[n] for n, p in parameters(name).items() if p.param_type_name == "argument")]
 
 

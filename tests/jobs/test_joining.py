@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from inna_tune import InnaClassifier
-from inna_tune.jobs.joining import JOB, join, read_job
+from inna_tune.jobs.joining import JOB, Job, join, read_job
 from inna_tune.jobs.tuning import tune
 from inna_tune.records.attributes import PORTFOLIO
 from inna_tune.records.fingerprint import MismatchError
@@ -34,7 +34,11 @@ def frame(seed=0):
     return found.assign(label=np.where(found["job"] == "smith", "yes", "no"))
 
 
+SETTINGS = ("hidden_layer_sizes=4", "max_epochs=2")  # which a worker learns from the study
+
+
 def begin(storage, n_trials, **more):
+    more = {"settings": SETTINGS} | more
     return tune(
         make_problem(frame(), "label"), n_trials=n_trials, storage=storage, study_name="people", **more
     )
@@ -42,7 +46,7 @@ def begin(storage, n_trials, **more):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A database with the study, two trials done; the net is as large as the default, so that it is made once."""
+    """A database with the study, two trials done."""
     path = tmp_path_factory.mktemp("template") / "studies.db"
     begin(f"sqlite:///{path}", 2).search.study_._storage._backend.engine.dispose()
     return path
@@ -159,13 +163,15 @@ def test_other_data_are_refused_and_each_difference_named(storage):
 
 def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path}/studies.db"
-    begin(storage, 1, estimator=InnaClassifier(max_epochs=2))
+    begin(storage, 1, estimator=InnaClassifier(max_epochs=2), settings=())
     with pytest.raises(StorageError, match="InnaSearchCV"):
         read_job(storage, "people")
     study = optuna.load_study(study_name="people", storage=storage)
     sound = {"n_trials": 3, "target": "label", "task": "binary", "seed": 0, "held_out": 0.2}
     study.set_user_attr(JOB, sound)
-    assert read_job(storage, "people").n_trials == 3
+    assert read_job(storage, "people") == Job(3, "label", "binary", 0, 0.2)
+    study.set_user_attr(JOB, sound | {"settings": list(SETTINGS)})
+    assert read_job(storage, "people").settings == SETTINGS
     for wrong in (
         {"n_trials": "many"},
         [1],
@@ -175,6 +181,9 @@ def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
         sound | {"seed": float("inf")},
         sound | {"held_out": float("nan")},
         sound | {"task": "guess"},
+        sound | {"settings": 3},
+        sound | {"settings": [3]},
+        sound | {"settings": ["speed=3"]},
     ):
         study.set_user_attr(JOB, wrong)
         with pytest.raises(StorageError, match="not what this version writes"):
@@ -259,6 +268,23 @@ def test_a_resume_with_another_seed_names_it(storage):
         MismatchError, match=r"begun with seed=0, and seed=5 holds out other rows: give .*--seed 0,"
     ):
         begin(storage, 3, resume=True, seed=5)
+
+
+def test_a_resume_with_other_settings_names_those_of_the_study(storage):
+    with pytest.raises(
+        MismatchError, match="begun --set hidden_layer_sizes=4 --set max_epochs=2: give the same"
+    ):
+        begin(storage, 3, resume=True, settings=())
+    with pytest.raises(MismatchError, match="max_epochs"):
+        begin(storage, 3, resume=True, settings=("hidden_layer_sizes=4", "max_epochs=3"))
+    assert len(begin(storage, 3, resume=True).search.study_.trials) == 3
+
+
+def test_a_worker_of_other_settings_is_refused(storage):
+    study = ask_for(storage, 3)
+    study.set_user_attr(JOB, study.user_attrs[JOB] | {"settings": ["hidden_layer_sizes=4", "max_epochs=3"]})
+    with pytest.raises(MismatchError, match="max_epochs"):
+        join(make_problem(frame(), "label"), storage=storage, study_name="people")
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
