@@ -3,8 +3,6 @@
 import dataclasses
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import optuna
@@ -23,6 +21,7 @@ from inna_tune.store.transfer import import_studies
 from inna_tune.store.workers import OWNER
 from inna_tune.tables.problem import make_problem
 from tests.store import test_postgres
+from tests.warm import Program
 
 # The server of the other module's tests.
 server, url = test_postgres.server, test_postgres.url
@@ -68,22 +67,17 @@ def ask_for(storage, n_trials):
     return study
 
 
-def worker_words(storage, table):
-    code = "import sys; from inna_tune.cli import main; main()"
-    return [sys.executable, "-c", code, "worker", "people", str(table), "--storage", storage]
+def worker(storage, table):
+    return Program("from inna_tune.cli import main; main()", "worker", "people", table, "--storage", storage)
 
 
 def crew(storage, table, count):
-    words = worker_words(storage, table)
-    workers = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
+    workers = [worker(storage, table) for _ in range(count)]
     try:
-        return [(*worker.communicate(timeout=240), worker.returncode) for worker in workers]
+        return [(*each.communicate(), each.returncode) for each in workers]
     finally:
-        for worker in workers:
-            worker.kill()
+        for each in workers:
+            each.kill()
 
 
 def check_exact(study, n_trials):
@@ -225,19 +219,13 @@ def test_ctrl_c_ends_a_worker_cleanly(storage, tmp_path):
     table = tmp_path / "people.csv"
     frame().to_csv(table, index=False)
     ask_for(storage, 100)
-    worker = subprocess.Popen(
-        worker_words(storage, table), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for line in worker.stderr:
+    with worker(storage, table) as process:
+        for line in process.stderr:
             if line.startswith("trial "):
-                worker.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT)
                 break
-        _, said = worker.communicate(timeout=240)
-    finally:
-        worker.kill()
-        worker.wait()
-    assert worker.returncode == 130
+        _, said = process.communicate()
+    assert process.returncode == 130
     assert "Interrupted; finished trials are safe." in said
     assert "Traceback" not in said
     done = find_progress(storage, "people", 100)
