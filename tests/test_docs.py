@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,7 @@ from typer.main import get_command
 import inna_tune
 from inna_tune.cli import app
 from tests.browser import Browser, overflow
+from tests.warm import Program
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -33,11 +33,13 @@ def name_of(path):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-E", "-b", "html"]
-    command += ["-d", str(folder / "doctrees"), str(DOCS), str(folder / "html")]
-    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    assert not built.stderr
+    words = ["-W", "--keep-going", "-q", "-E", "-b", "html", "-d", folder / "doctrees", DOCS, folder / "html"]
+    with Program(
+        "import sys; from sphinx.cmd.build import main; sys.exit(main(sys.argv[1:]))", *words
+    ) as build:
+        _, said = build.communicate()
+    assert build.returncode == 0, said
+    assert not said
     return folder / "html"
 
 
