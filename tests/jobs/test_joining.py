@@ -12,7 +12,7 @@ import pytest
 from inna_tune import InnaClassifier
 from inna_tune.jobs.joining import JOB, Job, join, read_job
 from inna_tune.jobs.tuning import tune
-from inna_tune.records.attributes import PORTFOLIO
+from inna_tune.records.attributes import ALLOWED_MISMATCH, PORTFOLIO
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.overview import find_progress
 from inna_tune.space import Prior
@@ -133,15 +133,28 @@ def test_what_a_dead_worker_left_is_taken_up_by_one_that_joins(storage):
 def test_fit_waits_for_the_trials_of_others(storage, monkeypatch):
     """The best one may be among them."""
     looks = []
+    study = load(storage)
+    done = study.trials[0]
 
     def running(self):
         looks.append(1)
+        if len(looks) == 2:  # another worker tells its trial, which no other can beat
+            study.add_trial(
+                optuna.trial.create_trial(
+                    value=0.0,
+                    params=done.params | {"dropout": 0.4321},
+                    distributions=done.distributions,
+                    user_attrs=done.user_attrs,
+                )
+            )
         return len(looks) < 3
 
     monkeypatch.setattr("inna_tune.study.running.TrialRunner._others_run", running)
     monkeypatch.setattr("inna_tune.study.running._WAIT", 0.0)
-    begin(storage, 2, resume=True)
+    report = begin(storage, 2, resume=True)
     assert len(looks) == 3
+    assert report.search.best_params_["dropout"] == 0.4321
+    assert report.search.best_estimator_.dropout == 0.4321
 
 
 def test_other_data_are_refused_and_each_difference_named(storage):
@@ -150,9 +163,10 @@ def test_other_data_are_refused_and_each_difference_named(storage):
     with pytest.raises(MismatchError, match="'more'"):
         join(other, storage=storage, study_name="people")
     assert len(study.trials) == 2
+    assert ALLOWED_MISMATCH not in study.user_attrs
     join(other, storage=storage, study_name="people", allow_mismatch=True)
     assert len(study.trials) == 3
-    assert any("mismatch" in name for name in study.user_attrs)
+    assert study.user_attrs[ALLOWED_MISMATCH]
 
 
 def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):

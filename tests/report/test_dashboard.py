@@ -15,7 +15,8 @@ from inna_tune.report import serving
 from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
 from inna_tune.store.opening import StorageError
 from tests.browser import Browser
-from tests.test_cli import environment, run
+from tests.test_cli import MAIN, environment, run
+from tests.warm import Program
 
 
 @pytest.fixture(scope="module")

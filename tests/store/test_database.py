@@ -1,4 +1,4 @@
-"""Our database keeps Optuna's storage contract, and its own promises about transactions."""
+"""Our database keeps Optuna's storage contract; what it promises of transactions, test_workers tests."""
 
 from collections.abc import Iterator
 from pathlib import Path

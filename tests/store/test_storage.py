@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import sqlite3
-import subprocess
 import sys
 import warnings
 from contextlib import closing
@@ -29,6 +28,7 @@ from inna_tune.store.opening import (
     storage_errors,
     temporary_lock,
 )
+from tests.warm import Program
 
 
 def close(storage: Any) -> None:
@@ -368,7 +368,7 @@ def test_temporary_lock_excludes_and_leaves_nothing(tmp_path: Path) -> None:
     counter, path = tmp_path / "counter", tmp_path / "locks" / "opening"
     counter.write_text("0")
     with temporary_lock(path):
-        processes = [subprocess.Popen([sys.executable, "-c", code, path, counter]) for _ in range(3)]
+        processes = [Program(code, path, counter) for _ in range(3)]
         assert counter.read_text() == "0"
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert counter.read_text() == "3"
