@@ -16,6 +16,7 @@ that reach its line run, the quickest first, until one fails or 40 seconds of te
 where a fixture reached the line, all tests of its file count as reaching it. What no test of the room reaches survives. A
 mutant that has not ended after 150 seconds has timed out: something waits for ever, which a person would see.
 
+A map is kept, and used again where the folder that ``--maps`` names has it: tests that a later commit lacks are left out then.
 What a child process of a test does is not seen by coverage.py, so that mutants may look unreached that are not. Both sides of
 a comparison are seen alike.
 
@@ -193,7 +194,7 @@ class Map:
     def __init__(self, root: Path, room: str, path: Path) -> None:
         import coverage
 
-        self.path, self.seconds = path, {}
+        self.root, self.path, self.seconds = root, path, {}
         self.coverage = coverage.Coverage(
             data_file=str(path) + ".data", source=[str(root / "inna_tune" / room)]
         )
@@ -214,13 +215,25 @@ class Map:
     def pytest_sessionfinish(self):
         self.coverage.stop()
         data = self.coverage.get_data()
-        reached = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
+        reached = {
+            os.path.relpath(file, self.root): data.contexts_by_lineno(file) for file in data.measured_files()
+        }
         self.path.write_text(json.dumps({"seconds": self.seconds, "reached": reached}))
 
 
-def tests_for(mutant: Mutant, root: Path, found: dict) -> list[str]:
+class Names:
+    """A plugin of pytest that notes which tests there are."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def pytest_collection_finish(self, session):
+        self.path.write_text(json.dumps([item.nodeid for item in session.items]))
+
+
+def tests_for(mutant: Mutant, found: dict) -> list[str]:
     """The tests that reach a mutant's line, the quickest first."""
-    lines = found["reached"].get(str(root / mutant.file), {})
+    lines = found["reached"].get(mutant.file, {})
     contexts = {c for line in range(mutant.line, mutant.end_line + 1) for c in lines.get(str(line), [])}
     files = {c.partition("::")[0] for c in contexts if c.endswith("|setup")}
     names = {c.rpartition("|")[0] for c in contexts}
@@ -239,7 +252,7 @@ def tests_for(mutant: Mutant, root: Path, found: dict) -> list[str]:
     return chosen
 
 
-def study(label: str, commit: str, rooms: list[str], n_mutants: int) -> None:
+def study(label: str, commit: str, rooms: list[str], n_mutants: int, maps: Path, without: list[str]) -> None:
     """Run the mutants of all rooms against the tests of a commit."""
     import hypothesis  # noqa: F401
     import optuna  # noqa: F401
@@ -251,16 +264,23 @@ def study(label: str, commit: str, rooms: list[str], n_mutants: int) -> None:
     archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve() / "copy"
-        tarfile.open(fileobj=io.BytesIO(archive)).extractall(root, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(root, filter="data")
         for room in rooms:
             everything = mutants_of(root, room)
             sample = random.Random(f"{SEED} {room}").sample(everything, n_mutants)
-            noted = Path(folder) / f"{room}.json"
-            in_child(root, [f"tests/{room}"], 3600.0, [Map(root, room, noted)])
+            noted = maps / f"{room}.json"
+            if not noted.exists():
+                left_out = [f"--ignore=tests/{room}/{name}" for name in without]
+                in_child(root, [f"tests/{room}", *left_out], 3600.0, [Map(root, room, noted)])
             found = json.loads(noted.read_text())
+            listed = Path(folder) / "names.json"
+            in_child(root, [f"tests/{room}", "--collect-only"], 600.0, [Names(listed)])
+            there = set(json.loads(listed.read_text()))
+            found["seconds"] = {name: taken for name, taken in found["seconds"].items() if name in there}
             print(f"{room}: {len(everything)} mutants, {len(found['seconds'])} tests", flush=True)
             for mutant in sample:
-                tests = tests_for(mutant, root, found)
+                tests = tests_for(mutant, found)
                 began = time.monotonic()
                 outcome = "unreached"
                 if tests:
@@ -271,7 +291,8 @@ def study(label: str, commit: str, rooms: list[str], n_mutants: int) -> None:
                         code = in_child(root, ["-x", *tests], LIMIT)
                     finally:
                         path.write_bytes(source)
-                    outcome = "timed out" if code is None else "survived" if code == 0 else "killed"
+                    # 1: a test failed; 2: the changed module could not be imported.
+                    outcome = {None: "timed out", 0: "survived", 1: "killed", 2: "killed"}[code]
                 print(
                     f"{mutant.file}:{mutant.line} {mutant.operator}: {outcome} by {len(tests)} tests, "
                     f"{time.monotonic() - began:.0f} s",
@@ -336,6 +357,17 @@ if __name__ == "__main__":
     parser.add_argument("commit")
     parser.add_argument("--rooms", nargs="+", default=["store", "optim", "study"])
     parser.add_argument("--mutants", type=int, default=20, help="of each room")
+    parser.add_argument(
+        "--maps", type=Path, default=Path(tempfile.gettempdir()), help="where ROOM.json, the map, is kept"
+    )
+    parser.add_argument("--without", nargs="*", default=[], help="files of tests that take no part")
     arguments = parser.parse_args()
-    study(arguments.label, arguments.commit, arguments.rooms, arguments.mutants)
+    study(
+        arguments.label,
+        arguments.commit,
+        arguments.rooms,
+        arguments.mutants,
+        arguments.maps.resolve(),
+        arguments.without,
+    )
     write()
