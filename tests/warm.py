@@ -20,12 +20,12 @@ import atexit, json, os, signal, socket, sys, traceback
 import numpy, optuna, pandas, sklearn.datasets, sklearn.dummy, sklearn.ensemble, torch, typer
 import inna_tune.cli, inna_tune.jobs.tuning, inna_tune.jobs.comparing, inna_tune.report, inna_tune.tables.understanding
 
-def program(asked):
+def program(asked, given):
     os.setpgid(0, 0)
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
-    sys.argv = ["-c", *asked["words"]]
+    sys.argv = ["-c", *asked["words"], *map(str, given)]
     sys.path[:0] = asked["path"]
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", closefd=False)
@@ -43,7 +43,7 @@ def program(asked):
     sys.stdout.flush()
     os._exit(code)
 
-def keep(asked, out, err, told):
+def keep(asked, out, err, told, *given):
     child = os.fork()
     if child == 0:
         server.close()
@@ -52,9 +52,9 @@ def keep(asked, out, err, told):
         os.dup2(err, 2)
         for fd in (out, err, told):
             os.close(fd)
-        program(asked)
-    os.close(out)
-    os.close(err)
+        program(asked, given)
+    for fd in (out, err, *given):
+        os.close(fd)
     os.write(told, b"%d\n" % child)
     os.write(told, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os._exit(0)
@@ -62,7 +62,7 @@ def keep(asked, out, err, told):
 server = socket.socket(fileno=int(sys.argv[1]))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:
-    header, ancillary, *_ = socket.recv_fds(server, 4, 3)
+    header, ancillary, *_ = socket.recv_fds(server, 4, 64)
     if not header:
         break
     size, asked = int.from_bytes(header, "big"), b""
@@ -106,6 +106,8 @@ class Program:
     cwd : path, optional
     env : mapping, optional
         All of its environment; by default this one's.
+    fds : sequence of int
+        Files that it gets; it finds their numbers in ``sys.argv``, after the words.
 
     Attributes
     ----------
@@ -115,7 +117,7 @@ class Program:
         Negative where a signal killed it, as of `subprocess.Popen`.
     """
 
-    def __init__(self, code, *words, cwd=None, env=None):
+    def __init__(self, code, *words, cwd=None, env=None, fds=()):
         pipes = [os.pipe() for _ in range(3)]
         asked = {
             "code": code,
@@ -126,7 +128,7 @@ class Program:
         }
         content = json.dumps(asked).encode()
         server = _server()
-        socket.send_fds(server, [len(content).to_bytes(4, "big")], [write for _, write in pipes])
+        socket.send_fds(server, [len(content).to_bytes(4, "big")], [*(write for _, write in pipes), *fds])
         server.sendall(content)
         for _, write in pipes:
             os.close(write)
