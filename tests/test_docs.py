@@ -39,6 +39,8 @@ def site(tmp_path_factory):
     ) as build:
         _, said = build.communicate()
     assert build.returncode == 0, said
+    assert len(list((folder / "html").rglob("*.html"))) > len(PAGES)
+    assert list((folder / "html").rglob("*.css"))
     assert not said
     return folder / "html"
 

@@ -17,7 +17,9 @@ def test_its_tables_are_those_the_studies_wrote(name):
 
 
 def test_its_pictures_are_there():
-    for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README):
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
+    assert pictures
+    for path in pictures:
         assert (ROOT / path).stat().st_size > 0
 
 

@@ -59,7 +59,9 @@ def test_a_report_in_the_browser(kind, browser, tmp_path):
             "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
         )
         assert (brightness(background) < brightness(ink)) == dark
-        for colour in text_colours(browser):
+        colours = text_colours(browser)
+        assert colours
+        for colour in colours:
             assert abs(brightness(colour) - brightness(background)) > 80, (colour, background)
 
 
