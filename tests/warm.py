@@ -22,6 +22,7 @@ import inna_tune.cli, inna_tune.jobs.tuning, inna_tune.jobs.comparing, inna_tune
 
 def program(asked, given):
     os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell began the tests in the background
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
@@ -36,9 +37,9 @@ def program(asked, given):
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
-    except BaseException as error:
+    except BaseException:
         traceback.print_exc()
-        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        code = 1
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(code)
