@@ -1,5 +1,6 @@
 """Shared by all tests."""
 
+import gc
 import os
 
 import hypothesis
@@ -13,3 +14,9 @@ _PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, phases=_PHASES)
 hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("INNA_TUNE_HYPOTHESIS", "suite"))
+
+
+def pytest_collection_finish(session):
+    """Leave the modules and the tests, which stay, out of every later look for garbage."""
+    gc.collect()
+    gc.freeze()

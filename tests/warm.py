@@ -16,7 +16,7 @@ from pathlib import Path
 # The server forks a keeper a program, which forks the program, tells its id, waits for it and tells its code: the program
 # may be killed, and the test is none of its relatives.
 _SERVER = r"""
-import atexit, json, os, signal, socket, sys, traceback
+import atexit, gc, json, os, signal, socket, sys, traceback
 import numpy, optuna, pandas, sklearn.datasets, sklearn.dummy, sklearn.ensemble, torch, typer
 import inna_tune.cli, inna_tune.jobs.tuning, inna_tune.jobs.comparing, inna_tune.report, inna_tune.tables.understanding
 
@@ -60,6 +60,7 @@ def keep(asked, out, err, told, *given):
     os.write(told, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os._exit(0)
 
+gc.freeze()  # children share what is loaded, as long as no look for garbage writes into it
 server = socket.socket(fileno=int(sys.argv[1]))
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 while True:

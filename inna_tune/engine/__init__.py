@@ -1,6 +1,5 @@
 """Batches, the training loop over a population, early stopping, histories. Knows ``nets`` and ``optim``."""
 
-from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
@@ -23,7 +22,6 @@ __all__ = [
     "Stack",
     "TableTensors",
     "Training",
-    "clock",
     "outputs",
     "state_at_rest",
 ]

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import Tensor
 
+from inna_tune import clock
 from inna_tune.engine import (
     Loss,
     Member,
@@ -23,7 +24,6 @@ from inna_tune.engine import (
     Method,
     TableTensors,
     Training,
-    clock,
     outputs,
 )
 from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
