@@ -106,6 +106,10 @@ def test_every_example_is_listed():
 @pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python")], ids=name_of)
 def test_its_code_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # A default net trains long, and what the pages print stands on none of them.
+    for kind in (inna_tune.InnaClassifier, inna_tune.InnaRegressor):
+        for name, value in {"hidden_layer_sizes": (8,), "max_epochs": 5}.items():
+            monkeypatch.setitem(kind.__init__.__kwdefaults__, name, value)
     names = {"__name__": "documentation"}
     with mpl.rc_context({"backend": "agg"}):
         for number, code in enumerate(blocks(path, "python")):
