@@ -322,8 +322,8 @@ def write() -> None:
         "",
         f"Mutants of {' and '.join(rows['room'].unique())}, seed {SEED}, the same for both sides: the tests before the "
         "suite was shortened and after.",
-        "`python studies/mutation.py` says how they are made, and which tests run for each. On a busy machine a mutant may time "
-        "out for that alone.",
+        "`python studies/mutation.py` says how they are made, and which tests run for each. On a busy machine a mutant may "
+        "time out for that alone.",
         "",
         f"| room | tests | mutants | {' | '.join(columns)} |",
         "| --- " * 3 + "| ---: " * len(columns) + "|",
