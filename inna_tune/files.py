@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,35 @@ def replacing(
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_output(path: str | os.PathLike[str], *, inputs: Sequence[str] = ()) -> Path:
+    """A file that can be written, checked before work begins.
+
+    Parameters
+    ----------
+    path : path
+    inputs : sequence of str
+        What the same command reads: paths, or what is none.
+
+    Raises
+    ------
+    ValueError
+        If its folder does not exist, or it is itself a folder, a device, or one of the inputs.
+    """
+    path = Path(path)
+    for given in inputs:
+        if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
+            raise ValueError(f"{path} is what is read; name another file to write to.")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError(f"{path} is no ordinary file; name one to write to.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"The folder {path.parent} cannot be written to.")
+    return path
 
 
 def _new_file(folder: Path, prefix: str, suffix: str) -> Path:

@@ -32,8 +32,8 @@ import pandas as pd
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.store.claims import OWNER
 from inna_tune.store.opening import open_storage
+from inna_tune.store.store import OWNER
 from inna_tune.study import running
 
 RESULTS = Path(__file__).parent / "results" / "chaos.csv"

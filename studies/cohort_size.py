@@ -23,7 +23,8 @@ from sklearn.model_selection import train_test_split
 from tables import load_table
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
-from inna_tune.tables.problem import make_problem, read_table
+from inna_tune.tables.problem import make_problem
+from inna_tune.tables.reading import read_table
 
 RESULTS = Path(__file__).parent / "results" / "cohort_size.csv"
 SIZES = (1, 4, 8, 16, 32)

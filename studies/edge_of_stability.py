@@ -26,11 +26,13 @@ from joblib import Parallel, delayed
 from scipy.stats import rankdata
 from tables import load_table
 
-from inna_tune.engine import CrossEntropy, Member, SquaredError, Stack, TableTensors, Training
+from inna_tune.engine import CrossEntropy, Member, Population, SquaredError, TableTensors, Training
+from inna_tune.engine.stack import Stack
 from inna_tune.estimators import TableEncoder
 from inna_tune.nets import TabularNet
 from inna_tune.optim.dynamics import largest_stable_step, settings_from_curvature
-from inna_tune.tables.problem import make_problem, read_table
+from inna_tune.tables.problem import make_problem
+from inna_tune.tables.reading import read_table
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -95,15 +97,16 @@ def train(table, net, loss, settings, rows, seed, epochs, decay):
 def curvature_along(table, net, loss, settings, rows, seed, epochs):
     """Curvature on one batch after each of a few epochs of training with one setting."""
     found = []
-    options = {"batch_size": BATCH_SIZE, "max_epochs": epochs}
+    options = {"batch_size": BATCH_SIZE, "horizon": epochs}
     lr, alpha, beta = settings
-    stack = Stack(net, table, [Member(*rows, seed, lr=lr, alpha=alpha, beta=beta)], loss, **options)
-    probe = Stack(net, table, [Member(*rows, seed)], loss, **options).population
+    trained = Population(net, table, [Member(*rows, seed, lr=lr, alpha=alpha, beta=beta)], loss, **options)
+    stack = Stack(trained, [0], {}, max_epochs=epochs, keep_states=False)
+    probe = Population(net, table, [Member(*rows, seed)], loss, **options)
     for epoch in (0, 1, 3, 10, epochs):
-        stack.run(epoch)
+        stack.run(min(epoch, epochs))
         if epoch > stack.epoch:
             break
-        probe.tensors = stack.population.tensors
+        probe.tensors = trained.tensors
         measured = probe._calibrate([0], [torch.Generator().manual_seed(seed)])
         found.append({"epoch": epoch, "curvature": float(measured["curvature"])})
     return found
@@ -124,10 +127,10 @@ def study(name: str, seeds: int, epochs: int) -> tuple[list[dict], list[dict]]:
     for (net_name, (hidden, is_periodic)), seed in product(NETS.items(), range(seeds)):
         table = TableTensors(periodic(base.x, seed) if is_periodic else base.x, base.target)
         net = TabularNet(table.x.shape[1], hidden, n_out)
-        probe = Stack(net, table, [Member(*rows, seed)], loss, batch_size=BATCH_SIZE, max_epochs=1)
-        curvature = float(probe.population.curvature)
+        probe = Population(net, table, [Member(*rows, seed)], loss, batch_size=BATCH_SIZE, horizon=1)
+        curvature = float(probe.settings["curvature"])
         # A step too small to have learned much in these epochs has survived: what counts is to have left upwards.
-        bound = max(constant, float(probe.population.watched_loss()[0]))
+        bound = max(constant, float(probe.watched_loss()[0]))
         rng = np.random.default_rng(seed)
         grid = [
             tuple(

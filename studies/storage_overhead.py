@@ -28,8 +28,9 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, get_storage
 
+from inna_tune.store.asking import ask, tell
 from inna_tune.store.opening import create_study, gathered, open_storage
-from inna_tune.store.workers import Worker, ask, resume_summary, tell
+from inna_tune.store.workers import Worker, resume_summary
 
 RESULTS = Path(__file__).parent / "results" / "storage_overhead.csv"
 SIZES = (100, 500, 1000)

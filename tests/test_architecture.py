@@ -1,10 +1,10 @@
 """The floors of the house: imports run only downwards, and the lower rooms are usable alone."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -63,30 +63,88 @@ def test_a_file_is_one_idea(path):
         assert not any(re.match(r"\s*print\(", line) for line in lines)
 
 
-UNKNOWN = {
-    "optim": ["pandas", "sklearn", "optuna", "inna_tune.space", "inna_tune.engine"],
-    "space": ["pandas", "sklearn", "inna_tune.engine", "inna_tune.estimators"],
-    "nets": ["pandas", "sklearn", "optuna"],
-    "engine": ["pandas", "sklearn", "optuna"],
-}
-# In a child for each room of one process that has loaded what every room may, since that takes longest.
-LOADED = """
-import importlib, json, os, sys, torch
-assert not [m for m in sys.modules if m.startswith("inna_tune")]
-for room, unknown in json.loads(sys.argv[1]).items():
-    assert not set(unknown) & set(sys.modules)
-    if os.fork() == 0:
-        importlib.import_module(f"inna_tune.{room}")
-        os.write(1, f"{room}: {[m for m in unknown if m in sys.modules]}\\n".encode())
-        os._exit(0)
-    os.wait()
-"""
+@pytest.mark.parametrize(
+    ("room", "forbidden"),
+    [
+        ("optim", ["pandas", "sklearn", "optuna", "inna_tune.space", "inna_tune.engine"]),
+        ("space", ["pandas", "sklearn", "inna_tune.engine", "inna_tune.estimators"]),
+        ("nets", ["pandas", "sklearn", "optuna"]),
+        ("engine", ["pandas", "sklearn", "optuna"]),
+        ("store", ["torch", "pandas", "sklearn"]),
+    ],
+)
+def test_a_room_does_not_load_what_it_does_not_know(room, forbidden):
+    names = [f"inna_tune.{room}.{file.stem}" for file in (ROOT / room).glob("[a-z]*.py")]
+    code = f"import sys, inna_tune.{room}, {', '.join(names)}; print([m for m in {forbidden!r} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
-def test_a_room_does_not_load_what_it_does_not_know():
-    words = [sys.executable, "-c", LOADED, json.dumps(UNKNOWN)]
-    found = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert found.stdout.splitlines() == [f"{room}: []" for room in UNKNOWN]
+def _imported_modules(tree, own, modules):
+    """Modules of the package that a file imports, wherever in it; what only type checkers read is no import."""
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in tree.orelse:
+            yield from _imported_modules(child, own, modules)
+        return
+    if isinstance(tree, ast.Import):
+        yield from (alias.name for alias in tree.names)
+    elif isinstance(tree, ast.ImportFrom):
+        base = tree.module or ""
+        if tree.level:
+            base = ".".join([*own.split(".")[: -tree.level], *filter(None, [tree.module])])
+        for alias in tree.names:
+            yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules else base
+    for child in ast.iter_child_nodes(tree):
+        yield from _imported_modules(child, own, modules)
+
+
+def _find_circle(sources):
+    """One circle among modules, given as name -> source; empty if there is none. A package counts as its __init__."""
+    graph = {
+        name: {m for m in _imported_modules(ast.parse(text), name, sources) if m in sources and m != name}
+        for name, text in sources.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def _package_sources():
+    names = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        names[".".join(parts).removesuffix(".__init__")] = path.read_text()
+    return names
+
+
+def test_no_modules_import_each_other():
+    circle = _find_circle(_package_sources())
+    assert not circle, " imports ".join(reversed(circle))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "found"),
+    [
+        ("import p.b", "import p.a", True),
+        ("from p import b", "def f():\n    from p.a import x", True),
+        ("from p.b import x", "if y:\n    from p import a", True),
+        ("import p.b", "if TYPE_CHECKING:\n    from p.a import x", False),
+        ("import p.b", "import other.a", False),
+    ],
+)
+def test_a_circle_is_found_wherever_an_import_stands(a, b, found):
+    assert bool(_find_circle({"p": "", "p.a": a, "p.b": b})) is found
+
+
+def test_every_file_that_contributing_names_is_there():
+    root = ROOT.parent
+    named = re.findall(
+        r"`((?:inna_tune|tests|studies|examples|docs)/[\w./-]*)`", (root / "CONTRIBUTING.md").read_text()
+    )
+    assert len(named) > 30
+    assert not [name for name in named if not (root / name).exists()]
 
 
 def test_public_names_are_there():
@@ -95,3 +153,13 @@ def test_public_names_are_there():
     assert set(inna_tune.__all__) <= set(dir(inna_tune))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         inna_tune.Nonsense  # noqa: B018
+
+
+def test_closed_forms_laws_and_words_do_without_torch():
+    code = (
+        "import sys; from inna_tune.optim import DECAY_LAWS, decay_factor, describe_settings, is_stable, pure_numbers\n"
+        "describe_settings(0.1, 0.5, 0.1, 10.0); [decay_factor(law, 1.0, horizon=2.0) for law in DECAY_LAWS]\n"
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inna_tune.store.workers import OWNER
+from inna_tune.store.store import OWNER
 from tests.store.test_postgres import server, url  # noqa: F401  (fixtures)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, SearchSpace
 from inna_tune.cli import app
-from inna_tune.files import replacing
+from inna_tune.files import check_output, replacing
 from inna_tune.report import write_report
 from inna_tune.space import Prior, Uniform
 from inna_tune.store.opening import create_study, open_storage
@@ -69,6 +69,31 @@ def test_of_a_prior(any_umask, tmp_path):
     Prior(SearchSpace({"x": Uniform(0, 1)})).save(tmp_path / "p.json")
     assert_mode(tmp_path / "p.json", any_umask)
     assert os.listdir(tmp_path) == ["p.json"]
+
+
+def test_of_a_picture_of_a_prior(any_umask, tmp_path):
+    from typer.testing import CliRunner
+
+    words = ["prior", "show", "regression", "-o", f"{tmp_path}/p.svg"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert_mode(tmp_path / "p.svg", any_umask)
+    assert os.listdir(tmp_path) == ["p.svg"]
+
+
+def test_an_output_is_checked_before_work_begins(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("a\n1\n")
+    assert check_output(table) == table
+    assert check_output(tmp_path / "new.csv", inputs=["sklearn:iris", str(table)]).name == "new.csv"
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (table, "is what is read; name another"),
+        (tmp_path, "is a folder; name a file in it"),
+        (tmp_path / "no" / "f", "no folder .*/no to write f into; make it first"),
+        (tmp_path / "pipe", "is no ordinary file; name one"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_output(path, inputs=[str(table)])
 
 
 def test_of_databases_and_exported_studies(any_umask, tmp_path):

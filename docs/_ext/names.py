@@ -5,6 +5,7 @@ import re
 from sphinx.application import Sphinx
 
 import inna_tune
+import inna_tune.optim
 import inna_tune.study
 
 
@@ -27,9 +28,10 @@ def skip(app, what, name, obj, skip, options):
 
 
 def setup(app: Sphinx):
-    for name in inna_tune.study.__all__:
-        # Imported on first use, and autodoc looks only at what is there.
-        setattr(inna_tune.study, name, getattr(inna_tune.study, name))
+    for room in (inna_tune.optim, inna_tune.study):
+        for name in room.__all__:
+            # Imported on first use, and autodoc looks only at what is there.
+            setattr(room, name, getattr(room, name))
     app.connect("autodoc-skip-member", skip)
     app.connect("missing-reference", resolve)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from inna_tune.cli.console import app, err
+from inna_tune.cli.console import app, err, say
 
 
 def command_line(*names: str, **values: Any) -> str:
@@ -50,7 +50,7 @@ def resumable(resumption: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        err.print(f"Resume with: {resumption}", markup=False)
+        say(f"Resume with: {resumption}", err)
         raise
 
 
@@ -69,7 +69,7 @@ def more_trials(n_trials: int, states: Sequence[Mapping[str, int]]) -> int:
 
 def _words(of: Any, values: Mapping[str, Any]) -> list[str]:
     """Arguments and options of a command with these values."""
-    from inna_tune.store.opening import redact_url
+    from inna_tune.store.errors import redact_url
 
     unknown = values.keys() - {each.name for each in of.params}
     if unknown:

@@ -19,8 +19,11 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
+    say,
 )
+from inna_tune.cli.understanding import read_problem
+from inna_tune.optim.optimizers import OPTIMIZERS
+from inna_tune.records.text import settings_text
 
 
 @app.command()
@@ -29,8 +32,8 @@ def compare(
     table: Annotated[str, typer.Argument(help=TABLE)],
     target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
     optimizers: Annotated[
-        str, typer.Option(help="Of inna, innaprop, adamw, muon, sgd; separated by commas.")
-    ] = "inna,innaprop,adamw,muon,sgd",
+        str, typer.Option(help=f"Of {', '.join(OPTIMIZERS)}; separated by commas.")
+    ] = ",".join(OPTIMIZERS),
     baselines: Annotated[
         str,
         typer.Option(
@@ -70,17 +73,12 @@ def compare(
     with one_line_errors():
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.comparing import compare as run
-        from inna_tune.store.opening import redact_url
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
+        from inna_tune.store.errors import redact_url
 
-        say = err.print if as_json else out.print
-        table_read = read(table)
-        problem = make_problem(table_read.frame, target or table_read.target, task=task)
+        console = err if as_json else out
+        _, problem = read_problem(table, target, task, console)
         name = study or default_name(table)
-        for remark in (*table_read.notes, *problem.remarks):
-            say(remark, markup=False)
-        say(f"Task: {problem.description}", markup=False)
+        say(f"Task: {problem.description}", console)
         same = {"target": problem.target, "study": name, "resume": True}
         with resumable(again(context, **same)):
             found = run(
@@ -96,7 +94,7 @@ def compare(
                 n_fits=fits,
                 n_jobs=jobs,
                 settings=settings or (),
-                watch=lambda study: Progress(trials, problem.task, study),
+                watch=lambda study: Progress(trials, study),
                 allow_mismatch=allow_mismatch,
             )
         states = [each.trials for each in found.contenders if each.study is not None]
@@ -106,8 +104,8 @@ def compare(
             print_json(found.summary() | where)
             return
         _print_comparison(found)
-        out.print(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report", markup=False)
-        out.print(f"Resume:   {resumption}", markup=False)
+        say(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report")
+        say(f"Resume:   {resumption}")
 
 
 def _listed(names: str) -> list[str]:
@@ -146,9 +144,9 @@ def _print_comparison(found: Any) -> None:
         )
     out.print(listed)
     for sentence in found.verdict:
-        out.print(sentence, markup=False)
+        say(sentence)
     for each in found.contenders:
         if each.failed:
-            out.print(f"{each.name}: {each.failed}", markup=False)
+            say(f"{each.name}: {each.failed}")
         elif each.settings:
-            out.print(f"{each.name}: {settings_text(each.settings)}", markup=False)
+            say(f"{each.name}: {settings_text(each.settings)}")

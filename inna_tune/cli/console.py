@@ -29,6 +29,12 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
+
+def say(text: object, console: Console = out) -> None:
+    """Print a text as it is: what it quotes may have square brackets."""
+    console.print(text, markup=False)
+
+
 LEAST_SECONDS = 0.1  # of a budget
 
 _debug = False
@@ -116,11 +122,6 @@ def default_name(table: str) -> str:
         return table.removeprefix("sklearn:")
     path = Path(table)
     return Path(path.stem).stem if path.suffix.lower() in (".gz", ".bz2", ".zst", ".lz4") else path.stem
-
-
-def settings_text(settings: dict[str, Any]) -> str:
-    """Parameters in one line."""
-    return ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in settings.items())
 
 
 def print_json(content: Any) -> None:

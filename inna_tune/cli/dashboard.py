@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, err, one_line_errors, out, print_json
+from inna_tune.cli.console import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Storage,
+    app,
+    err,
+    one_line_errors,
+    out,
+    print_json,
+    say,
+)
 
 
 @app.command()
@@ -37,9 +47,9 @@ def dashboard(
                     {"dashboard": f"{server.address}/dashboard", "reports": f"{server.address}/reports"}
                 )
             else:
-                out.print(f"Dashboard: {server.address}/dashboard", markup=False)
-                out.print(f"Reports:   {server.address}/reports", markup=False)
-                out.print("End it with Ctrl-C.", markup=False)
+                say(f"Dashboard: {server.address}/dashboard")
+                say(f"Reports:   {server.address}/reports")
+                say("End it with Ctrl-C.")
             # Whoever reads the address through a pipe waits for it.
             out.file.flush()
             try:

@@ -19,10 +19,11 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
+    say,
     time_left,
 )
-from inna_tune.cli.understanding import show_columns, show_warnings
+from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
+from inna_tune.records.text import count, settings_text
 
 SHIPPED = "shipped"
 MOST_COLUMNS = 200  # that the study keeps for its report
@@ -78,38 +79,34 @@ def fit(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
-        from inna_tune.jobs.tuning import check_output, tune
+        from inna_tune.files import check_output
+        from inna_tune.jobs.tuning import tune
         from inna_tune.records.attributes import COLUMNS, MODEL
         from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
-        from inna_tune.store.opening import redact_url
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
+        from inna_tune.store.errors import redact_url
         from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.
-        say = err.print if as_json else out.print
+        console = err if as_json else out
         learned = None if prior in (None, SHIPPED) else Prior.load(prior)
-        found = read(table)
-        problem = make_problem(found.frame, target or found.target, task=task)
-        if prior == SHIPPED:
-            learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         name = study or default_name(table)
         path = check_output(model or f"{name}.inna", inputs=[table])
-        for remark in (*found.notes, *problem.remarks):
-            say(remark, markup=False)
-        say(f"Task: {problem.description}", markup=False)
+        found, problem = read_problem(table, target, task, console)
+        if prior == SHIPPED:
+            learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
+        say(f"Task: {problem.description}", console)
         share = None if timeout is None else LOOKING_SHARE * timeout
         understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
-            show_columns(understood, err if as_json else out)
+            show_columns(understood, console)
         else:
-            say(f"Columns: {understood.summary}", markup=False)
-        show_warnings(understood, err if as_json else out)
+            say(f"Columns: {understood.summary}", console)
+        show_warnings(understood, console)
         same = {"target": list(problem.targets), "study": name, "resume": True}
         if resume and (progress := find_progress(storage, name, trials)) is not None:
-            say(f"Found: {progress}", markup=False)
-        with resumable(again(context, **same)), Progress(trials, problem.task, name) as shown:
+            say(f"Found: {progress}", console)
+        with resumable(again(context, **same)), Progress(trials, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,
@@ -148,14 +145,10 @@ def fit(
             print_json(report.summary() | where)
             return
         _print_summary(report)
-        out.print(
-            f"Study:    {name} in {redact_url(storage)} ({len(search.study_.trials)} trials)", markup=False
-        )
-        out.print(
-            f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)", markup=False
-        )
+        say(f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})")
+        say(f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)")
         for what, command in commands.items():
-            out.print(f"{what.capitalize() + ':':<9} {command}", markup=False)
+            say(f"{what.capitalize() + ':':<9} {command}")
 
 
 @app.command()
@@ -171,8 +164,7 @@ def predict(
     """
     with one_line_errors():
         from inna_tune.estimators import load
-        from inna_tune.files import replacing
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output, replacing
         from inna_tune.tables.predicting import predict_table
         from inna_tune.tables.reading import read
 
@@ -180,7 +172,7 @@ def predict(
         fitted = load(model)
         found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
         for note in found.notes:
-            err.print(note, markup=False)
+            say(note, err)
         predictions = predict_table(fitted, found.frame)
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
@@ -190,7 +182,7 @@ def predict(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}
             )
         else:
-            out.print(f"Wrote {len(predictions)} predictions to {path}", markup=False)
+            say(f"Wrote {count(len(predictions), 'prediction')} to {path}")
 
 
 def _print_summary(report: Any) -> None:
@@ -203,13 +195,13 @@ def _print_summary(report: Any) -> None:
     found = report.summary()
     best = found["best"]
     if found["gain"]:
-        out.print(found["gain"], markup=False)
+        say(found["gain"])
     if best is None:
-        out.print("Best:     no trial had a score in time; the model is the untuned default", markup=False)
+        say("Best:     no trial had a score in time; the model is the untuned default")
     else:
-        out.print(f"Best:     trial {best['trial']}, {best['words']}", markup=False)
-        out.print("Settings: " + settings_text(best["settings"]), markup=False)
+        say(f"Best:     trial {best['trial']}, {best['words']}")
+        say("Settings: " + settings_text(best["settings"]))
     if found["cut"]:
-        out.print(f"Time cut off: {', '.join(found['cut'])}; more of it may help", markup=False)
+        say(f"Time cut off: {', '.join(found['cut'])}; more of it may help")
     if found["misleading"]:
-        out.print(found["misleading"], markup=False)
+        say(found["misleading"])

@@ -13,8 +13,9 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
+    say,
 )
+from inna_tune.records.text import settings_text
 
 studies_app = typer.Typer(invoke_without_command=True)
 app.add_typer(studies_app, name="studies")
@@ -73,7 +74,7 @@ def show(
             print_json(found)
             return
         for line in found.lines:
-            out.print(line, markup=False)
+            say(line)
         listed = Table("trial", found.metric, "epochs", "seconds", "settings")
         for trial in found.best:
             listed.add_row(
@@ -85,4 +86,4 @@ def show(
             )
         out.print(listed)
         if found.words:
-            out.print(f"The best: {found.words}.", markup=False)
+            say(f"The best: {found.words}.")

@@ -14,8 +14,9 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
-    settings_text,
+    say,
 )
+from inna_tune.records.text import settings_text
 
 prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
 app.add_typer(prior_app, name="prior")
@@ -35,7 +36,7 @@ def prior_learn(
     Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
     """
     with one_line_errors():
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output
         from inna_tune.space import learn
         from inna_tune.store.opening import load_study
 
@@ -46,11 +47,8 @@ def prior_learn(
             print_json({"prior": str(path), **_content(found)})
             return
         _print_prior(found)
-        out.print(f"Prior: {path}, of {len(studies)} studies", markup=False)
-        out.print(
-            f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}",
-            markup=False,
-        )
+        say(f"Prior: {path}, of {len(studies)} {'study' if len(studies) == 1 else 'studies'}")
+        say(f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}")
 
 
 @prior_app.command("show")
@@ -69,24 +67,27 @@ def prior_show(
     """
     with one_line_errors():
         from inna_tune.space import Prior
-        from inna_tune.space.learn import TASKS
+        from inna_tune.space.prior import TASKS
 
         found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
-            from inna_tune.jobs.tuning import check_output
-            from inna_tune.space.pictures import draw_space
+            from inna_tune.files import check_output, replacing
+            from inna_tune.plots.priors import priors
 
-            draw_space(found.space).savefig(check_output(output))
+            path = check_output(output)
+            # With the suffix, by which matplotlib knows the format.
+            with replacing(path, suffix=path.suffix) as written:
+                priors(found.space).savefig(written)
         if as_json:
             print_json({"prior": file, "picture": output, **_content(found)})
             return
         _print_prior(found)
         for number, settings in enumerate(found.portfolio, 1):
-            out.print(f"First {number}: {settings_text(dict(settings))}", markup=False)
+            say(f"First {number}: {settings_text(settings)}")
         for study in found.provenance.get("studies", ()):
-            out.print(f"From: {study}", markup=False)
+            say(f"From: {study}")
         if output is not None:
-            out.print(f"Picture: {output}", markup=False)
+            say(f"Picture: {output}")
 
 
 def _content(prior: Any) -> dict[str, Any]:

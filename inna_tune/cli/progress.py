@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 from rich.console import Console, Group, RenderableType
@@ -12,7 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from inna_tune.cli.console import err
-from inna_tune.study.job import Training
+from inna_tune.records.record import StudyRecord
+from inna_tune.records.text import duration
+
+if TYPE_CHECKING:
+    from inna_tune.study.job import Training
 
 _WIDTH = 32
 _BLOCKS, _ASCII = "▁▂▃▄▅▆▇█", "_.-:=+*#"
@@ -27,15 +31,6 @@ def sparkline(values: list[float], *, ascii_only: bool = False) -> str:
     return "".join(blocks[round((v - low) / width * (len(blocks) - 1))] for v in values)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
-
-
 class Progress:
     """A callback of the search that shows what it hears of.
 
@@ -43,20 +38,18 @@ class Progress:
     ----------
     n_trials : int
         Of the study in all.
-    task : {"binary", "multiclass", "regression"}
-        Names the score, which is stored negated.
     name : str
         Of the study.
     console : rich.console.Console
         A terminal gets the live view, anything else plain lines.
     """
 
-    def __init__(self, n_trials: int, task: str, name: str, console: Console = err) -> None:
+    def __init__(self, n_trials: int, name: str, console: Console = err) -> None:
         self.n_trials, self.name, self.console = n_trials, name, console
-        self.label = "RMSE" if task == "regression" else "log-loss"
         self.began = time.monotonic()
         self.counts = dict.fromkeys((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL), 0)
         self.before: int | None = None  # trials that were done when this process began
+        self.metric = "score"
         self.best: tuple[float, int] | None = None
         self.bests: deque[float] = deque(maxlen=_WIDTH)
         self.training: Training | None = None
@@ -76,7 +69,7 @@ class Progress:
 
     # ------------------------------------------------------------------ what the search tells
 
-    def on_training(self, study: Any, training: Training) -> None:
+    def on_training(self, study: Any, training: "Training") -> None:
         """Hear what trains now."""
         if self.before is None:
             self._count(study)
@@ -96,13 +89,14 @@ class Progress:
             self.console.print(", ".join(filter(None, parts)), markup=False)
 
     def _count(self, study: Any) -> None:
-        states = [t.state for t in study.get_trials(deepcopy=False)]
+        record = StudyRecord(study)
+        states = [t.state for t in record.trials]
         self.counts = {state: states.count(state) for state in self.counts}
         try:
             best = study.best_trial
         except ValueError:  # none is complete yet
             return
-        self.best = (-float(best.value), best.number)
+        self.metric, self.best = record.metric.name, (record.score(best), best.number)
 
     # ------------------------------------------------------------------ what is shown
 
@@ -112,7 +106,7 @@ class Progress:
         return sum(self.counts.values())
 
     def _best_text(self) -> str:
-        return "" if self.best is None else f"best {self.label} {self.best[0]:.5g} (trial {self.best[1]})"
+        return "" if self.best is None else f"best {self.metric} {self.best[0]:.5g} (trial {self.best[1]})"
 
     def _left_text(self) -> str:
         here = self.done - (self.before or 0)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, out, print_json
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, app, one_line_errors, print_json, say
 
 
 @app.command()
@@ -21,7 +21,7 @@ def report(
     Example: [bold]inna-tune report churn -o report.html[/bold]
     """
     with one_line_errors():
-        from inna_tune.jobs.tuning import check_output
+        from inna_tune.files import check_output
         from inna_tune.report import write_report
         from inna_tune.store.opening import load_study
 
@@ -30,4 +30,4 @@ def report(
         if as_json:
             print_json({"study": study, "report": str(written)})
         else:
-            out.print(f"Report: {written}", markup=False)
+            say(f"Report: {written}")

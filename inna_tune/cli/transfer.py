@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 
 from inna_tune.cli.commands import command_line
-from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, out, print_json
+from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, print_json, say
 from inna_tune.cli.looking import studies_app
+from inna_tune.records.text import count
 
 
 @studies_app.command("export")
@@ -28,8 +29,8 @@ def export(
         if as_json:
             print_json({"study": done, "file": output})
             return
-        out.print(f"Wrote study {done.name} with {done.n_trials} trials to {output}", markup=False)
-        out.print(f"Take it in: {command_line('studies', 'import', file=output)}", markup=False)
+        say(f"Wrote study {done.name} with {count(done.n_trials, 'trial')} to {output}")
+        say(f"Take it in: {command_line('studies', 'import', file=output)}")
 
 
 @studies_app.command("import")
@@ -45,7 +46,7 @@ def import_(
     Example: [bold]inna-tune studies import churn.db --as churn-2025[/bold]
     """
     with one_line_errors():
-        from inna_tune.store.opening import redact_url
+        from inna_tune.store.errors import redact_url
         from inna_tune.store.transfer import import_studies
 
         found = import_studies(storage, file, only=study, rename=rename)
@@ -53,7 +54,4 @@ def import_(
             print_json({"studies": found})
             return
         for done in found:
-            out.print(
-                f"Took in study {done.name} with {done.n_trials} trials into {redact_url(storage)}",
-                markup=False,
-            )
+            say(f"Took in study {done.name} with {count(done.n_trials, 'trial')} into {redact_url(storage)}")

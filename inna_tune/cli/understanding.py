@@ -6,9 +6,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json
+from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json, say
 
 if TYPE_CHECKING:
+    from inna_tune.tables.problem import Problem
+    from inna_tune.tables.reading import Table as TableRead
     from inna_tune.tables.understanding import Understanding
 
 
@@ -41,9 +43,23 @@ def columns(
             print_json({"table": table, "remarks": remarks} | understood.to_json())
             return
         for remark in remarks:
-            out.print(remark, markup=False)
+            say(remark)
         show_columns(understood, out)
         show_warnings(understood, out)
+
+
+def read_problem(
+    table: str, target: list[str] | str | None, task: str | None, console: Any
+) -> tuple["TableRead", "Problem"]:
+    """A table and what is to be learned of it, with what there is to say of both said."""
+    from inna_tune.tables.problem import make_problem
+    from inna_tune.tables.reading import read
+
+    found = read(table)
+    problem = make_problem(found.frame, target or found.target, task=task)
+    for remark in (*found.notes, *problem.remarks):
+        say(remark, console)
+    return found, problem
 
 
 def show_columns(understood: "Understanding", console: Any) -> None:
@@ -61,10 +77,10 @@ def show_columns(understood: "Understanding", console: Any) -> None:
         listed.add_row(*map(escape, cells), style="dim" if view.left_out else "")
     console.print(listed)
     if understood.target is not None:
-        console.print(f"Task: {understood.target}", markup=False)
+        say(f"Task: {understood.target}", console)
 
 
 def show_warnings(understood: "Understanding", console: Any) -> None:
     """What may be wrong, a line each."""
     for warning in understood.warnings:
-        console.print(f"Note: {warning}", markup=False)
+        say(f"Note: {warning}", console)

@@ -15,7 +15,9 @@ from inna_tune.cli.console import (
     one_line_errors,
     out,
     print_json,
+    say,
 )
+from inna_tune.cli.understanding import read_problem
 
 
 @app.command()
@@ -41,21 +43,18 @@ def worker(
         from inna_tune.cli.progress import Progress
         from inna_tune.jobs.joining import join, read_job
         from inna_tune.records.overview import find_progress
-        from inna_tune.tables.problem import make_problem
-        from inna_tune.tables.reading import read
+        from inna_tune.store.opening import open_storage
 
-        job = read_job(storage, study)
-        table_read = read(table)
-        problem = make_problem(table_read.frame, target or job.target or table_read.target, task=job.task)
-        say = err.print if as_json else out.print
-        for remark in (*table_read.notes, *problem.remarks):
-            say(remark, markup=False)
-        if (found := find_progress(storage, study, job.n_trials)) is not None:
-            say(f"Found: {found}", markup=False)
-        with resumable(again(context)), Progress(job.n_trials, problem.task, study) as progress:
+        opened = open_storage(storage, create=False)
+        job = read_job(opened, study)
+        console = err if as_json else out
+        _, problem = read_problem(table, target or job.target, job.task, console)
+        if (found := find_progress(opened, study, job.n_trials)) is not None:
+            say(f"Found: {found}", console)
+        with resumable(again(context)), Progress(job.n_trials, study) as progress:
             before, after = join(
                 problem,
-                storage=storage,
+                storage=opened,
                 study_name=study,
                 timeout=timeout,
                 callbacks=(progress,),
@@ -65,6 +64,6 @@ def worker(
             commands = {"commands": {"resume": again(context)}} if after.left_to_do else {}
             print_json({"study": study, "before": before, "after": after} | commands)
             return
-        out.print(f"Now:   {after}", markup=False)
+        say(f"Now:   {after}")
         if after.left_to_do:
-            out.print(f"Resume: {again(context)}", markup=False)
+            say(f"Resume: {again(context)}")

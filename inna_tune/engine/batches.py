@@ -6,14 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inna_tune.optim._step import FULL_VECTORS as FULL_VECTORS
+
 # Rows are gathered for a stretch of batches at once and then taken as views (9 µs instead of 28 µs a batch);
 # a stretch is as long as this many elements of x allow: of a large table, a small part.
 _GATHER_ELEMENTS = 2**22
-
-# NOTE: what a CPU's vector units leave over is computed by other, scalar functions, which may round an exponential another
-# way. Batches of so many rows leave nothing over, wherever in the stack a member is, and each member's begin at a multiple
-# of 64 bytes; without that its result would depend on its company in the last bit.
-FULL_VECTORS = 32
 
 # NOTE: products and activations of a multiple of so many rows round every row alike, however many there are, also where a
 # layer is as narrow as four units: found by trial, since libraries do not say.

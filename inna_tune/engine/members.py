@@ -13,33 +13,33 @@ StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "tim
 
 @dataclass(eq=False)
 class MemberState:
-    """Where a member's training stands, to go on from there.
+    """Where a member's training stands, to go on from there; without velocity and with new streams, where these are left out.
 
     Attributes
     ----------
     weights : Tensor of shape [n_parameters]
         The last ones, which need not be the best.
+    epochs : int
+        Epochs trained, over all continuations; the laws of decay go on from there.
+    settings : dict of str to float
+        ``lr``, ``alpha``, ``beta``, ``curvature`` in use, NaN where it is not known.
     updates : list of dict
         The optimizer's state of each trained tensor, with a leading axis of one member.
     averages : list of Tensor, each [1, n]
         Averaged weights of each trained tensor; empty without averaging.
     count : Tensor of shape [1, 1]
         Steps that are in the averages.
-    epochs : int
-        Epochs trained, over all continuations.
-    settings : dict of str to float
-        ``lr``, ``alpha``, ``beta``, ``curvature`` in use.
     streams : list of Tensor
         States of the streams of the order of rows and of dropout.
     """
 
     weights: Tensor
-    updates: list[dict[str, Any]]
-    averages: list[Tensor]
-    count: Tensor
     epochs: int
     settings: dict[str, float]
-    streams: list[Tensor]
+    updates: list[dict[str, Any]] = field(default_factory=list)
+    averages: list[Tensor] = field(default_factory=list)
+    count: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
+    streams: list[Tensor] = field(default_factory=list)
 
     def on_cpu(self) -> "MemberState":
         """The same, its tensors on the CPU."""
@@ -145,25 +145,8 @@ class MemberResult:
 
 
 def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
-    """Weights that training may go on from, without velocity and with new streams.
-
-    Parameters
-    ----------
-    weights : Tensor of shape [n_parameters]
-    epochs : int
-        Trained before; the laws of decay go on from there.
-    settings : dict of str to float
-        lr, alpha, beta and curvature, NaN where it is not known.
-    """
-    return MemberState(
-        weights=weights,
-        updates=[],
-        averages=[],
-        count=torch.zeros(1, 1),
-        epochs=epochs,
-        settings=settings,
-        streams=[],
-    )
+    """Weights that training may go on from, without velocity and with new streams: a `MemberState` of these alone."""
+    return MemberState(weights, epochs, settings)
 
 
 @dataclass(frozen=True, eq=False)

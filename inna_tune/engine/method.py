@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from inna_tune.engine.updates import Kind, check_optimizer
+from inna_tune.engine.updates import check_optimizer
+from inna_tune.optim.optimizers import DEFAULT, Kind
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -19,8 +20,7 @@ class Method:
     Parameters
     ----------
     optimizer : str or subclass of torch.optim.Optimizer
-        "inna", "innaprop", "sgd" (with momentum), "adamw", "muon" (matrices of hidden layers by Muon, all else by AdamW), or
-        another class of torch, which steps each member by itself.
+        One of `inna_tune.optim.optimizers.OPTIMIZERS`, or a class of torch, which steps each member by itself.
     optimizer_params : mapping
         Further arguments of the optimizer.
     gradient_clip : float, optional
@@ -38,7 +38,7 @@ class Method:
         If a value makes no sense.
     """
 
-    optimizer: Kind = "inna"
+    optimizer: Kind = DEFAULT
     optimizer_params: Mapping[str, Any] = field(default_factory=dict)
     gradient_clip: float | None = None
     averaging: float | None = None

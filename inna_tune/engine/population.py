@@ -5,7 +5,6 @@ multiple of 64 bytes, so that batched products and their gradients need no copie
 weights as one vector, [n], are put together when they are asked for.
 """
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,14 +21,13 @@ from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
-from inna_tune.engine.stacked import MOMENTUM
-from inna_tune.engine.stepping import Captured, Stepping, trained_names
-from inna_tune.engine.updates import DEFAULT_LR, named
+from inna_tune.engine.stepping import Captured, Stepping
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
-from inna_tune.optim.curvature import calibrate
-from inna_tune.optim.schedules import decay_factor
+from inna_tune.optim.calibration import calibrate
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor
+from inna_tune.optim.optimizers import record_of
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
@@ -65,8 +63,9 @@ class Population:
     ----------
     tensors : dict of str to Tensor
         Everything that the net holds, each ``[P, *shape]``.
-    lr, alpha, beta, curvature : Tensor of shape [P, 1]
-        The members' settings (calibrated where a member left one open); curvature is NaN where it was not measured.
+    settings : dict of str to Tensor of shape [P, 1]
+        The members' ``lr``, ``alpha`` and ``beta`` (calibrated where a member left one open), ``weight_decay`` and the
+        ``curvature``, NaN where it was not measured.
     """
 
     def __init__(
@@ -121,16 +120,11 @@ class Population:
                     net, torch.stack([s.weights for s in starts]).to(self.table.x)
                 ).items()
             }
-        column = self._column
-        self.weight_decay = column([m.weight_decay for m in members])
-        self.label_smoothing = column([m.label_smoothing for m in members])
+        self.label_smoothing = self._column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
             self.mean_weight = torch.stack([take(table.weight, r[None]).mean() for r in self.rows])[:, None]
-        self.curvature = column(
-            [float("nan")] * len(members) if states is None else [s.settings["curvature"] for s in states]
-        )
-        self.lr, self.alpha, self.beta = self._settings(calibration, states)
+        self.settings = self._settings(calibration, states)
         self.stepping = self._new_stepping()
         if starts:
             self.stepping.put(starts)
@@ -170,48 +164,38 @@ class Population:
 
     def _settings(
         self, streams: Sequence[torch.Generator], states: Sequence[MemberState] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the members say of lr, alpha and beta, the open places filled: from the curvature, where it sets them."""
-        said: dict[str, list[float | None]]
-        if states is not None:
-            said = {name: [s.settings[name] for s in states] for name in ("lr", "alpha", "beta")}
-        else:
-            said = {
-                name: [
-                    m.start.settings[name]
-                    if getattr(m, name) is None and m.start is not None
-                    else getattr(m, name)
-                    for m in self.members
-                ]
-                for name in ("lr", "alpha", "beta")
-            }
-        if (usual := self._usual()) is not None:
-            said = {n: [usual[n] if v is None else v for v in values] for n, values in said.items()}
-        open_ = [any(said[name][i] is None for name in said) for i in range(len(self))]
-        filled = {
-            name: self._column([0.0 if v is None else v for v in values]) for name, values in said.items()
-        }
-        if any(open_):
-            which = [i for i, is_open in enumerate(open_) if is_open]
-            found = self._calibrate(which, [streams[i] for i in which])
-            chosen = torch.tensor(which, device=self.device)
-            self.curvature[chosen] = found["curvature"]
-            for name in said:
-                missing = torch.tensor([said[name][i] is None for i in which], device=self.device)[:, None]
-                filled[name][chosen] = torch.where(missing, found[name], filled[name][chosen])
-        return filled["lr"], filled["alpha"], filled["beta"]
+    ) -> dict[str, Tensor]:
+        """What the members say, the open places filled with what is usual, or from the curvature, where that sets them."""
+        usual = record_of(self.method.optimizer).usual
 
-    def _usual(self) -> dict[str, float] | None:
-        """Settings of optimizers whose steps have no natural scale; None where the curvature gives one."""
-        kind = named(self.method.optimizer)
-        if kind == "inna" or (kind == "sgd" and any(m.lr is None for m in self.members)):
-            return None
-        if not isinstance(kind, str):
-            own = inspect.signature(kind).parameters.get("lr")
-            lr = own.default if own is not None and isinstance(own.default, float) else 1e-3
-            return {"lr": lr, "alpha": math.nan, "beta": math.nan}
-        alpha, beta = (0.1, 0.9) if kind == "innaprop" else (math.nan, math.nan)
-        return {"lr": DEFAULT_LR.get(kind, math.nan), "alpha": alpha, "beta": beta}
+        def said(name: str, i: int) -> float | None:
+            member = self.members[i]
+            if states is not None:
+                return states[i].settings[name]
+            own: float | None = getattr(member, name)
+            if own is None and member.start is not None:
+                return member.start.settings[name]
+            return usual.get(name, math.nan) if own is None else own
+
+        everyone = range(len(self))
+        given = {name: [said(name, i) for i in everyone] for name in ("lr", "alpha", "beta")}
+        given["curvature"] = [
+            math.nan if states is None else states[i].settings["curvature"] for i in everyone
+        ]
+        given["weight_decay"] = [m.weight_decay for m in self.members]
+        filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
+        if which := [i for i in everyone if any(values[i] is None for values in given.values())]:
+            chosen = torch.tensor(which, device=self.device)
+            for name, found in self._calibrate(which, [streams[i] for i in which]).items():
+                is_open = name == "curvature"
+                missing = [is_open or given[name][i] is None for i in which]
+                where = torch.tensor(missing, device=self.device)[:, None]
+                filled[name][chosen] = torch.where(where, found, filled[name][chosen])
+        return filled
+
+    def settings_of(self, position: int) -> dict[str, float]:
+        """Step size, friction, damping and curvature of the member at a position."""
+        return {n: float(self.settings[n][position]) for n in ("lr", "alpha", "beta", "curvature")}
 
     def _calibrate(self, which: list[int], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Curvature and the settings that follow from it, each [len(which), 1]."""
@@ -254,16 +238,16 @@ class Population:
             name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
             for name in ("curvature", "lr", "alpha", "beta")
         }
-        if self.method.optimizer == "sgd":
-            # Half of the largest stable step of heavy ball, 2(1 + μ)/λ: as far from the edge as INNA's r = 2.
-            momentum = self.method.optimizer_params.get("momentum", MOMENTUM)
-            settings["lr"] = (1.0 + momentum) / settings["curvature"]
-            settings["alpha"] = settings["beta"] = torch.full_like(settings["lr"], math.nan)
+        record = record_of(self.method.optimizer)
+        if record.step_at is not None:
+            options = {**record.options, **self.method.optimizer_params}
+            settings["lr"] = record.step_at(settings["curvature"], options)
         return settings
 
     @property
     def _trained(self) -> list[str]:
-        return trained_names(self.net, list(self.tensors))
+        """Names of the tensors that are stepped."""
+        return [name for name in self.tensors if name not in self.net.buffers]
 
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
@@ -272,13 +256,12 @@ class Population:
         if self._drops and self.dtype == torch.float64 and self.table.x.shape[1]:
             self._kinds = self.table.x.cpu().unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
         self._captured: Captured | None = None
-        settings = {name: getattr(self, name) for name in ("lr", "alpha", "beta", "weight_decay")}
         return Stepping(
             self.net,
             self.loss,
             self.tensors,
             self.method,
-            settings,
+            self.settings,
             label_smoothing=self.label_smoothing
             if any(m.label_smoothing > 0 for m in self.members)
             else None,
@@ -305,22 +288,25 @@ class Population:
             [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
         )
         step = torch.arange(int(own_steps.max()))[:, None]
-        # The cosine law ends with the horizon, so that a member that goes on begins it anew.
+        # A law that ends with the horizon is begun anew by a member that goes on.
         before = torch.tensor(
-            [0 if m.start is None or m.decay == "cosine" else m.start.epochs for m in self.members]
+            [
+                0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs
+                for m in self.members
+            ]
         )
         position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
         # NOTE: one member after the other, with whole vectors of steps: how a CPU rounds a power depends on its place.
         whole = -(-len(position) // FULL_VECTORS) * FULL_VECTORS
         for i, member in enumerate(self.members):
-            if member.decay != "constant":
-                own = position.new_zeros(whole)
-                own[: len(position)] = position[:, i]
-                law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
-                factor[:, i] = torch.as_tensor(law)[: len(position)]
+            own = position.new_zeros(whole)
+            own[: len(position)] = position[:, i]
+            law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
+            factor[:, i] = law[: len(position)]
         factor = torch.where(step < own_steps, factor, 0.0)
-        return self.lr * factor[..., None].to(self.lr)
+        lr = self.settings["lr"]
+        return lr * factor[..., None].to(lr)
 
     def train_epoch(
         self,
@@ -429,7 +415,7 @@ class Population:
             averages=averages,
             count=count,
             epochs=epochs + (0 if start is None else start.epochs),
-            settings={n: float(getattr(self, n)[position]) for n in ("lr", "alpha", "beta", "curvature")},
+            settings=self.settings_of(position),
             streams=[s[position].get_state() for s in (self.order_streams, self.dropout_streams)],
         )
 
@@ -458,8 +444,8 @@ class Population:
         for name in ("members", "rows", "watched_rows", "order_streams", "dropout_streams"):
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
-        for name in ("weight_decay", "label_smoothing", "curvature", "lr", "alpha", "beta"):
-            setattr(self, name, getattr(self, name)[index])
+        self.settings = {name: column[index] for name, column in self.settings.items()}
+        self.label_smoothing = self.label_smoothing[index]
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
         self.tensors = {name: aligned(tensor.detach()[index]) for name, tensor in self.tensors.items()}

@@ -13,6 +13,7 @@ from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, Net, TabularNet
+from inna_tune.optim.optimizers import record_of
 
 
 class Stepping:
@@ -37,6 +38,8 @@ class Stepping:
     ----------
     averages : list of Tensor, each [P, n]
         The averaged weights, trained tensors in their order; empty without averaging.
+    is_capturable : bool
+        Whether optimizer and net allow a CUDA graph to hold a step.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Stepping:
         self._scaled = [
             (rows, factors[name]) for name, rows in zip(trained, self.rows, strict=True) if name in factors
         ]
+        is_still = not (net.draws or net.buffers)
+        self.is_capturable = is_still and record_of(method.optimizer).is_capturable
         matrices = net.matrices
         self._updates = make_updates(
             method.optimizer,
@@ -222,14 +227,8 @@ class Captured:
 
     @staticmethod
     def is_possible(stepping: Stepping, device: torch.device) -> bool:
-        """Whether a step can be captured: on CUDA, by INNA, of a net that draws nothing and keeps no statistics."""
-        return (
-            device.type == "cuda"
-            and stepping.stacked
-            and stepping.method.optimizer in ("inna", "innaprop")
-            and not stepping.net.draws
-            and not stepping.net.buffers
-        )
+        """Whether a step can be captured: on CUDA, where optimizer and net allow it."""
+        return device.type == "cuda" and stepping.stacked and stepping.is_capturable
 
     def fits(self, batch: Batch) -> bool:
         """Whether a batch has the shape that was captured."""
@@ -244,8 +243,3 @@ class Captured:
         self._rate.copy_(rate)
         self._graph.replay()
         return self._loss
-
-
-def trained_names(net: Net, names: Sequence[str]) -> list[str]:
-    """Those of a net's tensors that an optimizer steps."""
-    return [name for name in names if name not in net.buffers]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberProgress, MemberResult
 from inna_tune.engine.method import Method
+from inna_tune.engine.population import Population
 from inna_tune.engine.stack import Stack
 from inna_tune.engine.width import is_out_of_memory, quickest_layout, torch_threads
 from inna_tune.nets import Net
@@ -23,20 +25,12 @@ class Training:
 
     Parameters
     ----------
-    net : Net
-        Architecture shared by all members.
-    table : TableTensors
-        Encoded rows on the device of training.
+    net, table, loss, batch_size, method
+        As for `Population`.
     members : sequence of Member
         The members; below they go by their place in this sequence.
-    loss : Loss
-        Training loss.
-    batch_size : int
-        Rows in a batch.
     max_epochs : int
         Every member stops here at the latest.
-    method : Method, optional
-        Optimizer and the like, shared by all.
     width : int, optional
         Members in a stack. None: the quickest, by a few timed steps, and as many threads as are (`quickest_layout`).
     stacked : bool, default=False
@@ -82,20 +76,26 @@ class Training:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
         self.net, self.max_epochs, self.epoch = net, max_epochs, 0
         self.members = list(members)
-        self._table, self._loss, self._batch_size, self._method = table, loss, batch_size, method
-        self._keep_states = keep_states
-        self._stacked = stacked or len(self.members) > 1
+        self._keep_states, self._progress = keep_states, progress
+        self._population = partial(
+            Population,
+            net,
+            table,
+            loss=loss,
+            batch_size=batch_size,
+            horizon=max_epochs,
+            method=method,
+            stacked=stacked or len(self.members) > 1,
+        )
         self.threads = torch.get_num_threads()
-        # Members that had left when training was broken off, or before their stack was halved.
-        self._left: dict[int, MemberResult] = {}
-        self._progress = progress
+        self._results: dict[int, MemberResult] = {}
         if progress is not None:
-            self._left = {i: p.result for i, p in enumerate(progress) if p.state is None}
+            self._results = {i: p.result for i, p in enumerate(progress) if p.state is None}
             epochs = {p.result.epochs for p in progress if p.state is not None}
             if len(epochs) > 1:
                 raise ValueError(f"progress: the members are at different epochs, {sorted(epochs)}")
             self.epoch = max(epochs, default=max_epochs)
-        everyone = [i for i in range(len(self.members)) if i not in self._left]
+        everyone = [i for i in range(len(self.members)) if i not in self._results]
         if width is None:
             width = 1
             if everyone:
@@ -107,29 +107,31 @@ class Training:
                     batch_size=batch_size,
                     method=method,
                 )
-        self._stacks: list[tuple[list[int], Stack]] = []
+        self._stacks: list[Stack] = []
         for start in range(0, len(everyone), width):
             self._add(everyone[start : start + width])
 
     def _add(self, places: list[int]) -> None:
         """Stack the members at these places, in as many stacks as memory asks for."""
+        states = None
+        for place in places:
+            self._results.pop(place, None)
+        if self._progress is not None:
+            known = {place: self._progress[place] for place in places}
+            states = [p.state for p in known.values() if p.state is not None]
+            self._results |= {place: p.result for place, p in known.items()}
         try:
             stack = Stack(
-                self.net,
-                self._table,
-                [self.members[i] for i in places],
-                self._loss,
-                batch_size=self._batch_size,
+                self._population(members=[self.members[i] for i in places], states=states),
+                places,
+                self._results,
                 max_epochs=self.max_epochs,
-                method=self._method,
-                stacked=self._stacked,
                 keep_states=self._keep_states,
-                progress=None if self._progress is None else [self._progress[i] for i in places],
             )
         except (RuntimeError, MemoryError) as error:
             self._halve(places, error)
         else:
-            self._stacks.append((places, stack))
+            self._stacks.append(stack)
 
     def _halve(self, places: list[int], error: Exception) -> None:
         if not is_out_of_memory(error) or len(places) < 2:
@@ -144,22 +146,21 @@ class Training:
     @property
     def results(self) -> list[MemberResult]:
         """What became of each member so far."""
-        found = dict(self._left)
-        for places, stack in self._stacks:
-            found |= zip(places, stack.results, strict=True)
-        return [found[place] for place in range(len(self.members))]
+        return [self._results[place] for place in range(len(self.members))]
 
     @property
     def active(self) -> list[int]:
         """Places of the members that still train."""
-        return sorted(places[i] for places, stack in self._stacks for i in stack.active)
+        return sorted(place for stack in self._stacks for place in stack.active)
+
+    def _stack_of(self, member: int) -> Stack | None:
+        """The stack in which a member trains; None if it has left."""
+        return next((stack for stack in self._stacks if member in stack.active), None)
 
     def progress(self, member: int) -> MemberProgress:
         """How far a member is; with it another `Training` goes on as if there had been no break."""
-        for places, stack in self._stacks:
-            if member in places:
-                return stack.progress(places.index(member))
-        return MemberProgress(self._left[member], None)
+        stack = self._stack_of(member)
+        return MemberProgress(self._results[member], None) if stack is None else stack.progress(member)
 
     def run(
         self,
@@ -193,18 +194,16 @@ class Training:
                 if shorten and deadline is not None:
                     now = clock.now()
                     fit_in = (deadline - now) * (self.epoch - before) / max(now - began, 1e-9)
-                    self._end_at(min(self.max_epochs, max(self.epoch + fit_in, self.epoch + 1)))
-
-    def _end_at(self, horizon: float) -> None:
-        for _, stack in self._stacks:
-            stack.population.horizon = horizon
+                    for stack in self._stacks:
+                        horizon = max(self.epoch + fit_in, self.epoch + 1)
+                        stack.population.horizon = min(self.max_epochs, horizon)
 
     def _advance(self, deadline: float | None) -> None:
         """Bring every stack to the present epoch; one that does not fit the memory is halved."""
         pending = list(self._stacks)
         while pending:
-            places, stack = pending.pop(0)
-            active = [places[i] for i in stack.active]
+            stack = pending.pop(0)
+            active = list(stack.active)
             try:
                 stack.run(self.epoch, deadline=deadline)
             except (RuntimeError, MemoryError) as error:
@@ -213,8 +212,7 @@ class Training:
                 problem = error
             else:
                 continue
-            self._left |= {p: r for p, r in zip(places, stack.results, strict=True) if p not in active}
-            self._stacks.remove((places, stack))
+            self._stacks.remove(stack)
             # Its memory must be free before that of the halves is asked for.
             del stack
             before = len(self._stacks)
@@ -223,7 +221,7 @@ class Training:
 
     def stop(self) -> None:
         """End the training of all, who keep the best they had, as after an interruption."""
-        for _, stack in self._stacks:
+        for stack in self._stacks:
             stack.stop()
 
     def drop(self, members: Iterable[int]) -> None:
@@ -235,12 +233,10 @@ class Training:
             Places in the sequence given at the beginning; those that have left already are passed over.
         """
         gone = set(members)
-        for places, stack in self._stacks:
-            stack.drop(i for i, place in enumerate(places) if place in gone)
+        for stack in self._stacks:
+            stack.drop(gone)
 
     def best_weights(self, member: int) -> Tensor | None:
         """Best weights so far of a member, shape [n]; None where no epoch ended finite."""
-        for places, stack in self._stacks:
-            if member in places:
-                return stack.best_weights(places.index(member))
-        return self._left[member].weights
+        stack = self._stack_of(member)
+        return self._results[member].weights if stack is None else stack.best_weights(member)

@@ -1,59 +1,22 @@
 """The optimizers that can step a population, behind one face.
 
-INNA and INNAprop take settings of shape [P, 1] as they are. SGD with momentum, AdamW and Muon are written in
-`inna_tune.engine.stacked` and `inna_tune.engine.muon` for such settings, so that members can be compared with INNA's at the
-same cost; any other class of torch.optim steps each member by itself.
+Those of `inna_tune.optim.optimizers` take settings of shape [P, 1]; any other class of torch.optim steps each member by itself.
 """
 
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inna_tune.engine.muon import StackedMuon
-from inna_tune.engine.stacked import StackedAdamW, StackedSGD
 from inna_tune.nets.protocol import Matrix
-from inna_tune.optim.inna import INNA
-from inna_tune.optim.innaprop import INNAprop
+from inna_tune.optim.optimizers import OPTIMIZERS, Kind, named, record_of
 
-Kind: TypeAlias = str | type[Optimizer]
 Settings: TypeAlias = Mapping[str, Any]
-
-NAMED = ("inna", "innaprop", "sgd", "adamw", "muon")
-# Of those whose step has no natural scale: as their papers have it, and what is best of Muon's on small tables.
-DEFAULT_LR = {"innaprop": 1e-3, "adamw": 1e-3, "muon": 3e-3}
-_OPTIONS = {
-    "inna": {"decoupled_weight_decay"},
-    "innaprop": {"sigma", "eps"},
-    "sgd": {"momentum", "nesterov"},
-    "adamw": {"betas", "eps"},
-    "muon": {"momentum", "nesterov", "ns_coefficients", "ns_steps", "eps", "adjust_lr_fn", "betas"},
-}
-
-
-class Updates(Protocol):
-    """Steps rows of weights, one row a member, by the gradients they carry."""
-
-    def step(self, rate: Any) -> None:
-        """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
-        ...
-
-    def take(self, member: int) -> list[dict[str, Any]]:
-        """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
-        ...
-
-    def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
-        """Give every member the state that `take` gave."""
-        ...
-
-    def adopt(self, older: Any, index: Tensor) -> None:
-        """Take over the state of some members of ``older``."""
-        ...
 
 
 def make_updates(
@@ -65,13 +28,13 @@ def make_updates(
     stacked: bool,
     shapes: Sequence[tuple[int, ...]] | None = None,
     matrices: Mapping[int, Matrix] | None = None,
-) -> Updates:
-    """The updates of a population.
+) -> "_Together | _Separate":
+    """What steps rows of weights, one row a member, by the gradients they carry.
 
     Parameters
     ----------
     kind : str or subclass of torch.optim.Optimizer
-        One of `NAMED`, or a class of torch.
+        One of `inna_tune.optim.optimizers.OPTIMIZERS`, or a class of torch.
     rows : sequence of Tensor
         Each [P, n]; changed in place.
     settings : mapping of str to Tensor of shape [P, 1]
@@ -85,26 +48,20 @@ def make_updates(
     matrices : mapping of int to Matrix, optional
         Which of the rows are weights of hidden layers.
     """
-    kind = named(kind)
-    if not isinstance(kind, str):
+    record = record_of(kind)
+    if record.build is None:
+        assert not isinstance(kind, str)
         return _Separate(kind, rows, settings, options, shapes or [tuple(r.shape[1:]) for r in rows])
-    hyper: Callable[[Tensor], Any] = (lambda t: t) if stacked else float
-    used = {name: hyper(value) for name, value in settings.items()}
+    used: dict[str, Any] = {name: settings[name] for name in (*record.usual, "weight_decay")}
+    if not stacked:
+        used = {name: float(value) for name, value in used.items()}
     if not bool((settings["weight_decay"] != 0).any()):
         used["weight_decay"] = 0.0
-    capturable = stacked and rows[0].is_cuda
-    if kind in ("inna", "innaprop"):
-        own: Any = INNA if kind == "inna" else INNAprop
-        return _Together(own(rows, **used, capturable=capturable, **options))
-    plain = {name: used[name] for name in ("lr", "weight_decay")} | dict(options)
-    if kind == "muon":
-        return _Together(StackedMuon(rows, plain, matrices or {}))
-    return _Together((StackedSGD if kind == "sgd" else StackedAdamW)(rows, plain))
-
-
-def named(kind: Kind) -> Kind:
-    """The name of what has one here, for a class of torch that steps matrices and could not step rows."""
-    return "muon" if kind is torch.optim.Muon else kind
+    if record.is_capturable:
+        used["capturable"] = stacked and rows[0].is_cuda
+    if record.steps_matrices:
+        used["matrices"] = matrices or {}
+    return _Together(record.build(rows, **{**record.options, **used, **options}))
 
 
 def check_optimizer(kind: Any, options: Any) -> None:
@@ -116,21 +73,19 @@ def check_optimizer(kind: Any, options: Any) -> None:
         If the name is unknown, the class is no optimizer, needs a closure or cannot step a net's tensors, or an option is none
         of its arguments or out of its range.
     """
-    choices = f"one of {', '.join(NAMED)}, or another class of torch.optim"
+    choices = f"one of {', '.join(OPTIMIZERS)}, or another class of torch.optim"
+    is_class = isinstance(kind, type) and issubclass(kind, Optimizer)
+    if not is_class and not (isinstance(kind, str) and kind in OPTIMIZERS):
+        raise ValueError(f"optimizer={kind!r}: must be {choices}.")
     kind = named(kind)
-    if isinstance(kind, str):
-        if kind not in NAMED:
-            raise ValueError(f"optimizer={kind!r}: must be {choices}.")
-        known = _OPTIONS[kind]
-    elif isinstance(kind, type) and issubclass(kind, Optimizer):
+    record = record_of(kind)
+    if record.build is None:
         closure = inspect.signature(kind.step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
                 f"optimizer={kind!r}: evaluates the loss several times a step, which a population cannot; choose {choices}."
             )
-        known = set(inspect.signature(kind).parameters) - {"params", "lr", "weight_decay", "maximize"}
-    else:
-        raise ValueError(f"optimizer={kind!r}: must be {choices}.")
+    known = set(record.options)
     unknown = sorted(set(options or {}) - known)
     if unknown:
         raise ValueError(
@@ -162,6 +117,16 @@ def _try(kind: Kind, options: Settings) -> None:
     updates.step(settings["lr"])
 
 
+def _is_each(value: Any) -> bool:
+    """Whether something that is remembered has an axis of members, or of a member's own."""
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def _each(state: Mapping[str, Any], part: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """What is remembered, a part of each tensor that has an axis."""
+    return {name: part(value) if _is_each(value) else value for name, value in state.items()}
+
+
 class _Together:
     """An optimizer whose settings may have a value a member."""
 
@@ -172,21 +137,17 @@ class _Together:
         self._step = inspect.unwrap(type(optimizer).step)
 
     def step(self, rate: Any) -> None:
+        """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
         self._group["lr"] = rate
         self._step(self.optimizer)
 
     def take(self, member: int) -> list[dict[str, Any]]:
-        return [
-            {
-                name: value[member : member + 1].clone()
-                if isinstance(value, Tensor) and value.dim() > 0
-                else value
-                for name, value in self.optimizer.state[row].items()
-            }
-            for row in self._group["params"]
-        ]
+        """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
+        own = slice(member, member + 1)
+        return [_each(self.optimizer.state[row], lambda t: t[own].clone()) for row in self._group["params"]]
 
     def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
+        """Give every member the state that `take` gave."""
         for i, row in enumerate(self._group["params"]):
             own = [dict(state[i]) for state in states]
             if not own[0]:
@@ -196,24 +157,19 @@ class _Together:
                 if "momentum" in state and state["scale"] != own[0]["scale"]:
                     state["momentum"] = state["momentum"] * (state["scale"] / own[0]["scale"])
             self.optimizer.state[row] = {
-                name: torch.cat([state[name] for state in own]).to(row.device)
-                if isinstance(value, Tensor) and value.dim() > 0
-                else value
+                name: torch.cat([state[name] for state in own]).to(row.device) if _is_each(value) else value
                 for name, value in own[0].items()
             }
 
     def adopt(self, older: Any, index: Tensor) -> None:
+        """Take over the state of some members of ``older``."""
         for new, old in zip(self._group["params"], older._group["params"], strict=True):
-            state = older.optimizer.state.get(old)
-            if state:
-                self.optimizer.state[new] = {
-                    name: value[index] if isinstance(value, Tensor) and value.dim() > 0 else value
-                    for name, value in state.items()
-                }
+            if state := older.optimizer.state.get(old):
+                self.optimizer.state[new] = _each(state, lambda t: t[index])
 
 
 class _Separate:
-    """An optimizer of torch for every member."""
+    """An optimizer of torch for every member, with the methods of `_Together`."""
 
     def __init__(
         self,
@@ -257,9 +213,7 @@ class _Separate:
                 if state:
                     # Counts, which have no axis, stay where an optimizer of torch keeps them.
                     optimizer.state[param] = {
-                        name: value.to(param.device, copy=True)
-                        if isinstance(value, Tensor) and value.dim() > 0
-                        else deepcopy(value)
+                        name: value.to(param.device, copy=True) if _is_each(value) else deepcopy(value)
                         for name, value in state.items()
                     }
 

@@ -7,7 +7,7 @@ measured, once a process. What a member learns does not depend on it.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -145,16 +145,12 @@ def _seconds_a_member(
         net, table, short, loss, batch_size=batch_size, horizon=1, method=method, stacked=True
     )
     times: list[float] = []
-    clock = _clock(table.x.device, times)
-    clock()
-    population.train_epoch(population.learning_rates(0), after_step=clock)
-    return min(after - before for before, after in pairwise(times)) / len(members)
 
-
-def _clock(device: torch.device, times: list[float]) -> Callable[[], None]:
     def note() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if table.x.device.type == "cuda":
+            torch.cuda.synchronize(table.x.device)
         times.append(time.perf_counter())
 
-    return note
+    note()
+    population.train_epoch(population.learning_rates(0), after_step=note)
+    return min(after - before for before, after in pairwise(times)) / len(members)

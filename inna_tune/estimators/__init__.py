@@ -3,10 +3,10 @@
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.dates import UnreadableDateWarning
 from inna_tune.estimators.encoder import DisguisedNumbersWarning, DroppedColumnWarning, TableEncoder
+from inna_tune.estimators.fitted import DivergenceError
+from inna_tune.estimators.floats import UnreadableNumberWarning
 from inna_tune.estimators.frames import UnreadableValueWarning
-from inna_tune.estimators.reading import UnreadableNumberWarning
 from inna_tune.estimators.regressor import InnaRegressor
-from inna_tune.estimators.results import DivergenceError
 from inna_tune.estimators.saving import ModelFileError, load, save
 from inna_tune.estimators.schema import ColumnSchema, TableSchema
 

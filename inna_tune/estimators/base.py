@@ -1,7 +1,7 @@
 """What the classifier and the regressor share: from a table and settings to trained members and back."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -12,7 +12,6 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
-from torch import Tensor
 
 from inna_tune import clock
 from inna_tune.engine import (
@@ -29,10 +28,10 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.options import OptimizerOptions
-from inna_tune.estimators.pickling import PickledOnCpu
-from inna_tune.estimators.results import ResultsMixin
+from inna_tune.estimators.parameters import Parameters
+from inna_tune.estimators.saving import register, save
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
@@ -55,77 +54,17 @@ RETRIES = 3
 _PREDICTED_ROWS = 2**14
 
 
-class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu, OptimizerOptions):
+class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     encoder_: TableEncoder
     schema_: TableSchema
-    weights_: Tensor
-    history_: pd.DataFrame
     net_: Net
     _loss: Loss
-    _states: list[MemberState]
 
-    def __init__(
-        self,
-        *,
-        lr: float | str = "auto",
-        alpha: float | str = "auto",
-        beta: float | str = "auto",
-        decay: str = "cosine",
-        decay_power: float | None = None,
-        weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
-        block: str = "plain",
-        activation: str = "mish",
-        numeric_embedding: str = "piecewise",
-        dropout: float = 0.05,
-        optimizer: Any = "inna",
-        optimizer_params: Mapping[str, Any] | None = None,
-        gradient_clip: float | None = None,
-        averaging: float | None = 0.99,
-        batch_size: int = 128,
-        max_epochs: int = 100,
-        max_time: float | None = None,
-        early_stopping: bool = True,
-        patience: int = 30,
-        validation_fraction: float = 0.1,
-        n_members: int = 1,
-        warm_start: bool = False,
-        encoder: TableEncoder | None = None,
-        module: Callable[[int, int], torch.nn.Module] | None = None,
-        precision: str = "float32",
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        self.lr = lr
-        self.alpha = alpha
-        self.beta = beta
-        self.decay = decay
-        self.decay_power = decay_power
-        self.weight_decay = weight_decay
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.block = block
-        self.activation = activation
-        self.numeric_embedding = numeric_embedding
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.optimizer_params = optimizer_params
-        self.gradient_clip = gradient_clip
-        self.averaging = averaging
-        self.batch_size = batch_size
-        self.max_epochs = max_epochs
-        self.max_time = max_time
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.n_members = n_members
-        self.warm_start = warm_start
-        self.encoder = encoder
-        self.module = module
-        self.precision = precision
-        self.device = device
-        self.random_state = random_state
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register(cls)
 
     # ------------------------------------------------------------------ what the two kinds add
 
@@ -141,9 +80,17 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         """Encode y by what was learned."""
         raise NotImplementedError
 
-    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
-        """A factor on the weight of every row, or None."""
-        return None
+    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+        """The weights of rows with what their targets add."""
+        return weight
+
+    def _target_to_plain(self) -> dict[str, Any]:
+        """What was learned of the target, as JSON-able data for a model file."""
+        raise NotImplementedError
+
+    def _restore_target(self, plain: Mapping[str, Any]) -> None:
+        """Take back what ``_target_to_plain`` gave; an error says that it makes no sense."""
+        raise NotImplementedError
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Probabilities, or values in the target's units, from the members' outputs [P, B, out]."""
@@ -287,20 +234,15 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
             frame, y, weight = frame.loc[present], y[present], weight[present]
         return frame, y, weight
 
-    def _with_class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
-        factor = self._class_weights(target, weight)
-        if factor is None or weight is None:
-            return weight if factor is None else factor
-        return weight * factor
-
     def _encode_more(self, X: Any, y: Any, sample_weight: Any) -> EncodedTable:
         """Encode a table by the encoder and the target's scale that were fitted before, in the weights' type."""
         frame, y, weight = self._read(X, y, sample_weight, reset=False)
         target = self._encode_target(y)
         x = self.encoder_.encode(frame, self._dtype)
-        return EncodedTable(x, target, self._with_class_weights(target, weight))
+        return EncodedTable(x, target, self._row_weights(target, weight))
 
     def _new_encoder(self) -> TableEncoder:
+        """The encoder that a fit begins with: what ``encoder`` means, so that None and the default are one setting."""
         return TableEncoder() if self.encoder is None else clone(self.encoder)
 
     def _encode_for_fit(
@@ -318,7 +260,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        return EncodedTable(x, target, self._with_class_weights(target, weight))
+        return EncodedTable(x, target, self._row_weights(target, weight))
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:
@@ -364,7 +306,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         )
 
     def _layer_sizes(self) -> tuple[int, ...]:
-        """``hidden_layer_sizes`` as a tuple of whole numbers, whichever way it was written."""
+        """What ``hidden_layer_sizes`` means, whichever way it was written, so that "8-8" and (8, 8) are one setting."""
         return layer_sizes(self.hidden_layer_sizes)
 
     def _build_net(
@@ -451,9 +393,6 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
         path : path
             Where to; an existing file is replaced.
         """
-        # NOTE: imported here because saving.py has to know the classes that this module is the base of.
-        from inna_tune.estimators.saving import save
-
         save(self, path)
 
     # ------------------------------------------------------------------ checks
@@ -468,6 +407,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, ResultsMixin, PickledOnCpu,
     def _check_parameters(self, *, to_train: bool = True) -> None:
         """Raise a ValueError that names the parameter, its value and the remedy."""
         check_parameters(self)
+        self._method()
         if to_train:
             check_device(self)
 

@@ -1,24 +1,77 @@
-"""What the estimators refuse, each time with the parameter, its value and the remedy."""
+"""What a parameter may be, declared as in scikit-learn; a refusal names the parameter, its value and the remedy."""
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval, Options, StrOptions, make_constraint
 
-from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.nets.layers import ACTIVATIONS
-from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
-from inna_tune.optim.schedules import DECAY_LAWS
 
-_FLAGS = ("early_stopping", "warm_start")
-_COUNTS = ("batch_size", "max_epochs", "patience", "n_members")
-_CHOICES: dict[str, Sequence[str]] = {
-    "decay": tuple(DECAY_LAWS),
-    "numeric_embedding": tuple(NUMERIC_EMBEDDINGS),
-    "block": ("plain", "residual"),
-    "activation": tuple(ACTIVATIONS),
-}
+class Number(Interval):  # type: ignore[misc]
+    """A number of Python's or numpy's in an interval; truth values, which Python counts among them, are none."""
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether it is one."""
+        is_number = isinstance(val, (int, float, np.number)) and not isinstance(val, bool)
+        return is_number and bool(super().is_satisfied_by(val))
+
+
+class Where(Options):  # type: ignore[misc]
+    """What a function takes: it neither raises an error nor says False.
+
+    Of `Options` because scikit-learn knows the constraints of its own classes only.
+
+    Parameters
+    ----------
+    takes : callable
+    words : str
+        What that is.
+    """
+
+    def __init__(self, takes: Callable[[Any], Any], words: str) -> None:
+        super().__init__(object, set())
+        self._takes, self._words = takes, words
+
+    def is_satisfied_by(self, val: Any) -> bool:
+        """Whether the function takes it."""
+        try:
+            return self._takes(val) is not False
+        except (ValueError, TypeError, RuntimeError):
+            return False
+
+    def __str__(self) -> str:
+        return self._words
+
+
+def one_of(*names: str) -> StrOptions:
+    """Names of which it is one; messages list them in this order, where those of a set have another in every process."""
+    return named_in(dict.fromkeys(names))
+
+
+def named_in(table: Mapping[str, Any]) -> StrOptions:
+    """A name in a table, as the table is when it is asked: who adds to it is taken from then on."""
+    return StrOptions(table.keys())
+
+
+def check_parameters(estimator: BaseEstimator) -> None:
+    """Check all parameters of an estimator against its ``_parameter_constraints``.
+
+    Raises
+    ------
+    ValueError
+        If one meets none of its constraints.
+    """
+    for name, value in estimator.get_params(deep=False).items():
+        declared = estimator._parameter_constraints.get(name, "no_validation")
+        if declared == "no_validation":
+            continue
+        if not any(make_constraint(each).is_satisfied_by(value) for each in declared):
+            words = [
+                "True or False" if each == "boolean" else str(make_constraint(each)) for each in declared
+            ]
+            raise ValueError(f"{name}={value!r}: must be {', or '.join(words)}.")
 
 
 def layer_sizes(sizes: Any) -> tuple[int, ...]:
@@ -29,12 +82,12 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
     ValueError
         If it is none.
     """
-    found: list[Any] = []
+    found: list[Any] = [None]
     if isinstance(sizes, str):
         found = [int(size) if size.isdecimal() else None for size in sizes.split("-")]
     elif isinstance(sizes, (int, np.integer)):
         found = [sizes]
-    elif isinstance(sizes, (Sequence, np.ndarray)):
+    elif isinstance(sizes, (Sequence, np.ndarray)) and not isinstance(sizes, bytes):
         found = list(sizes)
     if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
         found or not isinstance(sizes, (str, int))
@@ -43,72 +96,6 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
     raise ValueError(
         f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
     )
-
-
-def check_parameters(estimator: Any) -> None:
-    """Check the parameters of an InnaClassifier or InnaRegressor.
-
-    Raises
-    ------
-    ValueError
-        If one makes no sense.
-    """
-
-    def refuse(name: str, remedy: str) -> NoReturn:
-        raise ValueError(f"{name}={getattr(estimator, name)!r}: {remedy}")
-
-    def number(
-        name: str, low: float, high: float = np.inf, *, open_low: bool = False, open_high: bool = False
-    ) -> None:
-        value = getattr(estimator, name)
-        if isinstance(value, (bool, str)) or not isinstance(value, (int, float, np.integer, np.floating)):
-            refuse(name, "must be a number.")
-        inside = (low < value if open_low else low <= value) and (
-            value < high if open_high else value <= high
-        )
-        if not (inside and np.isfinite(value)):
-            refuse(name, f"must lie in {'(' if open_low else '['}{low}, {high}{')' if open_high else ']'}.")
-
-    for name in ("lr", "alpha", "beta"):
-        value = getattr(estimator, name)
-        if isinstance(value, str):
-            if value != "auto":
-                refuse(name, "must be a number or 'auto' (from the curvature of the loss).")
-        else:
-            number(name, 0.0, open_low=name != "alpha")
-    for name, choices in _CHOICES.items():
-        if getattr(estimator, name) not in choices:
-            refuse(name, f"must be one of {', '.join(choices)}.")
-    for name in _FLAGS:
-        if not isinstance(getattr(estimator, name), (bool, np.bool_)):
-            refuse(name, "must be True or False.")
-    for name in _COUNTS:
-        value = getattr(estimator, name)
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            refuse(name, "must be a whole number of at least 1.")
-        number(name, 1)
-    for name in ("decay_power", "max_time"):
-        if getattr(estimator, name) is not None:
-            number(name, 0.0, open_low=True)
-    number("weight_decay", 0.0)
-    number("dropout", 0.0, 1.0, open_high=True)
-    if hasattr(estimator, "label_smoothing"):
-        number("label_smoothing", 0.0, 1.0, open_high=True)
-    number("validation_fraction", 0.0, 1.0, open_low=True, open_high=True)
-    estimator._layer_sizes()
-    estimator._method()
-    if estimator.random_state is not None and not isinstance(
-        estimator.random_state, (int, np.integer, np.random.RandomState, np.random.Generator)
-    ):
-        refuse("random_state", "must be None, a whole number or a numpy random generator.")
-    if estimator.encoder is not None and not isinstance(estimator.encoder, TableEncoder):
-        refuse("encoder", "must be a TableEncoder, or None.")
-    if estimator.module is not None and not callable(estimator.module):
-        refuse("module", "must be a function of (in_features, out_features) that builds a torch.nn.Module.")
-    try:
-        estimator._torch_device()
-    except (RuntimeError, TypeError):
-        refuse("device", "must be 'auto', 'cpu', 'cuda' or another torch device.")
 
 
 def check_device(estimator: Any) -> None:

@@ -1,12 +1,13 @@
 """InnaClassifier."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
@@ -15,11 +16,13 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.checks import Number, one_of
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.saving import typed, untyped
 from inna_tune.estimators.targets import read_labels
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     """A neural classifier for tables, trained by INNA.
 
@@ -119,72 +122,15 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
 
     _loss = CrossEntropy()
 
-    def __init__(
-        self,
-        *,
-        lr: float | str = "auto",
-        alpha: float | str = "auto",
-        beta: float | str = "auto",
-        decay: str = "cosine",
-        decay_power: float | None = None,
-        weight_decay: float = 0.0,
-        hidden_layer_sizes: Sequence[int] | int | str = (256, 256),
-        block: str = "plain",
-        activation: str = "mish",
-        numeric_embedding: str = "pbld",
-        dropout: float = 0.25,
-        label_smoothing: float = 0.0,
-        optimizer: Any = "inna",
-        optimizer_params: Mapping[str, Any] | None = None,
-        gradient_clip: float | None = None,
-        averaging: float | None = 0.99,
-        batch_size: int = 128,
-        max_epochs: int = 100,
-        max_time: float | None = None,
-        early_stopping: bool = True,
-        patience: int = 30,
-        validation_fraction: float = 0.1,
-        n_members: int = 1,
-        warm_start: bool = False,
-        class_weight: Mapping[Any, float] | str | None = None,
-        encoder: TableEncoder | None = None,
-        module: Callable[[int, int], torch.nn.Module] | None = None,
-        precision: str = "float32",
-        device: str = "auto",
-        random_state: Any = None,
-    ) -> None:
-        super().__init__(
-            lr=lr,
-            alpha=alpha,
-            beta=beta,
-            decay=decay,
-            decay_power=decay_power,
-            weight_decay=weight_decay,
-            hidden_layer_sizes=hidden_layer_sizes,
-            block=block,
-            activation=activation,
-            numeric_embedding=numeric_embedding,
-            dropout=dropout,
-            optimizer=optimizer,
-            optimizer_params=optimizer_params,
-            gradient_clip=gradient_clip,
-            averaging=averaging,
-            batch_size=batch_size,
-            max_epochs=max_epochs,
-            max_time=max_time,
-            early_stopping=early_stopping,
-            patience=patience,
-            validation_fraction=validation_fraction,
-            n_members=n_members,
-            warm_start=warm_start,
-            encoder=encoder,
-            module=module,
-            precision=precision,
-            device=device,
-            random_state=random_state,
-        )
-        self.label_smoothing = label_smoothing
-        self.class_weight = class_weight
+    numeric_embedding: str = "pbld"
+    dropout: float = 0.25
+    label_smoothing: float = 0.0
+    class_weight: Mapping[Any, float] | str | None = None
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = InnaEstimator._parameter_constraints | {
+        "label_smoothing": [Number(Real, 0, 1, closed="left")],
+        "class_weight": [dict, one_of("balanced"), None],
+    }
 
     @property
     def _out_features(self) -> int:
@@ -217,6 +163,14 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
                 "partial_fit, or fit anew with warm_start=False."
             )
         return np.asarray(codes, dtype=np.int64)
+
+    def _target_to_plain(self) -> dict[str, Any]:
+        return {"classes": [typed(v) for v in self.classes_.tolist()], "dtype": str(self.classes_.dtype)}
+
+    def _restore_target(self, plain: Mapping[str, Any]) -> None:
+        if np.dtype(plain["dtype"]).kind not in "biufUO":
+            raise ValueError(f"its labels are of type {plain['dtype']}")
+        self.classes_ = np.array([untyped(v) for v in plain["classes"]], dtype=plain["dtype"])
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Train for one epoch more, on these rows alone.
@@ -253,15 +207,15 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
             self.__dict__.pop("_all_classes", None)
         return self
 
-    def _class_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
         if self.class_weight is None:
-            return None
+            return weight
         present = np.unique(target)
         factors = np.ones(len(self.classes_))
         factors[present] = compute_class_weight(
             self.class_weight, classes=self.classes_[present], y=self.classes_[target], sample_weight=weight
         )
-        return np.asarray(factors[target])
+        return np.asarray(factors[target] if weight is None else weight * factors[target])
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.asarray(softmax(raw, axis=-1).mean(0))

@@ -1,11 +1,10 @@
-"""Columns as they come: what is done with one, one look at its type, and its values as levels."""
+"""Columns as they come: one look at the type of one, and its values as levels."""
 
 import datetime as dt
 from collections.abc import Callable
-from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,67 +12,23 @@ import pandas as pd
 import pyarrow as pa
 from pandas.api import types
 
-from inna_tune.estimators.frames import refuse_containers
+from inna_tune.estimators.frames import Floats, refuse_containers
 from inna_tune.estimators.spelling import write_level
 
 Matrix = npt.NDArray[np.floating[Any]]  # float32, or float64 for small tables
-Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
-Kind = Literal["numbers", "dates", "strings", "levels"]
+Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 
-_NUMBER_OBJECTS = frozenset(
-    {"integer", "floating", "mixed-integer-float", "decimal", "boolean", "empty"}
-    | {"timedelta", "timedelta64", "time"}
-)
-_DATE_OBJECTS = frozenset({"datetime", "datetime64", "date", "period"})
-_STRING_OBJECTS = frozenset({"string", "bytes"})
+# Of what kind is what `infer_dtype` calls so; all else is mixed.
+HELD: dict[str, Kind] = {
+    **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal", "empty"), "number"),
+    **dict.fromkeys(("datetime", "datetime64", "date", "period"), "date"),
+    **dict.fromkeys(("timedelta", "timedelta64"), "duration"),
+    "boolean": "boolean",
+    "string": "text",
+    "time": "time",
+}
 _DATES = (dt.date, np.datetime64, pd.Period)
-
-
-@dataclass(frozen=True)
-class ColumnPlan:
-    """What is done with one column; every kind of column has its own kind of plan.
-
-    Attributes
-    ----------
-    name : str
-        The column's name, as text.
-    """
-
-    name: str
-    kind: ClassVar[str]
-
-    @property
-    def numbers(self) -> list[str]:
-        """Names of the outputs in the section of scaled numbers."""
-        return []
-
-    @property
-    def floats(self) -> list[str]:
-        """Names of the outputs in the section of other floats."""
-        return []
-
-    @property
-    def n_codes(self) -> int:
-        """Number of codes of the output in the section of codes; 0 if there is none."""
-        return 0
-
-    def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
-        """Write the column's outputs into its places in the three sections, [n_samples, width] each."""
-
-
-@dataclass(frozen=True)
-class DroppedPlan(ColumnPlan):
-    """A column that is left out.
-
-    Attributes
-    ----------
-    reason : str
-        ``"constant"``, ``"empty"``, or ``"rare"`` where no level occurs often enough to learn from.
-    """
-
-    kind = "dropped"
-    reason: str = "constant"
 
 
 def is_plain(dtype: Any) -> bool:
@@ -107,8 +62,8 @@ def look_at(column: pd.Series, name: str) -> tuple[pd.Series, Kind]:
     -------
     column : Series
         The same values with a dtype of pandas' own where it was one of pyarrow's.
-    kind : {"numbers", "dates", "strings", "levels"}
-        Strings may turn out to be numbers, dates, text or levels; levels are pandas categories and mixed objects.
+    kind : {"number", "boolean", "duration", "time", "date", "text", "mixed"}
+        Text may turn out to be numbers or dates, free text or levels; mixed are levels, pandas' categories among them.
 
     Raises
     ------
@@ -116,27 +71,16 @@ def look_at(column: pd.Series, name: str) -> tuple[pd.Series, Kind]:
         If it holds complex numbers.
     """
     if is_plain(column.dtype):
-        return column, "numbers"
+        return column, "number"
     column = from_arrow(column)
-    dtype = column.dtype
     refuse_complex(column, name)
-    if isinstance(dtype, pd.CategoricalDtype):
-        return column, "levels"
-    if isinstance(dtype, pd.PeriodDtype) or types.is_datetime64_any_dtype(dtype):
-        return column, "dates"
-    if types.is_timedelta64_dtype(dtype) or types.is_numeric_dtype(dtype):
-        return column, "numbers"
-    if isinstance(dtype, pd.StringDtype):
-        return column, "strings"
     held = types.infer_dtype(column, skipna=True)
-    if held in _STRING_OBJECTS:
-        return column, "strings"
+    if not held.startswith("mixed"):
+        return column, "text" if held == "bytes" else HELD.get(held, "mixed")
     present = column[column.notna()]
-    if held in _NUMBER_OBJECTS or (held.startswith("mixed") and all(map(_is_number, present))):
-        return column, "numbers"
-    if held in _DATE_OBJECTS or (held == "mixed" and all(isinstance(value, _DATES) for value in present)):
-        return column, "dates"
-    return column, "levels"
+    if all(map(_is_number, present)):
+        return column, "number"
+    return column, "date" if all(isinstance(value, _DATES) for value in present) else "mixed"
 
 
 def refuse_complex(column: pd.Series, name: str) -> None:

@@ -9,16 +9,14 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.columns import (
-    ColumnPlan,
-    Floats,
     Matrix,
     as_text,
     from_arrow,
     read_texts,
     refuse_complex,
 )
-from inna_tune.estimators.formats_of_dates import find_format
-from inna_tune.estimators.frames import UnreadableValueWarning, Weights
+from inna_tune.estimators.date_formats import find_format
+from inna_tune.estimators.frames import Floats, UnreadableValueWarning, Weights
 from inna_tune.estimators.instants import (
     Instants,
     days_since_1970,
@@ -36,9 +34,10 @@ from inna_tune.estimators.numbers import (
     fit_numbers,
     fit_scales,
     indicator_names,
-    normal_scores,
+    scaled,
     squash,
 )
+from inna_tune.estimators.plans import ColumnPlan
 
 _PERIODS = {"month": 12, "day": 30, "hour": 24, "weekday": 7}
 _PARTS = ("year", *(f"{part}_circular_{i}" for part in _PERIODS for i in range(2)))
@@ -111,12 +110,8 @@ class DatePlan(ColumnPlan):
         first, last = self.ends
         far = is_far(days, first, last)
         days = np.where(far, np.clip(days, first, last), days)
-        if self.quantiles is not None:
-            scaled = normal_scores(days, self.quantiles)
-        else:
-            scaled = squash(days, self.centers[0], self.scales[0])
         # Place −1 is that of missing dates.
-        numbers[:, 0] = np.append(scaled, 0.0)[places]
+        numbers[:, 0] = np.append(scaled(days, self.centers[0], self.scales[0], self.quantiles), 0.0)[places]
         dates = in_zone(instants, self.timezone)
         for i, part in enumerate(self.parts, 1):
             values = np.where(far, np.nan, calendar_part(dates, part))
@@ -151,11 +146,7 @@ class DatePlan(ColumnPlan):
         return instants
 
     def _of_objects(self, column: pd.Series) -> Instants:
-        instants, aware = instants_of_objects(column, self.name)
-        if self.timezone is None:
-            instants[aware] = np.datetime64("NaT")
-        else:
-            instants[~aware] = from_zone(instants[~aware], self.timezone)
+        instants = self._zoned(*instants_of_objects(column, self.name))
         is_text = np.array([isinstance(value, (str, bytes)) for value in column], dtype=bool)
         if is_text.any():
             codes, texts = read_texts(column[is_text], self.name)
@@ -168,12 +159,15 @@ class DatePlan(ColumnPlan):
         for form in dict.fromkeys([self.format or "ISO8601", "ISO8601"]):
             left = np.flatnonzero(np.isnat(instants))
             if len(left):
-                read, aware = parse([texts[i] for i in left], form)
-                if self.timezone is None:
-                    read[aware] = np.datetime64("NaT")
-                else:
-                    read[~aware] = from_zone(read[~aware], self.timezone)
-                instants[left] = read
+                instants[left] = self._zoned(*parse([texts[i] for i in left], form))
+        return instants
+
+    def _zoned(self, instants: Instants, aware: npt.NDArray[np.bool_]) -> Instants:
+        """Those without a time zone are of the column's; where it has none, those with one are missing."""
+        if self.timezone is None:
+            instants[aware] = np.datetime64("NaT")
+        else:
+            instants[~aware] = from_zone(instants[~aware], self.timezone)
         return instants
 
     def _warn_of_unread(self, column: pd.Series, unread: npt.NDArray[np.bool_]) -> None:

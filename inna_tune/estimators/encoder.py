@@ -2,30 +2,25 @@
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import Any, Self
+from numbers import Real
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils._param_validation import Interval
 
-from inna_tune.estimators.columns import (
-    ColumnPlan,
-    DroppedPlan,
-    Floats,
-    Matrix,
-    is_plain,
-    look_at,
-    refuse_infinities,
-)
+from inna_tune.estimators.checks import check_parameters, one_of
+from inna_tune.estimators.columns import Matrix, is_plain, look_at, refuse_infinities
 from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
-from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.floats import find_numbers, read_numbers
+from inna_tune.estimators.frames import Floats, Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.levels import count_levels, plan_levels
 from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
-from inna_tune.estimators.plans import plan_from_plain, plan_to_plain
-from inna_tune.estimators.reading import find_numbers, read_numbers
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.text import is_text, plan_text
 
 # Plain columns are read in blocks of so many numbers: few steps for wide tables, little memory for long ones.
@@ -46,6 +41,7 @@ class DisguisedNumbersWarning(UserWarning):
     """A column of text holds numbers, written with separators, a currency or the like, and was read as numbers."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn a table of any kind of column into a float32 matrix of three sections.
 
@@ -103,24 +99,24 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Where the table had string names.
     """
 
-    def __init__(
-        self,
-        *,
-        numeric: str = "scale",
-        max_levels: int = 64,
-        min_count: int = 10,
-        embed: bool = True,
-        max_codes: int = 4096,
-        text: str | Sequence[str] = "auto",
-        n_components: int = 30,
-    ) -> None:
-        self.numeric = numeric
-        self.max_levels = max_levels
-        self.min_count = min_count
-        self.embed = embed
-        self.max_codes = max_codes
-        self.text = text
-        self.n_components = n_components
+    numeric: str = "scale"
+    max_levels: int = 64
+    min_count: int = 10
+    embed: bool = True
+    max_codes: int = 4096
+    text: str | Sequence[str] = "auto"
+    n_components: int = 30
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "numeric": [one_of("scale", "quantile")],
+        "max_levels": [Interval(Real, 1, None, closed="both")],
+        "min_count": [Interval(Real, 0, None, closed="both")],
+        # Whatever Python takes for true or false.
+        "embed": "no_validation",
+        "max_codes": [Interval(Real, 3, None, closed="both")],
+        "text": [one_of("auto", "never"), "array-like"],
+        "n_components": [Interval(Real, 1, None, closed="both")],
+    }
 
     # ------------------------------------------------------------------ fit
 
@@ -172,11 +168,11 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         quantile = self.numeric == "quantile"
         column, kind = look_at(column, name)
         is_named_text = not isinstance(self.text, str) and name in self.text
-        if kind == "numbers" and not is_named_text:
+        if kind in ("number", "boolean", "duration", "time") and not is_named_text:
             return fit_numbers([name], read_numbers(column, name)[None], weight, quantile=quantile)[0]
-        if kind == "dates" and not is_named_text:
+        if kind == "date" and not is_named_text:
             return plan_dates(name, *fit_instants(column, name), weight, quantile=quantile)
-        if kind == "strings" and not is_named_text:
+        if kind == "text" and not is_named_text:
             dates = read_dates(column, name)
             if dates is not None:
                 instants, zone, form = dates
@@ -190,7 +186,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 return replace(plan, form=written) if isinstance(plan, NumericPlan) else plan
         counted = count_levels(column, name, weight)
         looks_like_text = (
-            self.text == "auto" and kind == "strings" and is_text(counted, max_levels=self.max_levels)
+            self.text == "auto" and kind == "text" and is_text(counted, max_levels=self.max_levels)
         )
         if is_named_text or looks_like_text:
             text = plan_text(name, counted, n_components=self.n_components)
@@ -217,12 +213,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if isinstance(plan, DroppedPlan):
                 found.setdefault(_REASONS[plan.reason], []).append(plan.name)
         if found:
-            sentences = [
-                f"Left out {len(names)} {what}: {', '.join(names[:10])}"
-                + (f" and {len(names) - 10} more (see plan_)." if len(names) > 10 else ".")
-                for what, names in found.items()
-            ]
-            warnings.warn(" ".join(sentences), DroppedColumnWarning, stacklevel=3)
+            said = [f"Left out {len(names)} {what}: {_listed(names)}." for what, names in found.items()]
+            warnings.warn(" ".join(said), DroppedColumnWarning, stacklevel=3)
 
     def _warn_of_disguised(self) -> None:
         found = [
@@ -231,22 +223,15 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             if isinstance(plan, NumericPlan) and plan.number_form is not None
         ]
         if found:
-            more = f" and {len(found) - 10} more (see plan_)" if len(found) > 10 else ""
             warnings.warn(
-                f"Read text as numbers in {len(found)} column(s): {', '.join(found[:10])}{more}. Convert to a category "
-                "what is meant as levels.",
+                f"Read text as numbers in {len(found)} column(s): {_listed(found)}. Convert to a category what is meant as "
+                "levels.",
                 DisguisedNumbersWarning,
                 stacklevel=3,
             )
 
     def _check_parameters(self) -> None:
-        if self.numeric not in ("scale", "quantile"):
-            raise ValueError(f"numeric={self.numeric!r} must be 'scale' or 'quantile'.")
-        if isinstance(self.text, str) and self.text not in ("auto", "never"):
-            raise ValueError(f"text={self.text!r} must be 'auto', 'never' or a list of column names.")
-        for name, least in (("max_levels", 1), ("min_count", 0), ("max_codes", 3), ("n_components", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        check_parameters(self)
 
     # ------------------------------------------------------------------ transform
 
@@ -339,7 +324,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         columns: list[dict[str, Any]] = []
         arrays: dict[str, npt.NDArray[Any]] = {}
         for i, plan in enumerate(self.plan_):
-            column, own = plan_to_plain(plan)
+            column, own = plan.to_plain()
             columns.append(column)
             arrays |= {f"{i}.{name}": array for name, array in own.items()}
         return {"parameters": parameters, "columns": columns}, arrays
@@ -359,10 +344,14 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         for name, array in arrays.items():
             place, _, field = name.partition(".")
             own[int(place)][field] = array
-        plans = [plan_from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
+        plans = [ColumnPlan.from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
         encoder._take(plans)
         encoder.n_features_in_ = len(plans)
         return encoder
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more (see plan_)" if len(names) > 10 else "")
 
 
 def _unique(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,8 @@ import pandas as pd
 import scipy.sparse
 from sklearn.utils.validation import check_array, validate_data
 
-Weights = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
+Weights = Floats
 
 _CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
 
@@ -54,13 +55,10 @@ def as_frame(estimator: Any, X: Any, *, reset: bool) -> pd.DataFrame:
                 f"X has duplicate column names: {duplicates}. Rename them so that each is unique."
             )
         validate_data(estimator, X, reset=reset, skip_check_array=True)
-        if len(X) == 0:
+        if X.empty:
+            what = "feature" if len(X) else "sample"
             raise ValueError(
-                f"Found array with 0 sample(s) (shape={X.shape}) while a minimum of 1 is required."
-            )
-        if X.shape[1] == 0:
-            raise ValueError(
-                f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required."
+                f"Found array with 0 {what}(s) (shape={X.shape}) while a minimum of 1 is required."
             )
         return X
     array = validate_data(

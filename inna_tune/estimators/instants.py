@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from inna_tune.estimators.frames import refuse_containers
+from inna_tune.estimators.frames import Floats, refuse_containers
 
-Floats = npt.NDArray[np.float64]
 Instants = npt.NDArray[np.datetime64]  # [us], in UTC where there is a time zone
 
 _DAY = np.timedelta64(1, "D").astype("timedelta64[us]").astype(np.int64)
@@ -98,13 +97,10 @@ def in_zone(instants: Instants, zone: str | None) -> pd.Series:
     return dates if zone is None else dates.dt.tz_localize("UTC").dt.tz_convert(zone)
 
 
-def from_zone(wall: Instants, zone: str | None) -> Instants:
+def from_zone(wall: Instants, zone: str) -> Instants:
     """What the clocks of a time zone show as instants; the hour that comes twice in autumn is the first."""
-    if zone is None:
-        return wall
-    dates = pd.Series(wall)
     return read_proper(
-        dates.dt.tz_localize(zone, ambiguous=np.ones(len(wall), bool), nonexistent="shift_forward")
+        pd.Series(wall).dt.tz_localize(zone, ambiguous=np.ones(len(wall), bool), nonexistent="shift_forward")
     )
 
 

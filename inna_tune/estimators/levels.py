@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from inna_tune.estimators.columns import Codes, ColumnPlan, DroppedPlan, Matrix, read_levels
+from inna_tune.estimators.columns import Codes, Matrix, read_levels
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.spelling import SYNONYMS, shorten
 
 # The two codes that every column of codes has, met in training or not.

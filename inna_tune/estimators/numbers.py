@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import ndtri
 
-from inna_tune.estimators.columns import ColumnPlan, DroppedPlan, Floats, Matrix
-from inna_tune.estimators.disguised import NumberForm
-from inna_tune.estimators.frames import Weights
-from inna_tune.estimators.reading import read_numbers
+from inna_tune.estimators.columns import Matrix
+from inna_tune.estimators.floats import read_numbers
+from inna_tune.estimators.frames import Floats, Weights
+from inna_tune.estimators.number_forms import NumberForm
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 
 # So many quantiles are kept where a column is mapped to a normal law.
 _N_QUANTILES = 256
@@ -64,10 +65,7 @@ class NumericPlan(ColumnPlan):
 
     def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
         values = read_numbers(column, self.name, self.number_form)
-        if self.quantiles is not None:
-            numbers[:, 0] = normal_scores(values, self.quantiles)
-        else:
-            numbers[:, 0] = squash(values, self.center, self.scale)
+        numbers[:, 0] = scaled(values, self.center, self.scale, self.quantiles)
         encode_indicator(np.isnan(values), self.indicator, floats)
 
 
@@ -100,6 +98,11 @@ def squash(values: Floats, center: float | Floats, scale: float | Floats) -> Flo
     scaled /= np.sqrt(1.0 + np.square(scaled / 3.0))
     np.nan_to_num(scaled, copy=False, nan=0.0)
     return scaled
+
+
+def scaled(values: Floats, center: float, scale: float, quantiles: Floats | None) -> Floats:
+    """Values by their quantiles where there are such, and else by their center and scale; missing values become 0."""
+    return squash(values, center, scale) if quantiles is None else normal_scores(values, quantiles)
 
 
 def normal_scores(values: Floats, quantiles: Floats) -> Floats:

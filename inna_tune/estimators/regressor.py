@@ -1,5 +1,6 @@
 """InnaRegressor."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -76,6 +77,18 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
                 "warm_start=False."
             )
         return np.asarray((values - self.target_mean_) / self.target_scale_)
+
+    def _target_to_plain(self) -> dict[str, Any]:
+        return {
+            "mean": self.target_mean_.tolist(),
+            "scale": self.target_scale_.tolist(),
+            "one_target": self._one_target,
+        }
+
+    def _restore_target(self, plain: Mapping[str, Any]) -> None:
+        self.target_mean_ = np.array(plain["mean"], dtype=np.float64)
+        self.target_scale_ = np.array(plain["scale"], dtype=np.float64)
+        self._one_target = bool(plain["one_target"])
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch more, on these rows alone.

@@ -5,8 +5,9 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -16,20 +17,24 @@ from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
 from inna_tune.engine import state_at_rest
-from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
+
+if TYPE_CHECKING:
+    from inna_tune.estimators.base import InnaEstimator
+    from inna_tune.estimators.classifier import InnaClassifier
+    from inna_tune.estimators.regressor import InnaRegressor
 
 Tensors = dict[str, torch.Tensor]
 
 # Of the file. Anything else is refused: who needs it takes the inna-tune that wrote it.
 FORMAT_VERSION = 4
 
-_CLASSES: dict[str, type[InnaEstimator]] = {"InnaClassifier": InnaClassifier, "InnaRegressor": InnaRegressor}
+# The classes that a file may name: those that are defined in this process.
+_CLASSES: dict[str, "type[InnaEstimator]"] = {}
+_TORCH = "torch.optim."
 _ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
@@ -38,8 +43,19 @@ class ModelFileError(ValueError):
     """A file is not a model that this version of inna-tune reads."""
 
 
+def register(kind: "type[InnaEstimator]") -> None:
+    """Let model files name a class; it enters by the name that they have for it, and the last of a name counts."""
+    _CLASSES[_name(kind)] = kind
+
+
+def _name(kind: type) -> str:
+    """This package's classes by their bare names; a person's own with their module, so that none stands for one of ours."""
+    own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return kind.__name__ if own else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def save(
-    model: InnaEstimator,
+    model: "InnaEstimator",
     path: str | os.PathLike[str],
     *,
     extra: dict[str, Any] | None = None,
@@ -81,7 +97,7 @@ def save(
         )
     encoder, arrays = model.encoder_.to_plain()
     content = {
-        "class": type(model).__name__,
+        "class": _name(type(model)),
         "parameters": _plain_parameters(model),
         "encoder": encoder,
         "schema": schema.to_plain(),
@@ -90,7 +106,7 @@ def save(
         "net": _plain_net(model.net_),
         "members": model.members_,
         "history": {name: column.tolist() for name, column in model.history_.items()},
-        "target": _target_state(model),
+        "target": model._target_to_plain(),
         "extra": extra or {},
     }
     tensors = {"weights": model.weights_.detach().cpu().contiguous()}
@@ -108,7 +124,7 @@ def save(
         written.write_bytes(serialize(tensors, metadata=metadata))
 
 
-def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
+def load(path: str | os.PathLike[str]) -> "InnaClassifier | InnaRegressor":
     """Read a model that ``save`` wrote.
 
     Parameters
@@ -163,9 +179,18 @@ def load(path: str | os.PathLike[str]) -> InnaClassifier | InnaRegressor:
         # It tells damage, not malice: whoever rewrites a file can write its digest, too.
         if metadata["digest"] != digest(metadata["model"], tensors):
             raise ValueError("it was changed after it was written; take it from where it came once more")
-        return _restore(json.loads(metadata["model"]), tensors)
+        content = json.loads(metadata["model"])
+        model = _CLASSES[name]() if (name := str(content["class"])) in _CLASSES else None
+        if model is not None:
+            _restore(model, content, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
+    if model is None:
+        raise ModelFileError(
+            f"{path} holds a model of the class {name}, which this process does not know. If that is a class of your own, "
+            "import the module that defines it first: loading a file imports none."
+        )
+    return model
 
 
 def digest(plain: str, tensors: Tensors) -> str:
@@ -178,20 +203,9 @@ def digest(plain: str, tensors: Tensors) -> str:
     return found.hexdigest()
 
 
-def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | InnaRegressor:
+def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
     weights = tensors["weights"]
-    model: Any = _CLASSES[content["class"]]()
-    parameters = dict(content["parameters"])
-    parameters["hidden_layer_sizes"] = tuple(parameters["hidden_layer_sizes"])
-    if "encoder" in parameters:
-        parameters["encoder"] = TableEncoder().set_params(**parameters["encoder"])
-    if isinstance(parameters.get("class_weight"), list):
-        parameters["class_weight"] = {_label(k): float(v) for k, v in parameters["class_weight"]}
-    name = str(parameters.get("optimizer", "inna"))
-    if name.startswith("torch.optim."):
-        # The check below refuses what is no optimizer.
-        parameters["optimizer"] = getattr(torch.optim, name.removeprefix("torch.optim."), name)
-    model.set_params(**parameters)
+    model.set_params(**_restored_parameters(content["parameters"]))
     # The device that it was trained on need not be here.
     model._check_parameters(to_train=False)
     model.net_ = _net(content["net"])
@@ -217,52 +231,23 @@ def _restore(content: dict[str, Any], tensors: Tensors) -> InnaClassifier | Inna
         raise ValueError("the encoder does not fit the net")
     model.members_ = content["members"]
     # The file holds no velocity: who trains on begins at rest.
+    steps = [
+        {n: math.nan if m.get(n) is None else float(m[n]) for n in ("lr", "alpha", "beta", "curvature")}
+        for m in model.members_
+    ]
     model._states = [
-        state_at_rest(
-            own,
-            int(m["epochs"]),
-            {
-                n: float("nan") if m.get(n) is None else float(m[n])
-                for n in ("lr", "alpha", "beta", "curvature")
-            },
-        )
-        for own, m in zip(weights, model.members_, strict=True)
+        state_at_rest(own, int(m["epochs"]), step)
+        for own, m, step in zip(weights, model.members_, steps, strict=True)
     ]
     model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
-    model.best_epoch_ = max(m["best_epoch"] for m in model.members_)
-    model.n_iter_ = max(m["epochs"] for m in model.members_)
-    target = content["target"]
-    if isinstance(model, InnaClassifier):
-        if np.dtype(target["dtype"]).kind not in "biufUO":
-            raise ValueError(f"its labels are of type {target['dtype']}")
-        model.classes_ = np.array([_label(v) for v in target["classes"]], dtype=target["dtype"])
-    elif isinstance(model, InnaRegressor):
-        model.target_mean_ = np.array(target["mean"], dtype=np.float64)
-        model.target_scale_ = np.array(target["scale"], dtype=np.float64)
-        model._one_target = bool(target["one_target"])
+    model._count_epochs()
+    model._restore_target(content["target"])
     if model._out_features != model.net_.out_features:
         raise ValueError("the target does not fit the net")
     model.extra_ = content["extra"]
-    restored: InnaClassifier | InnaRegressor = model
-    return restored
 
 
-def _target_state(model: InnaEstimator) -> dict[str, Any]:
-    if isinstance(model, InnaClassifier):
-        return {
-            "classes": [_typed(v) for v in model.classes_.tolist()],
-            "dtype": str(model.classes_.dtype),
-        }
-    if isinstance(model, InnaRegressor):
-        return {
-            "mean": model.target_mean_.tolist(),
-            "scale": model.target_scale_.tolist(),
-            "one_target": model._one_target,
-        }
-    raise TypeError(f"{type(model).__name__} cannot be saved; only InnaClassifier and InnaRegressor can.")
-
-
-def _typed(label: Any) -> list[Any]:
+def typed(label: Any) -> list[Any]:
     """A label with the name of its type, so that 1, 1.0, True and "1" stay apart."""
     for name, kind in _LABEL_TYPES.items():
         if type(label) is kind:
@@ -272,65 +257,64 @@ def _typed(label: Any) -> list[Any]:
     )
 
 
-def _label(typed: list[Any]) -> Any:
-    name, value = typed
+def untyped(label: list[Any]) -> Any:
+    """The label that ``typed`` gave."""
+    name, value = label
     return _LABEL_TYPES[name](value)
 
 
-_NET_FIELDS = (
-    "block",
-    "activation",
-    "numeric_embedding",
-    "embedding_dim",
-    "n_frequencies",
-    "frequency_scale",
-)
-
-
 def _plain_net(net: TabularNet) -> dict[str, Any]:
-    plain: dict[str, Any] = {name: getattr(net, name) for name in (*_NET_FIELDS, "n_numeric")}
-    return plain | {
-        "in_features": net.in_features,
-        "hidden_layer_sizes": list(net.hidden_layer_sizes),
-        "out_features": net.out_features,
-        "categories": list(net.categories),
-    }
+    # The estimators set no factors of the step.
+    return {f.name: getattr(net, f.name) for f in fields(net) if f.name != "step_factors"}
 
 
-def _net(plain: dict[str, Any]) -> TabularNet:
-    return TabularNet(
-        int(plain["in_features"]),
-        tuple(int(h) for h in plain["hidden_layer_sizes"]),
-        int(plain["out_features"]),
-        n_numeric=int(plain["n_numeric"]),
-        categories=tuple(int(n) for n in plain["categories"]),
-        **{name: plain[name] for name in _NET_FIELDS},
-    )
+def _net(plain: Mapping[str, Any]) -> TabularNet:
+    settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in plain.items()}
+    return TabularNet(**settings)
 
 
-def _plain_parameters(model: InnaEstimator) -> dict[str, Any]:
-    parameters = model.get_params(deep=False)
-    parameters["hidden_layer_sizes"] = list(model._layer_sizes())
+def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for name, value in model.get_params(deep=False).items():
+        if isinstance(value, TableEncoder):
+            value = value.get_params()
+        elif name == "hidden_layer_sizes":
+            value = list(model._layer_sizes())
+        elif name == "optimizer" and isinstance(value, type):
+            value = _optimizer_name(value)
+        elif name == "device":
+            value = str(value)
+        elif name == "random_state" and not isinstance(value, int | np.integer):
+            value = None
+        elif name == "class_weight" and isinstance(value, dict):
+            labels = [key.item() if isinstance(key, np.generic) else key for key in value]
+            value = [[typed(k), float(v)] for k, v in zip(labels, value.values(), strict=True)]
+        plain[name] = value
     # Absent where it is None, so that versions from before it was a parameter read the file.
-    encoder = parameters.pop("encoder")
-    if encoder is not None:
-        parameters["encoder"] = encoder.get_params()
-    if isinstance(parameters["optimizer"], type):
-        name = parameters["optimizer"].__name__
-        if getattr(torch.optim, name, None) is not parameters["optimizer"]:
-            raise TypeError(
-                f"optimizer={parameters['optimizer']!r} is not of torch.optim, and a model file holds no code: keep the "
-                "model with joblib.dump, and load that file only where you trust it"
-            )
-        parameters["optimizer"] = f"torch.optim.{name}"
-    parameters["device"] = str(parameters["device"])
-    if not isinstance(parameters["random_state"], int | np.integer):
-        parameters["random_state"] = None
-    if isinstance(parameters.get("class_weight"), dict):
-        items = parameters["class_weight"].items()
-        parameters["class_weight"] = [
-            [_typed(k.item() if isinstance(k, np.generic) else k), float(v)] for k, v in items
-        ]
+    return {name: value for name, value in plain.items() if name != "encoder" or value is not None}
+
+
+def _optimizer_name(kind: type) -> str:
+    if getattr(torch.optim, kind.__name__, None) is not kind:
+        raise TypeError(
+            f"optimizer={kind!r} is not of torch.optim, and a model file holds no code: keep the model with joblib.dump, and "
+            "load that file only where you trust it"
+        )
+    return f"{_TORCH}{kind.__name__}"
+
+
+def _restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``_plain_parameters`` gave as parameters; that they make sense is checked once they are set."""
+    parameters = dict(plain)
+    for name, value in plain.items():
+        if name == "hidden_layer_sizes":
+            parameters[name] = tuple(value)
+        elif name == "encoder":
+            parameters[name] = TableEncoder().set_params(**value)
+        elif name == "class_weight" and isinstance(value, list):
+            parameters[name] = {untyped(k): float(v) for k, v in value}
+        elif name == "optimizer" and str(value).startswith(_TORCH):
+            parameters[name] = getattr(torch.optim, value.removeprefix(_TORCH), value)
     return parameters
 
 

@@ -2,17 +2,17 @@
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self, get_args
 
 import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from inna_tune.estimators.disguised import NumberForm, read_form
+from inna_tune.estimators.columns import HELD, Kind, is_plain
 from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.number_forms import NumberForm, read_form
 
-Kind = Literal["number", "boolean", "text", "date", "duration", "time", "mixed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # What stands for a missing value in a file: the words that pandas takes for it.
@@ -74,15 +74,8 @@ class ColumnSchema:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON-able data; what is as by default is left out."""
-        plain: dict[str, Any] = {"name": self.name, "kind": self.kind}
-        plain |= {"whole": True} if self.whole else {}
-        if not self.form.plain:
-            plain["form"] = {
-                "decimal": self.form.decimal,
-                "thousands": self.form.thousands,
-                "unit": self.form.unit,
-            }
-        return plain | {n: list(getattr(self, n)) for n in ("missing", "kept", "levels") if getattr(self, n)}
+        usual = asdict(ColumnSchema(self.name, self.kind))
+        return {n: v for n, v in asdict(self).items() if n in ("name", "kind") or v != usual[n]}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Self:
@@ -159,7 +152,7 @@ class TableSchema:
         dtypes = list(frame.dtypes)
         return cls(
             tuple(
-                _plain(str(name), dtype) or _describe(str(name), dtype, frame.iloc[:, i])
+                _plain(str(name), dtype) or _describe(str(name), frame.iloc[:, i])
                 for i, (name, dtype) in enumerate(zip(frame.columns, dtypes, strict=True))
             )
         )
@@ -242,11 +235,9 @@ class Misfits:
         for name, count in self.counts.items():
             rows = ", ".join(f"{text!r} in row {row + 1}" for row, text in self.examples[name])
             more = " and others" if count > len(self.examples[name]) else ""
-            values = "1 value is" if count == 1 else f"{count} values are"
+            values, counts = ("1 value is", "counts") if count == 1 else (f"{count} values are", "count")
             found.append(
-                f"Column {name!r}: {values} not {self.expected[name]} and counts as missing: {rows}{more}."
-                if count == 1
-                else f"Column {name!r}: {values} not {self.expected[name]} and count as missing: {rows}{more}."
+                f"Column {name!r}: {values} not {self.expected[name]} and {counts} as missing: {rows}{more}."
             )
         return found
 
@@ -287,42 +278,18 @@ def levels_of(column: pd.Series) -> tuple[str, ...]:
 
 def _plain(name: str, dtype: Any) -> ColumnSchema | None:
     """Of a column of numpy's numbers, which need not be looked at."""
-    if isinstance(dtype, pd.SparseDtype):
-        dtype = dtype.subtype
-    if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+    if not is_plain(dtype):
         return None
     return ColumnSchema(name, "boolean" if dtype.kind == "b" else "number", whole=dtype.kind in "iu")
 
 
-def _describe(name: str, dtype: Any, column: pd.Series) -> ColumnSchema:
-    if isinstance(dtype, pd.CategoricalDtype):
-        values = pd.Series(dtype.categories)
-        inner = _describe(name, values.dtype, values)
-        return replace(inner, kind="mixed") if inner.kind == "number" else replace(inner, kind="text")
-    if types.is_bool_dtype(dtype):
-        return ColumnSchema(name, "boolean")
-    if types.is_datetime64_any_dtype(dtype) or isinstance(dtype, pd.PeriodDtype):
-        return ColumnSchema(name, "date")
-    if types.is_timedelta64_dtype(dtype):
-        return ColumnSchema(name, "duration")
-    if types.is_numeric_dtype(dtype):
-        return ColumnSchema(name, "number", whole=types.is_integer_dtype(dtype))
-    if isinstance(dtype, pd.StringDtype):
-        return _text(name, column)
+def _describe(name: str, column: pd.Series) -> ColumnSchema:
     held = types.infer_dtype(column, skipna=True)
-    if held in ("string", "empty"):
-        return _text(name, column) if held == "string" else ColumnSchema(name, "number")
-    if held == "boolean":
-        return ColumnSchema(name, "boolean")
-    if held in ("integer", "floating", "mixed-integer-float", "decimal"):
-        return ColumnSchema(name, "number", whole=held == "integer")
-    if held in ("datetime", "datetime64", "date", "period"):
-        return ColumnSchema(name, "date")
-    if held in ("timedelta", "timedelta64"):
-        return ColumnSchema(name, "duration")
-    if held == "time":
-        return ColumnSchema(name, "time")
-    return ColumnSchema(name, "mixed")
+    if held == "categorical":
+        inner = _describe(name, pd.Series(column.cat.categories))
+        return replace(inner, kind="mixed") if inner.kind == "number" else replace(inner, kind="text")
+    kind = HELD.get(held, "mixed")
+    return _text(name, column) if kind == "text" else ColumnSchema(name, kind, whole=held == "integer")
 
 
 def _text(name: str, column: pd.Series) -> ColumnSchema:

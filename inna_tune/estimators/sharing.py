@@ -5,9 +5,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-# Optimizers that step every weight by itself, and those among them whose open settings no curvature fills.
-_ELEMENTWISE = ("inna", "innaprop", "sgd", "adamw")
-_UNCALIBRATED = ("innaprop", "adamw")
+from inna_tune.optim.optimizers import record_of
 
 
 class SharingMixin(BaseEstimator):  # type: ignore[misc]
@@ -19,21 +17,18 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
         | {"early_stopping", "patience", "validation_fraction", "random_state"}
     )
     # What only training reads: a table is encoded alike whatever it is. For all else it is encoded anew.
-    _training_parameters = _member_parameters | {
-        "hidden_layer_sizes",
-        "block",
-        "activation",
-        "numeric_embedding",
-        "optimizer",
-        "optimizer_params",
-        "gradient_clip",
-        "averaging",
-        "batch_size",
-        "max_epochs",
-        "max_time",
-        "n_members",
-        "warm_start",
-    }
+    _training_parameters = _member_parameters | (
+        {"hidden_layer_sizes", "block", "activation", "numeric_embedding", "n_members", "warm_start"}
+        | {
+            "optimizer",
+            "optimizer_params",
+            "gradient_clip",
+            "averaging",
+            "batch_size",
+            "max_epochs",
+            "max_time",
+        }
+    )
 
     def _population_key(self) -> Hashable:
         """Estimators of one class whose keys are equal can train as one population."""
@@ -58,6 +53,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
         It is where every weight is stepped by itself, and nothing is measured in a direction drawn for all weights.
         """
         said: Any = self
-        if said.module is not None or said.optimizer not in _ELEMENTWISE:
+        optimizer = record_of(said.optimizer)
+        if said.module is not None or not optimizer.is_elementwise:
             return False
-        return said.optimizer in _UNCALIBRATED or "auto" not in (said.lr, said.alpha, said.beta)
+        return not optimizer.is_calibrated or "auto" not in (said.lr, said.alpha, said.beta)

@@ -1,15 +1,18 @@
 """Free text: vectors of what strings are made of, learned by skrub and kept as plain numbers."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
+import sklearn
 
-from inna_tune.estimators.columns import ColumnPlan, Floats, Matrix, read_levels
+from inna_tune.estimators.columns import Matrix, read_levels
+from inna_tune.estimators.frames import Floats
 from inna_tune.estimators.levels import Counted
 from inna_tune.estimators.numbers import encode_indicator, indicator_names, squash
-from inna_tune.estimators.settings import plain_settings
+from inna_tune.estimators.plans import ColumnPlan
 
 # Groups of three and four characters within words, as skrub.StringEncoder has them by default.
 _NGRAMS = {"analyzer": "char_wb", "ngram_range": (3, 4)}
@@ -20,6 +23,14 @@ _MAX_CHARACTERS = 1_000_000
 
 # What a text begins with stands for the whole: a cell of megabytes has millions of groups, and says little more by them.
 _MAX_LENGTH = 10_000
+
+
+def _plain_settings() -> AbstractContextManager[None]:
+    """scikit-learn's own settings, whatever the caller's are: transformers give arrays, and know nothing of routing."""
+    settings: AbstractContextManager[None] = sklearn.config_context(
+        transform_output="default", enable_metadata_routing=False, array_api_dispatch=False
+    )
+    return settings
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ class TextPlan(ColumnPlan):
         chunks = np.cumsum([len(text) for text in texts]) // _MAX_CHARACTERS
         for chunk in np.unique(chunks):
             part = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
-            with plain_settings():
+            with _plain_settings():
                 found[part] = vectorizer.transform(texts[part]) @ self.components.T
         return found
 
@@ -132,7 +143,7 @@ def plan_text(name: str, counted: Counted, *, n_components: int) -> TextPlan | N
     places = _sample(texts)
     sample = [texts[i] for i in places]
     try:
-        with plain_settings():
+        with _plain_settings():
             vocabulary = (
                 CountVectorizer(min_df=2, max_features=_MAX_NGRAMS, **_NGRAMS).fit(sample).vocabulary_
             )
@@ -145,7 +156,7 @@ def plan_text(name: str, counted: Counted, *, n_components: int) -> TextPlan | N
         n_components=n_components, vocabulary=sorted(vocabulary), random_state=0, **_NGRAMS
     )
     # The share of explained variance, where there is none.
-    with np.errstate(invalid="ignore"), plain_settings():
+    with np.errstate(invalid="ignore"), _plain_settings():
         encoder.fit(pd.Series(sample, dtype=object))
     plan = TextPlan(
         name,

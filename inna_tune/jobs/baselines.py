@@ -19,8 +19,10 @@ from skrub import tabular_pipeline
 from inna_tune.records.attributes import PORTFOLIO, REASON, SEED
 from inna_tune.records.fingerprint import check, fingerprint
 from inna_tune.space import Integer, LogNormal, LogUniform, PriorSampler, SearchSpace, Uniform
-from inna_tune.store.opening import StorageError, create_study, open_storage, storage_errors
-from inna_tune.store.workers import Worker, ask, resume_summary, tell
+from inna_tune.store.asking import ask, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import create_study, open_storage, storage_errors
+from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.beginning import try_first
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.scoring import (

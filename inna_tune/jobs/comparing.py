@@ -1,7 +1,7 @@
 """Is INNA worth it on these data? Optimizers and baselines tuned alike, and compared on rows that tuning never saw."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,30 +14,27 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from inna_tune.engine.stacked import MOMENTUM
-from inna_tune.engine.updates import DEFAULT_LR
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
+from inna_tune.optim.optimizers import OPTIMIZERS
+from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
-from inna_tune.records.gain import Gain
 from inna_tune.records.heldout import record_held_out, summarize_held_out
-from inna_tune.records.record import StudyRecord, as_number
-from inna_tune.records.resampling import interval, resample_log_means
+from inna_tune.records.record import StudyRecord, seconds_of
 from inna_tune.records.wording import describe_trial
-from inna_tune.space import Beta, LogNormal, SearchSpace
-from inna_tune.store.opening import StorageError, describe, open_storage, storage_errors
+from inna_tune.space import Law, SearchSpace
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import open_storage, storage_errors, store_of
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem, TableError
-from inna_tune.tables.splitting import split_rows
 
 Watch = Callable[[str], AbstractContextManager[Callback]]
 
-OPTIMIZERS = ("inna", "innaprop", "adamw", "muon", "sgd")
 _CONSTANT = "constant"
-_MOMENTUM = Beta(5.0, 1.0, low=0.0, high=0.995)
 
 
 def space_of(optimizer: str) -> SearchSpace | None:
@@ -48,31 +45,19 @@ def space_of(optimizer: str) -> SearchSpace | None:
 
     Parameters
     ----------
-    optimizer : {"inna", "innaprop", "adamw", "muon", "sgd"}
+    optimizer : str
+        One of `inna_tune.optim.optimizers.OPTIMIZERS`.
 
     Returns
     -------
     SearchSpace or None
         As `InnaSearchCV` takes it.
     """
-    if optimizer == "inna":
+    own = OPTIMIZERS[optimizer].space
+    if own is None:
         return None
     shared = {name: law for name, law in SearchSpace.inna().items() if name not in {"alpha", "beta", "lr"}}
-    if optimizer in ("adamw", "muon"):
-        usual = DEFAULT_LR[optimizer]
-        return SearchSpace({"lr": LogNormal(usual, 1.4, low=usual / 100, high=100 * usual), **shared})
-    if optimizer == "innaprop":
-        return SearchSpace(
-            {
-                "alpha": LogNormal(0.5, 1.2, low=0.01, high=10.0),
-                "beta": LogNormal(1.0, 0.7, low=0.05, high=5.0),
-                "lr": LogNormal(2e-3, 1.4, low=2e-5, high=0.2),
-                **shared,
-            }
-        )
-    return SearchSpace(
-        {"optimizer__momentum": _MOMENTUM, "lr": LogNormal(1e-2, 1.4, low=1e-4, high=1.0), **shared}
-    )
+    return SearchSpace({name: Law.from_json(law) for name, law in own.items()} | shared)
 
 
 @dataclass(frozen=True)
@@ -157,7 +142,7 @@ class Comparison:
 def compare(
     problem: Problem,
     *,
-    optimizers: Sequence[str] = OPTIMIZERS,
+    optimizers: Iterable[str] = OPTIMIZERS,
     baselines: Sequence[str] = ("hgb",),
     n_trials: int,
     storage: Any,
@@ -183,8 +168,8 @@ def compare(
     Parameters
     ----------
     problem : Problem
-    optimizers : sequence of str
-        Of "inna", "innaprop", "adamw", "muon", "sgd".
+    optimizers : iterable of str
+        Of `inna_tune.optim.optimizers.OPTIMIZERS`.
     baselines : sequence of str
         Of `inna_tune.jobs.baselines.BASELINES`; may be empty.
     n_trials : int
@@ -224,7 +209,8 @@ def compare(
     MismatchError, StorageError
         If a study is another's, is there already (without ``resume``), or cannot be used.
     """
-    _check_names("optimizer", optimizers, OPTIMIZERS)
+    optimizers = list(optimizers)
+    _check_names("optimizer", optimizers, tuple(OPTIMIZERS))
     _check_names("baseline", baselines, tuple(BASELINES))
     if not optimizers:
         raise ValueError(f"optimizers is empty; give one or more of {', '.join(OPTIMIZERS)}")
@@ -299,7 +285,7 @@ def _check_free(storage: BaseStorage, names: Sequence[str]) -> None:
         taken = sorted(set(names) & set(optuna.get_all_study_names(storage)))
     if taken:
         raise StorageError(
-            f"studies named {', '.join(map(repr, taken))} are already in {describe(storage)}; "
+            f"studies named {', '.join(map(repr, taken))} are already in {store_of(storage).words}; "
             "resume them (resume=True, or --resume), or choose another name (study_name=, or --study)"
         )
 
@@ -346,10 +332,12 @@ class _Field:
             return _Entry(name, study, [], f"no trial gave a score; the first: {reason}")
 
     def _tune_net(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
-        momentum = {"momentum": MOMENTUM} if name == "sgd" else None
+        space, options = space_of(name), OPTIMIZERS[name].options
+        # What is tuned of them has to be there, so that the untuned setting knows it.
+        tuned = {option: options[option] for option in options if f"optimizer__{option}" in (space or ())}
         search = InnaSearchCV(
-            clone(self.estimator).set_params(optimizer=name, optimizer_params=momentum),
-            space_of(name),
+            clone(self.estimator).set_params(optimizer=name, optimizer_params=tuned or None),
+            space,
             first="default",
             storage=self.storage,
             study_name=study_name,
@@ -410,7 +398,7 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
             if name != reference and reference in losses:
                 ends = interval(drawn[reference] - drawn[name], confidence)
                 change = centre[reference] - centre[name]
-                gain = Gain(*(math.expm1(log_ratio) for log_ratio in (change, *ends)))
+                gain = Gain.of_logs(change, *ends)
         yield _contender(entry, scores, low, high, gain)
         if entry.study is not None and entry.models:
             table = {_CONSTANT: measured[_CONSTANT][0][0], "tuned": measured[name][0][0]}
@@ -428,11 +416,11 @@ def _contender(
         return Contender(entry.name, None, {}, 0.0, None, scores, low, high, gain, {}, "")
     record = StudyRecord(entry.study)
     best = record.best_first[0] if record.best_first else None
-    seconds = [as_number(t.user_attrs.get("seconds")) for t in record.trials]
+    seconds = [seconds_of(t) for t in record.trials]
     return Contender(
         name=entry.name,
         study=record.name,
-        trials={state.name.lower(): len(record.in_state(state)) for state in TrialState},
+        trials=record.counts,
         seconds=float(np.nansum(seconds)),
         cross_validated=None if best is None else record.score(best),
         scores=scores,

@@ -6,19 +6,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
 
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
-from inna_tune.store.opening import StorageError, load_study
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import load_study
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.parameters import check_timeout
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
-from inna_tune.tables.splitting import split_rows
 
 JOB = "inna_tune:job"
 
@@ -52,7 +54,7 @@ class Job:
         return {JOB: asdict(self)}
 
 
-def read_job(storage: str, name: str) -> Job:
+def read_job(storage: str | BaseStorage, name: str) -> Job:
     """What a study wants done.
 
     Raises
@@ -99,7 +101,7 @@ class _Hand(InnaSearchCV):
 def join(
     problem: Problem,
     *,
-    storage: str,
+    storage: str | BaseStorage,
     study_name: str,
     timeout: float | None = None,
     callbacks: Sequence[Callback] = (),
@@ -114,7 +116,8 @@ def join(
     ----------
     problem : Problem
         The same data: their fingerprint is compared with the study's.
-    storage, study_name : str
+    storage : str or optuna.storages.BaseStorage
+    study_name : str
     timeout : float, optional
         Seconds after which this worker ends.
     callbacks : sequence of callables (study, trial)

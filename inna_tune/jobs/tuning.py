@@ -1,16 +1,13 @@
 """The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
@@ -19,8 +16,8 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.joining import JOB, Job
 from inna_tune.jobs.settings import make_estimator
+from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
-from inna_tune.records.gain import relative_change
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
@@ -30,8 +27,8 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.ending import without_time_warnings
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
-from inna_tune.tables.problem import Problem, TableError
-from inna_tune.tables.splitting import split_rows
+from inna_tune.tables import split_rows
+from inna_tune.tables.problem import Problem
 
 # Of a budget: what the untuned default may take, and what is left over for all that is not timed.
 _DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
@@ -70,7 +67,7 @@ class TuningReport:
             "study": record.name,
             "task": self.held_out.task,
             "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
-            "trials": {state.name.lower(): len(record.in_state(state)) for state in TrialState},
+            "trials": record.counts,
             "best": None
             if best is None
             else {
@@ -240,32 +237,3 @@ def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.
     scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
     squared = np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
     return scores, squared.reshape(len(squared), -1).sum(axis=1)
-
-
-def check_output(path: str | os.PathLike[str], *, inputs: Sequence[str] = ()) -> Path:
-    """A file that can be written, checked before work begins.
-
-    Parameters
-    ----------
-    path : path
-    inputs : sequence of str
-        What the same command reads: paths, or what is none.
-
-    Raises
-    ------
-    TableError
-        If its folder does not exist, or it is itself a folder, a device, or one of the inputs.
-    """
-    path = Path(path)
-    for given in inputs:
-        if path.exists() and os.path.exists(given) and os.path.samefile(path, given):
-            raise TableError(f"{path} is what is read; name another file to write to.")
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise TableError(f"{path} is no ordinary file; name one to write to.")
-    if path.is_dir():
-        raise TableError(f"{path} is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise TableError(f"There is no folder {path.parent} to write {path.name} into; make it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise TableError(f"The folder {path.parent} cannot be written to.")
-    return path

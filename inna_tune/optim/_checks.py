@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -85,3 +86,16 @@ def check_fused(params: list[Tensor]) -> None:
                 f"fused=True works on ordinary tensors on {sorted(FUSED_DEVICES)}, got a {type(p).__name__} on "
                 f"{p.device}: leave fused=None"
             )
+
+
+def trained(params: Iterable[Tensor], *, member_axis: bool) -> tuple[list[Tensor], int]:
+    """Those that require a gradient, and the number of members on their leading axis, 1 if they have none."""
+    params = [param for param in params if param.requires_grad]
+    if not params:
+        raise ValueError("params: none of the parameters requires a gradient")
+    n_members = len(params[0]) if member_axis and params[0].ndim else 1
+    if member_axis and any(param.ndim == 0 or len(param) != n_members for param in params):
+        raise ValueError(
+            f"params: with member_axis=True all need one leading axis, got shapes {[tuple(p.shape) for p in params]}"
+        )
+    return params, n_members

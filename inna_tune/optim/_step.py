@@ -26,6 +26,11 @@ _SCALE_RANGE = (1e-12, 1e12)
 # Numbers of each tensor that are stepped together on a CPU: 1 MiB in float32.
 PIECE = 2**18
 
+# NOTE: what a CPU's vector units leave over is computed by other, scalar functions, which may round an exponential another
+# way. So many numbers, or rows, leave nothing over, wherever in the stack a member is, if each member's begin at a multiple
+# of 64 bytes; without that its result would depend on its company in the last bit.
+FULL_VECTORS = 32
+
 
 @dataclass(slots=True)
 class Batch:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inna_tune.optim._checks import trained
+
 
 def stationarity(
     loss_per_batch: Iterable[Tensor], params: Iterable[Tensor], *, member_axis: bool = False
@@ -71,15 +73,7 @@ def stationarity(
     >>> stationarity([point.sum()], [point])
     1.0
     """
-    params = [param for param in params if param.requires_grad]
-    if not params:
-        raise ValueError("params: none of the parameters requires a gradient")
-    n_members = len(params[0]) if member_axis and params[0].ndim else 1
-    if member_axis and any(param.ndim == 0 or len(param) != n_members for param in params):
-        raise ValueError(
-            f"params: with member_axis=True all need one leading axis, got shapes {[tuple(p.shape) for p in params]}"
-        )
-
+    params, n_members = trained(params, member_axis=member_axis)
     totals: list[Tensor] | None = None
     # Entered before the first loss is asked for, as a generator computes it only then.
     with torch.enable_grad():

@@ -11,17 +11,18 @@ Every function here takes floats, numpy arrays or torch tensors, mixed freely, a
 (or bool) for floats, an array for arrays, a tensor where any argument is a tensor.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-import torch
-from torch import Tensor
 
 # What is said of the dynamics beyond closed forms has files of its own, and can be asked for here.
 from inna_tune.optim.continuous import Trajectory as Trajectory
 from inna_tune.optim.continuous import continuous_trajectory as continuous_trajectory
 from inna_tune.optim.continuous import energy as energy
-from inna_tune.optim.criticality import stationarity as stationarity
+
+if TYPE_CHECKING:
+    from inna_tune.optim.criticality import stationarity as stationarity
 
 Real: TypeAlias = Any
 """A float, a numpy array or a torch tensor."""
@@ -62,8 +63,10 @@ class QHMSettings(NamedTuple):
 
 def _lift(*values: Real) -> tuple[Any, list[Any]]:
     """Bring values to one kind: torch and tensors where any is a tensor, else numpy and float64 arrays."""
-    tensor = next((value for value in values if isinstance(value, Tensor)), None)
-    if tensor is None:
+    # NOTE: whoever has a tensor has loaded torch, and who has none need not wait for it.
+    torch = sys.modules.get("torch")
+    tensor = None if torch is None else next((v for v in values if isinstance(v, torch.Tensor)), None)
+    if torch is None or tensor is None:
         return np, [np.asarray(value, dtype=np.float64) for value in values]
     dtype = tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()
     return torch, [torch.as_tensor(value, dtype=dtype, device=tensor.device) for value in values]
@@ -413,3 +416,11 @@ def from_qhm(lr: Real, momentum: Real, nu: Real) -> Settings:
     xp, (lr, momentum, nu) = _lift(lr, momentum, nu)
     alpha = xp.sqrt((1 - momentum) / lr)
     return Settings(*map(_lower, (xp.sqrt(lr * (1 - momentum)), alpha, (1 - nu * momentum) / alpha)))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "stationarity":  # which loads torch
+        from inna_tune.optim.criticality import stationarity
+
+        return stationarity
+    raise AttributeError(f"module 'inna_tune.optim.dynamics' has no attribute {name!r}")

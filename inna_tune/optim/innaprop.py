@@ -12,13 +12,10 @@ from torch.optim.optimizer import ParamsT
 
 from inna_tune.optim._checks import Bound, check_number
 from inna_tune.optim._inertial import InertialNewton, counter, may_foreach, may_fuse, standing_still
-from inna_tune.optim._step import Batch, Number, add_scaled_all, has_tensors, pieces, shrink
+from inna_tune.optim._step import FULL_VECTORS, Batch, Number, add_scaled_all, has_tensors, pieces, shrink
 
 # Several calls a piece: larger ones than INNA's make up for what the calls themselves cost (studies/optimizer_speed.py).
 _PIECE = 2**20
-
-# Numbers that a CPU's vector units take at once, and a multiple of it.
-_FULL_VECTOR = 32
 
 
 class INNAprop(InertialNewton):
@@ -265,6 +262,6 @@ def _root_of_bias(sigma: float, updates: int | Tensor) -> Number:
             return 1.0
         # expm1 keeps the digits of 1 − σ^t that a float32 power would round away. NOTE: repeated, so that whole vectors
         # compute it for every member: what they leave over a CPU rounds another way.
-        repeated = (updates * math.log(sigma)).unsqueeze(-1).repeat(*[1] * updates.dim(), _FULL_VECTOR)
+        repeated = (updates * math.log(sigma)).unsqueeze(-1).repeat(*[1] * updates.dim(), FULL_VECTORS)
         return torch.expm1(repeated)[..., 0].neg().sqrt_()
     return math.sqrt(1.0 - sigma**updates)

@@ -14,14 +14,15 @@ from inna_tune.plots.style import (
     faint,
     finish,
     ink,
+    legend,
     new_figure,
+    plain_ticks,
     record_of,
     shorten,
     tidy,
 )
+from inna_tune.records.certainty import Z_95
 from inna_tune.records.heldout import HeldOut
-
-_Z = 1.96  # two-sided 95% of the normal law
 
 
 def _held_out(study: Any) -> HeldOut:
@@ -65,8 +66,7 @@ def confusion_matrix(study: Any) -> Figure:
     names = [shorten(c, 14) for c in found.classes]
     axes.set_xticks(np.arange(n) + 0.5, names, rotation=0 if n <= 4 else 90)
     axes.set_yticks(np.arange(n) + 0.5, names)
-    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
-        label.set_parse_math(False)
+    plain_ticks(axes)
     if n <= 12:
         for i, row in enumerate(found.confusion):
             for j, count in enumerate(row):
@@ -121,7 +121,7 @@ def calibration(study: Any) -> Figure:
     rows = np.array([b.rows for b in found.calibration])
     number = found.task == "regression"
     if number:
-        error = _Z * np.array([b.error for b in found.calibration])
+        error = Z_95 * np.array([b.error for b in found.calibration])
         low, high = observed - error, observed + error
     else:
         low, high = wilson(observed, rows)
@@ -149,7 +149,7 @@ def calibration(study: Any) -> Figure:
         axes.set_xlabel(f"stated probability {whose}", parse_math=False)
         axes.set_ylabel("how often it came true")
     tidy(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     gap = float(np.average(np.abs(observed - predicted), weights=rows))
     words = (
         f"Calibration on {found.rows} held-out rows in {len(rows)} bins: on average the truth is {gap:.3g} away from "
@@ -198,7 +198,7 @@ def residuals(study: Any) -> Figure:
     axes.set_xlabel("prediction (units of the target)")
     axes.set_ylabel("truth minus prediction\n(units of the target)")
     tidy(axes)
-    figure.legend(loc="outside lower center", frameon=False, fontsize="small")
+    legend(figure, ncols=1)
     low, middle, high = np.quantile(residual, [0.05, 0.5, 0.95])
     words = (
         f"Residuals of {len(residual)} of {found.rows} held-out rows over their predictions: median {middle:.3g}, "
@@ -210,6 +210,6 @@ def residuals(study: Any) -> Figure:
 def wilson(share: Floats, rows: Any) -> tuple[Floats, Floats]:
     """Wilson's 95% interval of a probability that came true in this share of so many rows."""
     n = np.asarray(rows, dtype=np.float64)
-    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    centre = (share + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
+    half = Z_95 * np.sqrt(share * (1 - share) / n + Z_95**2 / (4 * n**2)) / (1 + Z_95**2 / n)
     return np.asarray(centre - half), np.asarray(centre + half)

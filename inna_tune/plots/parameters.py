@@ -11,24 +11,24 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial
 
-from inna_tune.plots.priors import density, law_of
+from inna_tune.plots.priors import density
 from inna_tune.plots.style import (
     BLUE,
     MANY_POINTS,
     SIZE,
     SMALL,
-    VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
     jitter,
     limit_scores,
     new_figure,
     plain_log,
+    plain_ticks,
     record_of,
     shorten,
+    star,
     tidy,
 )
 from inna_tune.records.record import StudyRecord
@@ -112,8 +112,7 @@ def importances(study: Any) -> Figure:
     bars = axes.barh(range(len(names)), [100 * found[name] for name in names], color=BLUE, height=0.65)
     axes.bar_label(bars, fmt="%.0f%%", padding=3, fontsize="small", color=ink())
     axes.set_yticks(range(len(names)), [shorten(name) for name in names])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+    plain_ticks(axes)
     axes.set_xlim(0, 1.12 * max(100 * v for v in found.values()))
     axes.set_xlabel("importance (% of the sum)")
     tidy(axes)
@@ -199,14 +198,14 @@ def _draw_slice(axes: Axes, record: StudyRecord, name: str, space: SearchSpace |
         place = _draw_choices(axes, trials, scores, name, space)
     else:
         place = _draw_numbers(axes, trials, scores, name, kind, space)
-    axes.plot(*place, "*", color=VERMILION, ms=11, mec=ink(), mew=0.5, zorder=5)
+    star(axes, *place)
     axes.set_xlabel(shorten(name, 40), parse_math=False)
     axes.set_ylabel(record.metric.name, parse_math=False)
     tidy(axes)
     value = trials[0].params[name]
     shown = f"{value:.4g}" if isinstance(value, float) else str(value)
     return (
-        f"Scatter plot of {record.metric.name} ({better(record)}) over {name} for {len(trials)} complete trials, "
+        f"Scatter plot of {record.metric.name} ({record.metric.better}) over {name} for {len(trials)} complete trials, "
         f"with its prior shaded where it is known; the best has {name} = {shown}."
     )
 
@@ -256,7 +255,7 @@ def _draw_prior(
 def _draw_choices(
     axes: Axes, trials: list[FrozenTrial], scores: Floats, name: str, space: SearchSpace | None
 ) -> tuple[float, float]:
-    law = None if space is None or name not in space else law_of(space, name)
+    law = None if space is None or name not in space else space.law(name)
     seen = list(dict.fromkeys(t.params[name] for t in trials))
     choices = list(law.choices) if isinstance(law, Categorical) else []
     choices += [c for c in seen if c not in choices]
@@ -270,8 +269,7 @@ def _draw_choices(
             axes.axvspan(i - 0.4, i + 0.4, ymax=share, color=ink(), alpha=0.13, lw=0, zorder=4)
     _points(axes, x, scores)
     axes.set_xticks(range(len(choices)), labels)
-    for label in axes.get_xticklabels():
-        label.set_parse_math(False)
+    plain_ticks(axes)
     axes.set_xlim(-0.6, len(choices) - 0.4)
     return float(x[0]), float(scores[0])
 

@@ -19,13 +19,14 @@ from inna_tune.plots.style import (
     VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
+    legend,
     new_figure,
     plain_log,
     record_of,
     score_limits,
+    star,
     tidy,
 )
 from inna_tune.records.record import StudyRecord, as_number
@@ -104,16 +105,7 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     ]
     if best_first:
         best = best_first[0]
-        axes.plot(
-            best.params["alpha"],
-            best.params["beta"],
-            "*",
-            color=VERMILION,
-            ms=14,
-            mec=ink(),
-            mew=0.6,
-            zorder=6,
-        )
+        star(axes, best.params["alpha"], best.params["beta"], size=14)
         handles.append(
             Line2D([], [], marker="*", color=VERMILION, ls="", ms=11, label=f"best: trial {best.number}")
         )
@@ -136,7 +128,7 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     axes.set_xlabel("alpha, viscous friction (1/time)")
     axes.set_ylabel("beta, Newtonian damping (time)")
     tidy(axes)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure, handles=handles)
     return finish(figure, "Alpha and beta", " ".join(words))
 
 
@@ -194,7 +186,7 @@ def _draw_trials(figure: Figure, axes: Axes, record: StudyRecord, placed: list[F
         if min(scores) == max(scores):  # one colour is no scale
             return handles
         bar = figure.colorbar(points, ax=axes, pad=0.02, extend="neither")
-        bar.set_label(f"{record.metric.label} ({better(record)})", parse_math=False)
+        bar.set_label(f"{record.metric.label} ({record.metric.better})", parse_math=False)
         bar.ax.tick_params(labelsize="small")
         bar.outline.set_visible(False)
         if record.metric.lower_is_better:

@@ -17,17 +17,18 @@ from inna_tune.plots.style import (
     VERMILION,
     Floats,
     NothingToPlotError,
-    better,
     finish,
     ink,
+    legend,
     limit_scores,
     new_figure,
     plain_log,
     record_of,
+    star,
     tidy,
     whole_numbers,
 )
-from inna_tune.records.record import as_number
+from inna_tune.records.record import epochs_of
 
 _MAX_OTHERS = 150  # curves in the background: more make a grey block
 
@@ -98,19 +99,17 @@ def best_so_far(study: Any) -> Figure:
     place = {t.number: i + 1 for i, t in enumerate(finished)}
     x = np.array([place[t.number] for t in record.complete])
     y = np.array([record.score(t) for t in record.complete])
-    sign = 1.0 if record.metric.lower_is_better else -1.0
-    best = sign * np.minimum.accumulate(sign * y)
+    loss = record.metric.loss
+    best = loss(np.minimum.accumulate(loss(y)))
 
     figure = new_figure()
     axes = figure.subplots()
     axes.scatter(x, y, s=9, color=GREY, lw=0, label="a trial", rasterized=len(x) > MANY_POINTS, zorder=1)
     after = np.unique(np.geomspace(1, len(finished), min(len(finished), 200)).round())
-    mean, low, high = expected_best(sign * y, len(finished), after)
+    mean, low, high = map(loss, expected_best(loss(y), len(finished), after))
     if len(finished) > 1:
-        axes.fill_between(after, sign * low, sign * high, color=ink(), alpha=0.12, lw=0, zorder=0)
-        axes.plot(
-            after, sign * mean, "--", color=ink(), lw=1.2, label="flat expectation, middle 80%", zorder=2
-        )
+        axes.fill_between(after, low, high, color=ink(), alpha=0.12, lw=0, zorder=0)
+        axes.plot(after, mean, "--", color=ink(), lw=1.2, label="flat expectation, middle 80%", zorder=2)
     axes.step(
         np.append(x, len(finished)),
         np.append(best, best[-1]),
@@ -119,25 +118,17 @@ def best_so_far(study: Any) -> Figure:
         lw=2,
         label="best so far",
     )
-    at = int(np.argmin(sign * y))
-    axes.plot(
-        x[at],
-        y[at],
-        "*",
-        color=VERMILION,
-        ms=11,
-        label=f"best: trial {record.best_first[0].number}",
-        zorder=4,
-    )
+    at = int(np.argmin(loss(y)))
+    star(axes, x[at], y[at], label=f"best: trial {record.best_first[0].number}", mec=VERMILION)
     axes.set_xlim(0.5, len(finished) + 0.5 if len(finished) > 1 else 1.5)
     axes.set_xlabel("finished trials")
-    axes.set_ylabel(f"{record.metric.label}\n({better(record)})", parse_math=False)
+    axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     whole_numbers(axes.xaxis)
     beyond = limit_scores(axes, y, record)
     # A few trials of a study of few aren't hidden under the legend.
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     tidy(axes)
-    half = mean[int(np.searchsorted(after, len(finished) / 2).clip(0, len(after) - 1))] * sign
+    half = mean[int(np.searchsorted(after, len(finished) / 2).clip(0, len(after) - 1))]
     name, first = record.metric.name, record.best_first[0].number
     words = (
         f"Line chart over {len(finished)} finished trials. The best {name} so far ends at {best[-1]:.5g}, reached by trial "
@@ -184,11 +175,9 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
         raise NothingToPlotError("No trial has a score yet.")
 
     def curve(trial: Any) -> tuple[list[float], list[float]]:
-        points = {
-            float(k): record.metric.sign * v for k, v in trial.intermediate_values.items() if np.isfinite(v)
-        }
+        points = {float(k): v for k, v in record.at_rungs(trial).items()}
         if trial.state == TrialState.COMPLETE:
-            end, last = as_number(trial.user_attrs.get("epochs")), max(points, default=1.0)
+            end, last = epochs_of(trial), max(points, default=1.0)
             points[max(end, last) if math.isfinite(end) else last] = record.score(trial)
         ordered = sorted(points.items())
         return [k for k, _ in ordered], [v for _, v in ordered]
@@ -224,15 +213,13 @@ def learning_curves(study: Any, n_best: int = 10) -> Figure:
     limit_scores(axes, shown, record)
     plain_log(axes, "x", base=2)
     axes.set_xlabel("epochs of training")
-    axes.set_ylabel(f"{record.metric.label}\n({better(record)})", parse_math=False)
+    axes.set_ylabel(f"{record.metric.label}\n({record.metric.better})", parse_math=False)
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
+    legend(
+        figure,
         handles[::-1],
         labels[::-1],
-        loc="outside lower center",
         ncols=3,
-        frameon=False,
-        fontsize="small",
         title="trial: score at its end",
         title_fontsize="small",
         handlelength=1.4,

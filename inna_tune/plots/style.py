@@ -62,6 +62,24 @@ def finish(figure: Figure, title: str, words: str) -> Figure:
     return figure
 
 
+def legend(figure: Figure, *arguments: Any, ncols: int = 2, **more: Any) -> None:
+    """Say below the axes what is what, where it hides nothing."""
+    more |= {"loc": "outside lower center", "ncols": ncols, "frameon": False, "fontsize": "small"}
+    figure.legend(*arguments, **more)
+
+
+def star(axes: Axes, x: float, y: float, *, size: float = 11, **more: Any) -> None:
+    """Mark the best trial."""
+    more = dict[str, Any](mec=ink(), mew=0.5, zorder=6) | more
+    axes.plot(x, y, "*", color=VERMILION, ms=size, **more)
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Tick labels that may be a stranger's words are no formulas."""
+    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        label.set_parse_math(False)
+
+
 def ink() -> str:
     """Colour of text and lines, that of the style in force."""
     return str(mpl.rcParams["text.color"])
@@ -103,9 +121,7 @@ def score_limits(scores: Sequence[float] | Floats, record: StudyRecord) -> tuple
     From a little beyond the best, up to the worst or, if that is nearer, four times as far from the best as the median.
     """
     values = np.asarray(scores, dtype=np.float64)
-    best, worst = (
-        (values.min(), values.max()) if record.metric.lower_is_better else (values.max(), values.min())
-    )
+    best, worst = (record.metric.loss(end(record.metric.loss(values))) for end in (np.min, np.max))
     reach = 4 * abs(float(np.median(values)) - best)
     if reach > 0 and abs(worst - best) > reach:
         worst = best + math.copysign(reach, worst - best)
@@ -138,11 +154,6 @@ def jitter(count: int, width: float) -> Floats:
     """Numbers in ±`width` that look scattered and are the same every time."""
     golden = (math.sqrt(5) - 1) / 2
     return np.asarray(width * (2 * (np.arange(count) * golden % 1) - 1), dtype=np.float64)
-
-
-def better(record: StudyRecord) -> str:
-    """Which way is better."""
-    return "lower is better" if record.metric.lower_is_better else "higher is better"
 
 
 def shorten(text: Any, length: int = 24) -> str:

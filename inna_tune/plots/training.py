@@ -1,13 +1,12 @@
 """How trials trained: the decay of their step sizes, and what became of them at the rungs."""
 
-import math
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 
-from inna_tune.optim.schedules import DECAY_LAWS, decay_factor
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.plots.style import (
     BLUE,
     CYCLE,
@@ -15,17 +14,17 @@ from inna_tune.plots.style import (
     SIZE,
     VERMILION,
     NothingToPlotError,
-    better,
     finish,
     ink,
     jitter,
+    legend,
     limit_scores,
     new_figure,
     record_of,
     tidy,
     whole_numbers,
 )
-from inna_tune.records.record import as_number
+from inna_tune.records.record import as_number, epochs_of
 
 _STYLES = ("-", "--", "-.", ":")
 
@@ -52,13 +51,12 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
     if n_best < 1:
         raise ValueError(f"n_best={n_best!r} must be at least 1")
     record = record_of(study)
-    best = [t for t in record.best_first[:n_best] if record.setting(t, "decay") in DECAY_LAWS]
+    names = list(DECAY_LAWS)
+    best = [t for t in record.best_first[:n_best] if record.setting(t, "decay") in names]
     if not best:
         raise NothingToPlotError("No complete trial says by which law its step size falls.")
-    laws = [DECAY_LAWS.index(record.setting(t, "decay")) for t in best]
-    horizon = record.horizon or max(
-        (as_number(t.user_attrs.get("epochs")) for t in record.complete), default=1.0
-    )
+    laws = [names.index(record.setting(t, "decay")) for t in best]
+    horizon = record.horizon or max((epochs_of(t) for t in record.complete), default=1.0)
     horizon = horizon if horizon > 0 else 1.0
     epochs = np.linspace(0, horizon, 200)
 
@@ -68,34 +66,33 @@ def decay_laws(study: Any, n_best: int = 10) -> Figure:
         place = laws[rank]
         power = as_number(record.setting(trial, "decay_power"))
         factor = [
-            decay_factor(DECAY_LAWS[place], float(k), power=power if power >= 0 else None, horizon=horizon)
+            decay_factor(names[place], float(k), power=power if power >= 0 else None, horizon=horizon)
             for k in epochs
         ]
         axes.plot(
             epochs,
             factor,
-            color=CYCLE[place],
-            ls=_STYLES[place],
+            color=CYCLE[place % len(CYCLE)],
+            ls=_STYLES[place % len(_STYLES)],
             lw=2.6 if rank == 0 else 1.2,
             alpha=1.0 if rank == 0 else 0.8,
             zorder=10 - rank,
         )
-    counted = {law: laws.count(place) for place, law in enumerate(DECAY_LAWS)}
-    for place, law in enumerate(DECAY_LAWS):
+    counted = {law: laws.count(place) for place, law in enumerate(names)}
+    for place, law in enumerate(names):
         if counted[law]:
-            axes.plot(
-                [], [], color=CYCLE[place], ls=_STYLES[place], label=f"{law} ({counted[law]} of {len(best)})"
-            )
+            label, style = f"{law} ({counted[law]} of {len(best)})", _STYLES[place % len(_STYLES)]
+            axes.plot([], [], color=CYCLE[place % len(CYCLE)], ls=style, label=label)
     axes.set_ylim(-0.03, 1.05)
     axes.set_xlim(0, horizon)
     axes.set_xlabel("epochs of training")
     axes.set_ylabel("step size (share of the first one)")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
+    legend(figure)
     tidy(axes)
     listed = ", ".join(f"{law} {n}" for law, n in counted.items() if n)
     words = (
         f"Step sizes of the best {len(best)} trials over {horizon:g} epochs, by law: {listed}. The best trial's, "
-        f"drawn thick, follows the {DECAY_LAWS[laws[0]]} law."
+        f"drawn thick, follows the {names[laws[0]]} law."
     )
     return finish(figure, "Decay of the step size", words)
 
@@ -150,10 +147,8 @@ def rungs_and_pruning(study: Any) -> Figure:
     scores: list[float] = []
     for k, x in zip(rungs, place, strict=True):
         for some, offset, marker, colour in ((False, -0.17, "o", BLUE), (True, 0.17, "x", VERMILION)):
-            seen = [
-                t for t in reached[k] if _pruned_at(t, k) is some and math.isfinite(t.intermediate_values[k])
-            ]
-            values = [record.metric.sign * t.intermediate_values[k] for t in seen]
+            seen = [record.at_rungs(t) for t in reached[k] if _pruned_at(t, k) is some]
+            values = [scores_of[k] for scores_of in seen if k in scores_of]
             many = len(record.trials) > MANY_POINTS
             lower.scatter(
                 x + offset + jitter(len(values), 0.12),
@@ -171,16 +166,10 @@ def rungs_and_pruning(study: Any) -> Figure:
     lower.set_xticks(place, [str(k) for k in rungs])
     lower.set_xlim(-0.6, len(rungs) - 0.4)
     lower.set_xlabel("rung (epochs of training)")
-    lower.set_ylabel(f"{record.metric.name} at the rung\n({better(record)})", parse_math=False)
+    lower.set_ylabel(f"{record.metric.name} at the rung\n({record.metric.better})", parse_math=False)
     tidy(upper)
     tidy(lower)
-    figure.legend(
-        *upper.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize="small",
-    )
+    legend(figure, *upper.get_legend_handles_labels())
     counts = "; ".join(f"epoch {k}: {len(reached[k])} reached it, {len(pruned[k])} pruned" for k in rungs)
     return finish(figure, "Rungs and pruning", f"Bars and scores at the rungs. {counts}.")
 

@@ -1,20 +1,6 @@
 """Names of the attributes that inna-tune leaves in Optuna's studies and trials."""
 
-from inna_tune.space.learn import CURVATURE
-
-__all__ = [
-    "ALLOWED_MISMATCH",
-    "COLUMNS",
-    "CURVATURE",
-    "CUT",
-    "FINGERPRINT",
-    "HELD_OUT",
-    "MODEL",
-    "POPULATION",
-    "PORTFOLIO",
-    "REASON",
-    "SEED",
-]
+from inna_tune.space.learn import CURVATURE as CURVATURE
 
 FINGERPRINT = "inna_tune:fingerprint"
 ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"

@@ -16,7 +16,7 @@ from inna_tune import __version__
 from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT
 from inna_tune.records.describing import changes, describe, describe_settings, setting_changes
 from inna_tune.records.hashing import content, digest
-from inna_tune.store.claims import settle
+from inna_tune.store.opening import store_of
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
@@ -159,7 +159,7 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     stored = study.user_attrs.get(FINGERPRINT)
     if stored is None:
         # Another process may have begun the same study by now, with another question.
-        stored = settle(study._storage, study._study_id, FINGERPRINT, dict(current))
+        stored = store_of(study).settle(study._study_id, FINGERPRINT, dict(current))
     if stored == current:
         return
     if not _is_of_this_form(stored, current):

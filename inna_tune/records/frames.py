@@ -5,7 +5,7 @@ import pandas as pd
 from optuna.trial import TrialState
 
 from inna_tune.records.attributes import REASON
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import StudyRecord, as_number, epochs_of, seconds_of
 
 _OWN = ("number", "state", "score", "score_std", "epochs", "seconds", "begun", "reason")
 
@@ -42,8 +42,8 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
             float(pd.Series(s, dtype=float).std(ddof=0)) if isinstance(s, list) else float("nan")
             for s in folds
         ],
-        "epochs": [as_number(t.user_attrs.get("epochs")) for t in trials],
-        "seconds": [as_number(t.user_attrs.get("seconds")) for t in trials],
+        "epochs": [epochs_of(t) for t in trials],
+        "seconds": [seconds_of(t) for t in trials],
         "begun": pd.to_datetime([t.datetime_start for t in trials]),
         "reason": pd.Series([t.user_attrs.get(REASON) for t in trials], dtype="string").fillna(""),
     }

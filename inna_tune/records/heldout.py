@@ -1,17 +1,20 @@
 """What a tuned model predicts on rows that tuning never saw, summed up for the study to keep."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import optuna
-import pandas as pd
 
 from inna_tune.records.attributes import HELD_OUT
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FORMAT = 1
 _MAX_CLASSES = 20  # a confusion matrix of more can't be read; the rare ones are counted together
@@ -128,7 +131,7 @@ def summarize_held_out(
     X: Any,
     y: Any,
     *,
-    scores: pd.DataFrame | None = None,
+    scores: "pd.DataFrame | None" = None,
     gain: Gain | None = None,
     trial: int | None = None,
 ) -> HeldOut:
@@ -208,14 +211,10 @@ def _confusion(
     truth: npt.NDArray[Any], chosen: npt.NDArray[Any]
 ) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     """Labels and counts; beyond 20 classes the rarest are counted together."""
-    counted = pd.Series(np.concatenate([truth, chosen])).value_counts()
-    classes = sorted(counted.index, key=lambda label: (str(type(label)), label))
-    if len(classes) > _MAX_CLASSES:
-        frequent = set(counted.index[: _MAX_CLASSES - 1])
-        classes = [label for label in classes if label in frequent]
-        names = [*map(str, classes), _OTHERS]
-    else:
-        names = [*map(str, classes)]
+    counted = Counter(np.concatenate([truth, chosen]).tolist())
+    frequent = counted.most_common(_MAX_CLASSES if len(counted) <= _MAX_CLASSES else _MAX_CLASSES - 1)
+    classes = sorted((label for label, _ in frequent), key=lambda label: (str(type(label)), label))
+    names = [*map(str, classes), *([_OTHERS] if len(classes) < len(counted) else [])]
     places = {label: i for i, label in enumerate(classes)}
     table = np.zeros((len(names), len(names)), dtype=np.int64)
     for t, c in zip(truth.tolist(), chosen.tolist(), strict=True):

@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage
 
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import StudyRecord, count_states, epochs_of, first_start, seconds_of
 from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
-from inna_tune.store.opening import MissingError, load_study, open_storage, storage_errors
+from inna_tune.store.errors import MissingError
+from inna_tune.store.opening import load_study, open_storage, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
 
 
@@ -66,23 +67,22 @@ def list_studies(storage: str) -> list[StudyRow]:
 
 def _row(study: optuna.Study) -> StudyRow:
     trials = study.get_trials(deepcopy=False)
-    count = {state: sum(t.state == state for t in trials) for state in TrialState}
-    starts = [t.datetime_start for t in trials if t.datetime_start is not None]
+    count = count_states(trials)
     record = StudyRecord(study) if len(study.directions) == 1 else None
     best = record.best_first[:1] if record is not None else []
     return StudyRow(
         name=study.study_name,
         metric="several objectives" if record is None else record.metric.name,
         best=record.score(best[0]) if record is not None and best else None,
-        complete=count[TrialState.COMPLETE],
-        pruned=count[TrialState.PRUNED],
-        failed=count[TrialState.FAIL],
-        running=count[TrialState.RUNNING],
-        begun=min(starts, default=None),
+        complete=count["complete"],
+        pruned=count["pruned"],
+        failed=count["fail"],
+        running=count["running"],
+        begun=first_start(trials),
     )
 
 
-def find_progress(storage: str, name: str, n_trials: int) -> ResumeSummary | None:
+def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> ResumeSummary | None:
     """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
 
     Raises
@@ -125,13 +125,7 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     if record.held_out is not None and (gain := tuning_gain(record.held_out)) is not None:
         lines.append(gain)
     best = [
-        TrialRow(
-            t.number,
-            record.score(t),
-            as_number(t.user_attrs.get("epochs")),
-            as_number(t.user_attrs.get("seconds")),
-            dict(t.params),
-        )
+        TrialRow(t.number, record.score(t), epochs_of(t), seconds_of(t), dict(t.params))
         for t in record.best_first[:n_best]
     ]
     words = describe_trial(record, record.best_first[0]) if best else ""

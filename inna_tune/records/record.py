@@ -1,8 +1,10 @@
 """A study read once, for pictures and reports: its trials, and what our attributes say, checked."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -60,6 +62,19 @@ class Metric:
         label = _NAMES.get(stored, plain) if negated or not stored.startswith("neg_") else plain
         lower = negated or direction == StudyDirection.MINIMIZE
         return cls(label.split(",")[0], label, -1.0 if negated else 1.0, lower)
+
+    def shown(self, stored: float) -> float:
+        """A value of the study as a person reads it."""
+        return self.sign * stored
+
+    def loss(self, shown: Any) -> Any:
+        """What is shown, numbers or arrays, so that lower is better; applied again it gives back what was shown."""
+        return shown if self.lower_is_better else -shown
+
+    @property
+    def better(self) -> str:
+        """Which way is better, in words."""
+        return "lower is better" if self.lower_is_better else "higher is better"
 
 
 class StudyRecord:
@@ -139,6 +154,11 @@ class StudyRecord:
         """What the best model predicts on rows that tuning never saw, where `fit` recorded it."""
         return HeldOut.from_json(self.attributes.get(HELD_OUT))
 
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many trials are in each state, by its name in small letters."""
+        return count_states(self.trials)
+
     def in_state(self, *states: TrialState) -> list[FrozenTrial]:
         """Trials in one of these states, by number."""
         return [t for t in self.trials if t.state in states]
@@ -156,12 +176,16 @@ class StudyRecord:
     @cached_property
     def best_first(self) -> list[FrozenTrial]:
         """The same and those that were cut, the best one first; the earlier one where two are equal."""
-        sign = 1.0 if self.metric.lower_is_better else -1.0
-        return sorted([*self.complete, *self.cut], key=lambda t: (sign * self.score(t), t.number))
+        return sorted([*self.complete, *self.cut], key=lambda t: (self.metric.loss(self.score(t)), t.number))
 
     def score(self, trial: FrozenTrial) -> float:
         """Value of a complete trial as it is shown, or of one that was cut: what it had reached."""
-        return self.metric.sign * float(value_of(trial) or 0.0)
+        return self.metric.shown(float(value_of(trial) or 0.0))
+
+    def at_rungs(self, trial: FrozenTrial) -> dict[int, float]:
+        """Epoch -> score as it is shown, where a trial reported a finite one."""
+        found = trial.intermediate_values.items()
+        return {epoch: self.metric.shown(value) for epoch, value in found if math.isfinite(value)}
 
     def setting(self, trial: FrozenTrial, name: str) -> Any:
         """What a trial trained with: a tuned parameter, else what the estimator had; None where unknown."""
@@ -201,6 +225,27 @@ def value_of(trial: FrozenTrial) -> float | None:
         return trial.value if trial.state == TrialState.COMPLETE else None
     found = as_number(_mapping(trial.user_attrs.get(CUT)).get("value"))
     return found if math.isfinite(found) else None
+
+
+def count_states(trials: Iterable[FrozenTrial]) -> dict[str, int]:
+    """How many trials are in each state, by its name in small letters; all states are there."""
+    found = Counter(t.state for t in trials)
+    return {state.name.lower(): found[state] for state in TrialState}
+
+
+def epochs_of(trial: FrozenTrial) -> float:
+    """Epochs of training, NaN where the trial does not say."""
+    return as_number(trial.user_attrs.get("epochs"))
+
+
+def seconds_of(trial: FrozenTrial) -> float:
+    """Seconds that a trial was trained and scored, NaN where it does not say."""
+    return as_number(trial.user_attrs.get("seconds"))
+
+
+def first_start(trials: Iterable[FrozenTrial]) -> datetime | None:
+    """When the first of some trials began."""
+    return min((t.datetime_start for t in trials if t.datetime_start is not None), default=None)
 
 
 def as_number(value: Any) -> float:

@@ -6,12 +6,15 @@ from dataclasses import replace
 import optuna
 from optuna.trial import FrozenTrial
 
-from inna_tune.optim import describe_settings
+from inna_tune.optim.decay import describe_decay
+from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.text import plain
 from inna_tune.store.workers import ResumeSummary
 
-_BY_INNA = {"lr", "alpha", "beta", "decay", "decay_power", "weight_decay", "dropout"}
+_STEPS = ("lr", "alpha", "beta")
+_BY_INNA = {*_STEPS, "decay", "decay_power", "weight_decay", "dropout"}
 
 
 def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
@@ -30,19 +33,16 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
         falls by the power law, exponent 0.5; weight decay 0.0001; dropout 0.1". Without a full stop; settings that INNA does
         not have follow as name and value. Empty where the trial has none.
     """
-    numbers = {name: as_number(record.setting(trial, name)) for name in ("lr", "alpha", "beta")}
+    lr, alpha, beta = (as_number(record.setting(trial, name)) for name in _STEPS)
     parts = []
-    if record.setting(trial, "optimizer") in (None, "inna"):
+    optimizer = OPTIMIZERS.get(str(record.setting(trial, "optimizer") or DEFAULT))
+    if optimizer is not None and optimizer.describe is not None:
         with suppress(ValueError):  # some are unknown, or left to the training to find
-            parts.append(describe_settings(**numbers, curvature=record.curvature))
-    told = set(_BY_INNA) if parts else _BY_INNA - set(numbers)
+            parts.append(optimizer.describe(lr, alpha, beta, record.curvature))
+    told = set(_BY_INNA) if parts else _BY_INNA - set(_STEPS)
     decay = record.setting(trial, "decay")
-    if decay == "constant":
-        parts.append("the step stays as it is")
-    elif isinstance(decay, str):
-        power = as_number(record.setting(trial, "decay_power"))
-        exponent = f", exponent {power:.3g}" if decay == "power" and power == power else ""
-        parts.append(f"the step falls by the {decay} law{exponent}")
+    if isinstance(decay, str):
+        parts.append(describe_decay(decay, as_number(record.setting(trial, "decay_power"))))
     for name, words in (("weight_decay", "weight decay"), ("dropout", "dropout")):
         value = as_number(record.setting(trial, name))
         if value == value:
@@ -55,12 +55,7 @@ def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
     if found.best_value is None:
         return found
-    return replace(found, best_value=StudyRecord(study).metric.sign * found.best_value)
-
-
-def plain(value: object) -> str:
-    """A value as a person writes it."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return replace(found, best_value=StudyRecord(study).metric.shown(found.best_value))
 
 
 def tuning_gain(found: HeldOut) -> str | None:

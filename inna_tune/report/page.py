@@ -6,22 +6,24 @@ import platform
 import re
 import shlex
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
+from statistics import pstdev
 from typing import Any
 
 import jinja2
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from inna_tune import __version__
 from inna_tune.files import replacing
 from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
 from inna_tune.records.describing import short_text
-from inna_tune.records.record import StudyRecord, as_number
-from inna_tune.records.wording import describe_trial, plain, tuning_gain
-from inna_tune.report.machine import installed
+from inna_tune.records.record import StudyRecord, as_number, epochs_of, first_start, seconds_of
+from inna_tune.records.text import duration, plain, settings_text
+from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
-from inna_tune.store.opening import describe, storage_errors
+from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.tables.understanding import Understanding
 
 _PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
@@ -112,14 +114,13 @@ def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
 
 def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
     best = record.best_first[0] if record.best_first else None
-    count = {state.name.lower(): len(record.in_state(state)) for state in TrialState}
     held_out, model = record.held_out, _model(record)
     return {
         "name": record.name,
         "metric": record.metric,
-        "count": count,
+        "count": record.counts,
         "total": len(record.trials),
-        "status": _status(count),
+        "status": _status(record.counts),
         "data": _data(record),
         "best": None if best is None else {"number": best.number, "score": f"{record.score(best):.5g}"},
         "best_words": None if best is None else describe_trial(record, best),
@@ -176,47 +177,33 @@ def _data(record: StudyRecord) -> str:
 
 
 def _time(record: StudyRecord) -> dict[str, str]:
-    starts = [t.datetime_start for t in record.trials if t.datetime_start is not None]
+    begun = first_start(record.trials)
     ends = [t.datetime_complete for t in record.trials if t.datetime_complete is not None]
-    seconds = [s for t in record.trials if math.isfinite(s := as_number(t.user_attrs.get("seconds")))]
+    seconds = sum(s for t in record.trials if math.isfinite(s := seconds_of(t)))
     return {
-        "begun": f"{min(starts):%Y-%m-%d %H:%M}" if starts else "",
+        "begun": f"{begun:%Y-%m-%d %H:%M}" if begun else "",
         "ended": f"{max(ends):%Y-%m-%d %H:%M}" if ends else "",
-        "training": _duration(sum(seconds)) if seconds else "",
+        "training": duration(seconds) if seconds >= 60 else f"{seconds:.3g} s" if seconds else "",
     }
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
 def _row(record: StudyRecord, trial: FrozenTrial) -> dict[str, Any]:
     scores = trial.user_attrs.get("scores")
     spread = ""
     if isinstance(scores, list) and len(scores) > 1 and all(math.isfinite(as_number(s)) for s in scores):
-        spread = f"±{_deviation([float(s) for s in scores]):.2g}"
+        spread = f"±{pstdev([float(s) for s in scores]):.2g}"
     return {
         "number": trial.number,
         "score": f"{record.score(trial):.5g}",
         "spread": spread,
-        "epochs": _number(trial.user_attrs.get("epochs")),
-        "seconds": _number(trial.user_attrs.get("seconds")),
-        "settings": ", ".join(f"{name}={plain(value)}" for name, value in trial.params.items()),
+        "epochs": _number(epochs_of(trial)),
+        "seconds": _number(seconds_of(trial)),
+        "settings": settings_text(trial.params),
     }
 
 
-def _deviation(values: list[float]) -> float:
-    mean = sum(values) / len(values)
-    return math.sqrt(sum((v - mean) ** 2 for v in values) / len(values))
-
-
-def _number(value: Any) -> str:
-    found = as_number(value)
-    return f"{found:.4g}" if math.isfinite(found) else ""
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else ""
 
 
 def _listed(numbers: list[int]) -> str:
@@ -230,7 +217,7 @@ def _model(record: StudyRecord) -> str | None:
 
 
 def _commands(record: StudyRecord, model: str | None) -> dict[str, str]:
-    where = describe(record.study._storage)
+    where = store_of(record.study).words
     given = ["--storage", where if "://" in where else f"sqlite:///{where}"]
     stored = where != "memory"
     return {
@@ -244,10 +231,10 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     found, attributes = record.fingerprint, record.attributes
     begun = found.get("versions")
     before = begun if isinstance(begun, dict) else {}
-    now = {"inna-tune": __version__, **{name: installed(name) for name in _PACKAGES}}
+    now = {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}}
     settings = record.settings.get("parameters")
     rows = [
-        ("Study", f"{record.name}, in {describe(record.study._storage)}"),
+        ("Study", f"{record.name}, in {store_of(record.study).words}"),
         ("Metric", f"{found.get('metric', record.metric.name)}, {record.study.direction.name.lower()}d"),
         ("Folds", str(found.get("cv", "unknown"))),
         ("Seed", str(attributes.get(SEED, "unknown"))),
@@ -279,14 +266,14 @@ def _priors(record: StudyRecord) -> list[tuple[str, str, str, str]]:
         return []
     rows = []
     for name, entry in record.space.items():
-        law = entry.law if isinstance(entry, When) else entry
+        law = record.space.law(name)
         exists = (
             f", while {entry.parameter} is {' or '.join(map(str, entry.values))}"
             if isinstance(entry, When)
             else ""
         )
-        own, number = (law.law, law.words) if isinstance(law, Coordinate) else (law, "")
-        rows.append((name, number, _short(own) + exists, _bounds(record.space.distribution(name))))
+        number = law.words if isinstance(law, Coordinate) else ""
+        rows.append((name, number, _short(law.pure) + exists, _bounds(record.space.distribution(name))))
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -13,6 +14,31 @@ _FLAT = (
     "The dashed line is the flat expectation: the mean of the best so far if the very same trials had come in a random order, "
     "as from a sampler that learns nothing; four fifths of all orders lie in the band. Good priors put the first trials on "
     "its better side; where the study catches up late, it learned, or was lucky, late."
+)
+_CURVES = (
+    "Scores over the folds at each rung and at the end, of the best weights until then. The legend gives the trials' final "
+    "scores; grey lines are other trials."
+)
+_PLANE = "Colour is the score. Contours hold half and nine tenths of the prior."
+_IMPORTANCES = (
+    "PED-ANOVA: how far the values of the best trials (a tenth, at least five) differ from those of all. What the sampler has "
+    "narrowed down already looks less important than it is; with few trials it is a hint, no more."
+)
+_DECAY = (
+    "The step size of each of the best ten trials as a share of its first; the best trial's line is thick."
+)
+_RUNGS = (
+    "At a rung each trial's score is compared with those of earlier trials, and the weaker ones end there. Trials with the "
+    "cosine law are spared where laws differ, since their early scores say little about the end."
+)
+_RESIDUALS = (
+    "Each point is a held-out row (at most 500 are kept). Means of bins far from zero say that the model is wrong in one "
+    "direction there."
+)
+_CONFUSION = "Rows are true classes, columns predicted ones. Percentages and colours are shares of the row."
+_CALIBRATION = (
+    "Bins of as many rows each, with 95% intervals. On the dashed line a model is right on average about what it "
+    "says."
 )
 
 
@@ -35,7 +61,7 @@ class Section:
     cards: list[Card]
 
 
-def _card(draw: Callable[[], Figure], key: str, note: str, title: str, *, small: bool = False) -> Card:
+def _card(draw: Callable[[], Figure], key: str, title: str, note: str, *, small: bool = False) -> Card:
     try:
         made = picture(draw, key)
     except plots.NothingToPlotError as nothing:
@@ -54,98 +80,41 @@ def _edge_note(record: StudyRecord) -> str:
 
 def sections_of(record: StudyRecord) -> Iterator[Section]:
     """All sections, in the order of the page; one may be without cards."""
+
+    def card(draw: Callable[[StudyRecord], Figure], key: str, title: str, note: str) -> Card:
+        return _card(lambda: draw(record), key, title, note)
+
+    best = card(plots.best_so_far, "best", "Best score so far", _FLAT if len(record.trials) > 1 else "")
     yield Section(
-        "Progress",
-        "progress",
-        [
-            _card(
-                lambda: plots.best_so_far(record),
-                "best",
-                _FLAT if len(record.trials) > 1 else "",
-                "Best score so far",
-            ),
-            _card(
-                lambda: plots.learning_curves(record),
-                "curves",
-                "Scores over the folds at each rung and at the end, of the best weights until then. The legend gives the "
-                "trials' final scores; grey lines are other trials.",
-                "Learning curves",
-            ),
-        ],
+        "Progress", "progress", [best, card(plots.learning_curves, "curves", "Learning curves", _CURVES)]
     )
     yield Section(
         "Alpha, beta and importance",
         "plane",
         [
-            _card(
-                lambda: plots.alpha_beta_plane(record),
-                "plane",
-                "Colour is the score. Contours hold half and nine tenths of the prior." + _edge_note(record),
-                "Alpha and beta",
-            ),
-            _card(
-                lambda: plots.importances(record),
-                "importances",
-                "PED-ANOVA: how far the values of the best trials (a tenth, at least five) differ from those of all. What the "
-                "sampler has narrowed down already looks less important than it is; with few trials it is a hint, no more.",
-                "Importance of the hyper-parameters",
-            ),
+            card(plots.alpha_beta_plane, "plane", "Alpha and beta", _PLANE + _edge_note(record)),
+            card(plots.importances, "importances", "Importance of the hyper-parameters", _IMPORTANCES),
         ],
     )
-    cards = [
-        _card(
-            lambda name=name: plots.slice_of(record, name),  # type: ignore[misc]
-            f"slice{i}",
-            "",
-            name,
-            small=True,
-        )
+    slices = [
+        _card(partial(plots.slice_of, record, name), f"slice{i}", name, "", small=True)
         for i, name in enumerate(record.parameters)
         if record.complete
     ]
-    yield Section("Every hyper-parameter", "parameters", cards)
+    yield Section("Every hyper-parameter", "parameters", slices)
     yield Section(
         "Training",
         "training",
         [
-            _card(
-                lambda: plots.decay_laws(record),
-                "decay",
-                "The step size of each of the best ten trials as a share of its first; the best trial's line is thick.",
-                "Decay of the step size",
-            ),
-            _card(
-                lambda: plots.rungs_and_pruning(record),
-                "rungs",
-                "At a rung each trial's score is compared with those of earlier trials, and the weaker ones end there. Trials "
-                "with the cosine law are spared where laws differ, since their early scores say little about the end.",
-                "Rungs and pruning",
-            ),
+            card(plots.decay_laws, "decay", "Decay of the step size", _DECAY),
+            card(plots.rungs_and_pruning, "rungs", "Rungs and pruning", _RUNGS),
         ],
     )
-    held_out = record.held_out
-    if held_out is not None:
+    if record.held_out is not None:
         first = (
-            (plots.residuals, "residuals")
-            if held_out.task == "regression"
-            else (plots.confusion_matrix, "confusion")
+            card(plots.residuals, "residuals", "Residuals", _RESIDUALS)
+            if record.held_out.task == "regression"
+            else card(plots.confusion_matrix, "confusion", "Confusion", _CONFUSION)
         )
-        notes = {
-            "residuals": "Each point is a held-out row (at most 500 are kept). Means of bins far from zero say that the model "
-            "is wrong in one direction there.",
-            "confusion": "Rows are true classes, columns predicted ones. Percentages and colours are shares of the row.",
-        }
-        yield Section(
-            "Rows that tuning never saw",
-            "held-out",
-            [
-                _card(lambda: first[0](record), first[1], notes[first[1]], first[1].capitalize()),
-                _card(
-                    lambda: plots.calibration(record),
-                    "calibration",
-                    "Bins of as many rows each, with 95% intervals. On the dashed line a model is right on average about what "
-                    "it says.",
-                    "Calibration",
-                ),
-            ],
-        )
+        second = card(plots.calibration, "calibration", "Calibration", _CALIBRATION)
+        yield Section("Rows that tuning never saw", "held-out", [first, second])

@@ -2,12 +2,13 @@
 
 from inna_tune.space.coordinates import Coordinate, DampingRatio, ScaledFriction, StableStep
 from inna_tune.space.discrete import Categorical, Integer, Stepped
-from inna_tune.space.learn import Prior, PriorFileError, learn, portfolio
+from inna_tune.space.laws import Law, LogUniform, Uniform
+from inna_tune.space.learn import learn, portfolio
 from inna_tune.space.mixtures import Empirical, Mixture
-from inna_tune.space.priors import Law, LogUniform, Uniform
+from inna_tune.space.prior import Prior, PriorFileError
 from inna_tune.space.sampler import PriorSampler
 from inna_tune.space.space import SearchSpace, When
-from inna_tune.space.truncated import Beta, Gamma, LogNormal, Normal
+from inna_tune.space.truncated import Beta, LogNormal, Normal
 
 __all__ = [
     "Beta",
@@ -15,7 +16,6 @@ __all__ = [
     "Coordinate",
     "DampingRatio",
     "Empirical",
-    "Gamma",
     "Integer",
     "Law",
     "LogNormal",

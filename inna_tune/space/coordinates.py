@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from inna_tune.optim.dynamics import largest_stable_step, tolerated_curvature
-from inna_tune.space.priors import Continuous, Real
+from inna_tune.space.laws import Continuous, Real
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,17 @@ class Coordinate(ABC):
                 f"{name}: low={self.low!r} and high={self.high!r} must be positive, low below high"
             )
 
-    @abstractmethod
+    @property
+    def pure(self) -> Continuous:
+        """Law of the pure number."""
+        return self.law
+
     def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
-        """The natural value of a pure number, given the parameters before it."""
+        """The natural value of a pure number, given the parameters before it; beyond the bounds the bound."""
+        return min(max(self._natural(float(pure), before), self.low), self.high)
+
+    @abstractmethod
+    def _natural(self, pure: float, before: Mapping[str, Any]) -> float: ...
 
     @abstractmethod
     def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
@@ -70,15 +78,6 @@ class Coordinate(ABC):
     def distribution(self) -> BaseDistribution:
         """What Optuna stores."""
         return FloatDistribution(self.low, self.high, log=True)
-
-    def places(self, value: float, before: Mapping[str, Any]) -> tuple[float, float]:
-        """Where a value lies in [0, 1] by the law and by its flat counterpart."""
-        return self.law.places(self.to_pure(value, before))
-
-    def value(self, u: float, weight: float, before: Mapping[str, Any]) -> float:
-        """Quantile `u` of the mixture ``weight · law + (1 - weight) · flat``, as a natural value."""
-        natural = self.to_natural(float(self.law.mixture_ppf(u, weight)), before)
-        return min(max(natural, self.low), self.high)
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class ScaledFriction(Coordinate):
     words: ClassVar[str] = "scaled friction α̃ = α/√λ̂"
     power: ClassVar[float] = 0.5
 
-    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+    def _natural(self, pure: float, before: Mapping[str, Any]) -> float:
         return pure * math.sqrt(self.curvature)
 
     def to_pure(self, value: Real, before: Mapping[str, Any]) -> Real:
@@ -123,7 +122,7 @@ class DampingRatio(Coordinate):
     depends: ClassVar[tuple[str, ...]] = ("alpha",)
     power: ClassVar[float] = -0.5
 
-    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+    def _natural(self, pure: float, before: Mapping[str, Any]) -> float:
         root = math.sqrt(self.curvature)
         return (2 * pure - float(before["alpha"]) / root) / root
 
@@ -152,7 +151,7 @@ class StableStep(Coordinate):
     depends: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     power: ClassVar[float] = -0.5
 
-    def to_natural(self, pure: float, before: Mapping[str, Any]) -> float:
+    def _natural(self, pure: float, before: Mapping[str, Any]) -> float:
         alpha, beta = before["alpha"], before["beta"]
         step = float(largest_stable_step(alpha, beta, pure * self.curvature))
         return min(step, 2 / alpha) if alpha > 0 else step

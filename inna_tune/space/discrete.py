@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from inna_tune.space.priors import (
+from inna_tune.space.laws import (
     Array,
     Continuous,
     Law,

@@ -1,173 +1,34 @@
-"""Priors and portfolios learned from finished studies, and the files that hold them.
+"""Priors and portfolios learned from finished studies.
 
 Everything is learned in the numbers that mean the same on every data set: those of the coordinates (α̃, ζ, r) where the space
 has them, natural values elsewhere. Every study weighs the same, whatever its length.
 """
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import resources
-from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from inna_tune.files import replacing
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical, Integer, Stepped
+from inna_tune.space.laws import Array, Continuous, LogUniform, Uniform
 from inna_tune.space.mixtures import Empirical, Mixture
-from inna_tune.space.priors import Array, Continuous, Law, LogUniform, Uniform
+from inna_tune.space.prior import Prior
 from inna_tune.space.space import SearchSpace, When
 from inna_tune.space.truncated import LogNormal, Normal
 
-PRIOR_FORMAT = 1
 CURVATURE = "inna_tune:curvature"
-TASKS = ("classification", "regression")
 
 # Winners of one study are alike: fewer than three say little of where the good region ends.
 _MIN_WINNERS = 3
 
 # Settings closer than this, in units of the sides of the space, count as one.
 _SAME = 0.01
-
-
-class PriorFileError(ValueError):
-    """A file is no prior, or one of another format."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """A search space learned from studies, with settings to try first and where both come from.
-
-    Parameters
-    ----------
-    space : SearchSpace
-        Its coordinates stand at curvature 1; `at` moves them to a data set's own.
-    portfolio : sequence of dict
-        Configurations, pure numbers where the space has coordinates.
-    provenance : dict
-        Studies, their data, dates, versions: plain values.
-    """
-
-    space: SearchSpace
-    portfolio: tuple[Mapping[str, Any], ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-
-    def at(self, curvature: float) -> tuple[SearchSpace, list[dict[str, Any]]]:
-        """Space and portfolio in the natural values of a data set.
-
-        Parameters
-        ----------
-        curvature : float
-            Largest Hessian eigenvalue of the loss at the initial weights.
-        """
-        space = self.space.at_curvature(curvature)
-        return space, [_to_natural(space, setting) for setting in self.portfolio]
-
-    def rows(self) -> list[tuple[str, str, tuple[str, str, str] | None, str]]:
-        """Each parameter in words: its name, its pure number, 5%, 50% and 95% quantiles, and its choices."""
-        found: list[tuple[str, str, tuple[str, str, str] | None, str]] = []
-        for name, entry in self.space.items():
-            law = _law(entry)
-            number = type(law).__name__ if isinstance(law, Coordinate) else ""
-            if isinstance(law, Categorical):
-                shares = ", ".join(
-                    f"{c} {p:.0%}" for c, p in zip(law.choices, law.probabilities, strict=True)
-                )
-                found.append((name, number, None, shares))
-                continue
-            own: Any = law.law if isinstance(law, Coordinate) else law
-            low, middle, high = (f"{own.ppf(q):.3g}" for q in (0.05, 0.5, 0.95))
-            when = (
-                f"where {entry.parameter} is {', '.join(map(str, entry.values))}"
-                if isinstance(entry, When)
-                else ""
-            )
-            found.append((name, number, (low, middle, high), when))
-        return found
-
-    def save(self, path: Any) -> None:
-        """Write the prior as JSON; an existing file is replaced."""
-        content = {
-            "inna_tune_prior": PRIOR_FORMAT,
-            "space": self.space.to_json(),
-            "portfolio": [dict(p) for p in self.portfolio],
-            "provenance": dict(self.provenance),
-        }
-        text = json.dumps(content, indent=1, allow_nan=False, default=_of_numpy)
-        with replacing(path) as written:
-            written.write_text(text + "\n", encoding="utf-8")
-
-    @classmethod
-    def shipped(cls, task: str) -> Self:
-        """The prior that comes with the package: learned from flat studies on public tables (studies/tabular_inna).
-
-        Parameters
-        ----------
-        task : {"classification", "regression"}
-            Classes and values ask for other settings: a prior learned from the tables of its own task put .29 of its draws
-            within 5% of the best known of a table left out, one from all tables .24, flat laws .17.
-
-        Raises
-        ------
-        ValueError
-            If the task is neither.
-        """
-        if task not in TASKS:
-            raise ValueError(f"task={task!r} must be one of {', '.join(TASKS)}")
-        return cls.load(resources.files("inna_tune.space") / f"{task}.json")
-
-    @classmethod
-    def load(cls, path: Any) -> Self:
-        """Read a prior that `save` wrote; nothing in it can run code.
-
-        Raises
-        ------
-        PriorFileError
-            If the file is no prior, of another format, or holds what makes no space.
-        OSError
-            If it cannot be read.
-        """
-        try:
-            source = path if isinstance(path, Traversable) else Path(path)
-            content = json.loads(source.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise PriorFileError(f"{path} is no prior file: {error}") from None
-        if not isinstance(content, dict) or "inna_tune_prior" not in content:
-            raise PriorFileError(
-                f"{path} is no prior file; make one with `inna-tune prior learn STUDY -o FILE`"
-            )
-        if content["inna_tune_prior"] != PRIOR_FORMAT:
-            raise PriorFileError(
-                f"{path} is of format {content['inna_tune_prior']!r}; this inna-tune reads format {PRIOR_FORMAT}"
-            )
-        try:
-            space = SearchSpace.from_json(content.get("space"))
-            portfolio = content.get("portfolio", [])
-            provenance = content.get("provenance", {})
-            if not isinstance(portfolio, list) or not all(isinstance(p, dict) for p in portfolio):
-                raise ValueError('"portfolio" must be a list of settings')
-            if not isinstance(provenance, dict):
-                raise ValueError('"provenance" must be an object')
-            found = cls(space, tuple(portfolio), provenance)
-            for setting in found.at(1.0)[1]:
-                _check_setting(space, setting)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise PriorFileError(f"{path}: {error}") from None
-        return found
-
-
-def _of_numpy(value: Any) -> Any:
-    """A scalar or array of numpy's as JSON has it."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{value!r} can't be kept in a file: give numbers, text, lists or dicts")
 
 
 def learn(
@@ -288,7 +149,7 @@ def read_study(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[st
     if not trials:
         raise ValueError(f"study {name!r} has no finished trial to learn from; leave it out or finish it")
     curvature = study.user_attrs.get(CURVATURE)
-    if curvature is None and any(isinstance(_law(e), Coordinate) for e in template.values()):
+    if curvature is None and any(isinstance(template.law(name), Coordinate) for name in template):
         raise ValueError(
             f"study {name!r} has no curvature ({CURVATURE}), so its settings cannot be compared with other data sets'; "
             "learn in natural values: give a space without coordinates"
@@ -299,13 +160,9 @@ def read_study(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[st
     return settings, np.array([sign * float(t.value) for t in trials])  # type: ignore[arg-type]
 
 
-def _law(entry: Any) -> Law | Coordinate:
-    return entry.law if isinstance(entry, When) else entry
-
-
 def _to_pure(space: SearchSpace, trial: FrozenTrial, study: str) -> dict[str, Any]:
     pure: dict[str, Any] = {}
-    for name, entry in space.items():
+    for name in space:
         if not space.is_active(name, trial.params):
             continue
         if name not in trial.params:
@@ -313,41 +170,17 @@ def _to_pure(space: SearchSpace, trial: FrozenTrial, study: str) -> dict[str, An
                 f"study {study!r}: trial {trial.number} has no parameter {name!r}; learn from studies of one space, or give "
                 "the space of these"
             )
-        law, value = _law(entry), trial.params[name]
-        if isinstance(law, Coordinate):
-            value = law.to_pure(value, trial.params)
-            value = min(max(value, law.law.low), law.law.high)
-        elif isinstance(law, Categorical):
+        law, value = space.law(name), trial.params[name]
+        if isinstance(law, Categorical):
             if value not in law.choices:
                 raise ValueError(
                     f"study {study!r}: {name}={value!r} is not among the space's choices {list(law.choices)}"
                 )
         else:
-            value = min(max(value, law.low), law.high)  # type: ignore[attr-defined]
+            bounds: Any = law.pure
+            value = min(max(law.to_pure(value, trial.params), bounds.low), bounds.high)
         pure[name] = value
     return pure
-
-
-def _to_natural(space: SearchSpace, pure: Mapping[str, Any]) -> dict[str, Any]:
-    natural: dict[str, Any] = {}
-    for name, entry in space.items():
-        if name in pure:
-            law = _law(entry)
-            value = pure[name]
-            if isinstance(law, Coordinate):
-                value = min(max(law.to_natural(float(value), natural), law.low), law.high)
-            natural[name] = value
-    return natural
-
-
-def _check_setting(space: SearchSpace, setting: Mapping[str, Any]) -> None:
-    for name in space:
-        if space.is_active(name, setting):
-            if name not in setting:
-                raise ValueError(f"a setting of the portfolio lacks {name!r}")
-            distribution = space.distribution(name)
-            if not distribution._contains(distribution.to_internal_repr(setting[name])):
-                raise ValueError(f"portfolio: {name}={setting[name]!r} lies outside the space")
 
 
 def _describe(study: optuna.Study) -> dict[str, Any]:
@@ -370,7 +203,7 @@ def _describe(study: optuna.Study) -> dict[str, Any]:
 
 def _relearn(entry: Any, observed: Sequence[Sequence[Any]], kind: str) -> Any:
     """The same entry with a law learned from each study's winners."""
-    if isinstance(entry, When):
+    if isinstance(entry, When | Coordinate):
         return replace(entry, law=_relearn(entry.law, observed, kind))
     present = [values for values in observed if values]
     if isinstance(entry, Categorical):
@@ -378,8 +211,6 @@ def _relearn(entry: Any, observed: Sequence[Sequence[Any]], kind: str) -> Any:
         for values in present:
             weights += np.bincount([entry.index(v) for v in values], minlength=len(weights)) / len(values)
         return replace(entry, weights=tuple((weights / weights.sum()).round(6).tolist()))
-    if isinstance(entry, Coordinate):
-        return replace(entry, law=_learn_continuous(entry.law, present, kind))
     if isinstance(entry, Integer | Stepped):
         return replace(entry, continuous=_learn_continuous(entry.continuous, present, kind))
     return _learn_continuous(entry, present, kind)
@@ -453,17 +284,14 @@ def _rounded(setting: Mapping[str, Any]) -> dict[str, Any]:
 def place(template: SearchSpace, setting: Mapping[str, Any]) -> Array:
     """Where a setting lies in the unit cube of the flat laws; choices that differ lie a whole side apart."""
     found: list[float] = []
-    for name, entry in template.items():
-        law = _law(entry)
+    for name in template:
+        law = template.law(name)
         if isinstance(law, Categorical):
             found += [float(name in setting and setting[name] == c) / math.sqrt(2) for c in law.choices]
         elif name not in setting:
             found.append(0.5)
         else:
-            plain: Callable[[Any], tuple[float, float]] = (
-                law.law.places if isinstance(law, Coordinate) else law.places
-            )
-            found.append(plain(setting[name])[1])
+            found.append(law.pure.places(setting[name])[1])
     return np.array(found)
 
 

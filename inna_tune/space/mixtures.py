@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from scipy import special
 
-from inna_tune.space.priors import LOG_ROOT_TWO_PI, Array, Continuous, Real, check_weights, register
+from inna_tune.space.laws import LOG_ROOT_TWO_PI, Array, Continuous, Real, check_weights, register
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,9 @@ class PriorSampler(BaseSampler):
     True
     """
 
+    sees_priors = True
+    """That a space which suggests need not warn of its priors being passed over."""
+
     def __init__(
         self, base_sampler: BaseSampler | None, space: SearchSpace, k: float = 10, seed: int | None = None
     ) -> None:

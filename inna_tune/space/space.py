@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.space.coordinates import COORDINATES, Coordinate, DampingRatio, ScaledFriction, StableStep
 from inna_tune.space.discrete import Categorical
-from inna_tune.space.priors import Law, LogUniform, Uniform, read_fields
+from inna_tune.space.laws import Law, LogUniform, Uniform, read_fields
 from inna_tune.space.truncated import Beta, LogNormal
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,15 @@ class When:
         object.__setattr__(self, "values", tuple(self.values))
         if not isinstance(self.law, Law | Coordinate):
             raise ValueError(f"When: law={self.law!r} must be a law")
+
+    @property
+    def words(self) -> str:
+        """The condition, as a person says it."""
+        return f"where {self.parameter} is {', '.join(map(str, self.values))}"
+
+    def at_curvature(self, curvature: float) -> "When":
+        """The same condition, its law on a data set of another curvature."""
+        return replace(self, law=self.law.at_curvature(curvature))
 
 
 Entry: TypeAlias = Law | Coordinate | When
@@ -103,7 +112,7 @@ class SearchSpace(Mapping[str, Entry]):
     def _needs(entry: Entry) -> tuple[str, ...]:
         if isinstance(entry, When):
             return (entry.parameter, *SearchSpace._needs(entry.law))
-        return entry.depends if isinstance(entry, Coordinate) else ()
+        return entry.depends
 
     def _check_condition(self, name: str, entry: When) -> None:
         law = self._laws[entry.parameter]
@@ -144,7 +153,8 @@ class SearchSpace(Mapping[str, Entry]):
 
     # ------------------------------------------------------------------ values
 
-    def _law(self, name: str) -> Law | Coordinate:
+    def law(self, name: str) -> Law | Coordinate:
+        """The law of a parameter, while it exists."""
         entry = self._laws[name]
         return entry.law if isinstance(entry, When) else entry
 
@@ -157,12 +167,11 @@ class SearchSpace(Mapping[str, Entry]):
 
     def is_placeable(self, name: str, before: Mapping[str, Any]) -> bool:
         """Whether all that a parameter's law depends on is known."""
-        law = self._law(name)
-        return not isinstance(law, Coordinate) or all(needed in before for needed in law.depends)
+        return all(needed in before for needed in self.law(name).depends)
 
     def distribution(self, name: str) -> BaseDistribution:
         """What Optuna stores of a parameter: the bounds of its natural value, and its scale."""
-        return self._law(name).distribution
+        return self.law(name).distribution
 
     def places(self, name: str, value: Any, before: Mapping[str, Any]) -> tuple[float, float]:
         """Where a natural value lies in [0, 1] by the prior and by its flat counterpart.
@@ -179,8 +188,8 @@ class SearchSpace(Mapping[str, Entry]):
         -------
         prior, flat : float
         """
-        law = self._law(name)
-        return law.places(value, before) if isinstance(law, Coordinate) else law.places(value)
+        law = self.law(name)
+        return law.pure.places(law.to_pure(value, before))
 
     def log_ratios(self, values: Mapping[str, Any]) -> dict[str, float]:
         """Log of each prior's density over that of its flat counterpart, at the parameters that are there.
@@ -193,13 +202,12 @@ class SearchSpace(Mapping[str, Entry]):
         found: dict[str, float] = {}
         for name in self:
             if name in values and self.is_placeable(name, values):
-                law, value = self._law(name), values[name]
+                law = self.law(name)
+                pure = law.to_pure(values[name], values)
                 if isinstance(law, Coordinate):
                     # What the natural bounds have moved counts as the bound it was moved from.
-                    pure = min(max(law.to_pure(value, values), law.law.low), law.law.high)
-                    found[name] = law.law.log_ratio(pure)
-                else:
-                    found[name] = law.log_ratio(value)
+                    pure = min(max(pure, law.law.low), law.law.high)
+                found[name] = law.pure.log_ratio(pure)
         return found
 
     def value(self, name: str, u: float, weight: float, before: Mapping[str, Any]) -> Any:
@@ -213,8 +221,8 @@ class SearchSpace(Mapping[str, Entry]):
         before : mapping
             Natural values of the parameters it depends on.
         """
-        law = self._law(name)
-        return law.value(u, weight, before) if isinstance(law, Coordinate) else law.mixture_ppf(u, weight)
+        law = self.law(name)
+        return law.to_natural(law.pure.mixture_ppf(u, weight), before)
 
     def sample(self, rng: np.random.Generator) -> dict[str, Any]:
         """Draw a configuration from the priors alone."""
@@ -248,13 +256,10 @@ class SearchSpace(Mapping[str, Entry]):
         return config
 
     def _say_once_without_priors(self, study: optuna.Study) -> None:
-        # NOTE: imported here because the sampler knows the space.
-        from inna_tune.space.sampler import PriorSampler
-
         sampler: Any = study.sampler
         if isinstance(sampler, optuna.samplers.PartialFixedSampler):
             sampler = sampler._base_sampler
-        if isinstance(sampler, PriorSampler):
+        if getattr(sampler, "sees_priors", False):
             return
         with _SAYING:
             said, self._said = self._said, True
@@ -280,42 +285,7 @@ class SearchSpace(Mapping[str, Entry]):
         """
         if not 0 < curvature < math.inf:
             raise ValueError(f"curvature={curvature!r} must be positive and finite")
-
-        def move(law: Law | Coordinate) -> Law | Coordinate:
-            return law.at_curvature(curvature) if isinstance(law, Coordinate) else law
-
-        return type(self)(
-            {
-                name: replace(entry, law=move(entry.law)) if isinstance(entry, When) else move(entry)
-                for name, entry in self.items()
-            }
-        )
-
-    @classmethod
-    def from_studies(
-        cls,
-        studies: Sequence[optuna.Study],
-        *,
-        top: float = 0.1,
-        space: "SearchSpace | None" = None,
-        kind: str = "parametric",
-    ) -> "SearchSpace":
-        """Priors learned from the best settings of past studies, each study weighing the same.
-
-        Parameters
-        ----------
-        studies, top, space, kind
-            As for :func:`inna_tune.space.learn`.
-
-        Returns
-        -------
-        SearchSpace
-            Coordinates stand at curvature 1: ``at_curvature`` moves them to a data set's own.
-        """
-        # NOTE: imported here because learning knows the space.
-        from inna_tune.space.learn import learn
-
-        return learn(studies, space=space, top=top, kind=kind).space
+        return type(self)({name: entry.at_curvature(curvature) for name, entry in self.items()})
 
     # ------------------------------------------------------------------ JSON
 

@@ -1,15 +1,14 @@
-"""Laws from the textbooks, conditioned on bounds: normal, log-normal, gamma and beta."""
+"""Laws from the textbooks, conditioned on bounds: normal, log-normal and beta."""
 
 import math
 from abc import abstractmethod
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Self
 
 import numpy as np
 from scipy import special
 
-from inna_tune.space.priors import LOG_ROOT_TWO_PI, Array, Continuous, Real, register
+from inna_tune.space.laws import LOG_ROOT_TWO_PI, Array, Continuous, Real, register
 
 
 class _Truncated(Continuous):
@@ -139,46 +138,6 @@ class LogNormal(_Truncated):
 
 
 @dataclass(frozen=True)
-class Gamma(_Truncated):
-    """The gamma law of given shape and scale (mean ``shape * scale``), conditioned on the bounds.
-
-    Parameters
-    ----------
-    shape, scale : float
-        Before truncation; both positive.
-    low, high : float
-        Bounds, given by name; `low` not negative.
-    """
-
-    shape: float
-    scale: float
-    _: KW_ONLY
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        self._number("shape", positive=True)
-        self._number("scale", positive=True)
-        self._check_bounds()
-        if self.low < 0:
-            raise ValueError(f"Gamma: low={self.low!r} must not be negative")
-        self._check_mass()
-
-    def _whole(self, x: Array, *, upper: bool) -> Real:
-        return (special.gammaincc if upper else special.gammainc)(self.shape, x / self.scale)
-
-    def _whole_inverse(self, q: Array, *, upper: bool) -> Real:
-        return self.scale * (special.gammainccinv if upper else special.gammaincinv)(self.shape, q)
-
-    def _whole_log_pdf(self, x: Array) -> Real:
-        z = x / self.scale
-        return special.xlogy(self.shape - 1, z) - z - special.gammaln(self.shape) - math.log(self.scale)
-
-    def widened(self, margin: float) -> Self:
-        return replace(self, low=max(self.low - margin, 0.0), high=self.high + margin)
-
-
-@dataclass(frozen=True)
 class Beta(_Truncated):
     """The beta law, stretched from [0, 1] to the bounds.
 
@@ -218,4 +177,4 @@ class Beta(_Truncated):
         return powers - special.betaln(self.a, self.b) - math.log(self.high - self.low)
 
 
-register(Normal, LogNormal, Gamma, Beta)
+register(Normal, LogNormal, Beta)

@@ -110,7 +110,8 @@ class StudyView:
         if self._under_way[0] != trial._trial_id:
             self._under_way = trial._trial_id, {}
         known = self._under_way[1]
-        params = trial.params
+        # A copy, since of a trial under way another thread may take a further parameter in the meantime.
+        params = dict(trial.params)
         others: dict[str, Any] = {}
         for name, value in params.items():
             if name not in self.space:
@@ -206,6 +207,6 @@ def _copied(
     """A shallow copy whose parameters of the space are numbers in [0, 1]; those without a place are left out."""
     seen = object.__new__(FrozenTrial)
     seen.__dict__.update(trial.__dict__)
-    known = trial.distributions
+    known = dict(trial.distributions)
     seen.distributions = {n: UNIT if n in places else known[n] for n in known if n in places or n in others}
     return seen

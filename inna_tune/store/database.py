@@ -54,7 +54,6 @@ SYSTEM_ATTR = models.TrialSystemAttributeModel
 _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-SUPPORTED = frozenset(_INSERT)
 
 
 @contextmanager

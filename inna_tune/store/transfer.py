@@ -4,36 +4,22 @@ import os
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
-from optuna.storages._rdb import models
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
-from sqlalchemy import update
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
-from inna_tune.store.claims import OWNER
-from inna_tune.store.database import CachedDatabase, transaction
-from inna_tune.store.opening import (
-    StorageError,
-    check_database,
-    check_study_name,
-    connect,
-    describe,
-    load_study,
-    open_storage,
-    redact_url,
-    storage_errors,
-)
+from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.opening import MAX_STUDY_NAME, check_study_name, load_study, open_store
 from inna_tune.store.quiet import without_messages
-
-_LONGEST = models.MAX_INDEXED_STRING_LENGTH
+from inna_tune.store.sqlite import SQLiteFile
+from inna_tune.store.store import OWNER, Store
 
 
 @dataclass(frozen=True)
@@ -75,8 +61,8 @@ def export_study(
         raise _is_there(target)
     if not target.parent.is_dir():
         raise StorageError(f"there is no folder {target.parent}; make it first")
-    with _opened(storage, create=False) as source:
-        study = load_study(source, name)
+    with closing(open_store(storage, create=False)) as source, source.errors():
+        study = load_study(source.storage, name)
         try:
             # Beside the target, so that it can be renamed into place; in a folder of its own, with its log and locks.
             with tempfile.TemporaryDirectory(prefix=".inna-tune-", dir=target.parent) as folder:
@@ -84,8 +70,9 @@ def export_study(
                 try:
                     # SQLite's own files are never for a group to write, whatever the umask says.
                     written.touch()
-                    with _opened(URL.create("sqlite", database=str(written)).render_as_string()) as copy:
-                        n_trials = _copy(study, copy, name)
+                    url = URL.create("sqlite", database=str(written)).render_as_string()
+                    with closing(open_store(url)) as copy, copy.errors():
+                        n_trials = _copy(study, copy.storage, name)
                     # Without a write-ahead log the database is one file.
                     with closing(sqlite3.connect(written)) as connection:
                         connection.execute("PRAGMA journal_mode=DELETE")
@@ -125,8 +112,8 @@ def import_studies(
     StorageError
         If the file is no database, lacks the study, or a name is taken: then nothing is taken in.
     """
-    with _reading(Path(file).absolute()) as source:
-        names = sorted(optuna.get_all_study_names(source))
+    with closing(SQLiteFile.reading(Path(file).absolute())) as source, source.errors():
+        names = sorted(optuna.get_all_study_names(source.storage))
         if only is not None:
             if only not in names:
                 raise StorageError(
@@ -142,29 +129,33 @@ def import_studies(
         finals = names if rename is None else [rename]
         for name in finals:
             check_study_name(name)
-        with _opened(storage) as target:
-            if isinstance(target, InMemoryStorage):
+        with closing(open_store(storage)) as target, target.errors():
+            if not target.lasts:
                 raise StorageError(
                     f"{redact_url(storage)} is memory, which ends with this process; name a file or a server"
                 )
             _check_free(target, finals)
-            studies = [optuna.load_study(study_name=name, storage=source) for name in names]
+            studies = [optuna.load_study(study_name=name, storage=source.storage) for name in names]
             return _take_in(studies, target, finals)
 
 
-def _take_in(studies: Sequence[optuna.Study], target: BaseStorage, names: Sequence[str]) -> list[Transferred]:
+def _take_in(studies: Sequence[optuna.Study], target: Store, names: Sequence[str]) -> list[Transferred]:
     # NOTE: a study is made under a name and filled trial by trial (optuna.copy_study).
-    halves = {f"{name[: _LONGEST - 24]} (importing {uuid.uuid4().hex[:10]})": name for name in names}
+    halves = {f"{name[: MAX_STUDY_NAME - 24]} (importing {uuid.uuid4().hex[:10]})": name for name in names}
     try:
         found = [
-            Transferred(name, _copy(study, target, half))
+            Transferred(name, _copy(study, target.storage, half))
             for study, (half, name) in zip(studies, halves.items(), strict=True)
         ]
-        _rename(target, halves)
+        try:
+            target.rename(halves)
+        except IntegrityError:
+            _check_free(target, names)  # one was taken meanwhile
+            raise
     except BaseException:
         for half in halves:
             with suppress(Exception):  # perhaps not begun; the first error is the one to tell
-                optuna.delete_study(study_name=half, storage=target)
+                optuna.delete_study(study_name=half, storage=target.storage)
         raise
     return found
 
@@ -187,26 +178,11 @@ def _copy(study: optuna.Study, target: BaseStorage, name: str) -> int:
     return len(trials)
 
 
-def _rename(target: BaseStorage, names: dict[str, str]) -> None:
-    """Give studies other names, all at once, unless one was taken meanwhile."""
-    assert isinstance(target, _CachedStorage)
-    study = models.StudyModel
-    try:
-        with transaction(target._backend) as session:
-            for before, after in names.items():
-                session.execute(
-                    update(study.__table__).where(study.study_name == before).values(study_name=after)
-                )
-    except IntegrityError:
-        _check_free(target, list(names.values()))
-        raise
-
-
-def _check_free(target: BaseStorage, names: Sequence[str]) -> None:
-    taken = sorted(set(optuna.get_all_study_names(target)).intersection(names))
+def _check_free(target: Store, names: Sequence[str]) -> None:
+    taken = sorted(set(optuna.get_all_study_names(target.storage)).intersection(names))
     if taken:
         raise StorageError(
-            f"{describe(target)} has a study {_listed(taken)} already; take it in under another name with --as NAME"
+            f"{target.words} has a study {_listed(taken)} already; take it in under another name with --as NAME"
         )
 
 
@@ -227,42 +203,6 @@ def _publish(written: Path, target: Path, replace: bool) -> None:
                 raise _is_there(target) from None
             # A file system without links.
     os.replace(written, target)
-
-
-def _opened(storage: str, *, create: bool = True) -> AbstractContextManager[BaseStorage]:
-    return _closing(open_storage(storage, create=create))
-
-
-@contextmanager
-def _closing(storage: BaseStorage) -> Iterator[BaseStorage]:
-    """Close the connections in the end, so that a file's log goes with the last of them."""
-    try:
-        with storage_errors(storage):
-            yield storage
-    finally:
-        if isinstance(storage, _CachedStorage):
-            storage._backend.engine.dispose()
-
-
-class _Reader(sqlite3.Connection):
-    """A connection that changes nothing, even in a file that could be written."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA query_only=ON")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[BaseStorage]:
-    """Open an SQLite file of studies, which may be read-only, without changing it."""
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; name a file in it")
-    if not path.exists():
-        raise StorageError(f"there is no file {path}; check the path")
-    if not check_database(path):
-        raise StorageError(f"{path} lacks tables of Optuna's, so that it holds no study; choose another file")
-    with _closing(CachedDatabase(connect(path, ready=True, factory=_Reader))) as source:
-        yield source
 
 
 def _listed(names: Sequence[str]) -> str:

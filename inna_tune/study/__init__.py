@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inna_tune.records.fingerprint import MismatchError
-    from inna_tune.store.opening import StorageError, open_storage
+    from inna_tune.store.errors import StorageError
+    from inna_tune.store.opening import open_storage
     from inna_tune.study.bar import ProgressBar
     from inna_tune.study.search import InnaSearchCV
     from inna_tune.study.validation import cross_validate
@@ -19,7 +20,7 @@ _HOMES = {
     "InnaSearchCV": "inna_tune.study.search",
     "MismatchError": "inna_tune.records.fingerprint",
     "ProgressBar": "inna_tune.study.bar",
-    "StorageError": "inna_tune.store.opening",
+    "StorageError": "inna_tune.store.errors",
     "Table": "inna_tune.tables.reading",
     "TableError": "inna_tune.tables.problem",
     "cross_validate": "inna_tune.study.validation",

@@ -14,7 +14,8 @@ from sklearn.base import clone
 from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.optim.schedules import DEFAULT_POWER
+from inna_tune.optim.decay import DECAY_LAWS
+from inna_tune.optim.optimizers import DEFAULT
 from inna_tune.records.attributes import FINGERPRINT, PORTFOLIO
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
@@ -84,11 +85,12 @@ def untuned(
     said = estimator.get_params()
     if any(said[name] == "auto" for name in _STEPS if name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
-        method = Method() if estimator.optimizer == "inna" else estimator._method()
+        method = Method() if estimator.optimizer == DEFAULT else estimator._method()
         found_out = _measured(folded, estimator, seed, method)
         said |= {name: found_out[name] for name in _STEPS if said[name] == "auto"}
     if said["decay_power"] is None:
-        said["decay_power"] = DEFAULT_POWER.get(said["decay"])
+        law = DECAY_LAWS.get(said["decay"])
+        said["decay_power"] = None if law is None else law.power
     found: dict[str, Any] = {}
     for name in space:
         if not space.is_active(name, found):
@@ -161,5 +163,5 @@ def _measured(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: 
             horizon=seeded.max_epochs,
             method=method,
         )
-        table.measured[key] = {n: float(getattr(population, n)) for n in ("curvature", *_STEPS)}
+        table.measured[key] = population.settings_of(0)
     return table.measured[key]

@@ -7,7 +7,6 @@ Reading runs no code, and a file that is damaged or of something else costs what
 import hashlib
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -17,7 +16,6 @@ from typing import Any, get_args
 
 import optuna
 import torch
-from optuna.storages import BaseStorage, InMemoryStorage
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
@@ -26,7 +24,7 @@ from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import StopReason
 from inna_tune.estimators.saving import Tensors, digest
 from inna_tune.files import replacing
-from inna_tune.store.opening import describe, sqlite_path
+from inna_tune.store.opening import store_of
 
 logger = logging.getLogger(__name__)
 
@@ -66,25 +64,6 @@ class Checkpoint:
     retries: list[int] = field(default_factory=list)
 
 
-def checkpoints_folder(storage: BaseStorage) -> Path | None:
-    """Return the folder for the checkpoints of a storage's trials; None where there is no local place.
-
-    Beside an SQLite file it is ``<file>.checkpoints``. For a database server, and whatever else other hosts may see, it is a
-    folder of the user's on this host, so that a trial goes on from its checkpoint only where it was begun.
-    """
-    database = sqlite_path(storage)
-    if database is not None:
-        return database.with_name(database.name + ".checkpoints")
-    if isinstance(storage, InMemoryStorage):
-        return None
-    try:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        logger.debug("no checkpoints: this user has no home folder")
-        return None
-    return root / "inna-tune" / "checkpoints"
-
-
 class Checkpoints:
     """The checkpoints of one study's trials.
 
@@ -94,10 +73,10 @@ class Checkpoints:
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._folder = checkpoints_folder(study._storage)
-        name = f"{describe(study._storage)}\n{study.study_name}"
-        if sqlite_path(study._storage) is not None:
-            name = study.study_name  # the file may be moved, and its checkpoints with it
+        store = store_of(study)
+        self._folder = store.checkpoints
+        # A file may be moved, and its checkpoints with it.
+        name = study.study_name if store.path is not None else f"{store.words}\n{study.study_name}"
         self._prefix = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
     @property

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,10 @@ from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_backend
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, InMemoryStorage, _CachedStorage
+from optuna.storages import BaseStorage
 
 from inna_tune.engine.width import torch_threads
-from inna_tune.store.opening import describe, open_storage, storage_errors
+from inna_tune.store.opening import open_store, storage_errors, store_of
 from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
@@ -77,9 +77,10 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
     ValueError
         If the storage was made by the person and only this process sees it.
     """
-    if isinstance(storage, _CachedStorage):
+    store = store_of(storage)
+    if store.is_shared:
         return nullcontext(storage)
-    if isinstance(storage, InMemoryStorage) and not isinstance(given, BaseStorage):
+    if not store.lasts and storage is not given:
         return _temporary_storage()
     raise ValueError(
         f"storage={type(storage).__name__}: processes can't share it, so n_jobs must be 1; "
@@ -89,12 +90,11 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
 
 @contextmanager
 def _temporary_storage() -> Iterator[BaseStorage]:
-    with tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder:
-        storage: Any = open_storage(f"sqlite:///{folder}/studies.db")
-        try:
-            yield storage
-        finally:
-            storage._backend.engine.dispose()
+    with (
+        tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder,
+        closing(open_store(f"sqlite:///{folder}/studies.db")) as store,
+    ):
+        yield store.storage
 
 
 def run_here(job: Job, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]) -> None:
@@ -353,7 +353,7 @@ def _work(order: _Order) -> Exception | None:
             with torch_threads(min(torch.get_num_threads(), share)), storage_errors(order.storage):
                 runner.run()
     except Stopped:
-        logger.info("a worker on %s ended early", describe(order.storage))
+        logger.info("a worker on %s ended early", store_of(order.storage).words)
     except Exception as error:
         return _sendable(error)
     return None

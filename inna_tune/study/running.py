@@ -13,10 +13,13 @@ from optuna.trial import Trial, TrialState
 from sklearn.base import clone
 
 from inna_tune import clock
+from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.records.attributes import CUT, REASON
-from inna_tune.store.claims import OWNER
-from inna_tune.store.opening import StorageError, gathered, storage_errors
-from inna_tune.store.workers import Worker, ask, put_back, tell
+from inna_tune.store.asking import ask, put_back, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.store.store import OWNER
+from inna_tune.store.workers import Worker
 from inna_tune.study.budget import Budget, Pace
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.candidates import Candidate, identity_of, shared_time
@@ -397,8 +400,9 @@ class TrialRunner:
                 score = float(np.mean(scores))
                 candidate.trial.report(score, rung)
                 candidate.reports[rung] = score
-                # Far from its end the cosine law looks worse than others; where all trials follow it, that is fair.
-                comparable = candidate.estimator.decay != "cosine" or "decay" not in candidate.trial.params
+                # Far from its end such a law looks worse than others; where all trials follow it, that is fair.
+                law = DECAY_LAWS[candidate.estimator.decay]
+                comparable = not law.needs_horizon or "decay" not in candidate.trial.params
                 if comparable and self._should_prune(candidate.trial):
                     cohort.drop([place])
                     finish(number, f"pruned at epoch {rung}")

@@ -27,9 +27,8 @@ from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, SEE
 from inna_tune.records.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
 from inna_tune.records.frames import trials_frame
 from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.store.claims import settle
 from inna_tune.store.keeping import in_memory, without_storage
-from inna_tune.store.opening import create_study, open_storage
+from inna_tune.store.opening import create_study, open_storage, store_of
 from inna_tune.store.workers import resume_summary
 from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
@@ -345,7 +344,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         attrs = study.user_attrs
         seed = attrs.get(SEED)
         if seed is None:
-            seed = settle(study._storage, study._study_id, SEED, self._seed())
+            seed = store_of(study).settle(study._study_id, SEED, self._seed())
         curvature = attrs.get(CURVATURE)
         if curvature is None and not isinstance(self.space, SearchSpace):
             curvature = curvature_of(folded, self.estimator, seed)

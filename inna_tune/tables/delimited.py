@@ -320,16 +320,13 @@ class _Column:
 
     def numbers(self) -> pd.Series:
         """The numbers as int64, Int64 where some are missing, or float64."""
-        whole = all(pa.types.is_integer(part.type) or part.null_count == len(part) for part in self.chunks)
         n_missing = sum(part.null_count for part in self.chunks)
         n_rows = sum(map(len, self.chunks))
-        if whole and n_missing < n_rows:
+        if _are_whole(self.chunks) and n_missing < n_rows:
             joined = _joined(self.chunks)
             if not n_missing:
-                return pd.Series(joined.to_numpy(zero_copy_only=False), copy=False)
-            return pd.Series(
-                pd.array(joined.fill_null(0).to_numpy(zero_copy_only=False), dtype="Int64")
-            ).mask(joined.is_null().to_numpy(zero_copy_only=False))
+                return pd.Series(joined.to_numpy(zero_copy_only=False, writable=True), copy=False)
+            return joined.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
         values = np.empty(n_rows)
         start = 0
         for part in self.chunks:
@@ -341,14 +338,19 @@ class _Column:
         return _texts(self.chunks)
 
 
+def _are_whole(parts: list[Any]) -> bool:
+    """Whether there are whole numbers only, but for arrays of nothing but missing values, which are either."""
+    return all(pa.types.is_integer(part.type) or part.null_count == len(part) for part in parts)
+
+
 def _as_floats(part: Any) -> Any:
     # NOTE: a whole number beyond 2**53 is rounded, as it is where a text is read as a float.
     return part.cast(pa.float64(), safe=False)
 
 
 def _joined(parts: list[Any]) -> Any:
-    """Arrays of int64 and float64 as one; those of nothing but missing values are either."""
-    whole = all(pa.types.is_integer(part.type) or part.null_count == len(part) for part in parts)
+    """Arrays of int64 and float64 as one."""
+    whole = _are_whole(parts)
     return pa.concat_arrays([part.cast(pa.int64()) if whole else _as_floats(part) for part in parts])
 
 

@@ -6,30 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from inna_tune.estimators.disguised import Floats, NumberForm, find_form, has_leading_zeros, read_form
+from inna_tune.estimators.frames import Floats
+from inna_tune.estimators.number_forms import NumberForm, find_form, has_leading_zeros, read_form
 from inna_tune.estimators.schema import MAX_LEVELS, MISSING, ColumnSchema, Misfits, are_words, levels_of
 
 # What else stands for a missing value among numbers. Among levels these are levels.
 _NO_NUMBER = (
-    *(
-        "?",
-        "-",
-        "--",
-        "–",
-        "—",
-        ".",
-        "*",
-        "missing",
-        "unknown",
-        "n.a.",
-        "N.A.",
-        "na",
-        "n.d.",
-        "\\N",
-        "(null)",
-        "nil",
-    ),
-    *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
+    *("?", "-", "--", "–", "—", ".", "*", "missing", "unknown", "n.a.", "N.A.", "na", "n.d.", "\\N"),
+    *("(null)", "nil", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
 )
 
 # A country's code; among others of two letters it is Namibia's.
@@ -49,7 +33,7 @@ def decide(
 ) -> tuple[pd.Series, ColumnSchema, Misfits]:
     """What the texts of a column are, and the column as that.
 
-    Whole numbers, numbers (of one form, see ``disguised``), booleans written True and False, and else text. Codes such as
+    Whole numbers, numbers (of one form, see ``number_forms``), booleans written True and False, and else text. Codes such as
     "01" are text. Up to a twentieth of the values may be none of the numbers that the others are; those are missing.
 
     Parameters

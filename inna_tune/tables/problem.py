@@ -1,4 +1,4 @@
-"""Tables from files or from scikit-learn, and what is asked of them."""
+"""What is asked of a table: features, a target to predict, rows to tune on and rows held out."""
 
 import difflib
 import re
@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 from pandas.api import types
+from sklearn.model_selection import train_test_split
 
 from inna_tune.estimators.columns import as_text
-from inna_tune.tables.reading import read, warn_of
 from inna_tune.tables.sources import TableError as TableError
 
 Task = Literal["binary", "multiclass", "regression"]
@@ -74,30 +74,6 @@ class Problem:
         return (
             f"{self.task} classification ({len(shares)} classes: {listed}{', …' if len(shares) > 5 else ''})"
         )
-
-
-def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
-    """Read a table.
-
-    Parameters
-    ----------
-    source : str
-        As :func:`inna_tune.tables.reading.read` has it, which also gives the table's schema.
-
-    Returns
-    -------
-    frame : DataFrame
-    target : str or None
-        The target's name, where the source says which it is.
-
-    Raises
-    ------
-    TableError
-        If there is no such table, it cannot be read, is empty, or repeats a column name.
-    """
-    table = read(source)
-    warn_of(table.notes)
-    return table.frame, table.target
 
 
 def find_task(y: pd.Series) -> Task:
@@ -287,3 +263,42 @@ def _checked_labels(y: pd.Series, target: str, task: str, *, forced: bool) -> pd
             "choose another column, or say --task multiclass."
         )
     return y if types.is_numeric_dtype(y.dtype) else y.map(as_text).astype(object)
+
+
+def split_rows(problem: Problem, *, held_out: float, seed: int) -> tuple[Any, Any]:
+    """Split a table's rows into those that tuning sees and those that it never sees.
+
+    Parameters
+    ----------
+    problem : Problem
+    held_out : float
+        Share of the rows that are held out.
+    seed : int
+
+    Returns
+    -------
+    tuning, held : ndarray of int64
+        Positions of the rows, stratified where every class has two rows.
+
+    Raises
+    ------
+    TableError
+        If too few rows are left to tune on, or only those of one class.
+    """
+    rows = np.arange(len(problem.y))
+    n_held = int(np.ceil(held_out * len(rows)))
+    # Five folds, and a row to train on in each.
+    if len(rows) - n_held < 10:
+        raise TableError(
+            f"The table has {len(rows)} rows with a target; holding out {n_held} leaves fewer rows than folds can be made of. "
+            "Give at least 13 rows."
+        )
+    stratify = None
+    if problem.task != "regression":
+        counts = problem.y.value_counts()
+        if counts.min() >= 2 and n_held >= len(counts):
+            stratify = problem.y
+    tuning, held = train_test_split(rows, test_size=n_held, random_state=seed, stratify=stratify)
+    if problem.task != "regression" and problem.y.iloc[tuning].nunique() < 2:
+        raise TableError("The rows to tune on hold one class only; give more rows of the rare class.")
+    return np.sort(tuning), np.sort(held)

@@ -16,9 +16,13 @@ from inna_tune.estimators.frames import UnreadableValueWarning
 from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
 from inna_tune.tables.delimited import read_delimited
 from inna_tune.tables.kinds import decide
-from inna_tune.tables.sources import Format, Source, TableError, find_source
+from inna_tune.tables.sources import Source, TableError, find_source
 
 _SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+
+
+class MissingReaderError(ImportError):
+    """A package that reads this format is not installed; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,6 @@ def read(place: str, *, schema: TableSchema | None = None) -> Table:
     )
 
 
-class MissingReaderError(ImportError):
-    """A package that reads this format is not installed; the message says which."""
-
-
 def _finish(
     name: str,
     frame: pd.DataFrame,
@@ -132,10 +132,29 @@ def _finish(
     return Table(frame, own or TableSchema.of_frame(frame), target, (*notes, *misfits.sentences()))
 
 
-def warn_of(notes: tuple[str, ...], *, stacklevel: int = 2) -> None:
-    """Say how a table was read by warnings, for those who call from Python."""
-    for note in notes:
-        warnings.warn(note, UnreadableValueWarning, stacklevel=stacklevel + 1)
+def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
+    """Read a table.
+
+    Parameters
+    ----------
+    source : str
+        As `read` has it, which also gives the table's schema.
+
+    Returns
+    -------
+    frame : DataFrame
+    target : str or None
+        The target's name, where the source says which it is.
+
+    Raises
+    ------
+    TableError
+        If there is no such table, it cannot be read, is empty, or repeats a column name.
+    """
+    table = read(source)
+    for note in table.notes:
+        warnings.warn(note, UnreadableValueWarning, stacklevel=2)
+    return table.frame, table.target
 
 
 def _json_lines(source: Source) -> pd.DataFrame:
@@ -225,6 +244,3 @@ def _sklearn_table(name: str) -> pd.DataFrame:
     if names is not None and name != "digits":
         frame["target"] = np.asarray(names, dtype=object)[frame["target"]]
     return frame
-
-
-__all__ = ["Format", "MissingReaderError", "Table", "TableError", "read", "warn_of"]

@@ -10,8 +10,8 @@ from pandas.api import types
 
 from inna_tune import clock
 from inna_tune.estimators import TableEncoder
-from inna_tune.estimators.columns import ColumnPlan, DroppedPlan
 from inna_tune.estimators.dates import DatePlan
+from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables.problem import Problem
 from inna_tune.tables.regrets import find_regrets

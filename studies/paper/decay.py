@@ -39,7 +39,7 @@ from lenet import (
     spread,
 )
 
-from inna_tune.optim.schedules import decay_factor
+from inna_tune.optim.decay import decay_factor
 
 # Law, exponent, and whether the theory covers it: steps not summable, and o(1/log k).
 LAWS: dict[str, tuple[str, float | None, str]] = {

@@ -43,7 +43,7 @@ from matplotlib.patheffects import withStroke, withTickedStroke
 from matplotlib.ticker import FormatStrFormatter
 from torch.nn.functional import cross_entropy
 
-from inna_tune.optim.curvature import curvature
+from inna_tune.optim.calibration import curvature
 from inna_tune.optim.dynamics import largest_stable_step
 
 matplotlib.use("agg")

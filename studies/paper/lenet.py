@@ -38,7 +38,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from inna_tune.optim import INNA, INNAprop
-from inna_tune.optim.schedules import decay_factor
+from inna_tune.optim.decay import decay_factor
 from inna_tune.space import LogNormal, PriorSampler, SearchSpace, Uniform
 from inna_tune.store.opening import create_study, open_storage
 

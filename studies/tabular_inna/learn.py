@@ -11,7 +11,8 @@ import optuna
 import pandas as pd
 
 from inna_tune.space import SearchSpace, learn
-from inna_tune.space.learn import CURVATURE, TASKS
+from inna_tune.space.learn import CURVATURE
+from inna_tune.space.prior import TASKS
 
 TRIALS = Path(__file__).parent / "trials.csv"
 SHIPPED = Path(__file__).parents[2] / "inna_tune" / "space"

@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -47,7 +49,8 @@ def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa:
     assert of_json(folder, "prior", "show", "prior.json")[0]["space"] == learned["space"]
     machine, _ = of_json(folder, "bug-report")
     assert {"inna-tune", "torch", "optuna", "SQLite"} <= set(machine["versions"])
-    assert machine["hardware"]["processors"]
+    assert "threadpoolctl" in machine["scikit-learn"]
+    assert "Is CUDA available" in machine["torch"]
 
 
 def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
@@ -119,4 +122,7 @@ def test_a_pipe_gets_results_without_colours_and_debug_may_stand_anywhere(folder
     assert code == 0
     assert said == ""
     assert "\x1b" not in machine
-    assert str(folder) not in machine
+    assert "threadpoolctl" in machine
+    assert "Is CUDA available" in machine
+    for place in (folder, sys.executable, sys.prefix, Path.home()):
+        assert str(place) not in machine

@@ -9,7 +9,9 @@ from rich.console import Console
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.cli.progress import Progress, duration, sparkline
+from inna_tune.cli.progress import Progress, sparkline
+from inna_tune.records.attributes import FINGERPRINT
+from inna_tune.records.text import duration
 from inna_tune.study.job import Training
 
 
@@ -25,8 +27,9 @@ def shown(view):
     return plain.file.getvalue()
 
 
-def feed(view, states, n_before=0):
+def feed(view, states, n_before=0, metric="neg_log_loss"):
     study = optuna.create_study(direction="maximize")
+    study.set_user_attr(FINGERPRINT, {"metric": metric})
     for _ in range(n_before):
         study.add_trial(create_trial(state=TrialState.PRUNED))
     view.on_training(study, Training((n_before, n_before + 1), 10, 0, 6, 100))
@@ -38,7 +41,7 @@ def feed(view, states, n_before=0):
 
 
 def test_the_view_tells_all_that_a_person_waits_for():
-    view = Progress(8, "binary", "churn [red]", console(terminal=True))
+    view = Progress(8, "churn [red]", console(terminal=True))
     with view:
         feed(
             view,
@@ -67,16 +70,16 @@ def test_the_view_tells_all_that_a_person_waits_for():
 
 
 def test_the_view_of_a_study_that_has_nothing_yet():
-    view = Progress(8, "regression", "y" * 200, console(terminal=True))
+    view = Progress(8, "y" * 200, console(terminal=True))
     assert "0 of 8 trials" in shown(view)
     assert "best" not in shown(view)
 
 
 def test_elsewhere_about_ten_plain_lines():
     seen = console(terminal=False)
-    view = Progress(40, "regression", "y", seen)
+    view = Progress(40, "y", seen)
     with view:
-        feed(view, [TrialState.COMPLETE] * 40)
+        feed(view, [TrialState.COMPLETE] * 40, metric="neg_root_mean_squared_error")
     seen.file.flush()
     lines = seen.file.buffer.getvalue().decode().splitlines()
     assert len(lines) == 10
@@ -87,7 +90,7 @@ def test_elsewhere_about_ten_plain_lines():
 def test_time_left_counts_what_was_done_here(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("inna_tune.cli.progress.time.monotonic", lambda: now[0])
-    view = Progress(20, "binary", "y", console(terminal=True))
+    view = Progress(20, "y", console(terminal=True))
     study = feed(view, [], n_before=10)
     for _ in range(5):
         study.add_trial(create_trial(state=TrialState.COMPLETE, value=-1.0))
@@ -125,6 +128,6 @@ def test_sparklines():
     assert sparkline([1.0, 2.0, 3.0]) == "▁▅█"
     assert sparkline([2.0, 2.0]) == "▁▁"
     assert sparkline([1.0, 3.0], ascii_only=True) == "_#"
-    view = Progress(8, "binary", "y", console(terminal=True, encoding="ascii"))
+    view = Progress(8, "y", console(terminal=True, encoding="ascii"))
     feed(view, [TrialState.COMPLETE] * 3)
     assert "#" in shown(view)

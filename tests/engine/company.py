@@ -22,6 +22,7 @@ from inna_tune.engine import (
 )
 from inna_tune.nets import TabularNet
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
+from inna_tune.optim.decay import DECAY_LAWS
 
 EPOCHS = 2
 
@@ -42,7 +43,7 @@ CHOICES = {
     "optimizer": ["inna", "inna", "innaprop", "sgd", "adamw", torch.optim.NAdam],
     "averaging": [None, 0.9],
     "calibrates": [False, True],
-    "decay": ["constant", "power", "log", "cosine"],
+    "decay": list(DECAY_LAWS),
     "n_members": [2, 3, 6, 17],
     "weighted": [False, True],
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inna_tune.engine import CrossEntropy, Member, Method, Population, Stack, TableTensors, Training
+from inna_tune.engine import CrossEntropy, Member, Method, Population, TableTensors, Training
 from inna_tune.engine.method import matrix_products
 from inna_tune.nets import TabularNet
 from inna_tune.optim import INNA, INNAprop
@@ -184,7 +184,7 @@ def test_the_setting_for_tf32_is_put_back():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer": "adam"}, "optimizer='adam': must be one of inna, innaprop, sgd, adamw"),
+        ({"optimizer": "adam"}, "optimizer='adam': must be one of inna, innaprop, adamw"),
         ({"optimizer": torch.nn.Linear}, "must be one of"),
         ({"optimizer": torch.optim.LBFGS}, "several times a step"),
         (
@@ -216,12 +216,12 @@ def test_a_clipped_gradient_that_is_not_finite_is_seen():
     members = make_members(2, patience=None)
     members[1] = replace(members[1], train_rows=np.arange(1, 60), validation_rows=np.arange(60, 90))
     members[0] = replace(members[0], train_rows=np.arange(0, 60), validation_rows=np.arange(60, 90))
-    stack = Stack(
-        TabularNet(5, (4,), 3), table, members, CrossEntropy(), batch_size=16, max_epochs=3,
+    training = Training(
+        TabularNet(5, (4,), 3), table, members, CrossEntropy(), batch_size=16, max_epochs=3, width=2,
         method=Method(gradient_clip=1.0),
     )  # fmt: skip
-    stack.run()
-    assert [r.stop_reason for r in stack.results] == ["diverged", "max_epochs"]
+    training.run()
+    assert [r.stop_reason for r in training.results] == ["diverged", "max_epochs"]
 
 
 @pytest.mark.gpu

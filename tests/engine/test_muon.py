@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inna_tune.engine import CrossEntropy, Member, Method, TableTensors, Training
-from inna_tune.engine.muon import StackedMuon, orthogonalized
 from inna_tune.nets import ModuleNet, TabularNet
 from inna_tune.nets.protocol import Matrix
+from inna_tune.optim._muon import StackedMuon, orthogonalized
+from inna_tune.optim.optimizers import OPTIMIZERS
 
 from .test_method import make_members, make_table, train
 
@@ -78,7 +79,8 @@ def test_members_step_as_torchs_muon_steps_each_matrix(options, shape, input_axi
     row = torch.nn.Parameter(start.reshape(3, -1).clone())
     lr = torch.tensor([[0.1], [0.01], [0.0]], dtype=torch.float64)
     decay = torch.tensor([[0.0], [0.5], [0.1]], dtype=torch.float64)
-    stacked = StackedMuon([row], {"lr": lr, "weight_decay": decay, **options}, {0: Matrix(shape, input_axis)})
+    settings = {**OPTIMIZERS["muon"].options, "lr": lr, "weight_decay": decay, **options}
+    stacked = StackedMuon([row], matrices={0: Matrix(shape, input_axis)}, **settings)
     # torch's matrices are [outputs, inputs].
     turned = [m.T.clone() if input_axis == 0 else m.clone() for m in start]
     weights = [torch.nn.Parameter(m) for m in turned]

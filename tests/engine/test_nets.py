@@ -9,7 +9,6 @@ from inna_tune.engine import (
     Member,
     Method,
     SquaredError,
-    Stack,
     TableTensors,
     Training,
     stepping,
@@ -92,9 +91,10 @@ def test_passes_written_out_are_autograds(options, regression, monkeypatch):
     loss = SquaredError() if regression else CrossEntropy()
 
     def run():
-        stack = Stack(net, table, members, loss, batch_size=16, max_epochs=5, method=Method(averaging=0.9))
-        stack.run()
-        return [r.weights for r in stack.results]
+        method = Method(averaging=0.9)
+        training = Training(net, table, members, loss, batch_size=16, max_epochs=5, method=method, width=3)
+        training.run()
+        return [r.weights for r in training.results]
 
     found = run()
     monkeypatch.setattr(stepping.TabularNet, "is_trunk_plain", False)

@@ -9,15 +9,11 @@ from hypothesis import strategies as st
 
 from inna_tune.engine import CrossEntropy, Method, Training
 from inna_tune.nets import TabularNet
+from inna_tune.optim.optimizers import OPTIMIZERS
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, VARIED, make_member, make_table
 
 EPOCHS = 8
-METHODS = {
-    "inna": Method(),
-    "innaprop": Method("innaprop"),
-    "sgd": Method("sgd"),
-    "adamw": Method("adamw"),
-    "muon": Method("muon"),
+METHODS = {name: Method(name) for name in OPTIMIZERS} | {
     "Adafactor": Method(torch.optim.Adafactor),
     "inna, averaged and clipped": Method(averaging=0.9, gradient_clip=0.5),
     "sgd, averaged": Method("sgd", averaging=0.95),

@@ -20,9 +20,10 @@ from inna_tune.engine import (
 )
 from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
-from inna_tune.optim.curvature import calibrate
+from inna_tune.optim.calibration import calibrate
+from inna_tune.optim.decay import decay_factor
 from inna_tune.optim.inna import INNA
-from inna_tune.optim.schedules import decay_factor
+from inna_tune.optim.optimizers import OPTIMIZERS
 
 N_ROWS, N_COLUMNS, N_CLASSES = 60, 5, 3
 
@@ -307,8 +308,8 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
         return CrossEntropy().per_row(net(values, table.x[rows][None]), table.target[rows][None]).mean()
 
     settings = calibrate(loss, list(free.values()), seed=member.seed, n_iterations=200)
-    assert float(population.curvature) == pytest.approx(settings.curvature, rel=1e-3)
-    optimizer = INNA(free.values(), lr=float(population.lr), alpha=member.alpha, beta=member.beta)
+    assert float(population.settings["curvature"]) == pytest.approx(settings.curvature, rel=1e-3)
+    optimizer = INNA(free.values(), lr=float(population.settings["lr"]), alpha=member.alpha, beta=member.beta)
     for _ in range(5):
         optimizer.zero_grad()
         loss().backward()
@@ -323,7 +324,7 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("batch_size", [7, 16, 20, 32, 50])
-@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "sgd", "adamw", "muon"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_stacked_member_has_the_same_bits_in_any_company(batch_size, dtype, optimizer):
     """Also beside members of more or fewer rows, whatever the size of a batch."""
     members = [make_member(seed, n_train=n, dropout=0.2) for seed, n in enumerate((17, 32, 33, 40, 45))]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from inna_tune.engine import CrossEntropy, Member, Population, Stack, TableTensors, Training, width
+from inna_tune.engine import CrossEntropy, Member, Population, TableTensors, Training, width
+from inna_tune.engine.stack import Stack
 from inna_tune.nets import TabularNet
 
 N_ROWS = 300
@@ -171,7 +172,7 @@ def test_timing_leaves_everything_as_it_was():
     width._seconds_a_member(net, table, members, CrossEntropy(), 32)
     assert torch.equal(torch.get_rng_state(), before)
     population = Population(net, table, members, CrossEntropy(), batch_size=32, horizon=1)
-    assert population.lr.flatten().tolist() == pytest.approx([m.lr for m in members])
+    assert population.settings["lr"].flatten().tolist() == pytest.approx([m.lr for m in members])
 
 
 def test_widths_that_make_no_sense():

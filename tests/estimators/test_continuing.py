@@ -180,30 +180,6 @@ def test_an_optimizer_of_ones_own_is_not_written_to_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("optimizer", "adam", "optimizer='adam': must be one of inna"),
-        ("optimizer_params", {"nesterov": True}, "nesterov is none of the options"),
-        ("numeric_embedding", "plr", "numeric_embedding='plr': must be one of none, periodic"),
-        ("block", "dense", "block='dense': must be one of plain, residual"),
-        ("activation", "tanh", "activation='tanh': must be one of relu"),
-        ("label_smoothing", 1.0, "label_smoothing=1.0: must lie in"),
-        ("max_time", 0, "max_time=0: must lie in"),
-        ("warm_start", "yes", "warm_start='yes': must be True or False"),
-        ("averaging", 1.5, "averaging=1.5"),
-        ("gradient_clip", -1, "gradient_clip=-1"),
-        ("precision", "half", "precision='half'"),
-        ("module", "net", "module='net': must be a function"),
-        ("encoder", "quantile", "encoder='quantile': must be a TableEncoder"),
-    ],
-)
-def test_bad_options_are_named(name, value, message):
-    X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match=message):
-        InnaClassifier(**{name: value}).fit(X, y)
-
-
-@pytest.mark.parametrize(
     "method", [{}, {"n_members": 2, "averaging": 0.9}, {"optimizer": "adamw", "lr": 0.01}], ids=str
 )
 def test_a_loaded_model_trains_on_from_its_weights_at_rest(method, tmp_path):

@@ -172,39 +172,6 @@ def test_divergence_later_on_keeps_the_best_and_warns():
     assert ("diverged" in reasons) == any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("lr", 0.0, "lr=0.0"),
-        ("lr", "fast", "lr='fast'.*'auto'"),
-        ("alpha", -1.0, r"alpha=-1.0: must lie in \[0.0"),
-        ("beta", 0, "beta=0"),
-        ("beta", float("nan"), "beta=nan"),
-        ("decay", "linear", "decay='linear'.*power"),
-        ("decay_power", -1, "decay_power=-1"),
-        ("weight_decay", -0.1, "weight_decay=-0.1"),
-        ("dropout", 1.0, "dropout=1.0"),
-        ("batch_size", 0, "batch_size=0"),
-        ("max_epochs", 1.5, "max_epochs=1.5"),
-        ("patience", True, "patience=True"),
-        ("n_members", 0, "n_members=0"),
-        ("validation_fraction", 0.0, "validation_fraction=0.0"),
-        ("hidden_layer_sizes", (0,), r"hidden_layer_sizes=\(0,\)"),
-        ("hidden_layer_sizes", 0, "hidden_layer_sizes=0"),
-        ("hidden_layer_sizes", True, "hidden_layer_sizes=True"),
-        ("hidden_layer_sizes", "64-", "hidden_layer_sizes='64-'"),
-        ("hidden_layer_sizes", "", "hidden_layer_sizes=''"),
-        ("hidden_layer_sizes", (8, None), "hidden_layer_sizes="),
-        ("device", "abacus", "device='abacus'"),
-        ("random_state", "today", "random_state='today'"),
-    ],
-)
-def test_bad_parameters_are_named_with_value_and_remedy(name, value, message):
-    X, y = load_iris(return_X_y=True)
-    with pytest.raises(ValueError, match=message):
-        InnaClassifier(**{**QUICK, name: value}).fit(X, y)
-
-
 def test_bad_targets_are_refused():
     X, y = load_iris(return_X_y=True)
     with pytest.raises(ValueError, match="1 class"):

@@ -15,7 +15,7 @@ from sklearn.datasets import load_iris
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import ModelFileError, TableEncoder, save
-from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.number_forms import NumberForm
 from inna_tune.estimators.saving import FORMAT_VERSION, digest
 from inna_tune.estimators.schema import TableSchema
 from tests.estimators.fixtures.make import read_rows, table
@@ -163,7 +163,7 @@ def test_a_pickle_is_not_run(tmp_path):
         ({"metadata": {"digest": "0"}}, "damaged.*changed after it was written"),
         ({"metadata": {"format": "other"}}, "not a model file"),
         ({"metadata": {"model": "{"}}, "damaged"),
-        ({"class": "os.system"}, "damaged"),
+        ({"class": "os.system"}, "class os.system, which this process does not know"),
         ({"tensors": {"weights": torch.zeros(2, 3)}}, "damaged.*shape"),
         ({"tensors": {"weights": None}}, "not a model file"),
         ({"encoder": []}, "damaged"),
@@ -181,6 +181,58 @@ def test_a_tampered_file_is_refused(classifier, tmp_path, change, message):
     rewrite(path, **change)
     with pytest.raises(ModelFileError, match=message):
         inna_tune.load(path)
+
+
+class OwnRegressor(InnaRegressor):
+    """With a parameter, and something learned of the target."""
+
+    def __init__(self, *, offset=0.0, max_epochs=2, hidden_layer_sizes=(4,)):
+        super().__init__(max_epochs=max_epochs, hidden_layer_sizes=hidden_layer_sizes, random_state=0)
+        self.offset = offset
+
+    def _fit_target(self, y, weight):
+        self.top_ = float(np.max(y))
+        return super()._fit_target(y, weight)
+
+    def _target_to_plain(self):
+        return super()._target_to_plain() | {"top": self.top_}
+
+    def _restore_target(self, plain):
+        super()._restore_target(plain)
+        self.top_ = plain["top"]
+
+
+def test_a_class_of_ones_own_comes_back_where_it_is_defined(tmp_path):
+    X, score = titanic_like(60)
+    model = OwnRegressor(offset=2.5).fit(X, score)
+    model.save(tmp_path / "m.inna")
+    again = inna_tune.load(tmp_path / "m.inna")
+    assert type(again) is OwnRegressor
+    assert (again.offset, again.top_) == (2.5, model.top_)
+    assert np.array_equal(again.predict(X), model.predict(X))
+
+
+def test_a_class_that_this_process_does_not_know_is_named_and_not_imported(classifier, tmp_path):
+    path = tmp_path / "m.inna"
+    classifier[0].save(path)
+    (tmp_path / "somebodys.py").write_text("raise SystemExit('it ran')")
+    for name in (
+        "somebodys.Net",
+        "inna_tune.estimators.base.InnaEstimator",
+        "InnaEstimator",
+        ["InnaClassifier"],
+    ):
+        rewrite(path, **{"class": name})
+        with pytest.raises(ModelFileError, match=r"which this process does not know.*import"):
+            inna_tune.load(path)
+
+
+def test_no_class_of_ones_own_takes_the_place_of_ours(classifier, tmp_path):
+    model, _ = classifier
+    ours = type(model)
+    type("InnaClassifier", (ours,), {"__module__": "somebodys"})
+    model.save(tmp_path / "m.inna")
+    assert type(inna_tune.load(tmp_path / "m.inna")) is ours
 
 
 def test_a_file_with_a_bit_turned_is_refused(classifier, tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from inna_tune.estimators import ColumnSchema, TableEncoder, TableSchema, UnreadableValueWarning
-from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.number_forms import NumberForm
 from inna_tune.estimators.schema import Misfits
 
 N = 24

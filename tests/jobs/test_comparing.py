@@ -10,12 +10,13 @@ from sklearn.metrics import log_loss
 
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.jobs.baselines import BASELINES, tune_baseline
-from inna_tune.jobs.comparing import OPTIMIZERS, Comparison, Contender, compare, space_of
+from inna_tune.jobs.comparing import Comparison, Contender, compare, space_of
+from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.records.attributes import FINGERPRINT, REASON
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
-from inna_tune.store.opening import StorageError
+from inna_tune.store.errors import StorageError
 from inna_tune.study.splits import resolve_splits
 from inna_tune.tables.problem import make_problem
 

@@ -16,9 +16,10 @@ from inna_tune.records.attributes import ALLOWED_MISMATCH, PORTFOLIO
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.overview import find_progress
 from inna_tune.space import Prior
-from inna_tune.store.opening import StorageError, open_storage
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import open_storage
+from inna_tune.store.store import OWNER
 from inna_tune.store.transfer import import_studies
-from inna_tune.store.workers import OWNER
 from inna_tune.tables.problem import make_problem
 from tests.store import test_postgres
 from tests.warm import Program

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from inna_tune.nets import TabularNet
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.numeric import PBLDEmbedding, PeriodicEmbedding, PiecewiseEmbedding
-from inna_tune.optim.curvature import curvature
+from inna_tune.optim.calibration import curvature
 from tests.nets.reference import stack
 
 EMBEDDINGS = {"periodic": PeriodicEmbedding, "pbld": PBLDEmbedding, "piecewise": PiecewiseEmbedding}

@@ -14,7 +14,7 @@ from inna_tune.engine.members import Member
 from inna_tune.engine.training import Training
 from inna_tune.nets import ModuleNet
 from inna_tune.nets.factory import named_tensors, seeded
-from inna_tune.optim.curvature import curvature
+from inna_tune.optim.calibration import curvature
 from tests.nets.modules import (
     ALONE,
     IN,

@@ -6,7 +6,13 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from inna_tune.optim.curvature import FALLBACK_CURVATURE, Calibration, CurvatureWarning, calibrate, curvature
+from inna_tune.optim.calibration import (
+    FALLBACK_CURVATURE,
+    Calibration,
+    CurvatureWarning,
+    calibrate,
+    curvature,
+)
 from inna_tune.optim.dynamics import largest_stable_step, settings_from_curvature
 
 

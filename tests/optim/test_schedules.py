@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import ChainedScheduler, ExponentialLR, LambdaLR, LinearLR, SequentialLR
 
-from inna_tune.optim.schedules import DECAY_LAWS, LogDecay, PowerDecay, decay_factor
+from inna_tune.optim.decay import DECAY_LAWS, decay_factor, describe_decay
+from inna_tune.optim.schedules import LogDecay, PowerDecay
 
 epochs = st.floats(0, 1e4)
 powers = st.floats(0.01, 4)
@@ -62,6 +63,36 @@ def test_tensors_broadcast_and_agree_with_floats(law):
 def test_a_member_power_with_a_float_epoch():
     factors = decay_factor("log", 3.0, power=torch.tensor([0.5, 2.0]))
     torch.testing.assert_close(factors, (1 + math.log(4.0)) ** -torch.tensor([0.5, 2.0]))
+
+
+@pytest.mark.parametrize("law", DECAY_LAWS)
+def test_only_laws_that_say_so_look_at_the_horizon(law):
+    found = [decay_factor(law, 3.0, horizon=horizon) for horizon in (4.0, 40.0)]
+    assert (found[0] != found[1]) == DECAY_LAWS[law].needs_horizon
+    if DECAY_LAWS[law].needs_horizon:
+        with pytest.raises(ValueError, match=f"the {law} law needs horizon"):
+            decay_factor(law, 3.0)
+    else:
+        assert decay_factor(law, 3.0) == found[0]
+
+
+@pytest.mark.parametrize("law", DECAY_LAWS)
+def test_only_laws_with_a_usual_power_look_at_it(law):
+    usual = DECAY_LAWS[law].power
+    found = [decay_factor(law, 3.0, power=power, horizon=20.0) for power in (0.3, 3.0)]
+    assert (found[0] != found[1]) == (usual is not None)
+    assert decay_factor(law, 3.0, power=usual, horizon=20.0) == decay_factor(law, 3.0, horizon=20.0)
+    assert ("exponent 0.3" in describe_decay(law, 0.3)) == (usual is not None)
+
+
+@pytest.mark.parametrize("law", DECAY_LAWS)
+def test_every_law_with_a_power_has_a_scheduler_and_words(law):
+    assert (law in [known for _, known in SCHEDULERS]) == (DECAY_LAWS[law].power is not None)
+    assert describe_decay(law).startswith("the step ")
+
+
+def test_a_law_that_is_not_known_is_told_by_its_name():
+    assert describe_decay("staircase", 2.0) == "the step falls by the staircase law"
 
 
 def test_cosine_is_zero_from_the_horizon_on():

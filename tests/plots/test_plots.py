@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import optuna
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -129,6 +129,7 @@ def test_whoever_is_no_study_of_one_objective_is_refused():
         plots.slice_of(make_study(2), "gamma")
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.integers(0, 2))
 def test_the_flat_expectation_is_the_mean_over_all_orders(scores, without):
     total = len(scores) + without

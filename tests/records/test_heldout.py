@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.record import StudyRecord
 from tests.plots.studies import Predicted, held_out_of

@@ -3,7 +3,7 @@
 import optuna
 import pytest
 
-from inna_tune.records.gain import Gain
+from inna_tune.records.certainty import Gain
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain

@@ -13,7 +13,7 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.report import serving
 from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
-from inna_tune.store.opening import StorageError
+from inna_tune.store.errors import StorageError
 from tests.browser import Browser
 from tests.test_cli import MAIN, environment, run
 from tests.warm import Program

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from inna_tune.space import (
     Beta,
     Categorical,
     Empirical,
-    Gamma,
     Integer,
     LogNormal,
     LogUniform,
@@ -74,14 +72,6 @@ def log_normals(draw):
 
 
 @st.composite
-def gammas(draw):
-    """Bounds around the law, down to its first permille and up to its last."""
-    shape, scale = draw(numbers(0.5, 20)), draw(numbers(0.01, 10))
-    low, high = stats.gamma(shape, scale=scale).ppf([draw(numbers(0.001, 0.6)), draw(numbers(0.7, 0.999))])
-    return Gamma(shape, scale, low=float(low), high=float(high))
-
-
-@st.composite
 def betas(draw):
     return Beta(draw(numbers(0.5, 20)), draw(numbers(0.5, 20)), **draw(linear_bounds()))
 
@@ -91,7 +81,6 @@ CLOSED_FORM = {
     LogUniform: log_uniforms(),
     Normal: normals(),
     LogNormal: log_normals(),
-    Gamma: gammas(),
     Beta: betas(),
 }
 

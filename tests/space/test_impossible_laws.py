@@ -14,7 +14,7 @@ from inna_tune.space import (
     Stepped,
     Uniform,
 )
-from inna_tune.space.priors import Law
+from inna_tune.space.laws import Law
 
 
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])

@@ -24,7 +24,7 @@ from inna_tune.space import (
     Stepped,
     Uniform,
 )
-from inna_tune.space.priors import LAWS, Continuous, Law
+from inna_tune.space.laws import LAWS, Continuous, Law
 from tests.space.laws import (
     CLOSED_FORM,
     CONTINUOUS,

@@ -7,8 +7,10 @@ import numpy as np
 import optuna
 import pytest
 
+from inna_tune.plots.priors import priors
 from inna_tune.space import (
     Categorical,
+    Coordinate,
     Integer,
     LogUniform,
     Prior,
@@ -20,7 +22,6 @@ from inna_tune.space import (
     portfolio,
 )
 from inna_tune.space.learn import CURVATURE
-from inna_tune.space.pictures import draw_space
 
 CURVATURES = (0.3, 12.0, 500.0)
 BEST = {"alpha": 0.1, "beta": 0.9, "lr": 1.5}  # pure: friction, damping ratio, stable-step ratio
@@ -237,7 +238,7 @@ def test_any_space_can_be_learned_in_natural_values():
         return abs(config["depth"] - 6) + abs(math.log10(config["rate"]) + 2) + (config["kind"] != "b")
 
     study.optimize(objective, n_trials=80)
-    learned = SearchSpace.from_studies([study], space=space)
+    learned = learn([study], space=space).space
     assert list(learned) == list(space)
     assert 4 <= learned["depth"].ppf(0.5) <= 8
     assert 1e-3 < learned["rate"].ppf(0.5) < 1e-1
@@ -246,7 +247,7 @@ def test_any_space_can_be_learned_in_natural_values():
 
 
 def test_a_space_has_a_picture(studies):
-    figure = draw_space(learn(studies).space)
+    figure = priors(learn(studies).space)
     labels = [ax.get_xlabel() for ax in figure.axes]
     assert any("λ̂" in label for label in labels)
     assert len(labels) == len(learn(studies).space)
@@ -266,7 +267,7 @@ def test_a_setting_that_several_studies_tried_is_in_a_portfolio_once():
             natural = {}
             for name, value in setting.items():
                 law = space[name]
-                if hasattr(law, "to_natural"):
+                if isinstance(law, Coordinate):
                     value = float(
                         f"{law.to_natural(law.at_curvature(1.0).to_pure(value, setting), natural):.6g}"
                     )

@@ -168,3 +168,20 @@ def test_a_constraints_function_may_ask_for_another_trial():
     study = optuna.create_study(sampler=sampler)
     study.optimize(objective, n_trials=1)
     assert asked[0].keys() >= {"lr", "law", "width"}
+
+
+def test_a_trial_may_take_a_parameter_while_it_is_looked_at(monkeypatch):
+    study = optuna.create_study(sampler=PriorSampler(TPESampler(n_startup_trials=1, seed=0), SPACE))
+    first = study.ask()
+    SPACE.suggest(first)
+    under_way = study.get_trials(deepcopy=False)[0]
+    is_placeable = SearchSpace.is_placeable
+
+    def meanwhile(space, name, params):
+        # What another thread does to the trial, between any two steps of this one.
+        under_way.params[f"other {len(under_way.params)}"] = 1.0
+        return is_placeable(space, name, params)
+
+    monkeypatch.setattr(SearchSpace, "is_placeable", meanwhile)
+    assert SPACE.suggest(study.ask())
+    assert len(under_way.params) > len(SPACE)

@@ -11,7 +11,8 @@ from tests.warm import Program
 _SCRIPT = """
 import os, sys, optuna
 from inna_tune.store.opening import create_study, gathered, open_storage
-from inna_tune.store.workers import Worker, ask, tell
+from inna_tune.store.asking import ask, tell
+from inna_tune.store.workers import Worker
 
 optuna.logging.disable_default_handler()
 url, n_trials, step = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "step"

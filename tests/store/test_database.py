@@ -1,4 +1,4 @@
-"""Our database keeps Optuna's storage contract; what it promises of transactions, test_workers tests."""
+"""Our database keeps Optuna's storage contract; what a block gathers in one transaction is in test_workers.py."""
 
 from collections.abc import Iterator
 from pathlib import Path

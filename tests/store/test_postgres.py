@@ -21,9 +21,12 @@ from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from inna_tune.store import claims, workers
-from inna_tune.store.opening import StorageError, create_study, open_storage
-from inna_tune.store.workers import OWNER, Worker, ask, resume_summary, tell
+from inna_tune.store import sql, workers
+from inna_tune.store.asking import ask, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import create_study, open_storage, store_of
+from inna_tune.store.store import OWNER
+from inna_tune.store.workers import Worker, resume_summary
 from tests.store.crew import Crew
 
 PASSWORD = "S3cr3t{p@ss}%/"
@@ -174,17 +177,17 @@ def test_a_worker_of_another_host_lives_as_long_as_its_lease(
             assert here.is_alive(there.record) is None
             assert ask(study, here, 1) is None
             assert resume_summary(study, 1).running == 1
-            shift_heartbeats(storage, claims.LEASE + timedelta(seconds=5))
-            assert claims.beat(storage._backend, {trial._trial_id, 999}) == {trial._trial_id}  # type: ignore[attr-defined]
+            shift_heartbeats(storage, sql.LEASE + timedelta(seconds=5))
+            assert store_of(storage).beat({trial._trial_id, 999}) == {trial._trial_id}
             assert ask(study, here, 1) is None, "a beat renews the lease"
-            shift_heartbeats(storage, claims.LEASE + timedelta(seconds=5))
+            shift_heartbeats(storage, sql.LEASE + timedelta(seconds=5))
             again = ask(study, here, 1)
             assert again is not None
             assert again.number == trial.number
             assert storage.get_trial(trial._trial_id).system_attrs[OWNER]["attempt"] == 2
             assert not tell(study, there, trial, 1.0), "it isn't its trial any more"
             assert tell(study, here, again, 2.0)
-            assert claims.beat(storage._backend, {trial._trial_id}) == set()  # type: ignore[attr-defined]
+            assert store_of(storage).beat({trial._trial_id}) == set()
     assert [each.value for each in study.trials] == [2.0]
 
 

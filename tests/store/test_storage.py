@@ -17,17 +17,10 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from inna_tune.store import opening as storage_module
-from inna_tune.store.opening import (
-    NetworkFileSystemWarning,
-    StorageError,
-    create_study,
-    describe,
-    open_storage,
-    redact_url,
-    storage_errors,
-    temporary_lock,
-)
+from inna_tune.store import sqlite
+from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.locks import temporary_lock
+from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
 from tests.warm import Program
 
 
@@ -154,7 +147,7 @@ def test_a_database_half_made_by_a_killed_process_is_completed(template: Path, t
     with closing(sqlite3.connect(template)) as connection:
         rows = connection.execute("SELECT sql FROM sqlite_master WHERE type='table' ORDER BY rowid")
         statements = [statement for (statement,) in rows]
-    assert len(statements) == len(storage_module._TABLES) + 1
+    assert len(statements) == len(sqlite._TABLES) + 1
     for made in range(0, len(statements) + 1, 3):
         path = tmp_path / f"{made}.db"
         with closing(sqlite3.connect(path)) as connection:
@@ -248,12 +241,12 @@ class TestRefused:
         refused(f"sqlite:///{path}", str(locked), "read-only", "make it writable")
 
     def test_a_full_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Full(storage_module._Connection):
+        class Full(sqlite._Connection):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
                 self.execute("PRAGMA max_page_count=8")
 
-        monkeypatch.setattr(storage_module, "_Connection", Full)
+        monkeypatch.setattr(sqlite, "_Connection", Full)
         refused(f"sqlite:///{self.folder}/studies.db", "studies.db", "disk is full", "free some space")
 
     @pytest.mark.parametrize(
@@ -292,17 +285,19 @@ def test_an_error_while_tuning_is_one_line_that_says_what_to_do(database: Path) 
 
 
 def test_network_file_system_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_module, "_file_system", lambda path: "nfs4")
-    with pytest.warns(NetworkFileSystemWarning, match=r"network file system \(nfs4\).*postgresql\+psycopg"):
+    monkeypatch.setattr(sqlite, "_file_system", lambda path: "nfs4")
+    with pytest.warns(
+        sqlite.NetworkFileSystemWarning, match=r"network file system \(nfs4\).*postgresql\+psycopg"
+    ):
         close(open_storage(f"sqlite:///{tmp_path}/studies.db"))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lists its mounts")
 def test_the_file_system_of_a_path_is_known() -> None:
-    assert storage_module._file_system(Path("/proc/self/studies.db")) == "proc"
+    assert sqlite._file_system(Path("/proc/self/studies.db")) == "proc"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert storage_module._file_system(Path("/no/such/folder/studies.db")) != "proc"
+        assert sqlite._file_system(Path("/no/such/folder/studies.db")) != "proc"
 
 
 def test_a_name_taken_is_an_error_that_says_how_to_resume(database: Path) -> None:
@@ -350,18 +345,18 @@ def test_no_password_is_ever_shown(secret: str, odd: str) -> None:
     assert redact_url("postgresql://me@host:5432/name") == "postgresql://me@host:5432/name"
 
 
-def test_describe(tmp_path: Path) -> None:
+def test_its_words(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
-    assert describe(storage) == f"{tmp_path}/studies.db"
-    assert describe(InMemoryStorage()) == "memory"
+    assert store_of(storage).words == f"{tmp_path}/studies.db"
+    assert store_of(InMemoryStorage()).words == "memory"
     storage._backend.url = "postgresql://me:secret@host/name"  # type: ignore[attr-defined]
-    assert describe(storage) == "postgresql://me:***@host/name"
+    assert store_of(storage).words == "postgresql://me:***@host/name"
     close(storage)
 
 
 def test_temporary_lock_excludes_and_leaves_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from inna_tune.store.opening import temporary_lock\n"
+        "import sys; from pathlib import Path; from inna_tune.store.locks import temporary_lock\n"
         "with temporary_lock(Path(sys.argv[1])):\n"
         "    counter = Path(sys.argv[2]); counter.write_text(str(int(counter.read_text()) + 1))"
     )

@@ -12,12 +12,13 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 
-from inna_tune.store import opening as storage_module
-from inna_tune.store import transfer
-from inna_tune.store.claims import OWNER
-from inna_tune.store.opening import StorageError, open_storage
+from inna_tune.store import sqlite, transfer
+from inna_tune.store.asking import ask, tell
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import open_storage, store_of
+from inna_tune.store.store import OWNER
 from inna_tune.store.transfer import export_study, import_studies
-from inna_tune.store.workers import Worker, ask, resume_summary, tell
+from inna_tune.store.workers import Worker, resume_summary
 
 
 def url(folder, name):
@@ -207,7 +208,7 @@ def closed_copy(study, folder, name="work.db"):
 
 
 def study_folder(study):
-    return storage_module.sqlite_path(study._storage).parent
+    return store_of(study).path.parent
 
 
 @pytest.mark.parametrize("name", ["a b.db", "{a} ü%20?x=1#.db"])
@@ -298,7 +299,7 @@ def test_without_links_a_file_appears_whole_too(study, tmp_path, monkeypatch):
 def test_nobody_sees_a_half(study, tmp_path, monkeypatch):
     """Not even after a kill, when nothing can be cleaned up."""
     file = closed_copy(study, tmp_path / "kept")
-    monkeypatch.setattr(transfer, "_rename", lambda *arguments: (_ for _ in ()).throw(SystemExit))
+    monkeypatch.setattr(sqlite.SQLiteFile, "rename", lambda *arguments: (_ for _ in ()).throw(SystemExit))
     monkeypatch.setattr(optuna, "delete_study", lambda **named: None)
     with pytest.raises(SystemExit):
         import_studies(url(tmp_path, "other.db"), file)
@@ -313,7 +314,7 @@ def test_nobody_sees_a_half(study, tmp_path, monkeypatch):
 def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(study, tmp_path, monkeypatch, pages):
     """Full while the tables are made, or while trials are copied."""
 
-    class Full(storage_module._Connection):
+    class Full(sqlite._Connection):
         def __init__(self, path, *arguments, **named):
             super().__init__(path, *arguments, **named)
             if "studies.db" not in str(path):
@@ -322,7 +323,7 @@ def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(study, tmp_path, mo
     study._storage.set_trial_user_attr(study.trials[3]._trial_id, "large", "x" * 500_000)
     file, folder = closed_copy(study, tmp_path / "kept"), tmp_path / "new"
     folder.mkdir()
-    monkeypatch.setattr(storage_module, "_Connection", Full)
+    monkeypatch.setattr(sqlite, "_Connection", Full)
     with pytest.raises(StorageError, match="copy.db: the disk is full") as raised:
         export_study(url(tmp_path, "studies.db"), "work", folder / "copy.db")
     assert "\n" not in str(raised.value)

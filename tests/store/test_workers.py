@@ -19,9 +19,10 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import Trial, TrialState
 
-from inna_tune.store import claims
+from inna_tune.store.asking import ask, tell
 from inna_tune.store.opening import create_study, gathered, open_storage
-from inna_tune.store.workers import OWNER, Worker, ask, resume_summary, tell
+from inna_tune.store.store import OWNER
+from inna_tune.store.workers import Worker, resume_summary
 from tests.store.crew import Crew
 
 
@@ -383,6 +384,6 @@ def test_host_folder_is_private_and_shared_by_its_workers(
 
 
 def test_the_lease_outlasts_several_beats() -> None:
-    from inna_tune.store import workers
+    from inna_tune.store import sql, workers
 
-    assert claims.LEASE.total_seconds() >= 3 * workers.BEAT
+    assert sql.LEASE.total_seconds() >= 3 * workers.BEAT

@@ -15,9 +15,9 @@ from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.estimators.base import RETRIES
-from inna_tune.store.opening import open_storage
+from inna_tune.store.opening import open_storage, store_of
 from inna_tune.study import running
-from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints, checkpoints_folder
+from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
 from inna_tune.study.evaluation import Cohort, FoldedTable
 from tests.warm import Program
 
@@ -130,7 +130,7 @@ def test_one_that_is_of_no_use_is_said_and_removed(tmp_path, progress, caplog, h
     notes = {"inna_tune:owner": {"id": "0" * 32}} if harm == "hostile notes" else {}
     kept = checkpoints(tmp_path)
     assert kept.save(0, Checkpoint("me", 3, 1.0, {}, notes, members))
-    [path] = checkpoints_folder(open_storage(f"sqlite:///{tmp_path}/s.db")).iterdir()
+    [path] = store_of(open_storage(f"sqlite:///{tmp_path}/s.db")).checkpoints.iterdir()
     content = path.read_bytes()
     if harm == "cut":
         path.write_bytes(content[: len(content) // 2])

@@ -17,8 +17,8 @@ from optuna.trial import TrialState
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV, PriorSampler, SearchSpace
-from inna_tune.store.claims import OWNER
 from inna_tune.store.opening import open_storage
+from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
 from tests.warm import Program
 

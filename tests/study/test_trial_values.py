@@ -305,7 +305,7 @@ def test_a_step_size_that_diverges_is_tried_again_smaller_as_in_a_fit(monkeypatc
         lr, alpha, beta = original(curvature, **kwargs)
         return lr * 30, alpha, beta
 
-    module = sys.modules["inna_tune.optim.curvature"]
+    module = sys.modules["inna_tune.optim.calibration"]
     original = module.settings_from_curvature
     monkeypatch.setattr(module, "settings_from_curvature", too_large)
     net = clone(CLASSIFIER).set_params(max_epochs=8, random_state=1)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inna_tune import InnaRegressor
-from inna_tune.estimators.disguised import NumberForm
+from inna_tune.estimators.number_forms import NumberForm
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables import delimited
 from inna_tune.tables.predicting import predict_table
@@ -465,3 +465,16 @@ def test_a_file_without_any_of_the_columns_says_so(tmp_path):
     schema = TableSchema.of_frame(pd.DataFrame({"size": [1.0, 2.0], "town": ["Aix", "Bonn"]}))
     with pytest.raises(TableError, match="none of the columns that the model was fitted on"):
         read(str(tmp_path / "new.csv"), schema=schema)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_what_was_read_can_be_changed(tmp_path, name):
+    table = pd.DataFrame(
+        {"whole": [1, 2], "part": [0.5, 2.0], "gap": pd.array([1, None], "Int64"), "word": ["a", "b"]}
+    )
+    path = tmp_path / name
+    table.to_csv(path, index=False) if name == "t.csv" else table.to_json(path, orient="records", lines=True)
+    frame = read(str(path)).frame
+    for column in frame:
+        frame.loc[1, column] = frame.loc[0, column]
+    assert frame.iloc[0].tolist() == frame.iloc[1].tolist() == [1, 0.5, 1, "a"]

@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 
-from inna_tune.tables.problem import TableError, find_task, make_problem, read_table
+from inna_tune.tables.problem import TableError, find_task, make_problem
+from inna_tune.tables.reading import read_table
 
 
 @pytest.fixture

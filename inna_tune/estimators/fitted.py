@@ -1,4 +1,4 @@
-"""What training brought, kept as an estimator's fitted attributes."""
+"""An estimator's fitted state: what training brought, and a pickle of it that any machine reads."""
 
 import warnings
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune.engine import MemberResult, MemberState
@@ -18,8 +19,12 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class ResultsMixin:
-    """An estimator that becomes fitted by the results of its members."""
+class FittedMixin(BaseEstimator):  # type: ignore[misc]
+    """An estimator that becomes fitted by the results of its members.
+
+    Its pickles and copies hold their tensors on the CPU, so that no other device need be there. It predicts where its weights
+    are, on the CPU then, and trains on the device that its parameter names.
+    """
 
     weights_: torch.Tensor
     history_: pd.DataFrame
@@ -48,8 +53,7 @@ class ResultsMixin:
         """Become what is fitted by members that have weights."""
         self.weights_ = torch.stack([r.weights for r in good if r.weights is not None])
         self.members_ = [{name: getattr(r, name) for name in _KEPT} for r in good]
-        self.best_epoch_ = max(r.best_epoch for r in good)
-        self.n_iter_ = max(r.epochs for r in good)
+        self._count_epochs()
         frames = []
         for i, result in enumerate(good):
             frame = pd.DataFrame(result.history).astype({"epoch": int}).assign(member=i, stopped="")
@@ -58,3 +62,16 @@ class ResultsMixin:
         self.history_ = pd.concat(frames, ignore_index=True)
         # A member that diverged goes on, if it is told to, from its best weights at rest.
         self._states = [r.state if r.state is not None else r.at_rest() for r in good]
+
+    def _count_epochs(self) -> None:
+        """The epochs of the members, over all of them."""
+        self.best_epoch_ = max(member["best_epoch"] for member in self.members_)
+        self.n_iter_ = max(member["epochs"] for member in self.members_)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        if "weights_" in state:
+            state["weights_"] = state["weights_"].cpu()
+        if "_states" in state:
+            state["_states"] = [member.on_cpu() for member in state["_states"]]
+        return state

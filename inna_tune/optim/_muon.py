@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inna_tune.engine.stacked import StackedAdamW
-from inna_tune.nets.protocol import Matrix
+from inna_tune.optim._stacked import StackedAdamW
 
 # Rows of so many numbers keep every member's matrix aligned as the first one is, in float32 and float64: products round by
 # how their factors lie in memory.
 _ALIGNED = 16
+
+_EPS_OF_ADAMW = 1e-8
 
 # The factor of the step, from Jordan's post and from Moonshot's paper, by a matrix's numbers of outputs and inputs.
 _FACTORS = {
@@ -27,11 +28,11 @@ class StackedMuon(StackedAdamW):
     ----------
     rows : sequence of Tensor
         Each [P, n]; changed in place.
-    settings : dict
-        ``lr`` and ``weight_decay``, numbers or [P, 1], and options: ``momentum``, ``nesterov``, ``ns_coefficients``,
-        ``ns_steps``, ``eps`` and ``adjust_lr_fn`` as in ``torch.optim.Muon``, ``betas`` of AdamW.
     matrices : mapping of int to Matrix
-        Which of the rows are such matrices.
+        Which of the rows are such matrices, by their numbers; see `inna_tune.nets.protocol.Matrix`.
+    **settings
+        ``lr`` and ``weight_decay``, numbers or [P, 1], and all options: ``momentum``, ``nesterov``, ``ns_coefficients``,
+        ``ns_steps``, ``eps`` and ``adjust_lr_fn`` as in ``torch.optim.Muon``, ``betas`` of AdamW.
 
     Raises
     ------
@@ -49,21 +50,8 @@ class StackedMuon(StackedAdamW):
     K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
 
-    def __init__(
-        self, rows: Sequence[Tensor], settings: dict[str, Any], matrices: Mapping[int, Matrix]
-    ) -> None:
-        usual = {
-            "momentum": 0.95,
-            "nesterov": True,
-            "ns_coefficients": (3.4445, -4.7750, 2.0315),
-            "ns_steps": 5,
-            "ns_eps": 1e-7,
-            "adjust_lr_fn": "match_rms_adamw",
-        }
-        own = dict(settings)
-        if "eps" in own:
-            own["ns_eps"] = own.pop("eps")
-        super().__init__(rows, usual | own)
+    def __init__(self, rows: Sequence[Tensor], *, matrices: Mapping[int, Any], **settings: Any) -> None:
+        super().__init__(rows, **settings | {"ns_eps": settings["eps"], "eps": _EPS_OF_ADAMW})
         (group,) = self.param_groups
         _check(group)
         adjust = _FACTORS[group["adjust_lr_fn"] or "original"]
@@ -136,7 +124,7 @@ def orthogonalized(
     return found.transpose(1, 2) if upright else found
 
 
-def _factor(adjust: Any, row: Tensor, matrix: Matrix) -> Tensor:
+def _factor(adjust: Any, row: Tensor, matrix: Any) -> Tensor:
     """Factor of each member's step, [P, 1]."""
     sizes = list(matrix.shape)
     outputs = sizes[1 - matrix.input_axis]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from pandas.tseries.api import guess_datetime_format
 
-from inna_tune.estimators.disguised import LEAST_SHARE
 from inna_tune.estimators.instants import parse
+from inna_tune.estimators.number_forms import LEAST_SHARE
 
 # So many texts are shown to pandas' guesses.
 _SAMPLE = 30

@@ -11,7 +11,6 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.columns import (
-    Floats,
     as_text,
     from_arrow,
     is_plain,
@@ -19,9 +18,15 @@ from inna_tune.estimators.columns import (
     refuse_complex,
     refuse_infinities,
 )
-from inna_tune.estimators.disguised import LEAST_SHARE, NumberForm, find_form, has_leading_zeros, read_form
-from inna_tune.estimators.frames import UnreadableValueWarning, refuse_containers
+from inna_tune.estimators.frames import Floats, UnreadableValueWarning, refuse_containers
 from inna_tune.estimators.instants import days_since_1970, instant, read_proper
+from inna_tune.estimators.number_forms import (
+    LEAST_SHARE,
+    NumberForm,
+    find_form,
+    has_leading_zeros,
+    read_form,
+)
 
 _MICROSECONDS_A_DAY = 86_400_000_000
 _TRUTHS = {"true": 1.0, "false": 0.0}

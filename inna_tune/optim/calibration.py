@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from inna_tune.optim._checks import trained
 from inna_tune.optim.dynamics import settings_from_curvature
 
 FALLBACK_CURVATURE = 225.0
@@ -159,16 +160,9 @@ def _measure(
     member_axis: bool,
 ) -> tuple[Tensor, str | None]:
     """Largest eigenvalue of each member, shape [P] (P = 1 without member axis), and why there is none."""
-    params = [param for param in params if param.requires_grad]
-    if not params:
-        raise ValueError("params: none of the parameters requires a gradient")
     if n_iterations < 1:
         raise ValueError(f"n_iterations={n_iterations!r} must be at least 1")
-    n_members = len(params[0]) if member_axis else 1
-    if member_axis and any(param.ndim == 0 or len(param) != n_members for param in params):
-        raise ValueError(
-            f"params: with member_axis=True all need one leading axis, got shapes {[tuple(p.shape) for p in params]}"
-        )
+    params, n_members = trained(params, member_axis=member_axis)
     seeds = [seed] * n_members if isinstance(seed, int) else list(seed)
     if len(seeds) != n_members:
         raise ValueError(

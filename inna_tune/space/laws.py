@@ -7,11 +7,11 @@ as its constructor, written to JSON as a plain dict.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Real as RealNumber
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,30 @@ class Law(ABC):
 
     Besides its own distribution function a law gives the *mixture* ``weight · law + (1 - weight) · flat``, which is
     what `PriorSampler` samples by: `places` and `mixture_ppf` are its two halves.
+
+    A space holds laws over natural values, and coordinates, whose laws are over pure numbers; what it asks of both has the
+    same names, and here pure number and natural value are one.
     """
+
+    depends: ClassVar[tuple[str, ...]] = ()
+    """Parameters whose values must be known to tell a pure number from a natural value."""
+
+    @property
+    def pure(self) -> "Law":
+        """Law of the pure number."""
+        return self
+
+    def to_natural(self, pure: Any, before: Mapping[str, Any]) -> Any:
+        """The natural value of a pure number, given the parameters before it."""
+        return pure
+
+    def to_pure(self, value: Any, before: Mapping[str, Any]) -> Any:
+        """The pure number of a natural value, given the parameters before it."""
+        return value
+
+    def at_curvature(self, curvature: float) -> "Law":
+        """The same law on a data set of another curvature."""
+        return self
 
     @abstractmethod
     def cdf(self, x: Any) -> Real:

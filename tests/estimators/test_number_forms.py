@@ -4,13 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inna_tune.estimators.disguised import (
+from inna_tune.estimators.number_forms import (
     NumberForm,
     find_form,
     has_leading_zeros,
-    read_disguised,
     read_form,
 )
+
+
+def numbers_of(texts):
+    """The numbers that texts mean and their form, or None."""
+    form = find_form(texts)
+    return None if form is None else (read_form(texts, form), form)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,7 @@ from inna_tune.estimators.disguised import (
     ],
 )
 def test_numbers_are_read_in_the_form_they_are_written_in(texts, numbers, form):
-    found = read_disguised(pd.Series(texts, dtype="str"))
+    found = numbers_of(pd.Series(texts, dtype="str"))
     assert found is not None
     assert found[1] == form
     np.testing.assert_array_equal(found[0], numbers)
@@ -76,20 +81,20 @@ def test_what_is_left_open_is_settled_by_the_decimal_sign_of_the_table():
     ],
 )
 def test_what_is_no_number_is_none(texts):
-    assert read_disguised(pd.Series(texts, dtype="str")) is None
+    assert numbers_of(pd.Series(texts, dtype="str")) is None
 
 
 @pytest.mark.parametrize("n_bad", [5, 6])
 def test_five_in_a_hundred_may_be_something_else(n_bad):
     texts = pd.Series([f"{i},5" for i in range(100 - n_bad)] + [f"none {i}" for i in range(n_bad)])
-    found = read_disguised(texts)
+    found = numbers_of(texts)
     assert (found is None) == (n_bad == 6)
     if found is not None:
         assert np.isnan(found[0]).sum() == 5
 
 
 def test_missing_values_count_neither_way():
-    numbers, form = read_disguised(pd.Series(["1,5", None, None, None, "2,5"]))
+    numbers, form = numbers_of(pd.Series(["1,5", None, None, None, "2,5"]))
     assert form == NumberForm(",")
     np.testing.assert_array_equal(numbers, [1.5, np.nan, np.nan, np.nan, 2.5])
 
@@ -113,7 +118,7 @@ def write(number, form):
 def test_what_a_form_wrote_is_read_to_the_last_bit(form, numbers):
     texts = pd.Series([write(x, form) for x in numbers], dtype="str")
     np.testing.assert_array_equal(read_form(texts, form), numbers)
-    found = read_disguised(texts)
+    found = numbers_of(texts)
     assert found is not None
     np.testing.assert_array_equal(found[0], numbers)
 
@@ -121,7 +126,7 @@ def test_what_a_form_wrote_is_read_to_the_last_bit(form, numbers):
 @given(st.lists(st.text(alphabet="0123456789.,-+()%$€ '’eE", max_size=12), min_size=1, max_size=20))
 def test_any_text_is_read_or_refused_and_a_row_does_not_depend_on_the_others(texts):
     column = pd.Series(texts, dtype="str")
-    found = read_disguised(column)
+    found = numbers_of(column)
     if found is None:
         return
     assert np.isfinite(found[0]).sum() >= 0.95 * len(texts)

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-Floats = npt.NDArray[np.float64]
+from inna_tune.estimators.frames import Floats
 
 # Share of a column's values that must be numbers of one form.
 LEAST_SHARE = 0.95
@@ -92,6 +91,13 @@ def find_form(column: pd.Series, *, decimal: str | None = None) -> NumberForm | 
     -------
     NumberForm or None
         None too where no value is there.
+
+    Examples
+    --------
+    >>> texts = pd.Series(["1.234,50 €", "(12,00) €"])
+    >>> form = find_form(texts)
+    >>> form.words, read_form(texts, form).tolist()
+    ('€1.234,5', [1234.5, -12.0])
     """
     counts = column.value_counts()
     total = int(counts.sum())
@@ -159,31 +165,6 @@ def _cast(column: pd.Series) -> Floats | None:
     except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
         return None
     return np.asarray(numbers) if np.isfinite(numbers).sum() == len(texts) - texts.null_count else None
-
-
-def read_disguised(column: pd.Series, *, decimal: str | None = None) -> tuple[Floats, NumberForm] | None:
-    """A column of texts as numbers, and the form they are written in; None if fewer than 95% are numbers of one form.
-
-    Parameters
-    ----------
-    column : Series of str [n], missing values among them
-    decimal : {".", ","}, optional
-        As ``find_form`` has it.
-
-    Returns
-    -------
-    numbers : ndarray of float64 [n]
-        NaN where the text is missing or no number of this form.
-    form : NumberForm
-
-    Examples
-    --------
-    >>> numbers, form = read_disguised(pd.Series(["1.234,50 €", "(12,00) €"]))
-    >>> numbers.tolist(), form.words
-    ([1234.5, -12.0], '€1.234,5')
-    """
-    form = find_form(column, decimal=decimal)
-    return None if form is None else (read_form(column, form), form)
 
 
 def has_leading_zeros(column: pd.Series) -> bool:

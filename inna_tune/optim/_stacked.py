@@ -1,6 +1,7 @@
 """SGD and AdamW for stacked members, whose settings have a value a member.
 
-Each is torch's own, member by member; tests/engine/test_method.py compares them.
+Each is torch's own, member by member; tests/engine/test_method.py compares them. Their options and what these usually are
+stand in `inna_tune.optim.optimizers`.
 """
 
 from collections.abc import Sequence
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from inna_tune.engine.batches import FULL_VECTORS
-
-MOMENTUM = 0.9
+from inna_tune.optim._step import FULL_VECTORS
 
 
 class StackedOptimizer(Optimizer):
     """Base of optimizers that are given a setting a member: who stands still, and what has a gradient."""
+
+    def __init__(self, rows: Sequence[Tensor], **settings: Any) -> None:
+        super().__init__(rows, settings)
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         with torch.no_grad():
@@ -40,9 +42,6 @@ class StackedOptimizer(Optimizer):
 class StackedSGD(StackedOptimizer):
     """SGD with momentum: v ← μv + g, θ ← θ − γv, with the gradient λθ of the weight decay in g."""
 
-    def __init__(self, rows: Sequence[Tensor], settings: dict[str, Any]) -> None:
-        super().__init__(rows, {"momentum": MOMENTUM, "nesterov": False, "weight_decay": 0.0} | settings)
-
     def _update(
         self, group: dict[str, Any], p: Tensor, grad: Tensor, state: dict[str, Any], moving: Tensor | None
     ) -> None:
@@ -59,9 +58,6 @@ class StackedSGD(StackedOptimizer):
 
 class StackedAdamW(StackedOptimizer):
     """AdamW, as torch has it; members that stand still are not counted a step."""
-
-    def __init__(self, rows: Sequence[Tensor], settings: dict[str, Any]) -> None:
-        super().__init__(rows, {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0} | settings)
 
     def _update(
         self, group: dict[str, Any], p: Tensor, grad: Tensor, state: dict[str, Any], moving: Tensor | None

@@ -1,0 +1,204 @@
+"""Studies in a relational database, where every decision is one transaction: which trial a worker runs next."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.storages._cached_storage import _StudyInfo
+from optuna.storages._rdb import models
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+from inna_tune.store.database import (
+    REPORT,
+    SYSTEM_ATTR,
+    TRIAL,
+    CachedDatabase,
+    StudyDatabase,
+    read_trials,
+    transaction,
+)
+from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.store import OWNER, RUNG, Store, owner_record
+
+if TYPE_CHECKING:
+    from inna_tune.store.workers import Worker
+
+LEASE = timedelta(seconds=60)  # how long a worker of another host lives on without a sign of life
+
+BEATS = models.TrialHeartbeatModel
+
+
+def parse_url(url: str) -> URL:
+    """Read the URL of a database.
+
+    Raises
+    ------
+    StorageError
+        It isn't one.
+    """
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise StorageError(
+            f"storage {redact_url(url)!r} is not a database URL; for a file write 'sqlite:///studies.db'"
+        ) from None
+
+
+def as_template(url: str) -> str:
+    """A URL as Optuna takes it, which fills URLs by str.format, so that braces have to be doubled."""
+    return url.replace("{", "{{").replace("}", "}}")
+
+
+def url_of(storage: BaseStorage) -> URL | None:
+    """The URL of the database behind a storage of Optuna's, None for every other kind."""
+    backend = storage._backend if isinstance(storage, _CachedStorage) else storage
+    return make_url(backend.url) if isinstance(backend, RDBStorage) else None
+
+
+class Database(Store):
+    """Optuna's storage in a relational database, behind its cache of finished trials.
+
+    Parameters
+    ----------
+    storage : optuna.storages.RDBStorage or optuna.storages._CachedStorage
+    """
+
+    is_shared: ClassVar[bool] = True
+    storage: _CachedStorage
+
+    def __init__(self, storage: BaseStorage) -> None:
+        super().__init__(CachedDatabase(storage) if isinstance(storage, RDBStorage) else storage)
+        self.backend = self.storage._backend
+
+    @classmethod
+    def holds(cls, storage: BaseStorage) -> bool:
+        """See `Store`."""
+        url = url_of(storage)
+        return url is not None and url.get_backend_name() in cls.schemes
+
+    @property
+    def words(self) -> str:
+        """The path of the file, or the URL without password."""
+        return redact_url(self.backend.url) if self.path is None else str(self.path)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """See `Store`."""
+        return self.backend.gathered() if isinstance(self.backend, StudyDatabase) else nullcontext()
+
+    def stand_in(self) -> str:
+        """The URL, to be opened anew."""
+        return str(self.backend.url)
+
+    def close(self) -> None:
+        """End all connections, so that a file's log goes with the last of them."""
+        self.backend.engine.dispose()
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """See `Store`."""
+        study = models.StudyModel
+        with transaction(self.backend) as session:
+            for before, after in names.items():
+                session.execute(
+                    update(study.__table__).where(study.study_name == before).values(study_name=after)
+                )
+
+    def settle(self, study_id: int, name: str, value: Any) -> Any:
+        """See `Store`."""
+        attribute = models.StudyUserAttributeModel
+        with transaction(self.backend) as session:
+            study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            stored = attribute.find_by_study_and_key(study, name, session)
+            if stored is not None:
+                return json.loads(str(stored.value_json))
+            session.add(attribute(study_id=study_id, key=name, value_json=json.dumps(value)))
+        return value
+
+    def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
+        """See `Store`."""
+        with transaction(self.backend) as session:
+            # On a server this row is what every worker that creates or claims a trial of the study locks.
+            models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+            trial_id = self._next_trial(session, study_id, worker, n_trials)
+            if trial_id is None:
+                return None
+            session.flush()
+            [frozen] = read_trials(session, TRIAL.trial_id == trial_id)
+        with self.storage._lock:
+            self.storage._studies.setdefault(study_id, _StudyInfo())
+            self.storage._add_trials_to_cache(study_id, [frozen])
+        return trial_id
+
+    def _next_trial(self, session: Session, study_id: int, worker: "Worker", n_trials: int) -> int | None:
+        unfinished = session.execute(
+            select(TRIAL.trial_id, TRIAL.state, SYSTEM_ATTR.value_json, BEATS.heartbeat)
+            .outerjoin(SYSTEM_ATTR, (SYSTEM_ATTR.trial_id == TRIAL.trial_id) & (SYSTEM_ATTR.key == OWNER))
+            .outerjoin(BEATS, BEATS.trial_id == TRIAL.trial_id)
+            .where(TRIAL.study_id == study_id, TRIAL.state.in_((TrialState.RUNNING, TrialState.WAITING)))
+            .order_by(TRIAL.trial_id)
+        ).all()
+        for trial_id, state, value, heartbeat in unfinished:
+            owner = None if value is None else json.loads(value)
+            if (
+                state == TrialState.RUNNING
+                and not _lives(session, worker, owner, heartbeat)
+                and _is_running(session, trial_id)
+            ):
+                _forget(session, trial_id)
+                return self._take(session, trial_id, owner_record(worker, owner))
+        started = session.execute(
+            select(func.count()).where(TRIAL.study_id == study_id, TRIAL.state != TrialState.WAITING)
+        ).scalar_one()
+        if started >= n_trials:
+            return None
+        for trial_id, state, _, _ in unfinished:
+            if state == TrialState.WAITING and _start_waiting(session, trial_id):
+                _forget(session, trial_id)  # it may have been begun, and put back for want of time
+                return self._take(session, trial_id, owner_record(worker, None))
+        trial = self.backend._get_prepared_new_trial(
+            study_id, create_trial(state=TrialState.RUNNING), session
+        )
+        return self._take(session, cast(int, trial.trial_id), owner_record(worker, None))
+
+    def _take(self, session: Session, trial_id: int, record: dict[str, Any]) -> int:
+        self.backend._set_trial_attr_without_commit(session, SYSTEM_ATTR, trial_id, OWNER, record)
+        return trial_id
+
+
+def _lives(session: Session, worker: "Worker", owner: object, heartbeat: datetime | None) -> bool:
+    alive = worker.is_alive(owner)
+    if alive is not None:
+        return alive
+    if heartbeat is None:
+        return False
+    now: datetime = session.execute(select(func.now())).scalar_one()
+    return now.replace(tzinfo=None) - heartbeat <= LEASE
+
+
+def _forget(session: Session, trial_id: int) -> None:
+    """Delete what a trial reported when it was begun before."""
+    session.execute(delete(REPORT).where(REPORT.trial_id == trial_id))
+    rungs = SYSTEM_ATTR.key.startswith(RUNG, autoescape=True)
+    session.execute(delete(SYSTEM_ATTR).where(SYSTEM_ATTR.trial_id == trial_id, rungs))
+
+
+def _is_running(session: Session, trial_id: int) -> bool:
+    """Say, with the row locked, whether a worker that is alive after all hasn't just told the trial."""
+    state = session.execute(select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update())
+    return bool(state.scalar_one() == TrialState.RUNNING)
+
+
+def _start_waiting(session: Session, trial_id: int) -> bool:
+    """Set a trial from WAITING to RUNNING, by compare-and-swap against workers that don't use our lock."""
+    result = session.execute(
+        update(TRIAL.__table__)
+        .where(TRIAL.trial_id == trial_id, TRIAL.state == TrialState.WAITING)
+        .values(state=TrialState.RUNNING, datetime_start=datetime.now(UTC).replace(tzinfo=None))
+    )
+    return bool(cast("CursorResult[Any]", result).rowcount == 1)

@@ -1,0 +1,211 @@
+"""Studies in an SQLite file."""
+
+import os
+import shlex
+import sqlite3
+import sys
+import warnings
+from contextlib import closing, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import optuna
+from alembic.script import ScriptDirectory
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages._rdb import models
+from sqlalchemy.engine import URL, make_url
+
+from inna_tune.store.database import StudyDatabase
+from inna_tune.store.errors import BUSY_TIMEOUT, DATABASE_ERRORS, MissingError, StorageError, cause_of
+from inna_tune.store.locks import temporary_lock
+from inna_tune.store.memory import Memory
+from inna_tune.store.sql import Database, as_template, parse_url, url_of
+from inna_tune.store.store import Store, beside
+
+_TABLES = frozenset(models.BaseModel.metadata.tables)
+_NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "webdav")
+
+
+class NetworkFileSystemWarning(UserWarning):
+    """The SQLite file lies on a network file system, where its write-ahead log isn't safe."""
+
+
+class SQLiteFile(Database):
+    """A file with a write-ahead log, ``synchronous=NORMAL``, foreign keys and a busy timeout.
+
+    Its tables are made under a lock, so that any number of processes may open a new one at once.
+    """
+
+    schemes: ClassVar[frozenset[str]] = frozenset({"sqlite"})
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> Store:
+        """See `Store`; what has no file is memory."""
+        path = _path_in(parse_url(url))
+        if path is None:
+            return Memory(InMemoryStorage())
+        _check_place(path, create)
+        if path.exists() and _check_content(path):
+            _use_log(path)
+            return cls(_connect(path, _Connection, ready=True))
+        try:
+            with temporary_lock(beside(path, "locks") / "opening"):
+                fresh = not path.exists()
+                try:
+                    path.touch()  # with the mode that the umask says; SQLite's own is never for a group to write
+                    _use_log(path)
+                    return cls(_connect(path, _Connection, ready=False))
+                except BaseException:
+                    if fresh:
+                        for suffix in ("", "-wal", "-shm", "-journal"):
+                            Path(f"{path}{suffix}").unlink(missing_ok=True)
+                    raise
+        except (OSError, RuntimeError, *DATABASE_ERRORS) as error:
+            raise StorageError(f"{path}: {cause_of(error)}") from error
+
+    @classmethod
+    def reading(cls, path: Path) -> "SQLiteFile":
+        """Open a file, which may be read-only, without changing it."""
+        _check_file(path, create=False)
+        if not _check_content(path):
+            raise StorageError(
+                f"{path} lacks tables of Optuna's, so that it holds no study; choose another file"
+            )
+        return cls(_connect(path, _Reader, ready=True))
+
+    @classmethod
+    def holds(cls, storage: BaseStorage) -> bool:
+        """See `Store`; not where the database is in memory."""
+        url = url_of(storage)
+        return url is not None and _path_in(url) is not None
+
+    @cached_property
+    def path(self) -> Path | None:
+        """The absolute path of the file."""
+        return _path_in(make_url(self.backend.url))
+
+
+class _Connection(sqlite3.Connection):
+    """A connection with our settings; a class rather than an event, so that pickled storages keep it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA foreign_keys=ON")
+        if self.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+            self.execute("PRAGMA synchronous=NORMAL")  # less is unsafe without the log
+
+
+class _Reader(sqlite3.Connection):
+    """A connection that changes nothing, even in a file that could be written."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA query_only=ON")
+
+
+def _path_in(url: URL) -> Path | None:
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(url.database).absolute()
+
+
+def _use_log(path: Path) -> None:
+    """Switch a file to the write-ahead log, for good; a file that others have open without it stays so."""
+    with closing(sqlite3.connect(path, timeout=1.0)) as connection, suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _connect(path: Path, connection: type[sqlite3.Connection], *, ready: bool) -> RDBStorage:
+    """The storage in a file; ``ready``: its tables have been checked."""
+    return StudyDatabase(
+        as_template(URL.create("sqlite", database=str(path)).render_as_string()),
+        engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT, "factory": connection}},
+        skip_table_creation=ready,
+        skip_compatibility_check=ready,
+    )
+
+
+def _check_file(path: Path, *, create: bool) -> None:
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, not a database file; name a file in it")
+    if not path.exists() and not create:
+        raise MissingError(f"there is no file {path}; check the path")
+
+
+def _check_place(path: Path, create: bool) -> None:
+    """Refuse a path where no database can be, before anything touches it."""
+    if not path.parent.is_dir():
+        raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
+    _check_file(path, create=create)
+    if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+        raise StorageError(f"{path} is read-only; make it writable, or choose another file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise StorageError(f"the folder {path.parent} is read-only; make it writable, or choose another one")
+    kind = _file_system(path)
+    if kind.startswith(_NETWORK):
+        warnings.warn(
+            f"{path} lies on a network file system ({kind}), where SQLite can lose data; "
+            "use a local disk, or postgresql+psycopg:// for many machines",
+            NetworkFileSystemWarning,
+            stacklevel=5,
+        )
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system that holds `path`, empty where the OS doesn't list mounts."""
+    if not sys.platform.startswith("linux"):
+        return ""
+    folder, best, kind = path.parent.resolve(), Path(), ""
+    with suppress(OSError), open("/proc/self/mounts", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            _, where, what = line.split(" ")[:3]
+            point = Path(where.replace("\\040", " "))
+            if folder.is_relative_to(point) and len(point.parts) >= len(best.parts):
+                best, kind = point, what
+    return kind
+
+
+def _check_content(path: Path) -> bool:
+    """Say whether the file has all of Optuna's tables (True) or lacks some; refuse anything else."""
+    # NOTE: never open the file but through SQLite: closing any descriptor of it drops the POSIX locks of
+    # this process's connections (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    version: tuple[str] | None = None
+    maker: tuple[str, int] | None = None
+    try:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            tables = {name for (name,) in names}
+            faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if "alembic_version" in tables:
+                version = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            if "version_info" in tables:
+                maker = connection.execute(
+                    "SELECT library_version, schema_version FROM version_info"
+                ).fetchone()
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {cause_of(error)}") from None
+    if faults != "ok":
+        raise StorageError(f"{path}: the file is damaged ({faults.splitlines()[0]}); restore a copy")
+    strange = tables - _TABLES - {"alembic_version"}
+    if strange and not tables >= {"studies", "trials", "version_info"}:
+        raise StorageError(
+            f"{path} is a database of something else (it has a table {min(strange)!r}); choose another file"
+        )
+    if maker is not None:
+        _check_version(path, *maker, None if version is None else version[0])
+    # Where something is missing, another process is at making it, or was killed at that.
+    return tables >= _TABLES and maker is not None and version is not None
+
+
+def _check_version(path: Path, maker: str, schema: int, version: str | None) -> None:
+    """Refuse tables of an older or newer Optuna."""
+    script = ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
+    if version == script.get_current_head() or (version is None and schema == models.SCHEMA_VERSION):
+        return
+    known = version is None or version in {revision.revision for revision in script.walk_revisions()}
+    upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
+    remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
+    raise StorageError(
+        f"{path} was written by Optuna {maker}, whose tables Optuna {optuna.__version__} can't use; {remedy}"
+    )

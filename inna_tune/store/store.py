@@ -1,0 +1,196 @@
+"""A place where studies are kept, and all that the rest has to know of it; each kind of place is a file."""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of
+from inna_tune.store.locks import host_folder
+
+if TYPE_CHECKING:
+    from inna_tune.store.workers import Worker
+
+OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
+RUNG = "completed_rung_"  # successive halving's own notes of a trial's reports
+
+_logger = logging.getLogger(__name__)
+_claiming = threading.Lock()  # what storages without transactions have
+
+
+def beside(path: Path, what: str) -> Path:
+    """The folder beside the file of a storage for its `what`: locks or checkpoints."""
+    return path.with_name(f"{path.name}.{what}")
+
+
+def owner_record(worker: "Worker", previous: object) -> dict[str, Any]:
+    """What `worker` leaves in a trial whose owner record was `previous`, None if it had none."""
+    attempt = previous.get("attempt") if isinstance(previous, dict) else 0
+    return {**worker.record, "attempt": attempt + 1 if isinstance(attempt, int) else 1}
+
+
+class LeftBehind:
+    """Stands for a storage that only the process that made it can use; ``kind``: the name of its class."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"<a {self.kind} that stayed behind when the search was copied or pickled>"
+
+
+class Store:
+    """A place where studies are kept, opened: an Optuna storage, and what can be asked of it.
+
+    The class itself tells what holds for any of Optuna's storages, such as a journal. A kind that can do more, or that has
+    URLs, is a subclass in a file of its own, entered in `inna_tune.store.opening.KINDS`; it says what differs. Stores
+    of one storage are equal in all they do, so that any part of the program makes its own by `store_of`.
+
+    Parameters
+    ----------
+    storage : optuna.storages.BaseStorage
+
+    Attributes
+    ----------
+    schemes : frozenset of str
+        How the URLs begin that `open` understands, without a driver's name: "sqlite", "postgresql".
+    lasts : bool
+        Whether studies outlive the process.
+    is_shared : bool
+        Whether the storage, pickled, is the same one in another process, and `claim` is exact among them.
+    has_leases : bool
+        Whether `beat` shows to other hosts that a worker lives.
+    """
+
+    schemes: ClassVar[frozenset[str]] = frozenset()
+    lasts: ClassVar[bool] = True
+    is_shared: ClassVar[bool] = False
+    has_leases: ClassVar[bool] = False
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.storage = storage
+
+    @classmethod
+    def open(cls, url: str, *, create: bool = True) -> "Store":
+        """Open what a URL of these `schemes` names, made if it is missing and `create`.
+
+        Raises
+        ------
+        StorageError
+            It can't be used; nothing was made or changed then, and the message shows no password.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no URLs")
+
+    @classmethod
+    def holds(cls, storage: BaseStorage) -> bool:
+        """Whether this kind knows most of `storage`; asked in the order of `KINDS`."""
+        return True
+
+    @property
+    def path(self) -> Path | None:
+        """The file that holds it all, absolute; None where it isn't one file that all workers see."""
+        return None
+
+    @property
+    def words(self) -> str:
+        """What a person calls it: its path, its URL without password, or its class."""
+        return type(self.storage).__name__ if self.path is None else str(self.path)
+
+    @property
+    def locks(self) -> Path | None:
+        """The folder for the lock files of its workers, beside the file, or the user's on each host.
+
+        None: all workers are in this process.
+        """
+        return host_folder() if self.path is None else beside(self.path, "locks")
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """The folder for the checkpoints of its trials; None where there is no local place.
+
+        Beside a file it is ``<file>.checkpoints``. For a database server, and whatever else other hosts may see, it is a
+        folder of the user's on this host, so that a trial goes on from its checkpoint only where it was begun.
+        """
+        if self.path is not None:
+            return beside(self.path, "checkpoints")
+        try:
+            root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:
+            _logger.debug("no checkpoints: this user has no home folder")
+            return None
+        return root / "inna-tune" / "checkpoints"
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what a database raises inside the block into a one-line `StorageError`."""
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            raise StorageError(f"{self.words}: {cause_of(error)}") from error
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Write what this thread sets on trials within the block in one transaction, where there are any."""
+        return nullcontext()
+
+    def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
+        """Return the id of the trial that is `worker`'s from now on, None where nothing is left to start.
+
+        A trial left behind by a dead worker comes first, then a waiting one, then a new one. Exact among the threads of
+        this process; where `is_shared`, among all processes and hosts.
+        """
+        with _claiming:
+            trials = self.storage.get_all_trials(study_id, deepcopy=False)
+            for trial in trials:
+                owner = trial.system_attrs.get(OWNER)
+                if trial.state == TrialState.RUNNING and worker.is_alive(owner) is False:
+                    return self._own(trial, owner_record(worker, owner))
+            if sum(trial.state != TrialState.WAITING for trial in trials) >= n_trials:
+                return None
+            record = owner_record(worker, None)
+            for trial in trials:
+                if trial.state == TrialState.WAITING and self.storage.set_trial_state_values(
+                    trial._trial_id, TrialState.RUNNING
+                ):
+                    return self._own(self.storage.get_trial(trial._trial_id), record)
+            template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: record})
+            return self.storage.create_new_trial(study_id, template)
+
+    def _own(self, trial: FrozenTrial, record: dict[str, Any]) -> int:
+        self._forget_reports(trial)
+        self.storage.set_trial_system_attr(trial._trial_id, OWNER, record)
+        return trial._trial_id
+
+    def _forget_reports(self, trial: FrozenTrial) -> None:
+        """Delete what a trial reported when it was begun before, where a storage can forget."""
+
+    def settle(self, study_id: int, name: str, value: Any) -> Any:
+        """Give a study a user attribute unless it has it; what it has from then on, whoever came first.
+
+        As exact as `claim`.
+        """
+        with _claiming:
+            known = self.storage.get_study_user_attrs(study_id)
+            if name not in known:
+                self.storage.set_study_user_attr(study_id, name, value)
+            return known.get(name, value)
+
+    def beat(self, trial_ids: Set[int]) -> set[int]:
+        """Renew the lease on those of the trials that still run; return them. Only where there are leases."""
+        raise NotImplementedError(f"{type(self).__name__} has no leases")
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give studies other names, all at once; IntegrityError of sqlalchemy if one is taken."""
+        raise StorageError(f"{self.words} can't rename a study, so that none can be taken in whole")
+
+    def stand_in(self) -> Any:
+        """What stands for the storage in a pickle or a copy, where it is not open."""
+        return LeftBehind(type(self.storage).__name__)
+
+    def close(self) -> None:
+        """End all connections."""
