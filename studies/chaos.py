@@ -34,7 +34,7 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.store.opening import open_storage
 from inna_tune.store.store import OWNER
-from inna_tune.study import running
+from inna_tune.study import group
 
 RESULTS = Path(__file__).parent / "results" / "chaos.csv"
 CONTEXT: Any = multiprocessing.get_context("fork")  # a worker need not load torch again
@@ -60,7 +60,7 @@ def work(url, name, n_trials):
     """Run a worker in this process, which may be killed at any moment."""
     os.setpgid(0, 0)
     warnings.simplefilter("ignore")
-    running._WORTH_KEEPING = 0.0  # a checkpoint at every rung, so that kills meet them half written, too
+    group._WORTH_KEEPING = 0.0  # a checkpoint at every rung, so that kills meet them half written, too
     search(url, name, n_trials).fit(*load_iris(return_X_y=True, as_frame=True))
 
 

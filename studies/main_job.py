@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from tables import load_table
 
 from inna_tune.jobs.tuning import tune
-from inna_tune.study.search import CURVATURE
+from inna_tune.records.attributes import CURVATURE
 from inna_tune.tables.problem import make_problem
 
 matplotlib.use("agg")

@@ -1,42 +1,35 @@
 """Models of scikit-learn that a net is compared with, tuned on the same folds by as many trials of a study of their own."""
 
-import logging
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import Trial, TrialState
 from sklearn.base import clone
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import Pipeline
-from skrub import tabular_pipeline
 
-from inna_tune.records.attributes import PORTFOLIO, REASON, SEED
-from inna_tune.records.fingerprint import check, fingerprint
-from inna_tune.space import Integer, LogNormal, LogUniform, PriorSampler, SearchSpace, Uniform
-from inna_tune.store.asking import ask, tell
-from inna_tune.store.errors import StorageError
-from inna_tune.store.opening import create_study, open_storage, storage_errors
-from inna_tune.store.workers import Worker, resume_summary
-from inna_tune.study.beginning import try_first
-from inna_tune.study.callbacks import Callback, call_back, is_stopped
+from inna_tune import clock
+from inna_tune.records.fingerprint import fingerprint
+from inna_tune.space import Integer, LogNormal, LogUniform, SearchSpace, Uniform
+from inna_tune.study.budget import Budget
+from inna_tune.study.callbacks import Callback
+from inna_tune.study.job import Beginning
+from inna_tune.study.run import StudyOptions, run_study
+from inna_tune.study.running import TrialRunner
 from inna_tune.study.scoring import (
     PredictedClassifier,
-    PredictedRegressor,
     named_scorer,
+    of_all_classes,
     resolve_scorer,
     scorer_name,
 )
 from inna_tune.study.splits import resolve_splits
 
-logger = logging.getLogger(__name__)
-
-_LOOK_EVERY = 0.5  # seconds between looks at what other workers still run
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -46,8 +39,8 @@ class Baseline:
     Attributes
     ----------
     words : str
-    classifier, regressor : estimator
-        Unfitted.
+    make : callable
+        Gives the unfitted estimator, ``make(classifier=True)`` or ``make(classifier=False)``.
     spaces : dict of str to SearchSpace
         For "classification" and "regression", over the names of the estimator's parameters.
     first : dict of str to value
@@ -55,10 +48,23 @@ class Baseline:
     """
 
     words: str
-    classifier: Any
-    regressor: Any
+    make: Callable[..., Any]
     spaces: Mapping[str, SearchSpace]
     first: Mapping[str, Any]
+
+
+# Imported on use, here and below: they take a second, which a process that compares nothing need not wait.
+def _boosting(*, classifier: bool) -> Any:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    kind = HistGradientBoostingClassifier if classifier else HistGradientBoostingRegressor
+    return kind(categorical_features="from_dtype", early_stopping=False)
+
+
+def _linear(*, classifier: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    return LogisticRegression(max_iter=1000) if classifier else Ridge()
 
 
 _TREES = SearchSpace(
@@ -75,8 +81,7 @@ _TREES = SearchSpace(
 BASELINES: dict[str, Baseline] = {
     "hgb": Baseline(
         "histogram gradient boosting",
-        HistGradientBoostingClassifier(categorical_features="from_dtype", early_stopping=False),
-        HistGradientBoostingRegressor(categorical_features="from_dtype", early_stopping=False),
+        _boosting,
         {"classification": _TREES, "regression": _TREES},
         {
             "learning_rate": 0.1,
@@ -89,8 +94,7 @@ BASELINES: dict[str, Baseline] = {
     ),
     "linear": Baseline(
         "logistic or ridge regression",
-        LogisticRegression(max_iter=1000),
-        Ridge(),
+        _linear,
         {
             "classification": SearchSpace({"C": LogUniform(1e-4, 1e4)}),
             "regression": SearchSpace({"alpha": LogUniform(1e-4, 1e4)}),
@@ -146,41 +150,37 @@ def tune_baseline(
     """
     baseline = _find(kind)
     classifier = task != "regression"
-    deadline = None if timeout is None else time.monotonic() + timeout
-    model = baseline.classifier if classifier else baseline.regressor
-    space = baseline.spaces["classification" if classifier else "regression"]
+    budget = None if timeout is None else Budget(clock.now() + timeout)
+    model = baseline.make(classifier=classifier)
     splitter, splits = resolve_splits(cv, X, y, {}, classifier=classifier)
-    opened = open_storage(storage)
-    study = create_study(opened, study_name, "maximize", resume=resume)
-    described = fingerprint(
+    asked = partial(
+        fingerprint,
         X,
         y,
         task=task,
-        space=space.to_json(),
         cv=splitter,
         splits=splits,
         metric=scorer_name(model, None),
         scorer=named_scorer(model, None),
         estimator=model,
     )
-    check(study, described, allow_mismatch=allow_mismatch)
-    if SEED not in study.user_attrs:
-        study.set_user_attr(SEED, seed)
-    seed = study.user_attrs[SEED]
-    study.sampler = PriorSampler(None, space, seed=seed)
-    if PORTFOLIO not in study.user_attrs:
-        try_first(study, [{name: value for name, value in baseline.first.items() if name in space}])
-    folds = _Folds(model, X, y, splits)
-    with Worker(opened) as worker:
-        while not is_stopped(study) and (deadline is None or time.monotonic() < deadline):
-            trial = ask(study, worker, n_trials)
-            if trial is not None:
-                _run(study, worker, trial, space, folds, seed, callbacks)
-            elif resume_summary(study, n_trials).running:
-                time.sleep(_LOOK_EVERY)
-            else:
-                break
-    return study
+    space = baseline.spaces["classification" if classifier else "regression"]
+    options = StudyOptions(
+        n_trials=n_trials,
+        storage=storage,
+        study_name=study_name,
+        resume=resume,
+        seed=seed,
+        seed_words=f"seed={seed}",
+        population=1,
+        callbacks=callbacks,
+        allow_mismatch=allow_mismatch,
+    )
+    first = {name: value for name, value in baseline.first.items() if name in space}
+    run = run_study(
+        lambda: PipelineEvaluation(model, X, y, splits, space, first), asked, options, budget=budget
+    )
+    return run.study
 
 
 def fit_baseline(
@@ -202,7 +202,7 @@ def fit_baseline(
     sklearn.pipeline.Pipeline
     """
     baseline = _find(kind)
-    model = baseline.regressor if task == "regression" else baseline.classifier
+    model = baseline.make(classifier=task != "regression")
     return _pipeline(model, params, seed).fit(X, y)
 
 
@@ -212,15 +212,30 @@ def _find(kind: str) -> Baseline:
     return BASELINES[kind]
 
 
-def _pipeline(model: Any, params: Mapping[str, Any], seed: int) -> Pipeline:
+def _pipeline(model: Any, params: Mapping[str, Any], seed: int) -> "Pipeline":
+    from skrub import tabular_pipeline
+
     return tabular_pipeline(clone(model).set_params(**params, random_state=seed))
 
 
-class _Folds:
-    """The folds, each prepared once, from its training rows: no setting that is tuned changes that."""
+class PipelineEvaluation:
+    """Scores settings of a model on folds, each prepared once, from its training rows: no setting that is tuned changes that.
 
-    def __init__(self, model: Any, X: pd.DataFrame, y: pd.Series, splits: Sequence[Any]) -> None:
-        self.model = model
+    The model is unfitted; ``first`` are the settings of the first trial.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        X: pd.DataFrame,
+        y: pd.Series,
+        splits: Sequence[Any],
+        space: SearchSpace,
+        first: dict[str, Any],
+    ) -> None:
+        from skrub import tabular_pipeline
+
+        self.model, self._space, self._first = model, space, first
         self.classes = np.unique(y) if hasattr(model, "predict_proba") else None
         self.scorer = resolve_scorer(model, None, self.classes)
         self.parts = []
@@ -229,52 +244,41 @@ class _Folds:
             known = prepare.fit_transform(X.iloc[train], y.iloc[train])
             self.parts.append((known, y.iloc[train], prepare.transform(X.iloc[test]), y.iloc[test]))
 
+    def begin(self, study: optuna.Study, seed: int) -> Beginning:
+        """The space, and the first trial."""
+        return Beginning(self._space, lambda: [self._first])
+
+    def prepare(self, runner: TrialRunner, trial: Trial, settings: dict[str, Any]) -> Any:
+        """A trial and its settings."""
+        return trial, settings
+
+    def run(self, runner: TrialRunner, prepared: Sequence[tuple[Trial, dict[str, Any]]]) -> None:
+        """Score and tell trials, one after the other."""
+        for trial, settings in prepared:
+            began = clock.now()
+            notes: dict[str, Any] = {}
+            error: Exception | None = None
+            try:
+                notes["scores"] = self.scores(settings, runner.job.seed)
+            except Exception as raised:
+                error = raised
+            notes["seconds"] = round(clock.now() - began, 4)
+            if error is None:
+                runner.tell(trial, TrialState.COMPLETE, float(np.mean(notes["scores"])), notes)
+            else:
+                runner.fail(trial, error, notes)
+
     def scores(self, params: Mapping[str, Any], seed: int) -> list[float]:
         """Score of settings on every fold."""
         found = []
         for X, y, X_test, y_test in self.parts:
             fitted = _pipeline(self.model, params, seed)[-1].fit(X, y)
-            known: Any
-            if self.classes is None:
-                known = PredictedRegressor(fitted.predict(X_test))
-            else:
-                # A fold may lack a rare class.
-                probabilities = np.zeros((len(X_test), len(self.classes)))
-                probabilities[:, np.searchsorted(self.classes, fitted.classes_)] = fitted.predict_proba(
-                    X_test
-                )
+            if self.classes is not None:
+                known = of_all_classes(fitted.predict_proba(X_test), fitted.classes_, self.classes)
                 # Those of float32 sum to one in float32 only.
-                known = PredictedClassifier(probabilities / probabilities.sum(1, keepdims=True), self.classes)
-            found.append(float(self.scorer(known, X_test, y_test)))
+                known = known.astype(np.float64)
+                fitted = PredictedClassifier(known / known.sum(1, keepdims=True), self.classes)
+            found.append(float(self.scorer(fitted, X_test, y_test)))
+        if not np.isfinite(found).all():
+            raise ValueError(f"scores of the folds are not finite: {found}")
         return found
-
-
-def _run(
-    study: optuna.Study,
-    worker: Worker,
-    trial: Trial,
-    space: SearchSpace,
-    folds: _Folds,
-    seed: int,
-    callbacks: Sequence[Callback],
-) -> None:
-    began = time.monotonic()
-    state, value = TrialState.COMPLETE, None
-    notes: dict[str, Any] = {}
-    try:
-        with storage_errors(study._storage):
-            settings = space.suggest(trial)
-        scores = folds.scores(settings, seed)
-        if not np.isfinite(scores).all():
-            raise ValueError(f"scores of the folds are not finite: {scores}")
-        value, notes["scores"] = float(np.mean(scores)), scores
-    except StorageError:
-        raise  # the trial is not to blame
-    except Exception as error:
-        logger.warning("trial %d failed: %s: %s", trial.number, type(error).__name__, error)
-        state, notes[REASON] = TrialState.FAIL, f"{type(error).__name__}: {error}"
-    notes["seconds"] = round(time.monotonic() - began, 4)
-    for name, content in notes.items():
-        trial.set_user_attr(name, content)
-    if tell(study, worker, trial, value, state):
-        call_back(callbacks, study, trial._trial_id)

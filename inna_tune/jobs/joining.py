@@ -1,13 +1,15 @@
 """Work on a study that `tune` began, from another process or another machine."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from sklearn.base import clone
 
+from inna_tune import clock
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
@@ -17,8 +19,11 @@ from inna_tune.store.opening import load_study
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.parameters import check_timeout
-from inna_tune.study.search import InnaSearchCV
+from inna_tune.study.parameters import check_option
+from inna_tune.study.question import Question
+from inna_tune.study.run import StudyOptions, run_study
+from inna_tune.study.rungs import default_pruner
+from inna_tune.study.training import NetEvaluation
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
 
@@ -26,8 +31,8 @@ JOB = "inna_tune:job"
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker has to know of a study besides the table; kept in the study's user attributes.
+class FitRequest:
+    """What `inna-tune fit` asks of the workers of a study, beside the table; kept in the study's user attributes.
 
     Attributes
     ----------
@@ -54,7 +59,7 @@ class Job:
         return {JOB: asdict(self)}
 
 
-def read_job(storage: str | BaseStorage, name: str) -> Job:
+def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
     """What a study wants done.
 
     Raises
@@ -62,10 +67,10 @@ def read_job(storage: str | BaseStorage, name: str) -> Job:
     StorageError
         If there is no such study, or it was not begun by `inna-tune fit`, or by another version of it.
     """
-    return _job_of(load_study(storage, name))
+    return _request_of(load_study(storage, name))
 
 
-def _job_of(study: optuna.Study) -> Job:
+def _request_of(study: optuna.Study) -> FitRequest:
     name, stored = study.study_name, study.user_attrs.get(JOB)
     if stored is None:
         raise StorageError(
@@ -73,7 +78,7 @@ def _job_of(study: optuna.Study) -> Job:
             "join it from Python, by InnaSearchCV(..., storage=..., study_name=..., resume=True)"
         )
     try:
-        job = Job(
+        request = FitRequest(
             n_trials=int(stored["n_trials"]),
             target=str(stored["target"]),
             task=str(stored["task"]),
@@ -81,21 +86,19 @@ def _job_of(study: optuna.Study) -> Job:
             held_out=float(stored["held_out"]),
             settings=tuple(stored.get("settings", ())),
         )
-        if not (job.n_trials >= 1 and 0 <= job.seed < 2**32 and 0 < job.held_out < 1 and job.task in TASKS):
-            raise ValueError(f"{job} makes no sense")
-        make_estimator(job.task, job.settings)  # refuses what it cannot be set to
-        return job
+        if not (
+            request.n_trials >= 1
+            and 0 <= request.seed < 2**32
+            and 0 < request.held_out < 1
+            and request.task in TASKS
+        ):
+            raise ValueError(f"{request} makes no sense")
+        make_estimator(request.task, request.settings)  # refuses what it cannot be set to
+        return request
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise StorageError(
             f"study {name!r}: {JOB} is not what this version writes ({error!r}); go on with `inna-tune fit --resume`"
         ) from None
-
-
-class _Hand(InnaSearchCV):
-    """A search that works on the trials and leaves the end to whoever began the study."""
-
-    def _finish(self, frame: Any, y: Any, weight: Any, budget: Budget | None) -> None:
-        pass
 
 
 def join(
@@ -136,35 +139,41 @@ def join(
     MismatchError
         If the data are others; each difference is named.
     """
-    check_timeout(timeout)
+    check_option("timeout", timeout)
     study = load_study(storage, study_name)
-    job = _job_of(study)
+    request = _request_of(study)
     described = study.user_attrs.get(FINGERPRINT)
     if not isinstance(described, dict) or described.get("space") is None:
         raise StorageError(
             f"study {study_name!r} has no search space yet; let `inna-tune fit` begin it first"
         )
-    tuning, _ = split_rows(problem, held_out=job.held_out, seed=job.seed)
-    X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
-    estimator = make_estimator(problem.task, job.settings)
-    ends = None if timeout is None else time.monotonic() + timeout
+    space = SearchSpace.from_json(described["space"])
+    tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
+    estimator = make_estimator(problem.task, request.settings)
+    question = Question.of(clone(estimator), estimator, problem.X.iloc[tuning], problem.y.iloc[tuning])
+    began = clock.now()
+    budget = None if timeout is None else Budget(began + timeout, begun=began)
+    check = None if budget is None else partial(budget.check_preparation, steps=len(question.splits) + 1)
+
+    @cache
+    def evaluation() -> NetEvaluation:
+        return NetEvaluation(question.folded(check), estimator, question.scorer, space)
+
     before: ResumeSummary | None = None
     n_trials = 0
-    while n_trials < job.n_trials and (ends is None or before is None or time.monotonic() < ends):
-        n_trials = job.n_trials
-        search = _Hand(
-            estimator,
-            SearchSpace.from_json(described["space"]),
+    while n_trials < request.n_trials and (budget is None or before is None or not budget.is_late):
+        n_trials = request.n_trials
+        options = StudyOptions(
             n_trials=n_trials,
-            timeout=None if ends is None else max(ends - time.monotonic(), 1e-3),
-            storage=storage,
+            storage=study._storage,
             study_name=study_name,
             resume=True,
-            refit=False,
+            pruner=default_pruner(estimator.max_epochs),
             callbacks=callbacks,
             allow_mismatch=allow_mismatch,
-        ).fit(X, y)
-        before = before or as_shown(search.study_, search.resumed_)
-        job = _job_of(search.study_)
+        )
+        run = run_study(evaluation, question.fingerprint, options, budget=budget)
+        before = before or as_shown(run.study, run.resumed)
+        request = _request_of(study)
     assert before is not None
-    return before, as_shown(search.study_, resume_summary(search.study_, job.n_trials))
+    return before, as_shown(study, resume_summary(study, request.n_trials))

@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_square
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.jobs.joining import JOB, Job
+from inna_tune.jobs.joining import JOB, FitRequest
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
@@ -24,7 +24,7 @@ from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.ending import without_time_warnings
+from inna_tune.study.fitting import fit_search, without_time_warnings
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.tables import split_rows
@@ -133,8 +133,8 @@ def tune(
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     # A worker that joins makes the default estimator itself; another one it could not know.
-    job = (
-        Job(n_trials, problem.target, problem.task, seed, held_out, tuple(settings))
+    request = (
+        FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings))
         if estimator is None
         else None
     )
@@ -171,10 +171,9 @@ def tune(
         scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
         left = timeout - (clock.now() - began) - scoring
         search.timeout = max(left, _DEFAULT_SHARE * timeout)
-    search._study_notes = {} if job is None else job.note()
     try:
         with without_time_warnings():  # the report says what was cut
-            search.fit(X, y)
+            fit_search(search, X, y, {}, notes=None if request is None else request.note())
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:

@@ -7,14 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inna_tune.records.fingerprint import MismatchError
-    from inna_tune.store.errors import StorageError
-    from inna_tune.store.opening import open_storage
-    from inna_tune.study.bar import ProgressBar
-    from inna_tune.study.search import InnaSearchCV
-    from inna_tune.study.validation import cross_validate
-    from inna_tune.tables.problem import TableError
-    from inna_tune.tables.reading import Table, read
+    from inna_tune.records.fingerprint import MismatchError as MismatchError
+    from inna_tune.store.errors import StorageError as StorageError
+    from inna_tune.store.opening import open_storage as open_storage
+    from inna_tune.study.bar import ProgressBar as ProgressBar
+    from inna_tune.study.search import InnaSearchCV as InnaSearchCV
+    from inna_tune.study.validation import cross_validate as cross_validate
+    from inna_tune.tables.problem import TableError as TableError
+    from inna_tune.tables.reading import Table as Table
+    from inna_tune.tables.reading import read as read
 
 _HOMES = {
     "InnaSearchCV": "inna_tune.study.search",
@@ -28,17 +29,7 @@ _HOMES = {
     "read": "inna_tune.tables.reading",
 }
 
-__all__ = [
-    "InnaSearchCV",
-    "MismatchError",
-    "ProgressBar",
-    "StorageError",
-    "Table",
-    "TableError",
-    "cross_validate",
-    "open_storage",
-    "read",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,56 +16,63 @@ from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT
-from inna_tune.records.attributes import FINGERPRINT, PORTFOLIO
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
+from inna_tune.study.job import Beginning
 
 _STEPS = ("lr", "alpha", "beta")
 
 
-def curvature_of(folded: FoldedTable, estimator: InnaEstimator, seed: int) -> float:
-    """Curvature of the loss at an estimator's initial weights, on the first fold."""
-    return _measured(folded, estimator, seed, Method())["curvature"]
-
-
-def space_at(
-    given: SearchSpace | Prior | None, study: optuna.Study, curvature: float | None
-) -> tuple[SearchSpace, list[dict[str, Any]]]:
-    """The space of a study in natural values, and the settings that come with it.
+def begin(
+    folded: FoldedTable,
+    estimator: InnaEstimator,
+    study: optuna.Study,
+    seed: int,
+    *,
+    given: SearchSpace | Prior | None,
+    first: str | Sequence[Mapping[str, Any]],
+) -> Beginning:
+    """How a study of nets begins: its space in natural values, and what it tries before the sampler's own.
 
     Parameters
     ----------
-    given : SearchSpace, Prior or None
-        As `InnaSearchCV` takes it.
+    folded : FoldedTable
+    estimator : InnaEstimator
     study : optuna.Study
-    curvature : float or None
-        Of the loss; None only with a SearchSpace.
+    seed : int
+        Of the initial weights at which the curvature is measured, on the first fold, unless the study knows it.
+    given, first
+        As `InnaSearchCV` takes its ``space`` and ``first``.
     """
+    curvature = study.user_attrs.get(CURVATURE)
+    portfolio: list[dict[str, Any]] = []
     if isinstance(given, SearchSpace):
-        return given, []
-    assert curvature is not None
-    if given is not None:
-        return given.at(curvature)
-    described = study.user_attrs.get(FINGERPRINT)
-    if has_begun(study) and isinstance(described, dict) and described.get("space") is not None:
-        # Whoever names no space goes on with that of the study.
-        return SearchSpace.from_json(described["space"]), []
-    return SearchSpace.inna(curvature=curvature), []
+        space = given
+    else:
+        if curvature is None:
+            curvature = _measured(folded, estimator, seed, Method())["curvature"]
+        described = study.user_attrs.get(FINGERPRINT)
+        if given is not None:
+            space, portfolio = given.at(curvature)
+        elif has_begun(study) and isinstance(described, dict) and described.get("space") is not None:
+            # Whoever names no space goes on with that of the study.
+            space = SearchSpace.from_json(described["space"])
+        else:
+            space = SearchSpace.inna(curvature=curvature)
 
+    def settings() -> list[dict[str, Any]]:
+        if not isinstance(first, str):
+            for setting in first:
+                check_setting(space, setting)
+            return [dict(setting) for setting in first]
+        if first == "auto" and isinstance(given, SearchSpace):
+            return []
+        own = untuned(folded, estimator, space, seed)
+        return ([] if own is None else [own]) + (portfolio if first == "auto" else [])
 
-def first_settings(
-    search: Any, folded: FoldedTable, space: SearchSpace, portfolio: list[dict[str, Any]], seed: int
-) -> list[dict[str, Any]]:
-    """What an `InnaSearchCV` tries before the sampler's own, in natural values."""
-    if not isinstance(search.first, str):
-        for setting in search.first:
-            check_setting(space, setting)
-        return [dict(setting) for setting in search.first]
-    if search.first == "auto" and isinstance(search.space, SearchSpace):
-        return []
-    own = untuned(folded, search.estimator, space, seed)
-    return ([] if own is None else [own]) + (portfolio if search.first == "auto" else [])
+    return Beginning(space, settings, curvature)
 
 
 def untuned(

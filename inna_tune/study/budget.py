@@ -1,8 +1,8 @@
 """A search's seconds: what of them its trials may take, so that the fit that follows has its time."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+import time
+from dataclasses import dataclass, field
+from typing import Any
 
 from inna_tune import clock
 
@@ -15,17 +15,6 @@ _MARGIN = 1.25
 _WORTH_BEGINNING, _TOGETHER = 0.7, 0.5
 # A training that should have halted before its present epoch is cut inside it, once this share of what is kept is used up.
 _GRACE = 0.25
-
-
-class Trained(Protocol):
-    """What a `Pace` has to know of a training."""
-
-    @property
-    def epoch(self) -> int:
-        """Epochs done."""
-
-    def rows_an_epoch(self) -> int:
-        """Rows that its nets see in an epoch, all of them together."""
 
 
 class OutOfTimeError(Exception):
@@ -76,12 +65,14 @@ class Budget:
         """Seconds until the end of all."""
         return self.ends - clock.now()
 
-    def with_left(self, seconds: float) -> Self:
-        """The same budget by the clock of another process, where so much is left."""
-        ends = clock.now() + seconds
-        return replace(
-            self, ends=ends, begun=ends - (self.ends - self.begun), _trial_seconds=list(self._trial_seconds)
-        )
+    def __getstate__(self) -> dict[str, Any]:
+        # The clock of another process begins elsewhere; the time of day is that of both.
+        return self.__dict__ | {"at": (clock.now(), time.time())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        then, wall = state.pop("at")
+        later = clock.now() - then - (time.time() - wall)
+        self.__dict__.update(state, ends=state["ends"] + later, begun=state["begun"] + later)
 
     @property
     def kept(self) -> float:
@@ -141,39 +132,3 @@ class Budget:
         if done and spent / done * steps > _MOST_KEPT * (self.ends - self.begun):
             raise OutOfTimeError
         self.overhead = spent / max(done, 1)
-
-
-class Pace:
-    """Asked between the epochs of a training whether it halts: because it is told to, or since the next would end too late.
-
-    Parameters
-    ----------
-    training : Trained
-    budget : Budget or None
-    stop : callable
-        Says whether to halt for another reason.
-    """
-
-    def __init__(self, training: Trained, budget: Budget | None, stop: Callable[[], bool]) -> None:
-        self._training, self._budget, self._stop = training, budget, stop
-        self._began: tuple[float, int, int] | None = None
-        self._last = 0.0
-        self.is_out_of_time = False
-
-    def __call__(self) -> bool:
-        self.note()
-        if self._budget is not None and clock.now() + self._last > self._budget.trials_end:
-            self.is_out_of_time = True
-        self._began = clock.now(), self._training.epoch, self._training.rows_an_epoch()
-        return self.is_out_of_time or self._stop()
-
-    def note(self) -> None:
-        """Take in the epoch that has ended, if one has."""
-        if self._began is None:
-            return
-        began, epoch, rows = self._began
-        if self._training.epoch > epoch:
-            self._last = clock.now() - began
-            if self._budget is not None:
-                self._budget.note_training(self._last, rows)
-        self._began = None

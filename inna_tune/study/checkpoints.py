@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,10 +28,11 @@ from inna_tune.store.opening import store_of
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "inna-tune checkpoint 1"
+FORMAT = "inna-tune checkpoint 2"
 
 _HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")
-_SETTINGS = ("lr", "alpha", "beta", "curvature")
+_NUMBERS = ("best_epoch", "best_loss", "epochs", "lr", "alpha", "beta")
+_TENSOR = "tensor of the file"
 _HALF_WRITTEN = ".tmp"
 _NAME = re.compile(r"[0-9a-f]{32}-(0|[1-9][0-9]{0,17})\.(?:safetensors|[0-9a-z_]+\.tmp)")
 
@@ -43,7 +44,7 @@ class Checkpoint:
     Attributes
     ----------
     identity : str
-        Of all that determines the training; see `TrialRunner`. A checkpoint of another identity is not used.
+        Of all that determines the training; a checkpoint of another identity is not used.
     epoch : int
     seconds : float
         Spent on the trial so far.
@@ -170,144 +171,79 @@ class Checkpoints:
 
 
 def _to_plain(checkpoint: Checkpoint) -> tuple[dict[str, Any], Tensors]:
+    # Where a member's training ended is told by its state; a result that says it, too, says it twice.
+    members = [replace(m, result=replace(m.result, state=None)) for m in checkpoint.members]
     tensors: Tensors = {}
-    members = []
-    for i, member in enumerate(checkpoint.members):
-        result, state = member.result, member.state
-        own: dict[str, Tensor] = {
-            # As tensors, which know infinities and NaN, to the last bit.
-            "numbers": _numbers([result.best_loss, result.lr, result.alpha, result.beta]),
-            "history": _numbers([result.history[name] for name in _HISTORY]),
-        }
-        if result.curvature is not None:
-            own["curvature"] = _numbers([result.curvature])
-        if result.weights is not None:
-            own["best"] = result.weights
-        plain: dict[str, Any] = {
-            "best_epoch": result.best_epoch,
-            "epochs": result.epochs,
-            "stop_reason": result.stop_reason,
-        }
-        if state is not None:
-            own |= {"weights": state.weights, "count": state.count}
-            own["settings"] = _numbers([state.settings[name] for name in _SETTINGS])
-            own |= {f"averages.{k}": tensor for k, tensor in enumerate(state.averages)}
-            own |= {f"streams.{k}": tensor for k, tensor in enumerate(state.streams)}
-            own |= {
-                f"updates.{k}.{name}": value
-                for k, row in enumerate(state.updates)
-                for name, value in row.items()
-                if isinstance(value, Tensor)
-            }
-            plain["updates"] = [
-                {name: _scalar(value) for name, value in row.items() if not isinstance(value, Tensor)}
-                for row in state.updates
-            ]
-            plain["epoch"] = state.epochs
-        members.append(plain)
-        # Clones: safetensors refuses tensors that share their memory, as views of a stack do.
-        tensors |= {f"{i}.{name}": t.detach().cpu().clone().contiguous() for name, t in own.items()}
-    content = {
-        "identity": checkpoint.identity,
-        "epoch": checkpoint.epoch,
-        "seconds": checkpoint.seconds,
-        "reports": [[rung, score] for rung, score in checkpoint.reports.items()],
-        "notes": checkpoint.notes,
-        "members": members,
-        "retries": checkpoint.retries,
-    }
+    content: dict[str, Any] = _pack(replace(checkpoint, members=members), "checkpoint", tensors)
     return content, tensors
 
 
-def _numbers(values: Any) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def _scalar(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float)):
+def _pack(value: Any, name: str, tensors: Tensors) -> Any:
+    """A value as JSON knows it; tensors are put aside by their names."""
+    if isinstance(value, Tensor):
+        # A clone: safetensors refuses tensors that share their memory, as views of a stack do.
+        tensors[name] = value.detach().cpu().clone().contiguous()
+        return {_TENSOR: name}
+    if is_dataclass(value):
+        value = {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _pack(each, f"{name}.{key}", tensors) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_pack(each, f"{name}.{k}", tensors) for k, each in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"the optimizer keeps a {type(value).__name__}, which a checkpoint can't hold")
+    raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint can't hold")
+
+
+def _unpack(value: Any, tensors: Tensors) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _unpack(each, tensors) for key, each in value.items()}
+    return [_unpack(each, tensors) for each in value] if isinstance(value, list) else value
 
 
 def _from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[Sequence[int]]) -> Checkpoint:
-    if len(content["members"]) != len(sizes):
-        raise ValueError(f"it has {len(content['members'])} members, not {len(sizes)}")
-    members = [
-        _member(
-            plain, {n.split(".", 1)[1]: t for n, t in tensors.items() if n.split(".", 1)[0] == str(i)}, own
-        )
-        for i, (plain, own) in enumerate(zip(content["members"], sizes, strict=True))
-    ]
-    notes = content["notes"]
-    if not isinstance(notes, dict) or any(name.startswith("inna_tune:") for name in notes):
+    found = Checkpoint(**_unpack(content, tensors))
+    if len(found.members) != len(sizes):
+        raise ValueError(f"it has {len(found.members)} members, not {len(sizes)}")
+    if not isinstance(found.notes, dict) or any(name.startswith("inna_tune:") for name in found.notes):
         raise ValueError("its notes are none of a pruner's")
-    epoch = int(content["epoch"])
-    if any(m.state is not None and m.state.epochs != epoch for m in members):
+    plain: list[Any] = found.members
+    members = [_member(own, of_net) for own, of_net in zip(plain, sizes, strict=True)]
+    if any(m.state is not None and m.state.epochs != found.epoch for m in members):
         raise ValueError("its members are at different epochs")
-    return Checkpoint(
-        identity=str(content["identity"]),
-        epoch=epoch,
-        seconds=float(content["seconds"]),
-        reports={int(rung): float(score) for rung, score in content["reports"]},
-        notes=notes,
+    return replace(
+        found,
+        epoch=int(found.epoch),
+        seconds=float(found.seconds),
+        reports={int(rung): float(score) for rung, score in found.reports.items()},
         members=members,
-        # Those of earlier versions do not tell.
-        retries=[int(count) for count in content.get("retries", ())],
+        retries=[int(count) for count in found.retries],
     )
 
 
-def _member(plain: dict[str, Any], own: Tensors, sizes: Sequence[int]) -> MemberProgress:
-    if plain["stop_reason"] not in get_args(StopReason):
-        raise ValueError(f"a member stopped for {plain['stop_reason']!r}")
-    history = own["history"]
-    if history.shape[0] != len(_HISTORY):
+def _member(plain: dict[str, Any], sizes: Sequence[int]) -> MemberProgress:
+    result = MemberResult(**plain["result"])
+    if result.stop_reason not in get_args(StopReason):
+        raise ValueError(f"a member stopped for {result.stop_reason!r}")
+    if tuple(result.history) != _HISTORY:
         raise ValueError("a history has other columns")
-    best_loss, lr, alpha, beta = own["numbers"].tolist()
-    result = MemberResult(
-        weights=_sized(own.get("best"), sum(sizes)),
-        best_epoch=int(plain["best_epoch"]),
-        best_loss=best_loss,
-        epochs=int(plain["epochs"]),
-        stop_reason=plain["stop_reason"],
-        lr=lr,
-        alpha=alpha,
-        beta=beta,
-        curvature=float(own["curvature"]) if "curvature" in own else None,
-        history={
-            name: [int(v) for v in row] if name == "epoch" else row
-            for name, row in zip(_HISTORY, history.tolist(), strict=True)
-        },
-    )
-    if "epoch" not in plain:
+    numbers = [[getattr(result, name) for name in _NUMBERS], *result.history.values()]
+    if any(type(value) not in (int, float) for values in numbers for value in values):
+        raise ValueError("a result is no number")
+    _check_size(result.weights, sum(sizes))
+    if plain["state"] is None:
         return MemberProgress(result, None)
-    updates = [dict(row) for row in plain["updates"]]
-    for name, tensor in own.items():
-        if name.startswith("updates."):
-            _, k, key = name.split(".", 2)
-            updates[int(k)][key] = tensor
-    state = MemberState(
-        weights=own["weights"],
-        updates=updates,
-        averages=_listed(own, "averages"),
-        count=own["count"],
-        epochs=int(plain["epoch"]),
-        settings=dict(zip(_SETTINGS, own["settings"].tolist(), strict=True)),
-        streams=_listed(own, "streams"),
-    )
-    _sized(state.weights, sum(sizes))
+    state = MemberState(**plain["state"])
+    _check_size(state.weights, sum(sizes))
     if len(state.streams) != 2 or any(s.dtype != torch.uint8 for s in state.streams):
         raise ValueError("its random streams are none")
-    known = set(sizes)
-    if any(tensor.numel() not in known for tensor in state.averages) or state.count.shape != (1, 1):
+    if any(t.numel() not in set(sizes) for t in state.averages) or state.count.shape != (1, 1):
         raise ValueError("its averages do not fit the net")
     return MemberProgress(result, state)
 
 
-def _sized(weights: Tensor | None, size: int) -> Tensor | None:
+def _check_size(weights: Tensor | None, size: int) -> None:
     if weights is not None and weights.shape != (size,):
         raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
-    return weights
-
-
-def _listed(own: Tensors, kind: str) -> list[Tensor]:
-    return [own[f"{kind}.{k}"] for k in range(sum(name.startswith(f"{kind}.") for name in own))]

@@ -25,6 +25,7 @@ from inna_tune.study.scoring import (
     UndefinedScoreError,
     as_number,
     describe_scorer,
+    of_all_classes,
     quick_loss,
     rung_score,
     sees_predictions_only,
@@ -270,27 +271,23 @@ class Cohort:
             and type(estimator) in (InnaClassifier, InnaRegressor)
             and set(fold.score_params) <= {"sample_weight"}
         ):
-            predicted = self._of_all_classes(fold, fold.estimator._from_outputs(raw))
+            predicted = self._known(fold, fold.estimator._from_outputs(raw))
             return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
         model: Any = copy.copy(estimator)
         model.__dict__.update(fold.fitted, _outputs=lambda X: raw)
         if kind == "log_loss":
             # That of all classes, whichever the fold was trained on.
-            known = self._of_all_classes(fold, model.predict_proba(fold.X_test))
+            known = self._known(fold, model.predict_proba(fold.X_test))
             model = PredictedClassifier(known, self.table.classes)
         y_test, params = fold.y_test, fold.score_params
         if not is_of_library(getattr(scorer, "_score_func", None)):
             _, y_test, params = self.table.test_part(k)
         return as_number(scorer(model, fold.X_test, y_test, **params))
 
-    def _of_all_classes(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Probabilities with a column for every class; one that the fold was not trained on has none."""
-        own = getattr(fold.estimator, "classes_", None)
-        if self.table.classes is None or own is None or len(own) == len(self.table.classes):
-            return predicted
-        found = np.zeros((len(predicted), len(self.table.classes)), predicted.dtype)
-        found[:, np.searchsorted(self.table.classes, own)] = predicted
-        return found
+    def _known(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Probabilities with a column for every class; values as they are."""
+        own, classes = getattr(fold.estimator, "classes_", None), self.table.classes
+        return predicted if own is None or classes is None else of_all_classes(predicted, own, classes)
 
     def model(self, trial: int, k: int) -> InnaEstimator:
         """The estimator of a trial as a fit on the training rows of a fold leaves it, with the best weights so far."""

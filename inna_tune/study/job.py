@@ -1,11 +1,16 @@
-"""What the runner of trials is told, and what it tells: the job, and what trains together."""
+"""What the workers of a study are told, and what they tell: the job, what gives trials their scores, what trains together."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from inna_tune.estimators.base import InnaEstimator
+import optuna
+from optuna.trial import Trial
+
 from inna_tune.space import SearchSpace
-from inna_tune.study.folding import FoldedTable
-from inna_tune.study.scoring import Scorer
+
+if TYPE_CHECKING:
+    from inna_tune.study.running import TrialRunner
 
 
 @dataclass(frozen=True)
@@ -39,32 +44,46 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What the trials of a study are, the same for all its workers.
+class Beginning:
+    """What the trials of a study are drawn from, and what is tried before.
 
     Attributes
     ----------
-    folded : FoldedTable
-    estimator : InnaEstimator
-        Settings that the space does not name are its.
     space : SearchSpace
-    scorer : callable
-        (model, X, y) -> float, higher is better.
-    seed : int
-        Root of the trials' own seeds.
-    n_trials : int
-        Of the study, over all its workers.
-    population : int
-        Trials to draw together.
-    error_score : "raise" or number
-    log_level : int
-        At which a finished trial is logged.
+    first : callable
+        Gives the settings to try before the sampler's, in natural values; asked only where the study has not begun.
+    curvature : float or None
+        That the space is centred on, where it is.
     """
 
-    folded: FoldedTable
-    estimator: InnaEstimator
     space: SearchSpace
-    scorer: Scorer
+    first: Callable[[], list[dict[str, Any]]]
+    curvature: float | None = None
+
+
+class Evaluation(Protocol):
+    """What gives the trials of a study their scores; the same for all its workers, to whom it is sent."""
+
+    def begin(self, study: optuna.Study, seed: int) -> Beginning:
+        """How a study begins, or goes on, whose own seed this is."""
+
+    def prepare(self, runner: "TrialRunner", trial: Trial, settings: dict[str, Any]) -> Any:
+        """A trial with its settings, ready to be evaluated; an error that is raised fails it."""
+
+    def run(self, runner: "TrialRunner", prepared: Sequence[Any]) -> None:
+        """Evaluate trials that were drawn together, and tell each by the runner or put it back."""
+
+
+@dataclass(frozen=True)
+class StudyJob:
+    """What the workers of a study do, the same for all of them.
+
+    ``seed`` is the root of the trials' own; ``n_trials`` counts over all workers; ``population`` are drawn together; finished
+    trials are logged at ``log_level``.
+    """
+
+    evaluation: Evaluation
+    space: SearchSpace
     seed: int
     n_trials: int
     population: int

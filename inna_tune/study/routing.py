@@ -1,5 +1,6 @@
 """scikit-learn's metadata routing: who gets the sample weights, the groups and whatever else comes with the rows."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,7 @@ class Routed:
 
 
 def route(
-    search: Any, n_rows: int, *, scorer_takes_weights: Any, sample_weight: Any, groups: Any, **params: Any
+    search: Any, n_rows: int, given: Mapping[str, Any], *, scorer_takes_weights: Callable[[], bool]
 ) -> Routed:
     """Hand out what was given to ``fit``.
 
@@ -52,31 +53,29 @@ def route(
     ----------
     search : InnaSearchCV
     n_rows : int
+    given : mapping
+        By name; without routing "sample_weight" and "groups" alone.
     scorer_takes_weights : callable
         Asked without routing only, and only if there are weights.
-    sample_weight, groups : array of shape [n_samples] or None
-    **params
-        Further things to hand out; with routing only.
 
     Raises
     ------
     TypeError
-        If there are ``params`` without routing, or nobody asked for them.
+        If there is more without routing, or nobody asked for it.
     ValueError
         If the weights make no sense, or (UnsetMetadataPassedError) somebody has not said whether they want them.
     """
-    given = {"sample_weight": sample_weight, "groups": groups, **params}
-    given = {name: value for name, value in given.items() if value is not None}
     if routing_is_on():
+        given = {name: value for name, value in given.items() if value is not None}
         routed = process_routing(search, "fit", **given)
         weight = check_weights(routed.estimator.fit.get("sample_weight"), n_rows)
         return Routed(weight, dict(routed.splitter.split), dict(routed.scorer.score))
-    if params:
+    if unknown := sorted(set(given) - {"sample_weight", "groups"}):
         raise TypeError(
-            f"fit got {sorted(params)}, which nobody here takes without metadata routing; switch it on by "
+            f"fit got {unknown}, which nobody here takes without metadata routing; switch it on by "
             "sklearn.set_config(enable_metadata_routing=True) and say who takes them."
         )
-    weight = check_weights(sample_weight, n_rows)
+    weight, groups = check_weights(given.get("sample_weight"), n_rows), given.get("groups")
     score = {} if weight is None or not scorer_takes_weights() else {"sample_weight": weight}
     return Routed(weight, {} if groups is None else {"groups": groups}, score)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial
 
 # Rungs grow by this factor, and at each one the better half goes on.
@@ -18,6 +19,12 @@ def rungs(max_epochs: int) -> list[int]:
         found.append(first)
         first *= REDUCTION_FACTOR
     return found
+
+
+def default_pruner(max_epochs: int) -> BasePruner:
+    """Successive halving over the rungs."""
+    first = rungs(max_epochs)[:1] or [1]
+    return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=REDUCTION_FACTOR)
 
 
 def cohort_size(n_trials: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
 from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, root_mean_squared_error
 from sklearn.utils.metadata_routing import get_routing_for_object
 
@@ -171,6 +171,17 @@ def as_number(score: Any) -> float:
     return float(score)
 
 
+def of_all_classes(
+    predicted: npt.NDArray[Any], own: npt.NDArray[Any], classes: npt.NDArray[Any]
+) -> npt.NDArray[Any]:
+    """Probabilities with a column for every class; one that a fold was not trained on has none."""
+    if len(own) == len(classes):
+        return predicted
+    found = np.zeros((len(predicted), len(classes)), predicted.dtype)
+    found[:, np.searchsorted(classes, own)] = predicted
+    return found
+
+
 class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Stands for a fitted classifier whose probabilities on the rows to score are known."""
 
@@ -186,15 +197,3 @@ class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """The most probable classes, whatever X."""
         return np.asarray(self.classes_[self.probabilities.argmax(1)])
-
-
-class PredictedRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for a fitted regressor whose values on the rows to score are known."""
-
-    def __init__(self, values: Any = None) -> None:
-        self.values = values
-        self.fitted_ = True
-
-    def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """The known values, whatever X."""
-        return np.asarray(self.values)

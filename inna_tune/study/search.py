@@ -1,50 +1,26 @@
 """InnaSearchCV: tune an estimator by an Optuna study that survives."""
 
-import copy
-import logging
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import optuna
 import pandas as pd
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from inna_tune import clock
-from inna_tune.estimators.frames import as_frame
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
-from inna_tune.records.fingerprint import UnseededFoldsWarning, check, fingerprint, is_unseeded
 from inna_tune.records.frames import trials_frame
-from inna_tune.space import Prior, PriorSampler, SearchSpace
-from inna_tune.store.keeping import in_memory, without_storage
-from inna_tune.store.opening import create_study, open_storage, store_of
-from inna_tune.store.workers import resume_summary
-from inna_tune.study.beginning import curvature_of, first_settings, has_begun, space_at, try_first
-from inna_tune.study.budget import Budget, OutOfTimeError
+from inna_tune.space import Prior, SearchSpace
+from inna_tune.store.keeping import without_storage
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.ending import finish
-from inna_tune.study.folding import FoldedTable, sliceable
-from inna_tune.study.job import Job
-from inna_tune.study.parallel import run_here, run_parallel, shared_storage
-from inna_tune.study.parameters import check_search
-from inna_tune.study.routing import route, routing_is_on
-from inna_tune.study.rungs import REDUCTION_FACTOR, cohort_size, rungs
-from inna_tune.study.scoring import named_scorer, resolve_scorer, scorer_name, takes_weights
-from inna_tune.study.splits import resolve_splits
-from inna_tune.study.targets import read_target
-
-logger = logging.getLogger(__name__)
+from inna_tune.study.fitting import fit_search
+from inna_tune.study.routing import routing_is_on
+from inna_tune.study.scoring import resolve_scorer
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -202,9 +178,6 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         return without_storage(super().__getstate__())
 
-    # What whoever runs the search wants kept in the study's user attributes.
-    _study_notes: Mapping[str, Any] = MappingProxyType({})
-
     # ------------------------------------------------------------------ fit
 
     def fit(self, X: Any, y: Any, *, sample_weight: Any = None, groups: Any = None, **params: Any) -> Self:
@@ -225,187 +198,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         self
         """
-        check_search(self)
-        if y is None:
-            raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        began = clock.now()
-        frame = as_frame(self, X, reset=True)
-        check_consistent_length(frame, y)
-        classifier = is_classifier(self.estimator)
-        given = read_target(y, classifier=classifier)
-        labels = clone(self.estimator)._plain_target(given)
-        # Learning the labels here lets a target that makes no sense fail before anything is stored.
-        clone(self.estimator)._fit_target(labels, None)
-        self.scorer_ = resolve_scorer(self.estimator, self.scoring, np.unique(labels) if classifier else None)
-        routed = route(
-            self,
-            len(frame),
-            scorer_takes_weights=lambda: takes_weights(self.scorer_),
-            sample_weight=sample_weight,
-            groups=groups,
-            **params,
-        )
-        splitter, splits = resolve_splits(self.cv, frame, labels, routed.split, classifier=classifier)
-        self.n_splits_ = len(splits)
-        budget = Budget.of(self, len(frame), begun=began)
-        asked = partial(
-            fingerprint,
-            frame,
-            given,
-            task=self._task(labels),
-            cv=splitter,
-            splits=splits,
-            metric=scorer_name(self.estimator, self.scoring),
-            scorer=named_scorer(self.estimator, self.scoring),
-            estimator=self.estimator,
-            split=routed.split,
-            rows={"sample weights": routed.weight, **routed.scored_by},
-        )
-        n_workers = joblib.effective_n_jobs(self.n_jobs)
-        storage = open_storage(self.storage)
-        try:
-            folded = FoldedTable(
-                self.estimator,
-                sliceable(X, frame),
-                given,
-                routed.weight,
-                splits,
-                routed.score,
-                before_fold=None
-                if budget is None
-                else partial(budget.check_preparation, steps=len(splits) + 1),
-            )
-        except OutOfTimeError:
-            # Trials are left to a fit with more time; those that the study has already count.
-            self._open_study(storage)
-            self.resumed_ = resume_summary(self.study_, self.n_trials)
-            if (described := self.study_.user_attrs.get(FINGERPRINT)) is not None:
-                known_space = described.get("space") if isinstance(described, dict) else None
-                check(self.study_, asked(space=known_space), allow_mismatch=self.allow_mismatch)
-            self._finish(frame, labels, routed.weight, budget)
-            return self
-        if n_workers == 1:
-            self._tune(storage, n_workers, folded, asked, budget)
-        else:
-            with shared_storage(storage, self.storage) as shared:
-                try:
-                    self._tune(shared, n_workers, folded, asked, budget)
-                finally:
-                    if shared is not storage and hasattr(self, "study_"):
-                        self.study_ = in_memory(self.study_)
-        self._finish(frame, labels, routed.weight, budget)
+        fit_search(self, X, y, {"sample_weight": sample_weight, "groups": groups, **params})
         return self
 
-    def _tune(
-        self,
-        storage: BaseStorage,
-        n_workers: int,
-        folded: FoldedTable,
-        asked: Callable[..., dict[str, Any]],
-        budget: Budget | None,
-    ) -> None:
-        """Create or resume the study, and run it up to ``n_trials``."""
-        self._open_study(storage)
-        seed, space = self._prepare_study(folded, asked)
-        population = self._population()
-        self.study_.sampler = self._sampler(space, seed)
-        self.resumed_ = resume_summary(self.study_, self.n_trials)
-        logger.log(
-            logging.INFO if self.verbose else logging.DEBUG,
-            "study %s: %s",
-            self.study_.study_name,
-            self.resumed_,
-        )
-        job = Job(
-            folded=folded,
-            estimator=self.estimator,
-            space=space,
-            scorer=self.scorer_,
-            seed=seed,
-            n_trials=self.n_trials,
-            population=population,
-            error_score=self.error_score,
-            log_level=logging.INFO if self.verbose else logging.DEBUG,
-        )
-        if n_workers == 1:
-            run_here(job, self.study_, budget, self.callbacks)
-        else:
-            run_parallel(job, self.study_, budget, self.callbacks, self.n_jobs)
-
-    def _open_study(self, storage: BaseStorage) -> None:
-        pruner = copy.deepcopy(self.pruner) or self._default_pruner()
-        self.study_ = create_study(storage, self.study_name, "maximize", None, pruner, resume=self.resume)
-
-    def _prepare_study(
-        self, folded: FoldedTable, asked: Callable[..., dict[str, Any]]
-    ) -> tuple[int, SearchSpace]:
-        """Seed, curvature and space of the study, written into a new one and read from a resumed one."""
-        study = self.study_
-        attrs = study.user_attrs
-        seed = attrs.get(SEED)
-        if seed is None:
-            seed = store_of(study).settle(study._study_id, SEED, self._seed())
-        curvature = attrs.get(CURVATURE)
-        if curvature is None and not isinstance(self.space, SearchSpace):
-            curvature = curvature_of(folded, self.estimator, seed)
-        space, portfolio = space_at(self.space, study, curvature)
-        described = asked(space=space.to_json())
-        if FINGERPRINT not in attrs and self.storage is not None and is_unseeded(described):
-            warnings.warn(
-                f"cv={described['cv']} shuffles without a seed: the study cannot be resumed, nor can a second process "
-                "join it, since its folds would be others. Give a whole number as its random_state.",
-                UnseededFoldsWarning,
-                stacklevel=4,
-            )
-        check(study, described, allow_mismatch=self.allow_mismatch)
-        if SEED in attrs and self.random_state is not None and self._seed() != seed:
-            logger.warning(
-                "study %s goes on with the seed that it was begun with, not with random_state=%s",
-                study.study_name,
-                self.random_state,
-            )
-        if curvature is not None and CURVATURE not in attrs:
-            study.set_user_attr(CURVATURE, curvature)
-        if not has_begun(study):
-            try_first(study, first_settings(self, folded, space, portfolio, seed))
-        # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
-        for name, note in self._study_notes.items():
-            if attrs.get(name) != note:
-                study.set_user_attr(name, note)
-        return seed, space
-
-    def _seed(self) -> int:
-        return int(np.random.SeedSequence(self.random_state).generate_state(1)[0])
-
-    def _task(self, y: Any) -> str:
-        if not is_classifier(self.estimator):
-            return "regression"
-        return "binary" if len(np.unique(y)) == 2 else "multiclass"
-
-    def _population(self) -> int:
-        """Trials that train together; a resumed study goes on in cohorts of the size it began with."""
-        stored = self.study_.user_attrs.get(POPULATION)
-        if self.population == "auto":
-            size = stored or cohort_size(self.n_trials)
-        else:
-            size = int(self.population)
-        if size != stored:
-            self.study_.set_user_attr(POPULATION, size)
-        return int(size)
-
-    def _sampler(self, space: SearchSpace, seed: int) -> BaseSampler:
-        # A copy, since a search leaves what it was given as it was.
-        sampler = copy.deepcopy(self.sampler)
-        return sampler if isinstance(sampler, PriorSampler) else PriorSampler(sampler, space, seed=seed)
-
-    def _default_pruner(self) -> BasePruner:
-        first = rungs(self.estimator.max_epochs)[:1] or [1]
-        return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=REDUCTION_FACTOR)
-
     # ------------------------------------------------------------------ the end
-
-    def _finish(self, frame: pd.DataFrame, y: Any, weight: Any, budget: Budget | None) -> None:
-        finish(self, frame, y, weight, budget)
 
     def trials_dataframe(self) -> pd.DataFrame:
         """All trials of the study, one row each, ready to plot: see :func:`inna_tune.records.frames.trials_frame`."""

@@ -5,7 +5,6 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -84,8 +83,3 @@ class Abandonment:
         if not self._gone and now - self._looked > _LOOK_EVERY:
             self._looked, self._gone = now, self._worker.is_alive(self._giver) is False
         return self._gone
-
-
-def either(*reasons: Callable[[], bool]) -> Callable[[], bool]:
-    """Whether any of the reasons to stop holds."""
-    return lambda: any(reason() for reason in reasons)

@@ -6,17 +6,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils.validation import check_consistent_length
 
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.frames import as_frame, check_weights
+from inna_tune.estimators.frames import check_weights
 from inna_tune.study.evaluation import Cohort
-from inna_tune.study.folding import FoldedTable, sliceable
-from inna_tune.study.scoring import UndefinedScoreError, resolve_scorer, takes_weights
-from inna_tune.study.splits import resolve_splits
-from inna_tune.study.targets import read_target
+from inna_tune.study.question import Question
+from inna_tune.study.routing import Routed
+from inna_tune.study.scoring import Scorer, UndefinedScoreError, takes_weights
 
 
 def cross_validate(
@@ -81,21 +79,17 @@ def cross_validate(
     model._check_parameters()
     if y is None:
         raise ValueError("cross_validate requires y to be passed, but the target y is None.")
-    frame = as_frame(model, X, reset=True)
-    weight = check_weights(sample_weight, len(frame))
-    check_consistent_length(frame, y)
-    classifier = is_classifier(model)
-    given = read_target(y, classifier=classifier)
-    labels = clone(model)._plain_target(given)
-    clone(model)._fit_target(labels, None)
-    _, splits = resolve_splits(
-        cv, frame, labels, {} if groups is None else {"groups": groups}, classifier=classifier
-    )
-    scorer = resolve_scorer(model, scoring, np.unique(labels) if classifier else None)
+
+    def routed(n_rows: int, scorer: Scorer) -> Routed:
+        # Here the weights come by name, and say so themselves: routing has nothing to decide.
+        weight = check_weights(sample_weight, n_rows)
+        score = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
+        return Routed(weight, {} if groups is None else {"groups": groups}, score)
+
+    question = Question.of(model, model, X, y, cv=cv, scoring=scoring, route=routed)
+    scorer, n_splits = question.scorer, len(question.splits)
     began = time.monotonic()
-    # Here the weights come by name, and say so themselves: routing has nothing to decide.
-    score_params = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
-    table = FoldedTable(model, sliceable(X, frame), given, weight, splits, score_params)
+    table = question.folded()
     cohort = Cohort(table, [model])
     cohort.run()
     trained = time.monotonic()
@@ -106,7 +100,7 @@ def cross_validate(
     except UndefinedScoreError as error:
         warnings.warn(str(error), UndefinedMetricWarning, stacklevel=2)
     return {
-        "fit_time": np.full(len(splits), (trained - began) / len(splits)),
-        "score_time": np.full(len(splits), (ended - trained) / len(splits)),
+        "fit_time": np.full(n_splits, (trained - began) / n_splits),
+        "score_time": np.full(n_splits, (ended - trained) / n_splits),
         "test_score": np.array(scores),
     }

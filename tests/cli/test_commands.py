@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from inna_tune import InnaClassifier
 from inna_tune.cli import app
 from inna_tune.cli.commands import command_line, more_trials
-from inna_tune.jobs.joining import Job
+from inna_tune.jobs.joining import FitRequest
 from tests.test_cli import folder, run  # noqa: F401
 
 # For every option, something that is not its default and needs quoting or a guard where it is a text.
@@ -105,8 +105,9 @@ def interrupted(monkeypatch):
             raise KeyboardInterrupt
 
         monkeypatch.setattr(path, work)
-    job = Job(n_trials=3, target="the label", task="binary", seed=0, held_out=0.2)
+    job = FitRequest(n_trials=3, target="the label", task="binary", seed=0, held_out=0.2)
     monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.store.opening.open_storage", lambda storage, **options: storage)
     # The seconds of a budget that are left depend on the machine.
     monkeypatch.setattr("inna_tune.cli.console._started", float("inf"), raising=False)
     return asked
@@ -201,8 +202,9 @@ def test_what_is_printed_at_the_end_holds_all_options_and_runs(name, place, smal
 
 
 def test_a_worker_says_how_to_go_on_only_where_something_is_left(place, monkeypatch):
-    job = Job(n_trials=3, target="label", task="binary", seed=0, held_out=0.2)
+    job = FitRequest(n_trials=3, target="label", task="binary", seed=0, held_out=0.2)
     monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.store.opening.open_storage", lambda storage, **options: storage)
     for left in (0, 2):
         after = SimpleNamespace(left_to_do=left)
         monkeypatch.setattr(WORK["worker"], lambda problem, after=after, **options: (after, after))

@@ -143,7 +143,7 @@ def test_a_regression_and_a_contender_of_which_nothing_came(monkeypatch):
     def fail(self, *arguments, **options):
         raise RuntimeError("no trees today")
 
-    monkeypatch.setattr(BASELINES["hgb"].regressor.__class__, "fit", fail)
+    monkeypatch.setattr(type(BASELINES["hgb"].make(classifier=False)), "fit", fail)
     found = compare(
         problem_of(load_diabetes),
         optimizers=("sgd", "inna"),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from inna_tune import InnaClassifier
-from inna_tune.jobs.joining import JOB, Job, join, read_job
+from inna_tune.jobs.joining import JOB, FitRequest, join, read_job
 from inna_tune.jobs.tuning import tune
 from inna_tune.records.attributes import ALLOWED_MISMATCH, PORTFOLIO
 from inna_tune.records.fingerprint import MismatchError
@@ -178,7 +178,7 @@ def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
     study = optuna.load_study(study_name="people", storage=storage)
     sound = {"n_trials": 3, "target": "label", "task": "binary", "seed": 0, "held_out": 0.2}
     study.set_user_attr(JOB, sound)
-    assert read_job(storage, "people") == Job(3, "label", "binary", 0, 0.2)
+    assert read_job(storage, "people") == FitRequest(3, "label", "binary", 0, 0.2)
     study.set_user_attr(JOB, sound | {"settings": list(SETTINGS)})
     assert read_job(storage, "people").settings == SETTINGS
     for wrong in (

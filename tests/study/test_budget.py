@@ -136,7 +136,7 @@ def test_a_trial_halted_before_every_fold_has_an_epoch_leaves_the_untuned_fit(ho
     # Halted between epochs, since the next one would end too late: by the clock there is time left.
     hold(0.0)
     monkeypatch.setattr(Cohort, "scores", lambda self, *args, **options: [math.nan] * 3)
-    monkeypatch.setattr("inna_tune.study.running.Pace.__call__", halt)
+    monkeypatch.setattr("inna_tune.study.group.Pace.__call__", halt)
     with pytest.warns(ConvergenceWarning, match="timeout=100: the time was up"):
         fitted = search(timeout=100).fit(X, Y)
     assert np.isfinite(fitted.predict_proba(X)).all()

@@ -18,7 +18,7 @@ from inna_tune import InnaClassifier, InnaSearchCV, SearchSpace
 from inna_tune.engine import CrossEntropy, Method, Training
 from inna_tune.nets import TabularNet
 from inna_tune.store.opening import open_storage
-from inna_tune.study import running
+from inna_tune.study import group
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
 from inna_tune.study.rungs import rungs
 from inna_tune.study.running import TrialRunner
@@ -260,7 +260,7 @@ class Interruption(BaseException):
 
 @pytest.mark.parametrize("rung", [1, 3])
 def test_a_trial_goes_on_from_its_last_rung(rung, straight, tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     url = f"sqlite:///{tmp_path}/s.db"
     advance, epochs = Training._advance, []
 
@@ -288,10 +288,10 @@ def test_a_trial_goes_on_from_its_last_rung(rung, straight, tmp_path, monkeypatc
 
 @pytest.mark.parametrize("damage", ["updates", "identity"])
 def test_a_checkpoint_that_is_of_no_use_only_costs_time(damage, straight, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     url = f"sqlite:///{tmp_path}/s.db"
     with monkeypatch.context() as patch:
-        patch.setattr(TrialRunner, "_outcome", lambda *args: (_ for _ in ()).throw(Interruption()))
+        patch.setattr(group.Group, "_outcome", lambda *args: (_ for _ in ()).throw(Interruption()))
         with pytest.raises(Interruption):
             search(storage=url, study_name="s").fit(*IRIS)
     paths = list(tmp_path.glob("s.db.checkpoints/*.safetensors"))
@@ -303,7 +303,7 @@ def test_a_checkpoint_that_is_of_no_use_only_costs_time(damage, straight, tmp_pa
         with safe_open(str(path), framework="pt") as file:
             members = json.loads(file.metadata()["content"])["members"]
         for member in members:
-            member["updates"] = [{"nonsense": 1}]
+            member["state"]["updates"] = [{"nonsense": 1}]
         rewritten(path, members=members)
     resumed = search(storage=url, study_name="s", resume=True).fit(*IRIS)
     assert "begins anew" in caplog.text

@@ -16,15 +16,15 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.estimators.base import RETRIES
 from inna_tune.store.opening import open_storage, store_of
-from inna_tune.study import running
+from inna_tune.study import group
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
 from inna_tune.study.evaluation import Cohort, FoldedTable
 from tests.warm import Program
 
 CODE = """
 import sys
-from inna_tune.study import running
-running._WORTH_KEEPING = 0.0
+from inna_tune.study import group
+group._WORTH_KEEPING = 0.0
 from tests.study.test_checkpoints import search
 search(sys.argv[1], resume=True).fit(*__import__("sklearn.datasets").datasets.load_iris(return_X_y=True, as_frame=True))
 """
@@ -191,7 +191,7 @@ def test_a_process_that_ends_leaves_trials_that_go_on_bit_for_bit(tmp_path, stra
 
 
 def test_without_a_break_nothing_is_left(tmp_path, monkeypatch, straight):
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     written = []
     save = Checkpoints.save
 
@@ -207,7 +207,7 @@ def test_without_a_break_nothing_is_left(tmp_path, monkeypatch, straight):
 
 
 def test_a_disk_that_takes_no_checkpoint_ends_no_study(tmp_path, monkeypatch, straight, caplog):
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
 
     def full(*names, **options):
         raise OSError(28, "No space left on device")

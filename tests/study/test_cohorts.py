@@ -9,12 +9,12 @@ from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.model_selection import KFold, ShuffleSplit, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, PriorSampler, SearchSpace, cross_validate
+from inna_tune.records.attributes import POPULATION
 from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.study import running
 from inna_tune.study.evaluation import Cohort
+from inna_tune.study.group import Group
 from inna_tune.study.rungs import cohort_size
-from inna_tune.study.running import TrialRunner
-from inna_tune.study.search import POPULATION
 
 NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -55,8 +55,8 @@ POINTS = [
     ("inna_tune.space.space._suggest", 31),
     ("inna_tune.study.evaluation.Cohort.run", 2),
     ("inna_tune.study.evaluation.Cohort.run", 6),
-    ("inna_tune.study.running.TrialRunner._should_prune", 7),
-    ("inna_tune.study.running.TrialRunner._should_prune", 12),
+    ("inna_tune.study.group.Group._should_prune", 7),
+    ("inna_tune.study.group.Group._should_prune", 12),
     ("inna_tune.study.running.tell", 2),
     ("inna_tune.study.running.tell", 5),
     ("inna_tune.study.running.tell", 7),
@@ -74,7 +74,7 @@ def test_interrupted_anywhere_in_a_cohort_and_resumed_it_is_the_study_that_would
 ):
     url = f"sqlite:///{tmp_path}/s.db"
     module, _, name = target.rpartition(".")
-    owner = TrialRunner if "TrialRunner" in module else Cohort if "Cohort" in module else None
+    owner = Group if module.endswith("Group") else Cohort if module.endswith("Cohort") else None
     if owner is None:
         owner = running if module.endswith("running") else __import__(module, fromlist=["x"])
     original, calls = getattr(owner, name), []
@@ -114,13 +114,13 @@ def test_trials_of_other_architectures_and_batch_sizes_train_apart(monkeypatch):
             "batch_size": Categorical([16, 64]),
         }
     )
-    groups, train = [], TrialRunner._train
+    groups, train = [], Group.train
 
-    def watching(self, group, told):
-        groups.append([c.estimator for c in group])
-        train(self, group, told)
+    def watching(self):
+        groups.append([c.estimator for c in self.candidates])
+        train(self)
 
-    monkeypatch.setattr(TrialRunner, "_train", watching)
+    monkeypatch.setattr(Group, "train", watching)
     net = InnaClassifier(alpha=0.5, beta=0.2, max_epochs=4)
     found = InnaSearchCV(net, space, n_trials=12, cv=2, population=12, random_state=0).fit(*IRIS)
     assert len(found.study_.trials) == sum(map(len, groups)) == 12

@@ -371,7 +371,7 @@ def test_a_comparison_lets_mismatches_and_storage_errors_through(has_score, monk
         if not has_score:
             patch.setattr(
                 "inna_tune.study.running.TrialRunner._prepare",
-                lambda self, trial: self._fail(trial, ValueError()),
+                lambda self, trial: self.fail(trial, ValueError()),
             )
         run()
     with pytest.raises(MismatchError, match="the values differ in columns 'a'"):
@@ -381,7 +381,7 @@ def test_a_comparison_lets_mismatches_and_storage_errors_through(has_score, monk
     def fail(*arguments, **options):
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr("inna_tune.study.search.create_study", fail)
+    monkeypatch.setattr("inna_tune.study.run.create_study", fail)
     with pytest.raises(StorageError, match="the disk is full"):
         run(n_trials=2)
 
@@ -490,7 +490,7 @@ def test_a_storage_that_fails_is_no_baseline_that_fails(monkeypatch):
     storage = BrokenStorage()
     monkeypatch.setattr(BrokenStorage, "failing", "param")
     # The first trial's settings wait for it, so that it draws none.
-    monkeypatch.setattr("inna_tune.jobs.baselines.try_first", lambda study, settings: None)
+    monkeypatch.setattr("inna_tune.study.run.try_first", lambda study, settings: None)
 
     def run():
         return tune_baseline(

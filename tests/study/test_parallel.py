@@ -116,7 +116,7 @@ def test_a_failing_worker_stops_nobody(monkeypatch, caplog):
             raise failures.pop()
         return tell(*args, **kwargs)
 
-    monkeypatch.setattr(running.TrialRunner, "_fail", lambda self, trial, error: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(running.TrialRunner, "fail", lambda self, trial, error: (_ for _ in ()).throw(error))
     monkeypatch.setattr(running, "tell", failing)
     found = search(n_jobs=2, population=1).fit(*IRIS)
     assert "the disk is gone" in caplog.text

@@ -20,10 +20,10 @@ from sklearn.model_selection import (
 )
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.records.attributes import CURVATURE, SEED
 from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.rungs import rungs
-from inna_tune.study.search import CURVATURE, SEED
 from inna_tune.study.splits import default_splitter, resolve_splits
 
 NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12)

@@ -9,7 +9,7 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV, SearchSpace
 from inna_tune.engine import Training
 from inna_tune.space import Categorical, Uniform
-from inna_tune.study import running
+from inna_tune.study import group
 from inna_tune.study.evaluation import Cohort
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -115,7 +115,7 @@ class Interruption(BaseException):
 def test_a_trial_that_goes_on_from_a_checkpoint_keeps_the_seconds_of_its_earlier_life(
     clock, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     url = f"sqlite:///{tmp_path}/s.db"
     began, told = clock.now, []
     original = Cohort.run

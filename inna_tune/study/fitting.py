@@ -1,0 +1,181 @@
+"""What a search's ``fit`` does: check, run the study, and leave results and the best settings fitted."""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from optuna.trial import FrozenTrial
+from scipy.stats import rankdata
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+
+from inna_tune import clock
+from inna_tune.records.attributes import CUT, REASON
+from inna_tune.records.record import StudyRecord, value_of
+from inna_tune.study.budget import Budget
+from inna_tune.study.callbacks import is_stopped
+from inna_tune.study.parameters import check_search
+from inna_tune.study.question import Question
+from inna_tune.study.routing import Routed, route
+from inna_tune.study.run import StudyOptions, StudyRun, run_study
+from inna_tune.study.rungs import default_pruner
+from inna_tune.study.scoring import Scorer, takes_weights
+from inna_tune.study.training import NetEvaluation
+
+
+def fit_search(
+    search: Any, X: Any, y: Any, given: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Fit an `InnaSearchCV`.
+
+    ``given`` came with the rows, by name; ``notes`` are user attributes for the study, such as what other workers have to
+    know.
+    """
+    check_search(search)
+    if y is None:
+        raise ValueError(f"{type(search).__name__} requires y to be passed, but the target y is None.")
+    began = clock.now()
+
+    def routed(n_rows: int, scorer: Scorer) -> Routed:
+        return route(search, n_rows, given, scorer_takes_weights=lambda: takes_weights(scorer))
+
+    question = Question.of(
+        search, search.estimator, X, y, cv=search.cv, scoring=search.scoring, route=routed, stacklevel=3
+    )
+    search.scorer_, search.n_splits_ = question.scorer, len(question.splits)
+    budget = Budget.of(search, len(question.frame), begun=began)
+    check = None if budget is None else partial(budget.check_preparation, steps=len(question.splits) + 1)
+
+    def evaluation() -> NetEvaluation:
+        return NetEvaluation(
+            question.folded(check), search.estimator, question.scorer, search.space, search.first
+        )
+
+    def opened(run: StudyRun) -> None:
+        search.study_, search.resumed_ = run.study, run.resumed
+
+    run_study(evaluation, question.fingerprint, _options(search), budget=budget, notes=notes, opened=opened)
+    _finish(search, question, budget)
+
+
+def _options(search: Any) -> StudyOptions:
+    own = {f.name: getattr(search, f.name) for f in fields(StudyOptions) if hasattr(search, f.name)}
+    if search.random_state is not None:
+        own["seed"] = int(np.random.SeedSequence(search.random_state).generate_state(1)[0])
+        own["seed_words"] = f"random_state={search.random_state}"
+    if search.pruner is None:
+        own["pruner"] = default_pruner(search.estimator.max_epochs)
+    return StudyOptions(**own)
+
+
+# ---------------------------------------------------------------------- when the trials are done
+
+# What the fit has at least, whatever went before it: a share of the budget, and seconds.
+_LEAST_SHARE, _LEAST = 0.05, 0.5
+
+
+def _finish(search: Any, question: Question, budget: Budget | None) -> None:
+    """Set the fitted attributes, and fit the best settings on all rows; an error if no trial gave a score, but for time."""
+    record = StudyRecord(search.study_)
+    cut = {t.number for t in record.cut}
+    trials = [t for t in record.trials if t.state.is_finished() or t.number in cut]
+    best = record.best_first[0] if record.best_first else None
+    if best is None:
+        _say_that_none_scored(search, trials, by_time=budget is not None and not is_stopped(search.study_))
+    search.cv_results_ = _collect_results(trials, search.n_splits_)
+    search.best_index_ = -1 if best is None else [t.number for t in trials].index(best.number)
+    search.best_params_ = {} if best is None else dict(best.params)
+    search.best_score_ = math.nan if best is None else float(cast("float", value_of(best)))
+    if is_classifier(search.estimator):
+        search.classes_ = np.unique(question.labels)
+    if search.refit:
+        began = clock.now()
+        search.best_estimator_ = _refitted(search, best, question, budget)
+        search.refit_time_ = clock.now() - began
+
+
+def _refitted(search: Any, best: FrozenTrial | None, question: Question, budget: Budget | None) -> Any:
+    """An estimator with the best settings, or as it is where there are none, fitted within the time that is left."""
+    model = clone(search.estimator).set_params(**search.best_params_)
+    if model.random_state is None:
+        model.random_state = search.random_state if best is None else best.user_attrs.get("seed")
+    own = model.max_time
+    if budget is not None:
+        left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
+        model.max_time = left if own is None else min(own, left)
+    with nullcontext() if budget is None else without_time_warnings("max_time="):
+        model.fit(question.frame, question.labels, sample_weight=question.routed.weight)
+    return model.set_params(max_time=own)
+
+
+def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time: bool) -> None:
+    """An error; or, where only time was missing, a warning: the settings as they are give a model all the same."""
+    reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
+    if search.refit and by_time and not reasons:
+        warnings.warn(
+            f"timeout={search.timeout:g}: the time was up before any trial had a score on all folds; the estimator was "
+            "fitted as it is, untuned. Give more time.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+        return
+    raise ValueError(
+        f"None of {len(trials)} finished trials gave a score"
+        + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
+    )
+
+
+def _collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, npt.NDArray[Any]]:
+    """Finished trials, and those that time cut off with a score, as scikit-learn's ``cv_results_``, one row each.
+
+    Beside its keys stand ``number`` and ``state``, which is "CUT" where time cut a trial off. Only complete trials and those
+    have scores; the others hold NaN and share the last rank.
+    """
+    values = [value_of(t) for t in trials]
+    has_score = np.array([value is not None for value in values], dtype=bool)
+    scores = np.full((len(trials), n_splits), np.nan)
+    for row, (trial, value) in enumerate(zip(trials, values, strict=True)):
+        if value is not None:
+            noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs[CUT]
+            of_folds = noted.get("scores", [value] * n_splits)
+            # Of another number of folds where a mismatch was allowed.
+            scores[row] = of_folds if len(of_folds) == n_splits else np.nan
+    mean = np.array([np.nan if value is None else value for value in values], dtype=float)
+    results: dict[str, npt.NDArray[Any]] = {
+        "number": np.array([t.number for t in trials]),
+        "state": np.array([t.state.name if t.state.is_finished() else "CUT" for t in trials]),
+        "mean_fit_time": np.array([t.user_attrs.get("seconds", np.nan) for t in trials], dtype=float),
+        "params": np.array([t.params for t in trials], dtype=object),
+        "mean_test_score": mean,
+        "std_test_score": scores.std(axis=1),
+        "rank_test_score": rankdata(np.where(has_score, -mean, np.inf), method="min").astype(np.int32),
+    }
+    for k in range(n_splits):
+        results[f"split{k}_test_score"] = scores[:, k]
+    for name in sorted({name for t in trials for name in t.params}):
+        column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
+        for row, trial in enumerate(trials):
+            if name in trial.params:
+                column[row] = trial.params[name]
+        results[f"param_{name}"] = column
+    return results
+
+
+@contextmanager
+def without_time_warnings(begins: str = "(max_time|timeout)=") -> Iterator[None]:
+    """Keep back the warnings of fits that were cut by a time which no person gave, or of which we say more elsewhere.
+
+    Parameters
+    ----------
+    begins : str
+        Regular expression of how they begin.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=begins, category=ConvergenceWarning)
+        yield

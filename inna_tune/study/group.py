@@ -1,0 +1,359 @@
+"""Trials that stack train as one population from rung to rung, where the weak ones leave it."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from optuna.trial import Trial, TrialState
+
+from inna_tune import clock
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.optim.decay import DECAY_LAWS
+from inna_tune.records.attributes import CUT, REASON
+from inna_tune.store.store import OWNER
+from inna_tune.study.budget import Budget
+from inna_tune.study.checkpoints import Checkpoint
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.job import Training
+from inna_tune.study.rungs import EarlierTrials, rungs
+from inna_tune.study.running import TrialRunner
+from inna_tune.study.scoring import Scorer
+from inna_tune.study.signals import Stopped
+
+# Seconds of a trial's group worth a checkpoint at a rung: files are written in a few hundredths of that, and training once
+# more what took less costs a person nothing.
+_WORTH_KEEPING = 1.0
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Candidate:
+    """A trial, the estimator with its settings, and how far it is.
+
+    ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place
+    in it, while it trains; ``spent`` are the seconds of this life; ``is_told`` says that it is told, or put back.
+    """
+
+    trial: Trial
+    estimator: InnaEstimator
+    table: FoldedTable
+    notes: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    saved: Checkpoint | None = None
+    saved_epoch: int = 0
+    reports: dict[int, float] = field(default_factory=dict)
+    place: tuple[Cohort, int] | None = None
+    spent: float = 0.0
+    is_told: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Spent on it, in earlier lives too."""
+        return self.spent + (0.0 if self.saved is None else self.saved.seconds)
+
+    @property
+    def kind(self) -> Any:
+        """Trials of one kind train as one population."""
+        return self.estimator._population_key(), self.estimator._may_be_padded
+
+    def begin_anew(self) -> None:
+        """Let go of its checkpoint, but not of the seconds that it has cost."""
+        self.spent = self.seconds
+        self.saved, self.saved_epoch, self.reports = None, 0, {}
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count the time within as spent on this trial."""
+        began = clock.now()
+        try:
+            yield
+        finally:
+            self.spent += clock.now() - began
+
+    @property
+    def where(self) -> tuple[Cohort, int]:
+        assert self.place is not None
+        return self.place
+
+
+@contextmanager
+def shared_time(candidates: Sequence[Candidate]) -> Iterator[None]:
+    """Count the time within as spent on trials, by the epochs that each one's members trained, or in equal parts."""
+
+    def epochs() -> list[int]:
+        return [
+            0 if c.place is None else sum(r.epochs for r in c.place[0].results(c.place[1]))
+            for c in candidates
+        ]
+
+    began, before = clock.now(), epochs()
+    try:
+        yield
+    finally:
+        elapsed = clock.now() - began
+        trained = [now - then for now, then in zip(epochs(), before, strict=True)]
+        if not any(trained):
+            trained = [1] * len(candidates)
+        for candidate, own in zip(candidates, trained, strict=True):
+            candidate.spent += elapsed * own / sum(trained)
+
+
+class Pace:
+    """Asked between the epochs of a cohort whether it halts: because ``stop`` says so, or since the next would end too late."""
+
+    def __init__(self, cohort: Cohort, budget: Budget | None, stop: Callable[[], bool]) -> None:
+        self._cohort, self._budget, self._stop = cohort, budget, stop
+        self._began: tuple[float, int, int] | None = None
+        self._last = 0.0
+        self.is_out_of_time = False
+
+    def __call__(self) -> bool:
+        self.note()
+        if self._budget is not None and clock.now() + self._last > self._budget.trials_end:
+            self.is_out_of_time = True
+        self._began = clock.now(), self._cohort.epoch, self._cohort.rows_an_epoch()
+        return self.is_out_of_time or self._stop()
+
+    def note(self) -> None:
+        """Take in the epoch that has ended, if one has."""
+        if self._began is None:
+            return
+        began, epoch, rows = self._began
+        if self._cohort.epoch > epoch:
+            self._last = clock.now() - began
+            if self._budget is not None:
+                self._budget.note_training(self._last, rows)
+        self._began = None
+
+
+class Group:
+    """Trials of one kind in training."""
+
+    def __init__(self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate]) -> None:
+        self.runner, self._scorer, self.candidates = runner, scorer, candidates
+        self.epochs = candidates[0].estimator.max_epochs
+        each = candidates[0].estimator.max_time
+        # When trials have to end that share their times (``max_time``), whatever the study's budget.
+        self._own_end = math.inf
+        if each is not None:
+            self._own_end = clock.now() + sum(max(0.0, each - c.seconds) for c in candidates)
+        self._cohorts: list[Cohort] = []
+        self._open: dict[int, Candidate] = {}  # those that are not told yet, by their numbers
+
+    def train(self) -> None:
+        """Train the trials, and tell each as it ends."""
+        kept = clock.now()
+        for candidate in self.candidates:
+            candidate.place = None
+        self._open = {c.trial.number: c for c in sorted(self.candidates, key=lambda c: c.trial.number)}
+        if self.runner.is_out_of_time:
+            for candidate in list(self._open.values()):
+                self._cut(candidate)
+            return
+        self._cohorts = self._stacked()
+        reached = 0
+        for rung in rungs(self.epochs):
+            self._announce(reached, rung)
+            self._advance(rung)
+            if not self._open:
+                return
+            reached = rung
+            # NOTE: by number, and each looking at earlier numbers only, so that what is pruned does not depend on which
+            # of the others were told before an interruption.
+            for candidate in list(self._open.values()):
+                self._report(candidate, rung)
+            if clock.now() - kept > _WORTH_KEEPING:
+                for candidate in self._open.values():
+                    self._save(candidate)
+                kept = clock.now()
+        self._announce(reached, self.epochs)
+        self._advance(None)
+        for candidate in list(self._open.values()):
+            self._finish(candidate)
+
+    def _stacked(self) -> list[Cohort]:
+        """The trials as populations, one for each epoch that trials go on from."""
+        by_epoch: dict[int, list[Candidate]] = defaultdict(list)
+        for candidate in self.candidates:
+            by_epoch[0 if candidate.saved is None else candidate.saved.epoch].append(candidate)
+        cohorts = []
+        for _, alike in sorted(by_epoch.items()):
+            saved = [c.saved for c in alike if c.saved is not None]
+            with shared_time(alike):
+                cohort = Cohort(
+                    alike[0].table,
+                    [c.estimator for c in alike],
+                    [s.members for s in saved] or None,
+                    [s.retries for s in saved],
+                )
+            for place, candidate in enumerate(alike):
+                candidate.place = cohort, place
+            cohorts.append(cohort)
+        return cohorts
+
+    def _announce(self, reached: int, until: int) -> None:
+        running = tuple(n for n, c in self._open.items() if c.where[0].is_active(c.where[1]))
+        if running:
+            n_members = sum(cohort.n_active for cohort in self._cohorts)
+            self.runner.announce(Training(running, n_members, reached, until, self.epochs))
+
+    # ------------------------------------------------------------------ training
+
+    def _advance(self, epoch: int | None) -> None:
+        """Train all up to an epoch, their own ends, or the end of the study's time; those that time ends are told."""
+        for cohort in self._cohorts:
+            with shared_time([c for c in self._open.values() if c.where[0] is cohort]):
+                self._train(cohort, epoch)
+        if self.runner.is_out_of_time:
+            for candidate in list(self._open.values()):
+                if self._is_cut(candidate):
+                    self._cut(candidate)
+                else:
+                    self._finish(candidate)
+        elif self.runner.stop():
+            for candidate in list(self._open.values()):
+                cohort, place = candidate.where
+                if cohort.is_active(place):
+                    self._save(candidate)
+                else:
+                    self._finish(candidate)
+            raise Stopped
+
+    def _train(self, cohort: Cohort, epoch: int | None) -> None:
+        budget = self.runner.budget
+        pace = Pace(cohort, budget, self.runner.stop)
+        end = self._own_end if budget is None else min(self._own_end, budget.cut_at)
+        cohort.run(epoch, deadline=None if end == math.inf else end, stop=pace)
+        pace.note()
+        cut = budget is not None and end < self._own_end and clock.now() >= end
+        self.runner.is_out_of_time |= cut or pace.is_out_of_time
+
+    def _report(self, candidate: Candidate, rung: int) -> None:
+        """Report a trial's score at a rung, and end it where it is pruned, or has come to its end."""
+        (cohort, place), trial = candidate.where, candidate.trial
+        if rung in candidate.reports:
+            return
+        if cohort.diverged(place) or not cohort.is_active(place):
+            self._finish(candidate)
+            return
+        scores = self._tried(candidate, lambda: self._scores(candidate, final=False))
+        if scores is None:
+            return
+        score = float(np.mean(scores))
+        trial.report(score, rung)
+        candidate.reports[rung] = score
+        # Far from its end such a law looks worse than others; where all trials follow it, that is fair.
+        law = DECAY_LAWS[candidate.estimator.decay]
+        comparable = not law.needs_horizon or "decay" not in trial.params
+        if comparable and self._should_prune(trial):
+            cohort.drop([place])
+            self._finish(candidate, f"pruned at epoch {rung}")
+
+    def _should_prune(self, trial: Trial) -> bool:
+        study = self.runner.study
+        view: Any = EarlierTrials(study, trial.number)
+        return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
+
+    def _scores(self, candidate: Candidate, *, final: bool = True) -> list[float]:
+        cohort, place = candidate.where
+        scores = cohort.scores(place, self._scorer, final=final)
+        cohort.check(place, self._scorer, scores)
+        return scores
+
+    def _save(self, candidate: Candidate) -> None:
+        """Write the checkpoint of a trial that still trains."""
+        cohort, place = candidate.where
+        checkpoints, trial = self.runner.checkpoints, candidate.trial
+        if not checkpoints.are_kept or not cohort.is_active(place) or cohort.epoch <= candidate.saved_epoch:
+            return
+        notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
+        checkpoint = Checkpoint(
+            identity=candidate.identity,
+            epoch=cohort.epoch,
+            seconds=candidate.seconds,
+            reports=candidate.reports,
+            notes={name: note for name, note in notes.items() if name != OWNER},
+            members=cohort.progress(place),
+            retries=cohort.retries(place),
+        )
+        if checkpoints.save(trial.number, checkpoint):
+            candidate.saved_epoch = cohort.epoch
+
+    # ------------------------------------------------------------------ the end of a trial
+
+    def _tried(self, candidate: Candidate, work: Callable[[], _T]) -> _T | None:
+        """What comes of work on a trial, in its own time; None, and the trial told, where it raises."""
+        try:
+            with candidate.timed():
+                return work()
+        except Exception as error:
+            cohort, place = candidate.where
+            cohort.drop([place])
+            self._close(candidate)
+            candidate.is_told = True
+            self.runner.fail(candidate.trial, error, candidate.notes)
+            return None
+
+    def _close(self, candidate: Candidate) -> None:
+        del self._open[candidate.trial.number]
+        candidate.notes["seconds"] = round(candidate.seconds, 4)
+
+    def _finish(self, candidate: Candidate, reason: str | None = None) -> None:
+        """Tell a trial that has ended."""
+        outcome = self._tried(candidate, lambda: self._outcome(candidate, reason))
+        if outcome is not None:
+            self._close(candidate)
+            self.runner.tell(candidate.trial, *outcome, candidate.notes)
+            candidate.is_told = True
+
+    def _outcome(self, candidate: Candidate, reason: str | None) -> tuple[TrialState, float | None]:
+        """State and value of a trial that has ended; what is worth knowing goes into its notes."""
+        (cohort, place), notes, budget = candidate.where, candidate.notes, self.runner.budget
+        state = TrialState.COMPLETE if reason is None else TrialState.PRUNED
+        results = cohort.results(place)
+        notes["epochs"] = max(r.epochs for r in results)
+        notes["best_epoch"] = [r.best_epoch for r in results]
+        if any(r.stop_reason == "time" for r in results):
+            # As `fit` does, a trial whose own time is up keeps the best it has.
+            notes["max_time"] = candidate.estimator.max_time
+        scores = self._scores(candidate)
+        value = float(np.mean(scores))
+        if np.isfinite(scores).all():
+            notes["scores"] = scores
+            if budget is not None and state == TrialState.COMPLETE:
+                budget.note_score(value, notes["epochs"])
+        else:
+            # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.
+            state, reason = TrialState.PRUNED, "diverged: the loss was not finite within the first epoch"
+        if reason is not None:
+            notes[REASON] = reason
+        return state, value if state == TrialState.COMPLETE else None
+
+    def _is_cut(self, candidate: Candidate) -> bool:
+        """Whether a trial would have gone on, had the study had more time."""
+        cohort, place = candidate.where
+        by_time = any(r.stop_reason == "time" for r in cohort.results(place))
+        return cohort.is_active(place) or (by_time and clock.now() < self._own_end)
+
+    def _cut(self, candidate: Candidate) -> None:
+        """Put a trial back for whoever has time for it, with what it has reached."""
+        del self._open[candidate.trial.number]
+        notes: dict[str, Any] = dict(candidate.notes)
+        if candidate.place is not None:
+            cohort, place = candidate.place
+            with candidate.timed():
+                scores = cohort.scores(place, self._scorer)
+            self._save(candidate)
+            notes["seconds"] = round(candidate.seconds, 4)
+            epochs = max(r.epochs for r in cohort.results(place))
+            if np.isfinite(scores).all():
+                notes[CUT] = {"value": float(np.mean(scores)), "scores": scores, "epochs": epochs}
+        self.runner.put_back(candidate.trial, notes)
+        candidate.is_told = True
+        self.runner.log("trial %d: cut off by time, %s", candidate.trial.number, notes.get(CUT))

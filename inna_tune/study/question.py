@@ -1,0 +1,142 @@
+"""What is asked of a table: the rows and their target, the folds they are cut into, and the score of a fold."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import check_consistent_length
+
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.frames import as_frame
+from inna_tune.estimators.splitting import Rows
+from inna_tune.estimators.targets import read_labels
+from inna_tune.records.fingerprint import fingerprint
+from inna_tune.study.folding import FoldedTable, sliceable
+from inna_tune.study.routing import Routed
+from inna_tune.study.scoring import Scorer, named_scorer, resolve_scorer, scorer_name
+from inna_tune.study.splits import resolve_splits
+
+
+@dataclass(frozen=True)
+class Question:
+    """A table with its target, checked, and by which folds and score an estimator is judged on it.
+
+    ``X`` is as it was given, if scikit-learn can cut it into rows; ``target`` as `read_target` gives it, ``labels`` the same
+    of numpy's; ``scoring`` as it was given; ``splitter`` what the folds are made by.
+    """
+
+    estimator: InnaEstimator
+    X: Any
+    frame: pd.DataFrame
+    target: Any
+    labels: npt.NDArray[Any]
+    routed: Routed
+    scoring: Any
+    scorer: Scorer
+    splitter: Any
+    splits: list[tuple[Rows, Rows]]
+
+    @classmethod
+    def of(
+        cls,
+        owner: Any,
+        estimator: InnaEstimator,
+        X: Any,
+        y: Any,
+        *,
+        cv: Any = None,
+        scoring: Any = None,
+        route: Callable[[int, Scorer], Routed] = lambda n_rows, scorer: Routed(),
+        stacklevel: int = 2,
+    ) -> Self:
+        """Check what was given, before anything is stored or trained.
+
+        ``owner`` gets the names of the columns, and ``estimator`` stays unfitted; X, y, cv and scoring are as for
+        `InnaSearchCV`; ``route`` says by number of rows and scorer who gets what came with the rows; ``stacklevel`` counts
+        the calls up to the person's, for warnings.
+
+        Raises
+        ------
+        ValueError
+            If table, target, scoring or folds make no sense.
+        """
+        frame = as_frame(owner, X, reset=True)
+        check_consistent_length(frame, y)
+        classifier = is_classifier(estimator)
+        target = read_target(y, classifier=classifier, stacklevel=stacklevel + 1)
+        labels = clone(estimator)._plain_target(target)
+        # Learning the labels here lets a target that makes no sense fail before anything is stored.
+        clone(estimator)._fit_target(labels, None)
+        scorer = resolve_scorer(estimator, scoring, np.unique(labels) if classifier else None)
+        routed = route(len(frame), scorer)
+        splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)
+        rows = sliceable(X, frame)
+        return cls(estimator, rows, frame, target, labels, routed, scoring, scorer, splitter, splits)
+
+    @property
+    def task(self) -> str:
+        if not is_classifier(self.estimator):
+            return "regression"
+        return "binary" if len(np.unique(self.labels)) == 2 else "multiclass"
+
+    def folded(self, before_fold: Callable[[int], None] | None = None) -> FoldedTable:
+        """The table, encoded for every fold; see `FoldedTable`."""
+        weight, score = self.routed.weight, self.routed.score
+        return FoldedTable(
+            self.estimator, self.X, self.target, weight, self.splits, score, before_fold=before_fold
+        )
+
+    def fingerprint(self, space: dict[str, Any] | None) -> dict[str, Any]:
+        """Describe the question, with a space as JSON."""
+        return fingerprint(
+            self.frame,
+            self.target,
+            task=self.task,
+            space=space,
+            cv=self.splitter,
+            splits=self.splits,
+            metric=scorer_name(self.estimator, self.scoring),
+            scorer=named_scorer(self.estimator, self.scoring),
+            estimator=self.estimator,
+            split=self.routed.split,
+            rows={"sample weights": self.routed.weight, **self.routed.scored_by},
+        )
+
+
+def read_target(y: Any, *, classifier: bool, stacklevel: int) -> Any:
+    """A target as the folds are cut from it.
+
+    Parameters
+    ----------
+    y : array, list, Series or DataFrame of shape [n_samples], [n_samples, 1] or [n_samples, n_targets]
+    classifier : bool
+        Labels in one column become one-dimensional, with a DataConversionWarning, as scikit-learn's classifiers make them;
+        and objects that are all numbers, or all truth values, become those.
+    stacklevel : int
+        Calls up to the person's, for the warning.
+
+    Returns
+    -------
+    ndarray, Series or DataFrame
+    """
+    target = y if hasattr(y, "iloc") else np.asarray(y)
+    if classifier and target.ndim == 2 and target.shape[1] == 1:
+        warnings.warn(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape of y to (n_samples,), for "
+            "example using ravel().",
+            DataConversionWarning,
+            stacklevel=stacklevel + 1,
+        )
+        target = target.iloc[:, 0] if hasattr(target, "iloc") else target.ravel()
+    if classifier and target.ndim == 1 and target.dtype == object:
+        labels = read_labels(target)
+        if labels.dtype != object:
+            # Numbers and truth values as objects, which scikit-learn's metrics take for labels of no known kind.
+            target = target.astype(labels.dtype) if isinstance(target, pd.Series) else labels
+    return target

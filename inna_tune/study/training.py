@@ -1,0 +1,116 @@
+"""Trials of nets: each gets an estimator with its settings, those that stack train as one group, and checkpoints keep them."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from optuna.trial import Trial
+from sklearn.base import clone
+
+from inna_tune import __version__
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.records.describing import describe_settings
+from inna_tune.space import Prior, SearchSpace
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.study.beginning import begin
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.group import Candidate, Group
+from inna_tune.study.job import Beginning
+from inna_tune.study.running import EndingError, TrialRunner, logger
+from inna_tune.study.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class NetEvaluation:
+    """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``."""
+
+    folded: FoldedTable
+    estimator: InnaEstimator
+    scorer: Scorer
+    given: SearchSpace | Prior | None = None
+    first: str | Sequence[Mapping[str, Any]] = "auto"
+
+    def begin(self, study: optuna.Study, seed: int) -> Beginning:
+        """Space and first settings at the curvature of the loss, see `inna_tune.study.beginning.begin`."""
+        return begin(self.folded, self.estimator, study, seed, given=self.given, first=self.first)
+
+    def prepare(self, runner: TrialRunner, trial: Trial, settings: dict[str, Any]) -> Candidate:
+        """The estimator of a trial, which goes on from its checkpoint if it has one."""
+        estimator = clone(self.estimator).set_params(**settings)
+        if estimator.random_state is None:
+            words = np.random.SeedSequence([runner.job.seed, trial.number]).generate_state(1)
+            estimator.random_state = int(words[0])
+        estimator._check_parameters()
+        candidate = Candidate(trial, estimator, self.folded.encoded_for(estimator))
+        if isinstance(estimator.random_state, (int, np.integer)):
+            candidate.notes["seed"] = int(estimator.random_state)
+        if runner.checkpoints.are_kept:
+            _take_up(runner, candidate)
+        return candidate
+
+    def run(self, runner: TrialRunner, prepared: Sequence[Candidate]) -> None:
+        """Train and tell trials, those of a kind together.
+
+        Where time runs out, those that are unfinished are put back, to be taken up when there is time again.
+        """
+        alike: dict[Any, list[Candidate]] = defaultdict(list)
+        for candidate in prepared:
+            alike[candidate.kind].append(candidate)
+        # Sorted, so that the order does not depend on which trials were told before an interruption.
+        for key in sorted(alike):
+            self._run(runner, alike[key])
+
+    def _run(self, runner: TrialRunner, group: Sequence[Candidate]) -> None:
+        """Train and tell trials that stack."""
+        try:
+            with storage_errors(runner.study._storage):
+                Group(runner, self.scorer, group).train()
+        except (EndingError, StorageError):
+            raise  # no trial is to blame
+        except Exception as error:
+            left = [c for c in group if not c.is_told]
+            if not left:
+                raise
+            number, words = left[0].trial.number, f"{type(error).__name__}: {error}"
+            if len(group) > 1:
+                # One of them is to blame: alone, each gets its due.
+                logger.info("%d trials go on one by one: %s", len(left), words)
+                for candidate in left:
+                    self._run(runner, [candidate])
+            elif left[0].saved is None:
+                runner.fail(left[0].trial, error)
+            else:  # a checkpoint may only save time, and this one is perhaps to blame
+                logger.warning("trial %d begins anew: %s", number, words)
+                runner.checkpoints.remove(number)
+                left[0].begin_anew()
+                self._run(runner, left)
+
+
+def _take_up(runner: TrialRunner, candidate: Candidate) -> None:
+    """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
+    trial, study = candidate.trial, runner.study
+    candidate.identity = _identity_of(candidate)
+    sizes = candidate.table.tensor_sizes(candidate.estimator)
+    saved = runner.checkpoints.load(trial.number, candidate.identity, sizes)
+    if saved is None:
+        return
+    candidate.saved, candidate.saved_epoch, candidate.reports = saved, saved.epoch, dict(saved.reports)
+    with gathered(study):
+        for rung, score in saved.reports.items():
+            trial.report(score, rung)
+        for name, note in saved.notes.items():
+            study._storage.set_trial_system_attr(trial._trial_id, name, note)
+    runner.log("trial %d goes on from epoch %d", trial.number, saved.epoch)
+
+
+def _identity_of(candidate: Candidate) -> str:
+    """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
+    settings = describe_settings(candidate.estimator)
+    content = [__version__, torch.__version__, candidate.table.digest, settings]
+    return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
