@@ -1,4 +1,4 @@
-"""The command line as a person meets it: every command in its own process, in an empty folder."""
+"""The command line as a person meets it, in an empty folder."""
 
 import contextlib
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,8 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from inna_tune.cli import app
+from tests.warm import Program
 
 ROOT = Path(__file__).parents[1]
+# Of a net that trains in no time: what is looked at is what stands around it.
+SMALL = ("--set", "hidden_layer_sizes=4", "--set", "max_epochs=3")
 
 
 @pytest.fixture
@@ -38,8 +40,11 @@ def folder(tmp_path):
     return tmp_path
 
 
+MAIN = "from inna_tune.cli import main; main()"
+
+
 def command(*words):
-    return [sys.executable, "-c", "from inna_tune.cli import main; main()", *words]
+    return [sys.executable, "-c", MAIN, *words]
 
 
 def environment():
@@ -61,7 +66,7 @@ def run(folder, *words, code=0):
 
 
 def test_fit_resume_predict_studies_show(folder):
-    first = run(folder, "fit", "people.csv", "--target", "label", "--trials", "3")
+    first = run(folder, "fit", "people.csv", "--target", "label", "--trials", "3", *SMALL)
     assert "binary classification (2 classes: yes" in first.stdout
     for row in ("baseline", "untuned default", "tuned"):
         assert row in first.stdout
@@ -69,6 +74,7 @@ def test_fit_resume_predict_studies_show(folder):
     assert (folder / "people.inna").exists()
 
     resume = re.search(r"Resume:   inna-tune (.*)", first.stdout).group(1).split()
+    assert {"hidden_layer_sizes=4", "max_epochs=3"} <= set(resume)
     again = run(folder, *resume)
     assert "Found: 3 finished" in again.stdout
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
@@ -102,6 +108,9 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
         (("fit", "nothing.csv", "--target", "label"), "No such file"),
         (("fit", "people.csv", "--target", "labell"), "Did you mean 'label'"),
         (("fit", "people.csv"), "--target"),
+        ((*fit, "--set", "max_epoch=3"), "did you mean max_epochs?"),
+        ((*fit, "--set", "dropout=2"), "dropout=2"),
+        (("compare", *fit[1:], "--set", "optimizer=sgd"), "name them by optimizers="),
         (("fit", "tiny.csv", "--target", "label"), "rows"),
         ((*fit, "--storage", "sqlite:///text.db"), "not a database"),
         ((*fit, "--storage", "sqlite:///no/such/folder.db"), "folder"),
@@ -122,12 +131,12 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(folder):
 
 
 def test_a_name_taken_and_a_study_of_other_data_are_refused(folder):
-    run(folder, "fit", "people.csv", "--target", "label", "--trials", "1", "--study", "s")
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "1", "--study", "s", *SMALL)
     model = (folder / "s.inna").read_bytes()
     assert "already" in run(folder, "fit", "people.csv", "--target", "label", "--study", "s", code=2).stderr
-    other = run(folder, "fit", "lacking.csv", "--target", "label", "--study", "s", "--resume", code=2)
+    other = run(folder, "fit", "lacking.csv", "--target", "label", "--study", "s", "--resume", *SMALL, code=2)
     assert "'age'" in other.stderr
-    target = run(folder, "fit", "people.csv", "--target", "job", "--study", "s", "--resume", code=2)
+    target = run(folder, "fit", "people.csv", "--target", "job", "--study", "s", "--resume", *SMALL, code=2)
     assert "target" in target.stderr
     assert (folder / "s.inna").read_bytes() == model
     lacking = run(folder, "predict", "s.inna", "lacking.csv", "-o", "out.csv", code=2)
@@ -141,42 +150,36 @@ def finished(database):
     return {number for number, state in rows if state in ("COMPLETE", "PRUNED", "FAIL")}
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_study_loses_no_finished_trial_and_ends_exact(folder, blow):
-    words = ("fit", "people.csv", "--target", "label", "--trials", "12", "--study", "s")
-    process = subprocess.Popen(
-        command(*words),
-        cwd=folder,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in process.stderr:
-            if line.startswith("trial 3/"):
-                process.send_signal(blow)
-                break
-        _, rest = process.communicate()
-    finally:
-        process.kill()
-    if blow == signal.SIGINT:
-        assert process.returncode == 130
-        assert "--resume" in rest
-    before = finished(folder / "inna_tune.db")
-    assert 3 <= len(before) < 12
-    run(folder, *words, "--resume")
-    study = optuna.load_study(study_name="s", storage=f"sqlite:///{folder}/inna_tune.db")
-    assert len(study.trials) == 12
-    assert all(t.state.is_finished() for t in study.trials)
-    assert before <= {t.number for t in study.trials}
+def comparable(folder, name):
+    study = optuna.load_study(study_name=name, storage=f"sqlite:///{folder}/inna_tune.db")
+    return [(t.number, t.params, t.value, t.state) for t in study.trials]
 
-    straight = [*words[:-1], "straight"]
-    run(folder, *straight)
-    other = optuna.load_study(study_name="straight", storage=f"sqlite:///{folder}/inna_tune.db")
-    assert [(t.params, t.value, t.state) for t in study.trials] == [
-        (t.params, t.value, t.state) for t in other.trials
-    ]
+
+def test_a_study_killed_and_interrupted_loses_no_finished_trial_and_ends_exact(folder):
+    words = ("fit", "people.csv", "--target", "label", "--trials", "24", "--study", "s", *SMALL)
+    before = set()
+    for blow, trial in ((signal.SIGKILL, 3), (signal.SIGINT, 9)):
+        more = ("--resume",) if before else ()
+        with Program(MAIN, *words, *more, cwd=folder, env=environment()) as process:
+            for line in process.stderr:
+                told = re.match(r"trial (\d+)/", line)  # not of every trial, where they are quick
+                if told and int(told[1]) >= trial:
+                    process.send_signal(blow)
+                    break
+            _, rest = process.communicate()
+        assert process.returncode == (130 if blow == signal.SIGINT else -blow), rest
+        now = finished(folder / "inna_tune.db")
+        assert trial <= len(now) < 24
+        assert before <= now
+        before = now
+    assert "--resume" in rest
+    run(folder, *words, "--resume")
+    found = comparable(folder, "s")
+    assert [number for number, *_ in found] == list(range(24))
+    assert all(state.is_finished() for *_, state in found)
+
+    run(folder, *[word if word != "s" else "straight" for word in words])
+    assert found == comparable(folder, "straight")
 
 
 def test_help_has_an_example_and_the_version_is_told(folder):
@@ -188,7 +191,7 @@ def test_help_has_an_example_and_the_version_is_told(folder):
 
 
 def test_a_prior_is_learned_shown_and_used(folder):
-    run(folder, "fit", "people.csv", "--target", "label", "--trials", "4")
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "4", *SMALL)
     learned = run(folder, "prior", "learn", "people", "-o", "prior.json").stdout
     assert "StableStep" in learned
     assert "inna-tune fit TABLE --target COLUMN --prior prior.json" in learned
@@ -208,6 +211,7 @@ def test_a_prior_is_learned_shown_and_used(folder):
         "b",
         "--prior",
         "prior.json",
+        *SMALL,
     )
     assert "--prior prior.json" in fitted.stdout
     (folder / "broken.json").write_text("{")
@@ -223,7 +227,7 @@ def test_a_prior_is_learned_shown_and_used(folder):
 
 
 def test_a_study_is_exported_imported_and_joined(folder):
-    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2")
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2", *SMALL)
     run(folder, "studies", "export", "people", "-o", "sent.db")
     assert "there already" in run(folder, "studies", "export", "people", "-o", "sent.db", code=2).stderr
     assert "--as NAME" in run(folder, "studies", "import", "sent.db", code=2).stderr
@@ -243,7 +247,7 @@ def test_the_shipped_priors_are_shown_and_used(folder):
     shown = run(folder, "prior", "show", "classification").stdout
     assert "First 1: " in shown
     assert "From: " in shown
-    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--prior", "shipped")
+    run(folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--prior", "shipped", *SMALL)
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
     assert study.user_attrs["inna_tune:portfolio"] >= 3
     assert study.trials[0].params["decay"] == "cosine"

@@ -11,6 +11,7 @@ from inna_tune.cli.console import (
     LEAST_SECONDS,
     TABLE,
     AsJson,
+    Settings,
     Storage,
     app,
     default_name,
@@ -58,6 +59,7 @@ def compare(
         int,
         typer.Option(help="Fits of each one's best settings: fewer than five make wide intervals.", min=1),
     ] = 5,
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
@@ -91,6 +93,7 @@ def compare(
                 seed=seed,
                 n_fits=fits,
                 n_jobs=jobs,
+                settings=settings or (),
                 watch=lambda study: Progress(trials, study),
                 allow_mismatch=allow_mismatch,
             )

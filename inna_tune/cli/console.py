@@ -42,6 +42,14 @@ is_own_process = False  # whether the program was started as `inna-tune`, and no
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
 Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A parameter of InnaClassifier or InnaRegressor, such as max_epochs=30; once for each.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
 
 

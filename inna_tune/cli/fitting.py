@@ -11,6 +11,7 @@ from inna_tune.cli.console import (
     LEAST_SECONDS,
     TABLE,
     AsJson,
+    Settings,
     Storage,
     app,
     default_name,
@@ -59,6 +60,7 @@ def fit(
             "If not given: the priors set by hand."
         ),
     ] = None,
+    settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
     model: Annotated[
         str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
@@ -114,6 +116,7 @@ def fit(
                 timeout=time_left(timeout),
                 n_jobs=jobs,
                 seed=seed,
+                settings=settings or (),
                 space=learned,
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,

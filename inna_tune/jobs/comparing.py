@@ -14,9 +14,9 @@ from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
-from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
+from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
 from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender
 from inna_tune.optim.optimizers import OPTIMIZERS
@@ -74,6 +74,7 @@ def compare(
     n_fits: int = 5,
     n_jobs: int = 1,
     estimator: InnaEstimator | None = None,
+    settings: Sequence[str] = (),
     watch: Watch | None = None,
     allow_mismatch: bool = False,
 ) -> Comparison:
@@ -110,6 +111,8 @@ def compare(
         Workers that tune a net, as in :class:`inna_tune.InnaSearchCV`; the baselines' trials run one by one.
     estimator : InnaClassifier or InnaRegressor, optional
         Its other settings are those of every net; None: the default.
+    settings : sequence of str
+        Of the default estimator, as :func:`inna_tune.jobs.settings.make_estimator` takes them; none of the optimizer.
     watch : callable, optional
         Study name -> context manager of a callback (study, trial), as of the search.
 
@@ -120,7 +123,7 @@ def compare(
     Raises
     ------
     ValueError
-        If an optimizer or baseline is unknown or named twice, or ``n_fits`` is less than 1.
+        If an optimizer or baseline is unknown or named twice, ``n_fits`` is less than 1, or a setting makes no sense.
     TableError
         If there are too few rows, or several targets.
     MismatchError, StorageError
@@ -133,6 +136,12 @@ def compare(
         raise ValueError(f"optimizers is empty; give one or more of {', '.join(OPTIMIZERS)}")
     if n_fits < 1:
         raise ValueError(f"n_fits={n_fits!r} must be a whole number of at least 1")
+    if estimator is None:
+        estimator = make_estimator(problem.task, settings, compares_optimizers=True)
+    elif settings:
+        raise ValueError(
+            f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
+        )
     if len(problem.targets) > 1:
         raise TableError(
             f"A comparison is by one target, and {', '.join(map(repr, problem.targets))} are {len(problem.targets)}; "
@@ -148,8 +157,6 @@ def compare(
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
-    if estimator is None:
-        estimator = InnaClassifier() if classifier else InnaRegressor()
     field = _Field(
         X=X,
         y=y,

@@ -10,7 +10,7 @@ from optuna.storages import BaseStorage
 from sklearn.base import clone
 
 from inna_tune import clock
-from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
@@ -43,6 +43,8 @@ class FitRequest:
         Of the rows held out.
     held_out : float
         Share of the rows that tuning never sees.
+    settings : tuple of str
+        Of the estimator, as `make_estimator` takes them.
     """
 
     n_trials: int
@@ -50,6 +52,7 @@ class FitRequest:
     task: str
     seed: int
     held_out: float
+    settings: tuple[str, ...] = ()
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
@@ -81,6 +84,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             task=str(stored["task"]),
             seed=int(stored["seed"]),
             held_out=float(stored["held_out"]),
+            settings=tuple(stored.get("settings", ())),
         )
         if not (
             request.n_trials >= 1
@@ -89,8 +93,9 @@ def _request_of(study: optuna.Study) -> FitRequest:
             and request.task in TASKS
         ):
             raise ValueError(f"{request} makes no sense")
+        make_estimator(request.task, request.settings)  # refuses what it cannot be set to
         return request
-    except (TypeError, ValueError, KeyError, OverflowError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise StorageError(
             f"study {name!r}: {JOB} is not what this version writes ({error!r}); go on with `inna-tune fit --resume`"
         ) from None
@@ -144,7 +149,7 @@ def join(
         )
     space = SearchSpace.from_json(described["space"])
     tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
-    estimator = InnaRegressor() if problem.task == "regression" else InnaClassifier()
+    estimator = make_estimator(problem.task, request.settings)
     question = Question.of(clone(estimator), estimator, problem.X.iloc[tuning], problem.y.iloc[tuning])
     began = clock.now()
     budget = None if timeout is None else Budget(began + timeout, begun=began)

@@ -13,9 +13,9 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
 
 from inna_tune import clock
-from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.jobs.joining import JOB, FitRequest
+from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
@@ -96,6 +96,7 @@ def tune(
     seed: int = 0,
     held_out: float = 0.2,
     estimator: InnaEstimator | None = None,
+    settings: Sequence[str] = (),
     space: SearchSpace | Prior | None = None,
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
@@ -115,9 +116,14 @@ def tune(
         Share of the rows that tuning never sees.
     estimator : InnaClassifier or InnaRegressor, optional
         What is tuned; None: the default.
+    settings : sequence of str
+        Of the default estimator, as :func:`inna_tune.jobs.settings.make_estimator` takes them; workers that join get them too.
+        Of what the study tunes they are where it begins.
 
     Raises
     ------
+    ValueError
+        If a setting makes no sense, or comes with an estimator.
     TableError
         If there are too few rows to hold some out and tune on the rest.
     MismatchError
@@ -128,10 +134,16 @@ def tune(
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     # A worker that joins makes the default estimator itself; another one it could not know.
     request = (
-        FitRequest(n_trials, problem.target, problem.task, seed, held_out) if estimator is None else None
+        FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings))
+        if estimator is None
+        else None
     )
     if estimator is None:
-        estimator = InnaClassifier() if classifier else InnaRegressor()
+        estimator = make_estimator(problem.task, settings)
+    elif settings:
+        raise ValueError(
+            f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
+        )
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
     search = InnaSearchCV(
@@ -170,6 +182,9 @@ def tune(
                 f"{error}. It was begun with seed={was!r}, and seed={seed} holds out other rows: give seed={was!r}, or "
                 f"--seed {was}, to go on with it"
             ) from None
+        if isinstance(begun, dict) and list(begun.get("settings", ())) != list(settings):
+            was = " ".join(f"--set {each}" for each in begun.get("settings", ())) or "without settings"
+            raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
         raise
     if timeout is None:
         default.fit(X, y)

@@ -1,5 +1,6 @@
 """Ending before the work is done: because of a signal, or because whoever gave the work has gone."""
 
+import contextlib
 import logging
 import signal
 import threading
@@ -54,7 +55,11 @@ class Signals:
         if self.received is not None:
             raise _ending(number)
         self.received = number
-        logger.warning("ending with the present epoch, since signal %d came; once more ends at once", number)
+        # NOTE: a signal that comes while standard error is written to finds it locked: "reentrant call".
+        with contextlib.suppress(RuntimeError):
+            logger.warning(
+                "ending with the present epoch, since signal %d came; once more ends at once", number
+            )
 
     def check(self) -> None:
         """Raise what the signal that came stands for: KeyboardInterrupt, or SystemExit(143) for SIGTERM."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import inna_tune
-from tests.test_cli import run
+from tests.test_cli import SMALL, run
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_columns_are_shown(folder):
 
 
 def test_fit_says_it_in_a_line_the_report_shows_it_and_predict_reads_by_it(folder):
-    done = run(folder, "fit", "t.csv", "--target", "y", "--trials", "1").stdout
+    done = run(folder, "fit", "t.csv", "--target", "y", "--trials", "1", *SMALL).stdout
     assert "Columns: 5 columns: " in done
     assert "left out: 'Unnamed: 0' (numbers the rows)" in done
     assert "taken as" not in done
@@ -63,7 +63,7 @@ def test_fit_says_it_in_a_line_the_report_shows_it_and_predict_reads_by_it(folde
 def test_several_targets_go_all_the_way(folder):
     text = (folder / "t.csv").read_text().replace("price", "cost")
     (folder / "two.csv").write_text(text)
-    words = ("fit", "two.csv", "--target", "cost", "--target", "z", "--trials", "1", "-v")
+    words = ("fit", "two.csv", "--target", "cost", "--target", "z", "--trials", "1", "-v", *SMALL)
     done = run(folder, *words).stdout
     assert "regression of 2 targets: cost, z" in done
     assert "taken as" in done

@@ -28,6 +28,7 @@ GIVEN = {
         "study": "--my study's",
         "resume": True,
         "prior": "shipped",
+        "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,
         "model": "-my model.inna",
@@ -47,6 +48,7 @@ GIVEN = {
         "resume": True,
         "jobs": -1,
         "fits": 2,
+        "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "allow_mismatch": True,
         "as_json": True,
@@ -80,7 +82,8 @@ def words_of(name, given):
     for each in parameters(name).values():
         if each.name in given and each.param_type_name == "option":
             value = given[each.name]
-            words.append(each.opts[0] if each.is_flag else f"{each.opts[0]}={value}")
+            values = value if isinstance(value, list) else [value]
+            words += [each.opts[0] if each.is_flag else f"{each.opts[0]}={value}" for value in values]
     return [*words, "--", *(given[n] for n, p in parameters(name).items() if p.param_type_name == "argument")]
 
 
@@ -104,6 +107,7 @@ def interrupted(monkeypatch):
         monkeypatch.setattr(path, work)
     job = FitRequest(n_trials=3, target="the label", task="binary", seed=0, held_out=0.2)
     monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.store.opening.open_storage", lambda storage, **options: storage)
     # The seconds of a budget that are left depend on the machine.
     monkeypatch.setattr("inna_tune.cli.console._started", float("inf"), raising=False)
     return asked
@@ -200,6 +204,7 @@ def test_what_is_printed_at_the_end_holds_all_options_and_runs(name, place, smal
 def test_a_worker_says_how_to_go_on_only_where_something_is_left(place, monkeypatch):
     job = FitRequest(n_trials=3, target="label", task="binary", seed=0, held_out=0.2)
     monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
+    monkeypatch.setattr("inna_tune.store.opening.open_storage", lambda storage, **options: storage)
     for left in (0, 2):
         after = SimpleNamespace(left_to_do=left)
         monkeypatch.setattr(WORK["worker"], lambda problem, after=after, **options: (after, after))

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from inna_tune import cli
-from tests.test_cli import command, environment, folder, run  # noqa: F401
+from tests.test_cli import MAIN, SMALL, command, environment, folder, run  # noqa: F401
+from tests.warm import Program
 
 
 def of_json(folder, *words):  # noqa: F811
@@ -22,7 +23,7 @@ def refuse(constant):
 
 
 def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa: F811
-    fitted, done = of_json(folder, "fit", "people.csv", "--target", "label", "--trials", "3")
+    fitted, done = of_json(folder, "fit", "people.csv", "--target", "label", "--trials", "3", *SMALL)
     assert "Task: binary" in done.stderr
     assert fitted["study"] == "people"
     assert fitted["trials"]["complete"] + fitted["trials"]["pruned"] == 3
@@ -53,7 +54,17 @@ def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa:
 
 
 def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
-    words = ("compare", "people.csv", "--target", "label", "--optimizers", "inna,adamw", "--trials", "2")
+    words = (
+        "compare",
+        "people.csv",
+        "--target",
+        "label",
+        "--optimizers",
+        "inna,adamw",
+        "--trials",
+        "2",
+        *SMALL,
+    )
     found, done = of_json(folder, *words, "--fits", "3")
     assert "trial 2/2" in done.stderr
     assert [c["name"] for c in found["contenders"]] == ["inna", "adamw", "hgb", "constant"]
@@ -97,18 +108,21 @@ def test_the_unexpected_is_one_line_and_code_1(folder, broken):  # noqa: F811
 
 def test_a_pipe_gets_results_without_colours_and_debug_may_stand_anywhere(folder):  # noqa: F811
     def go(*words):
-        return subprocess.run(command(*words), cwd=folder, env=environment(), capture_output=True, text=True)
+        with Program(MAIN, *words, cwd=folder, env=environment()) as program:
+            return *program.communicate(), program.wait()
 
-    wrong = go("show", "nobody", "--debug")
-    assert wrong.returncode == 1
-    assert "Traceback" in wrong.stderr
-    version = go("--version")
+    _, said, code = go("show", "nobody", "--debug")
+    assert code == 1
+    assert "Traceback" in said
+    version = subprocess.run(
+        command("--version"), cwd=folder, env=environment(), capture_output=True, text=True
+    )  # as a person starts it
     assert (version.returncode, version.stderr) == (0, "")
-    machine = go("bug-report")
-    assert machine.returncode == 0
-    assert machine.stderr == ""
-    assert "\x1b" not in machine.stdout
-    assert "threadpoolctl" in machine.stdout
-    assert "Is CUDA available" in machine.stdout
+    machine, said, code = go("bug-report")
+    assert code == 0
+    assert said == ""
+    assert "\x1b" not in machine
+    assert "threadpoolctl" in machine
+    assert "Is CUDA available" in machine
     for place in (folder, sys.executable, sys.prefix, Path.home()):
-        assert str(place) not in machine.stdout
+        assert str(place) not in machine

@@ -44,7 +44,7 @@ def same(ours, theirs):
             assert a.history[name] == b.history[name]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     breaks=st.lists(st.integers(1, EPOCHS - 1), min_size=1, max_size=3, unique=True),
     method=st.sampled_from(sorted(METHODS)),

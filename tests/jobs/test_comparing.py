@@ -74,9 +74,11 @@ def test_everyone_gets_the_same_rows_folds_score_and_trials(compared):
         )
         assert contender.settings == study.best_params
         assert contender.cross_validated == pytest.approx(-study.best_value)
-        assert contender.seconds > 0
+        assert contender.seconds == pytest.approx(sum(t.user_attrs["seconds"] for t in study.trials))
         assert contender.low <= contender.scores["log-loss"] <= contender.high
-        assert 0 <= contender.scores["accuracy"] <= 1
+        right = contender.scores["accuracy"] * found.n_held_out_rows * 5
+        assert right == pytest.approx(round(right)), "rows that five fits had right"
+        assert contender.scores["accuracy"] > 0.5
     assert all(p == prints[0] for p in prints)
     assert sorted(seen) == sorted((f"cancer-{n}", f"cancer-{n}", i) for n in names for i in range(3))
     assert found.n_tuning_rows + found.n_held_out_rows == 150

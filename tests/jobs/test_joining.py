@@ -3,8 +3,6 @@
 import dataclasses
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import optuna
@@ -12,9 +10,9 @@ import pandas as pd
 import pytest
 
 from inna_tune import InnaClassifier
-from inna_tune.jobs.joining import JOB, join, read_job
+from inna_tune.jobs.joining import JOB, FitRequest, join, read_job
 from inna_tune.jobs.tuning import tune
-from inna_tune.records.attributes import PORTFOLIO
+from inna_tune.records.attributes import ALLOWED_MISMATCH, PORTFOLIO
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.overview import find_progress
 from inna_tune.space import Prior
@@ -24,6 +22,7 @@ from inna_tune.store.store import OWNER
 from inna_tune.store.transfer import import_studies
 from inna_tune.tables.problem import make_problem
 from tests.store import test_postgres
+from tests.warm import Program
 
 # The server of the other module's tests.
 server, url = test_postgres.server, test_postgres.url
@@ -35,7 +34,11 @@ def frame(seed=0):
     return found.assign(label=np.where(found["job"] == "smith", "yes", "no"))
 
 
+SETTINGS = ("hidden_layer_sizes=4", "max_epochs=2")  # which a worker learns from the study
+
+
 def begin(storage, n_trials, **more):
+    more = {"settings": SETTINGS} | more
     return tune(
         make_problem(frame(), "label"), n_trials=n_trials, storage=storage, study_name="people", **more
     )
@@ -43,7 +46,7 @@ def begin(storage, n_trials, **more):
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A database with the study, two trials done; the net is as large as the default, so that it is made once."""
+    """A database with the study, two trials done."""
     path = tmp_path_factory.mktemp("template") / "studies.db"
     begin(f"sqlite:///{path}", 2).search.study_._storage._backend.engine.dispose()
     return path
@@ -65,22 +68,17 @@ def ask_for(storage, n_trials):
     return study
 
 
-def worker_words(storage, table):
-    code = "import sys; from inna_tune.cli import main; main()"
-    return [sys.executable, "-c", code, "worker", "people", str(table), "--storage", storage]
+def worker(storage, table):
+    return Program("from inna_tune.cli import main; main()", "worker", "people", table, "--storage", storage)
 
 
 def crew(storage, table, count):
-    words = worker_words(storage, table)
-    workers = [
-        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
+    workers = [worker(storage, table) for _ in range(count)]
     try:
-        return [(*worker.communicate(timeout=240), worker.returncode) for worker in workers]
+        return [(*each.communicate(), each.returncode) for each in workers]
     finally:
-        for worker in workers:
-            worker.kill()
+        for each in workers:
+            each.kill()
 
 
 def check_exact(study, n_trials):
@@ -136,15 +134,28 @@ def test_what_a_dead_worker_left_is_taken_up_by_one_that_joins(storage):
 def test_fit_waits_for_the_trials_of_others(storage, monkeypatch):
     """The best one may be among them."""
     looks = []
+    study = load(storage)
+    done = study.trials[0]
 
     def running(self):
         looks.append(1)
+        if len(looks) == 2:  # another worker tells its trial, which no other can beat
+            study.add_trial(
+                optuna.trial.create_trial(
+                    value=0.0,
+                    params=done.params | {"dropout": 0.4321},
+                    distributions=done.distributions,
+                    user_attrs=done.user_attrs,
+                )
+            )
         return len(looks) < 3
 
     monkeypatch.setattr("inna_tune.study.running.TrialRunner._others_run", running)
     monkeypatch.setattr("inna_tune.study.running._WAIT", 0.0)
-    begin(storage, 2, resume=True)
+    report = begin(storage, 2, resume=True)
     assert len(looks) == 3
+    assert report.search.best_params_["dropout"] == 0.4321
+    assert report.search.best_estimator_.dropout == 0.4321
 
 
 def test_other_data_are_refused_and_each_difference_named(storage):
@@ -153,20 +164,23 @@ def test_other_data_are_refused_and_each_difference_named(storage):
     with pytest.raises(MismatchError, match="'more'"):
         join(other, storage=storage, study_name="people")
     assert len(study.trials) == 2
+    assert ALLOWED_MISMATCH not in study.user_attrs
     join(other, storage=storage, study_name="people", allow_mismatch=True)
     assert len(study.trials) == 3
-    assert any("mismatch" in name for name in study.user_attrs)
+    assert study.user_attrs[ALLOWED_MISMATCH]
 
 
 def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path}/studies.db"
-    begin(storage, 1, estimator=InnaClassifier(max_epochs=2))
+    begin(storage, 1, estimator=InnaClassifier(max_epochs=2), settings=())
     with pytest.raises(StorageError, match="InnaSearchCV"):
         read_job(storage, "people")
     study = optuna.load_study(study_name="people", storage=storage)
     sound = {"n_trials": 3, "target": "label", "task": "binary", "seed": 0, "held_out": 0.2}
     study.set_user_attr(JOB, sound)
-    assert read_job(storage, "people").n_trials == 3
+    assert read_job(storage, "people") == FitRequest(3, "label", "binary", 0, 0.2)
+    study.set_user_attr(JOB, sound | {"settings": list(SETTINGS)})
+    assert read_job(storage, "people").settings == SETTINGS
     for wrong in (
         {"n_trials": "many"},
         [1],
@@ -176,6 +190,9 @@ def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
         sound | {"seed": float("inf")},
         sound | {"held_out": float("nan")},
         sound | {"task": "guess"},
+        sound | {"settings": 3},
+        sound | {"settings": [3]},
+        sound | {"settings": ["speed=3"]},
     ):
         study.set_user_attr(JOB, wrong)
         with pytest.raises(StorageError, match="not what this version writes"):
@@ -217,19 +234,13 @@ def test_ctrl_c_ends_a_worker_cleanly(storage, tmp_path):
     table = tmp_path / "people.csv"
     frame().to_csv(table, index=False)
     ask_for(storage, 100)
-    worker = subprocess.Popen(
-        worker_words(storage, table), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        for line in worker.stderr:
+    with worker(storage, table) as process:
+        for line in process.stderr:
             if line.startswith("trial "):
-                worker.send_signal(signal.SIGINT)
+                process.send_signal(signal.SIGINT)
                 break
-        _, said = worker.communicate(timeout=240)
-    finally:
-        worker.kill()
-        worker.wait()
-    assert worker.returncode == 130
+        _, said = process.communicate()
+    assert process.returncode == 130
     assert "Interrupted; finished trials are safe." in said
     assert "Traceback" not in said
     done = find_progress(storage, "people", 100)
@@ -260,6 +271,23 @@ def test_a_resume_with_another_seed_names_it(storage):
         MismatchError, match=r"begun with seed=0, and seed=5 holds out other rows: give .*--seed 0,"
     ):
         begin(storage, 3, resume=True, seed=5)
+
+
+def test_a_resume_with_other_settings_names_those_of_the_study(storage):
+    with pytest.raises(
+        MismatchError, match="begun --set hidden_layer_sizes=4 --set max_epochs=2: give the same"
+    ):
+        begin(storage, 3, resume=True, settings=())
+    with pytest.raises(MismatchError, match="max_epochs"):
+        begin(storage, 3, resume=True, settings=("hidden_layer_sizes=4", "max_epochs=3"))
+    assert len(begin(storage, 3, resume=True).search.study_.trials) == 3
+
+
+def test_a_worker_of_other_settings_is_refused(storage):
+    study = ask_for(storage, 3)
+    study.set_user_attr(JOB, study.user_attrs[JOB] | {"settings": ["hidden_layer_sizes=4", "max_epochs=3"]})
+    with pytest.raises(MismatchError, match="max_epochs"):
+        join(make_problem(frame(), "label"), storage=storage, study_name="people")
 
 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])

@@ -87,7 +87,8 @@ def test_first_and_second_derivatives(embedding, block):
         return net(dict(zip(parameters, values, strict=True)), x)
 
     assert torch.autograd.gradcheck(outputs, leaves)
-    assert torch.autograd.gradgradcheck(outputs, leaves)
+    # Along directions drawn at random: all entries of it take a hundred times as long.
+    assert torch.autograd.gradgradcheck(outputs, leaves, fast_mode=True)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from inna_tune.optim import INNA, INNAprop
+from tests.warm import Program
 
 pytestmark = pytest.mark.skipif(
     not dist.is_available() or not dist.is_gloo_available(), reason="torch was built without gloo"
@@ -46,7 +46,15 @@ def worker(rank, folder):
 
 
 def test_two_processes_train_as_one(tmp_path):
-    mp.spawn(worker, args=(str(tmp_path),), nprocs=2)
+    code = "import sys; from tests.optim.test_inna_distributed import worker; worker(int(sys.argv[1]), sys.argv[2])"
+    programs = [Program(code, rank, tmp_path) for rank in range(2)]
+    try:
+        for program in programs:
+            _, said = program.communicate()
+            assert program.returncode == 0, said
+    finally:
+        for program in programs:
+            program.kill()
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for i, make in enumerate((INNA, INNAprop)):
         module = net()

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from scipy.stats import binomtest
 
 from inna_tune import plots
@@ -110,7 +111,11 @@ def test_texts_of_strangers_are_drawn_as_they_are(function):
         return trial.suggest_float("alpha", 0.1, 1) * trial.suggest_float("beta", 0.1, 1, log=True)
 
     study.optimize(objective, n_trials=12)
-    function(study).draw_without_rendering()
+    figure = function(study)
+    figure.draw_without_rendering()
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    # But for what cannot be drawn.
+    assert (r"$\frac{x$ <script>" in texts) == (function in (plots.importances, plots.slices))
 
 
 def test_whoever_is_no_study_of_one_objective_is_refused():

@@ -3,7 +3,6 @@
 import http.client
 import json
 import signal
-import subprocess
 import threading
 from contextlib import contextmanager
 
@@ -16,7 +15,8 @@ from inna_tune.report import serving
 from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
 from inna_tune.store.errors import StorageError
 from tests.browser import Browser
-from tests.test_cli import command, environment, run
+from tests.test_cli import MAIN, environment, run
+from tests.warm import Program
 
 
 @pytest.fixture(scope="module")
@@ -172,21 +172,15 @@ def test_what_cannot_be_served_is_said(storage, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_ends_the_command(storage, tmp_path):
-    words = command("dashboard", "--storage", storage, "--port", "0", "--json")
-    process = subprocess.Popen(
-        words, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
+    words = ("dashboard", "--storage", storage, "--port", "0", "--json")
+    with Program(MAIN, *words, cwd=tmp_path, env=environment()) as process:
         said = "".join(iter(process.stdout.readline, "}\n")) + "}"
         address = json.loads(said)["reports"]
         connection = http.client.HTTPConnection(address.split("/")[2])
         connection.request("GET", "/reports")
         assert connection.getresponse().status == 200  # and the connection stays open
         process.send_signal(signal.SIGINT)
-        _, complaints = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
+        _, complaints = process.communicate()
     assert process.returncode == 0
     assert complaints == "Dashboard ended.\n"
     connection.close()

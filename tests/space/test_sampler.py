@@ -33,6 +33,14 @@ def objective(config):
     return (np.log(config["lr"]) + 1) ** 2 + abs(config["alpha"] - 0.2) + config["dropout"]
 
 
+def check_in_bounds(study):
+    for trial in study.trials:
+        assert set(trial.params) >= {"lr", "alpha", "beta"}
+        for name, value in trial.params.items():
+            distribution = SPACE.distribution(name)
+            assert distribution._contains(distribution.to_internal_repr(value))
+
+
 def run(study, n_trials, space=SPACE):
     for _ in range(n_trials):
         trial = study.ask()
@@ -44,10 +52,8 @@ def run(study, n_trials, space=SPACE):
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_every_base_sampler_stores_natural_values_in_bounds(base):
     study = optuna.create_study(sampler=PriorSampler(base(), SPACE, seed=0))
-    for params in run(study, 8):
-        for name, value in params.items():
-            distribution = SPACE.distribution(name)
-            assert distribution._contains(distribution.to_internal_repr(value))
+    run(study, 8)
+    check_in_bounds(study)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -195,20 +201,35 @@ def test_several_objectives_and_constraints():
     for _ in range(6):
         trial = study.ask()
         config = SPACE.suggest(trial)
-        trial.set_constraint("lr", config["lr"] - 0.5) if hasattr(trial, "set_constraint") else None
+        trial.set_constraint("lr", config["lr"] - 0.5)
         study.tell(trial, [objective(config), config["beta"]])
+    assert len(study.trials) == 6
     assert study.best_trials
+    check_in_bounds(study)
+    for trial in study.trials:
+        assert trial.constraints == {"lr": trial.params["lr"] - 0.5}
 
 
 def test_pruned_and_failed_trials_are_no_trouble():
-    study = optuna.create_study(sampler=PriorSampler(TPESampler(n_startup_trials=2), SPACE, seed=0))
-    for number in range(8):
-        trial = study.ask()
-        config = SPACE.suggest(trial)
-        trial.report(objective(config), 1)
-        state = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL][number % 3]
-        study.tell(trial, objective(config) if state == TrialState.COMPLETE else None, state=state)
-    assert len(study.trials) == 8
+    states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL]
+
+    def sample(told):
+        study = optuna.create_study(sampler=PriorSampler(TPESampler(n_startup_trials=2), SPACE, seed=0))
+        for number in range(8):
+            trial = study.ask()
+            config = SPACE.suggest(trial)
+            trial.report(objective(config), 1)
+            state = told[number % len(told)]
+            study.tell(trial, objective(config) if state == TrialState.COMPLETE else None, state=state)
+        check_in_bounds(study)
+        assert [t.state for t in study.trials] == [told[number % len(told)] for number in range(8)]
+        return [t.params for t in study.trials]
+
+    mixed = sample(states)
+    assert mixed == sample(states)
+    # What they tell is heeded: other states, other draws, once the sampler learns.
+    assert mixed[:2] == sample([TrialState.COMPLETE])[:2]
+    assert mixed[3:] != sample([TrialState.COMPLETE])[3:]
 
 
 def test_the_base_sampler_sees_places_and_never_natural_values():

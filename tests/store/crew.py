@@ -1,14 +1,13 @@
-"""Worker processes for the tests: started with one import, told what to do by pipes, killed at will."""
+"""Worker processes for the tests: started from a warm process, told what to do by pipes, killed at will."""
 
 import os
 import signal
-import subprocess
-import sys
 from types import TracebackType
 from typing import IO, Self
 
-# One process imports and forks the workers, since importing takes longer than all they do. Each waits for a line
-# before it works, and with `step` for another one before it tells a trial.
+from tests.warm import Program
+
+# One process forks the workers. Each waits for a line before it works, and with `step` for another one before it tells a trial.
 _SCRIPT = """
 import os, sys, optuna
 from inna_tune.store.opening import create_study, gathered, open_storage
@@ -72,15 +71,9 @@ class Crew:
         pipes = [os.pipe() for _ in range(size)]
         self._orders = [os.fdopen(write, "w") for _, write in pipes]
         reads = [read for read, _ in pipes]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SCRIPT, url, str(n_trials), "step" if step else "run", *map(str, reads)],
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=reads,
-        )
+        self._process = Program(_SCRIPT, url, n_trials, "step" if step else "run", fds=reads)
         for read in reads:
             os.close(read)
-        assert self._process.stdout is not None
         self.output: IO[str] = self._process.stdout
 
     def __enter__(self) -> Self:
@@ -92,9 +85,7 @@ class Crew:
     ) -> None:
         for pid in self.pids:
             self.kill(pid)
-        self._process.kill()
-        self._process.wait()
-        self.output.close()
+        self._process.__exit__()
         for orders in self._orders:
             orders.close()
 

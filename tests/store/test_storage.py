@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import sqlite3
-import subprocess
 import sys
 import warnings
 from contextlib import closing
@@ -22,6 +21,7 @@ from inna_tune.store import sqlite
 from inna_tune.store.errors import StorageError, redact_url
 from inna_tune.store.locks import temporary_lock
 from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
+from tests.warm import Program
 
 
 def close(storage: Any) -> None:
@@ -363,7 +363,7 @@ def test_temporary_lock_excludes_and_leaves_nothing(tmp_path: Path) -> None:
     counter, path = tmp_path / "counter", tmp_path / "locks" / "opening"
     counter.write_text("0")
     with temporary_lock(path):
-        processes = [subprocess.Popen([sys.executable, "-c", code, path, counter]) for _ in range(3)]
+        processes = [Program(code, path, counter) for _ in range(3)]
         assert counter.read_text() == "0"
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert counter.read_text() == "3"

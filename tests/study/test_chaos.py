@@ -1,14 +1,14 @@
 """Workers are killed at random moments, by studies/chaos.py, which has the long version."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.storages import InMemoryStorage
 from sklearn.datasets import load_iris
+
+from tests.warm import Program
 
 STUDIES = Path(__file__).parents[2] / "studies"
 
@@ -24,15 +24,10 @@ print(json.dumps(dataclasses.asdict(chaos.chaos(arguments.pop("url"), **argument
 
 
 def chaos(**arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, str(STUDIES), json.dumps(arguments)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    with Program(CODE, STUDIES, json.dumps(arguments)) as program:
+        out, err = program.communicate()
+    assert program.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
 
 
 def comparable(study):
@@ -44,10 +39,10 @@ def comparable(study):
     ]
 
 
-def test_one_worker_killed_at_ten_random_moments_leaves_the_study_that_would_have_been(tmp_path, monkeypatch):
-    url, n_trials = f"sqlite:///{tmp_path}/s.db", 24
-    count = chaos(url=url, n_workers=1, n_kills=10, n_trials=n_trials, longest=0.5)
-    assert count["kills"] == 10
+def test_one_worker_killed_at_six_random_moments_leaves_the_study_that_would_have_been(tmp_path, monkeypatch):
+    url, n_trials = f"sqlite:///{tmp_path}/s.db", 12
+    count = chaos(url=url, n_workers=1, n_kills=6, n_trials=n_trials, longest=0.5)
+    assert count["kills"] == 6
     assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0
     assert not (tmp_path / "s.db.checkpoints").exists()
     monkeypatch.syspath_prepend(str(STUDIES))
@@ -62,6 +57,6 @@ def test_one_worker_killed_at_ten_random_moments_leaves_the_study_that_would_hav
 
 @pytest.mark.parametrize("seed", [1])
 def test_several_workers_killed_at_random_lose_nothing_and_end_exact(tmp_path, seed):
-    count = chaos(url=f"sqlite:///{tmp_path}/s.db", n_workers=3, n_kills=6, n_trials=16, seed=seed)
-    assert count["kills"] == 6
+    count = chaos(url=f"sqlite:///{tmp_path}/s.db", n_workers=3, n_kills=4, n_trials=12, seed=seed)
+    assert count["kills"] == 4
     assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0

@@ -2,10 +2,7 @@
 
 import json
 import logging
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -22,6 +19,7 @@ from inna_tune.store.opening import open_storage, store_of
 from inna_tune.study import group
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
 from inna_tune.study.evaluation import Cohort, FoldedTable
+from tests.warm import Program
 
 CODE = """
 import sys
@@ -174,21 +172,12 @@ def test_a_header_that_lies_runs_nothing(tmp_path, progress):
 def test_a_process_that_ends_leaves_trials_that_go_on_bit_for_bit(tmp_path, straight, caplog, blow):
     storage = f"sqlite:///{tmp_path}/s.db"
     folder = tmp_path / "s.db.checkpoints"
-    root = os.fspath(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, storage],
-        env=os.environ | {"PYTHONPATH": root},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with Program(CODE, storage) as process:
         while not list(folder.glob("*.safetensors")):
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.01)
         process.send_signal(blow)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
+        _, said = process.communicate()
     expected = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 1}
     assert process.returncode == expected[blow], said
     before = optuna.load_study(study_name="s", storage=storage)

@@ -63,11 +63,15 @@ POINTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def straight():
+    return comparable(search().fit(*IRIS).study_)
+
+
 @pytest.mark.parametrize(("target", "call"), POINTS, ids=lambda p: str(p).rsplit(".", 1)[-1])
 def test_interrupted_anywhere_in_a_cohort_and_resumed_it_is_the_study_that_would_have_been(
-    target, call, tmp_path, monkeypatch
+    target, call, straight, tmp_path, monkeypatch
 ):
-    straight = search().fit(*IRIS)
     url = f"sqlite:///{tmp_path}/s.db"
     module, _, name = target.rpartition(".")
     owner = Group if module.endswith("Group") else Cohort if module.endswith("Cohort") else None
@@ -86,7 +90,7 @@ def test_interrupted_anywhere_in_a_cohort_and_resumed_it_is_the_study_that_would
         with pytest.raises(Interruption):
             search(storage=url, study_name="s").fit(*IRIS)
     resumed = search(storage=url, study_name="s", resume=True, population="auto").fit(*IRIS)
-    assert comparable(resumed.study_) == comparable(straight.study_)
+    assert comparable(resumed.study_) == straight
     assert not any(t.state == TrialState.RUNNING for t in resumed.study_.trials)
 
 

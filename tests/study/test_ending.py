@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +20,7 @@ from inna_tune import InnaClassifier, InnaSearchCV, PriorSampler, SearchSpace
 from inna_tune.store.opening import open_storage
 from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
+from tests.warm import Program
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 SPACE = SearchSpace.inna(curvature=20.0)
@@ -89,12 +89,7 @@ def test_workers_end_with_who_gave_the_work_and_keep_what_they_had(tmp_path, blo
     database, folder = tmp_path / "s.db", tmp_path / "s.db.checkpoints"
     url = f"sqlite:///{database}"
     root = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, url],
-        env=os.environ | {"PYTHONPATH": root},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Program(CODE, url, env=os.environ | {"PYTHONPATH": root})
     pids = []
     try:
         # Both are at work: each has got to the first rung of a trial.

@@ -4,8 +4,6 @@ import copy
 import json
 import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -21,6 +19,7 @@ from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.records.attributes import SEED
 from inna_tune.report import render_report
 from inna_tune.study import ProgressBar, StorageError, open_storage
+from tests.warm import Program
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
 NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
@@ -98,20 +97,15 @@ def test_in_another_process_and_folder_it_predicts_and_makes_nothing(fitted, tmp
     before = sorted(tmp_path.iterdir())
     tmp_path.chmod(0o555)
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", ELSEWHERE, *map(str, names)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        with Program(ELSEWHERE, *names, cwd=tmp_path) as elsewhere:
+            output, said = elsewhere.communicate()
     finally:
         tmp_path.chmod(0o755)
         for folder, _ in fitted.values():
             folder.with_name(f"{folder.name}, moved").rename(folder)
+    assert elsewhere.returncode == 0, said
     assert sorted(tmp_path.iterdir()) == before
-    *told, events = map(json.loads, done.stdout.splitlines())
+    *told, events = map(json.loads, output.splitlines())
     assert events == []
     for found, (_, original) in zip(told, [each for each in fitted.values() for _ in range(2)], strict=True):
         assert np.array_equal(found["probabilities"], original.predict_proba(X))

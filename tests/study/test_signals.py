@@ -1,0 +1,48 @@
+"""The first signal asks for a clean end, and nothing that happens then gets in its way."""
+
+import logging
+import signal
+
+import pytest
+
+from inna_tune.study.signals import Signals
+
+
+class Reentered(logging.Handler):
+    """Standard error while it is written to: whoever writes from a signal's handler is refused."""
+
+    def emit(self, record):
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+
+@pytest.fixture
+def reentered():
+    logger, handler = logging.getLogger("inna_tune"), Reentered()
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("reentered")
+def test_a_signal_while_standard_error_is_written_to_asks_for_a_clean_end():
+    before = signal.getsignal(signal.SIGINT)
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signals.check()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_elsewhere_than_among_the_usual_handlers_signals_do_what_they_did():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        assert signals.received is None
+    finally:
+        signal.signal(signal.SIGTERM, before)
