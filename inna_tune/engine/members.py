@@ -145,7 +145,17 @@ class MemberResult:
 
 
 def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
-    """Weights that training may go on from, without velocity and with new streams: a `MemberState` of these alone."""
+    """Weights that training may go on from, without velocity and with new streams.
+
+    Parameters
+    ----------
+    weights : Tensor of shape [n]
+        Everything that the net holds, as one vector.
+    epochs : int
+        That it was trained.
+    settings : dict of str to float
+        Its ``lr``, ``alpha``, ``beta`` and curvature.
+    """
     return MemberState(weights, epochs, settings)
 
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.cli import app
-from inna_tune.jobs.joining import Job
+from inna_tune.jobs.joining import FitRequest
 from inna_tune.store.opening import open_storage, store_of
 
 
@@ -21,7 +21,7 @@ def test_a_worker_opens_the_database_once(tmp_path, monkeypatch):
     net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
     search = InnaSearchCV(net, n_trials=1, cv=2, storage=url, study_name="people", refit=False)
     study = search.fit(table[["age"]], table["label"]).study_
-    for name, value in Job(1, "label", "binary", 0, 0.2).note().items():
+    for name, value in FitRequest(1, "label", "binary", 0, 0.2).note().items():
         study.set_user_attr(name, value)
     store_of(study).close()
 

@@ -319,12 +319,12 @@ def test_a_search_in_a_toy_storage_is_broken_off_and_ends_as_if_it_had_not_been(
     from sklearn.datasets import load_iris
 
     from inna_tune import InnaClassifier, InnaSearchCV
-    from inna_tune.study import running
+    from inna_tune.study import group
     from inna_tune.study.checkpoints import Checkpoints
 
     X, y = load_iris(return_X_y=True, as_frame=True)
     net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=16, early_stopping=False)
-    monkeypatch.setattr(running, "_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     save = Checkpoints.save
 
     def save_and_end(self: Checkpoints, number: int, checkpoint: Any) -> bool:

@@ -23,7 +23,15 @@ def reentered():
     logger.removeHandler(handler)
 
 
-@pytest.mark.usefixtures("reentered")
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a shell lets what it starts in the background pass over Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("reentered", "interruptible")
 def test_a_signal_while_standard_error_is_written_to_asks_for_a_clean_end():
     before = signal.getsignal(signal.SIGINT)
     with Signals() as signals:
