@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inna_tune.optim import INNA, INNAprop
+from inna_tune.optim._inertial import rest
 from inna_tune.optim._low_precision import narrow, widen
+from inna_tune.optim._step import Batch, kernel_scale
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -182,3 +184,17 @@ def test_groups_of_mixed_dtypes_step_together():
             torch.testing.assert_close(
                 p.double(), params[0], rtol=tolerance, atol=tolerance, check_dtype=False
             )
+
+
+def test_a_step_that_may_be_skipped_is_made_at_the_scale_that_stands_still():
+    """What the device may skip without a word must not move the scale, which the host keeps."""
+    weight, momentum = (
+        torch.zeros(3, dtype=torch.float64),
+        torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64),
+    )
+    batch = Batch([weight], [weight], [weight], [momentum.clone()], scale=0.3)
+    assert not rest(batch, lr=0.2, alpha=0.5, beta=0.1)
+    assert (batch.scale, batch.momenta[0].tolist()) == (0.3, momentum.tolist())
+    assert rest(batch, lr=0.05, alpha=0.5, beta=0.1)
+    assert kernel_scale(batch.scale, 0.05, 0.5, 0.1) == batch.scale != 0.3
+    torch.testing.assert_close(batch.momenta[0] * batch.scale, momentum * 0.3)
