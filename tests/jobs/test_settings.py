@@ -80,6 +80,7 @@ WRONG = [
     ("hidden_layer_sizes=" + "(" * 5000, "hidden_layer_sizes="),
     ("hidden_layer_sizes=" + "[" * 100_000, "hidden_layer_sizes="),
     ("random_state=3", "--seed"),
+    ("optimizer_params={1: 2}", "optimizer_params=.*1 is none of the options"),
 ]
 
 
