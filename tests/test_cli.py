@@ -247,6 +247,9 @@ def test_the_shipped_priors_are_shown_and_used(folder):
     shown = run(folder, "prior", "show", "classification").stdout
     assert "First 1: " in shown
     assert "From: " in shown
+    assert "Picture: laws.png" in run(folder, "prior", "show", "regression", "-o", "laws").stdout
+    assert (folder / "laws.png").stat().st_size > 0
+    assert not [p.name for p in folder.iterdir() if p.name == "laws" or p.name.startswith(".inna-tune-")]
     run(folder, "fit", "people.csv", "--target", "label", "--trials", "2", "--prior", "shipped", *SMALL)
     study = optuna.load_study(study_name="people", storage=f"sqlite:///{folder}/inna_tune.db")
     assert study.user_attrs["inna_tune:portfolio"] >= 3

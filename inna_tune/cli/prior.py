@@ -74,8 +74,11 @@ def prior_show(
             from inna_tune.files import check_output, replacing
             from inna_tune.plots.priors import priors
 
+            # By the suffix matplotlib knows the format; where there is none, it would add one of its own.
             path = check_output(output)
-            # With the suffix, by which matplotlib knows the format.
+            if not path.suffix:
+                path = check_output(f"{output}.png")
+                output = str(path)
             with replacing(path, suffix=path.suffix) as written:
                 priors(found.space).savefig(written)
         if as_json:

@@ -86,7 +86,7 @@ def check_optimizer(kind: Any, options: Any) -> None:
                 f"optimizer={kind!r}: evaluates the loss several times a step, which a population cannot; choose {choices}."
             )
     known = set(record.options)
-    unknown = sorted(set(options or {}) - known)
+    unknown = sorted(str(option) for option in set(options or {}) - known)
     if unknown:
         raise ValueError(
             f"optimizer_params={options!r}: {', '.join(unknown)} is none of the options of optimizer={kind!r}; "

@@ -47,7 +47,12 @@ def make_estimator(
         if name in given:
             raise ValueError(f"the setting {name} is given twice; give one value")
         given[name] = _read(text)
-    if any(name.startswith("encoder__") for name in given):
+    of_encoder = [name for name in given if name.startswith("encoder__")]
+    if of_encoder and "encoder" in given:
+        raise ValueError(
+            f"the setting encoder leaves nothing for {of_encoder[0]} to set; give one or the other"
+        )
+    if of_encoder:
         estimator.set_params(encoder=TableEncoder())
     _check_names(given, estimator.get_params(), compares_optimizers)
     estimator.set_params(**given)
@@ -58,10 +63,11 @@ def make_estimator(
 
 def _read(text: str) -> Any:
     """A literal of Python, or of JSON; what is neither is a text. Nothing is run."""
+    text = text.strip()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what looks like a number or an escape and is none
         try:
-            return ast.literal_eval(text.strip())
+            return ast.literal_eval(text)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             pass
     try:

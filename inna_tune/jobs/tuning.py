@@ -1,6 +1,7 @@
 """The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -183,7 +184,8 @@ def tune(
                 f"--seed {was}, to go on with it"
             ) from None
         if isinstance(begun, dict) and list(begun.get("settings", ())) != list(settings):
-            was = " ".join(f"--set {each}" for each in begun.get("settings", ())) or "without settings"
+            words = [word for each in begun.get("settings", ()) for word in ("--set", each)]
+            was = shlex.join(words) or "without settings"
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
         raise
     if timeout is None:

@@ -30,7 +30,7 @@ def _held_out(study: Any) -> HeldOut:
     if found is None:
         raise NothingToPlotError(
             "The study holds no predictions on held-out rows: inna-tune fit records them, and so does "
-            "inna_tune.study.record_held_out(study, summarize_held_out(model, X, y))."
+            "record_held_out(study, summarize_held_out(model, X, y)) of inna_tune.records.heldout."
         )
     return found
 

@@ -151,7 +151,7 @@ def _begin(
             f"cv={described['cv']} shuffles without a seed: the study cannot be resumed, nor can a second process "
             "join it, since its folds would be others. Give a whole number as its random_state.",
             UnseededFoldsWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     check(study, described, allow_mismatch=options.allow_mismatch)
     if SEED in attrs and options.seed not in (None, seed):

@@ -1,6 +1,7 @@
 """Workers join a study from other processes: exact totals, the same data, the same question."""
 
 import dataclasses
+import shlex
 import shutil
 import signal
 
@@ -281,6 +282,16 @@ def test_a_resume_with_other_settings_names_those_of_the_study(storage):
     with pytest.raises(MismatchError, match="max_epochs"):
         begin(storage, 3, resume=True, settings=("hidden_layer_sizes=4", "max_epochs=3"))
     assert len(begin(storage, 3, resume=True).search.study_.trials) == 3
+
+
+def test_settings_that_a_study_was_begun_with_are_quoted_for_a_shell(storage):
+    study = ask_for(storage, 3)
+    settings = ["hidden_layer_sizes=(4, 4)", "max_epochs=2"]
+    study.set_user_attr(JOB, study.user_attrs[JOB] | {"settings": settings})
+    with pytest.raises(MismatchError, match="It was begun (.*): give the same") as caught:
+        begin(storage, 3, resume=True, settings=("max_epochs=3",))
+    begun = str(caught.value).partition("It was begun ")[2].partition(": give the same")[0]
+    assert shlex.split(begun) == ["--set", settings[0], "--set", settings[1]]
 
 
 def test_a_worker_of_other_settings_is_refused(storage):

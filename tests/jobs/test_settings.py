@@ -26,6 +26,7 @@ from inna_tune.jobs.tuning import tune
         ("max_time=None", None),
         ("numeric_embedding=none", "none"),
         ("activation='relu'", "relu"),
+        ("activation = relu ", "relu"),
         ("class_weight={'a=b': 2.0}", {"a=b": 2.0}),
         ("optimizer_params={'momentum': 0.5}", {"momentum": 0.5}),
     ],
@@ -47,6 +48,14 @@ def test_every_parameter_that_has_a_text_can_be_set(kind):
         assert clone(made).encoder.get_params()[name] == value
     assert type(make_estimator(task)) is kind
     assert make_estimator(task).get_params() == kind().get_params()
+
+
+@pytest.mark.parametrize(
+    "settings", [("encoder=None", "encoder__numeric=quantile"), ("encoder__text=never", "encoder=5")]
+)
+def test_an_encoder_and_its_parameters_are_not_set_at_once(settings):
+    with pytest.raises(ValueError, match="encoder.*encoder__"):
+        make_estimator("binary", settings)
 
 
 def test_options_of_the_optimizer_and_the_encoder_are_set_one_by_one():
@@ -71,6 +80,7 @@ WRONG = [
     ("hidden_layer_sizes=" + "(" * 5000, "hidden_layer_sizes="),
     ("hidden_layer_sizes=" + "[" * 100_000, "hidden_layer_sizes="),
     ("random_state=3", "--seed"),
+    ("optimizer_params={1: 2}", "optimizer_params=.*1 is none of the options"),
 ]
 
 

@@ -285,8 +285,9 @@ def test_with_other_folds_that_were_allowed_there_are_results():
 
 def test_a_study_that_nobody_can_resume_says_so_when_it_begins(tmp_path):
     storage = f"sqlite:///{tmp_path}/studies.db"
-    with pytest.warns(UnseededFoldsWarning, match=r"KFold.*random_state"):
+    with pytest.warns(UnseededFoldsWarning, match=r"KFold.*random_state") as warned:
         tune(storage, cv=KFold(2, shuffle=True))
+    assert {each.filename for each in warned if each.category is UnseededFoldsWarning} == {__file__}
 
 
 @pytest.mark.filterwarnings("error::inna_tune.records.fingerprint.UnseededFoldsWarning")
