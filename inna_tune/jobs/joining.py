@@ -56,7 +56,7 @@ class FitRequest:
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
-        return {JOB: asdict(self)}
+        return {JOB: asdict(self) | {"settings": list(self.settings)}}  # as JSON gives it back
 
 
 def read_job(storage: str | BaseStorage, name: str) -> FitRequest:

@@ -85,7 +85,8 @@ def _check_names(given: Collection[str], known: Collection[str], compares_optimi
                 f"the setting {name} is of the optimizers, which are compared; name them by optimizers=, or --optimizers"
             )
         if name not in known and not (name.startswith(_OPTION) and name != _OPTION):
-            others = sorted(set(known) | {f"encoder__{each}" for each in TableEncoder().get_params()})
+            of_encoder = {f"encoder__{each}" for each in TableEncoder().get_params()}
+            others = sorted((set(known) | of_encoder) - {"random_state"})
             near = difflib.get_close_matches(name, others, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(others)}"
             raise ValueError(f"the estimator has no setting {name!r}; {hint}")
