@@ -16,12 +16,12 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.group import Group
 from inna_tune.study.rungs import cohort_size
 
-NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)
-IRIS = load_iris(return_X_y=True, as_frame=True)
+NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, numeric_embedding="none")
+IRIS = tuple(part.iloc[::2] for part in load_iris(return_X_y=True, as_frame=True))
 
 
 def search(**changes):
-    return InnaSearchCV(NET, **({"n_trials": 9, "cv": 3, "random_state": 0, "population": 4} | changes))
+    return InnaSearchCV(NET, **({"n_trials": 9, "cv": 2, "random_state": 0, "population": 4} | changes))
 
 
 def comparable(study):
@@ -54,9 +54,9 @@ POINTS = [
     ("inna_tune.space.space._suggest", 5),
     ("inna_tune.space.space._suggest", 31),
     ("inna_tune.study.evaluation.Cohort.run", 2),
-    ("inna_tune.study.evaluation.Cohort.run", 6),
-    ("inna_tune.study.group.Group._should_prune", 7),
-    ("inna_tune.study.group.Group._should_prune", 12),
+    ("inna_tune.study.evaluation.Cohort.run", 5),
+    ("inna_tune.study.group.Group._should_prune", 5),
+    ("inna_tune.study.group.Group._should_prune", 10),
     ("inna_tune.study.running.tell", 2),
     ("inna_tune.study.running.tell", 5),
     ("inna_tune.study.running.tell", 7),
@@ -65,7 +65,10 @@ POINTS = [
 
 @pytest.fixture(scope="module")
 def straight():
-    return comparable(search().fit(*IRIS).study_)
+    found = search().fit(*IRIS).study_
+    states = {t.state for t in found.trials}
+    assert states == {TrialState.COMPLETE, TrialState.PRUNED}, "the example must have both kinds"
+    return comparable(found)
 
 
 @pytest.mark.parametrize(("target", "call"), POINTS, ids=lambda p: str(p).rsplit(".", 1)[-1])
@@ -159,7 +162,7 @@ def test_one_trial_that_fails_fails_alone(monkeypatch):
     [
         optuna.pruners.MedianPruner(n_startup_trials=1),
         optuna.pruners.PercentilePruner(50.0, n_startup_trials=1),
-        optuna.pruners.HyperbandPruner(min_resource=1, max_resource=16),
+        optuna.pruners.HyperbandPruner(min_resource=1, max_resource=8),
         optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(n_startup_trials=1), patience=1),
         optuna.pruners.ThresholdPruner(lower=-0.5),
         optuna.pruners.WilcoxonPruner(),
@@ -173,7 +176,7 @@ def test_any_pruner_of_optuna_works(pruner):
     assert all(t.state.is_finished() for t in found.study_.trials)
     for trial in found.study_.trials:
         if trial.state == TrialState.PRUNED and "pruned" in trial.user_attrs["reason"]:
-            assert trial.user_attrs["epochs"] < 16
+            assert trial.user_attrs["epochs"] < NET.max_epochs
 
 
 def test_a_cohort_is_as_large_as_the_study_allows():
@@ -199,9 +202,9 @@ def test_populations_that_make_no_sense(value):
 
 
 def test_folds_and_callbacks_that_make_no_sense():
-    rows = np.arange(150)
-    with pytest.raises(ValueError, match="fold 1 trains on 10 of the rows it is scored on, row 40"):
-        search(cv=[(rows[:100], rows[100:]), (rows[:50], rows[40:])]).fit(*IRIS)
+    rows = np.arange(75)
+    with pytest.raises(ValueError, match="fold 1 trains on 10 of the rows it is scored on, row 20"):
+        search(cv=[(rows[:50], rows[50:]), (rows[:30], rows[20:])]).fit(*IRIS)
     with pytest.raises(ValueError, match="fold 0 has no test rows"):
         search(cv=[(rows, rows[:0])]).fit(*IRIS)
     with pytest.raises(TypeError, match="cannot be called"):
@@ -210,7 +213,8 @@ def test_folds_and_callbacks_that_make_no_sense():
 
 def test_cross_validate_is_scikit_learns_with_all_folds_at_once():
     X, y = load_breast_cancer(return_X_y=True, as_frame=True)
-    model = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=12, random_state=3)
+    X, y = X.iloc[:360, :10], y[:360]
+    model = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=4, random_state=3)
     folds = KFold(4, shuffle=True, random_state=1)
     found = cross_validate(model, X, y, cv=folds, scoring="neg_log_loss")
     np.testing.assert_allclose(
@@ -219,7 +223,8 @@ def test_cross_validate_is_scikit_learns_with_all_folds_at_once():
     assert all(len(values) == 4 and (values > 0).all() for name, values in found.items() if "time" in name)
     assert not hasattr(model, "weights_")
     values = X.iloc[:, 0].to_numpy()
-    by_default = cross_validate(InnaRegressor(max_epochs=3, random_state=0), X.iloc[:, 1:], values, cv=2)
+    regressor = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+    by_default = cross_validate(regressor, X.iloc[:, 1:], values, cv=2)
     assert (by_default["test_score"] < 0).all()
 
 

@@ -1,6 +1,7 @@
 """A study goes on with what is its own, and refuses everything else by its name."""
 
 import os
+import runpy
 import subprocess
 import sys
 from functools import partial
@@ -40,7 +41,7 @@ X = pd.DataFrame({"a": RNG.normal(size=N), "b": RNG.normal(size=N)})
 Y = pd.Series(RNG.permutation(np.arange(N) % 2), name="y")
 GROUPS = np.arange(N) % 6
 SPACE = SearchSpace({"lr": LogUniform(1e-3, 0.1), "alpha": Uniform(0.1, 0.5), "beta": Uniform(0.1, 0.5)})
-TINY = {"hidden_layer_sizes": (4,), "max_epochs": 1, "early_stopping": False}
+TINY = {"hidden_layer_sizes": (4,), "numeric_embedding": "none", "max_epochs": 1, "early_stopping": False}
 
 
 class Own:
@@ -398,7 +399,7 @@ from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.space import LogUniform, SearchSpace
 
 COST = {0: 1.0, 1: CHANGED_COST}
-KNOWN = {"x", "y", "z"}
+KNOWN = set("rstuvwxyz")
 
 class Net(torch.nn.Module):
     def __init__(self, i, o):
@@ -430,31 +431,41 @@ if __name__ == "__main__":
 """
 
 
-def test_the_same_script_goes_on_in_another_process_and_another_script_does_not(tmp_path):
+@pytest.mark.filterwarnings("ignore:The scorer .* takes no sample_weight")
+def test_the_same_script_goes_on_in_another_process_and_another_script_does_not(
+    tmp_path, monkeypatch, capsys
+):
     storage = f"sqlite:///{tmp_path}/studies.db"
     plain = {"CHANGED_COST": "2.0", "CHANGED_FUNCTION": "tanh", "CHANGED_SEED": "0"}
 
-    def run(n_trials, above="", **changes):
+    def script(n_trials, above="", **changes):
         text = above + SCRIPT
         for name, value in (plain | changes).items():
             text = text.replace(name, value)
-        script = tmp_path / f"script_{n_trials}.py"
-        script.write_text(text)
-        environment = os.environ | {"PYTHONHASHSEED": str(n_trials), "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, str(script), storage, str(n_trials)]
-        return subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        path = tmp_path / f"script_{n_trials}.py"
+        path.write_text(text)
+        return [str(path), storage, str(n_trials)]
 
-    for done in (run(1), run(2, above="# A remark.\nimport os\n")):
-        assert done.returncode == 0, done.stderr
-    done = run(3, CHANGED_COST="3", CHANGED_FUNCTION="relu", CHANGED_SEED="1")
-    assert done.returncode == 1
-    assert "MismatchError" in done.stderr
+    def run_here(words):
+        monkeypatch.setattr(sys, "argv", words)
+        runpy.run_path(words[0], run_name="__main__")
+
+    run_here(script(1))
+    assert capsys.readouterr().out == "1\n"
+    # Its sets have another order there.
+    environment = os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, *script(2, above="# A remark.\nimport os\n")]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n"
+    with pytest.raises(MismatchError) as refused:
+        run_here(script(3, CHANGED_COST="3", CHANGED_FUNCTION="relu", CHANGED_SEED="1"))
     for words in (
         "(around it: score: around it: COST: 1) was 2.0, now it is 3",
         "the estimator's module (forward: compiled code) differs",
         "the folds of Folds",
     ):
-        assert words in done.stderr
+        assert words in str(refused.value)
 
 
 class BrokenStorage(optuna.storages.InMemoryStorage):

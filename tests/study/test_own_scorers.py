@@ -31,7 +31,7 @@ from inna_tune.study.scoring import resolve_scorer
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 RNG = np.random.default_rng(0)
-N = 120
+N = 60
 ROWS = pd.DataFrame({"a": RNG.normal(size=N), "b": RNG.normal(size=N), "c": RNG.choice(list("xyz"), N)})
 SIGNAL = (ROWS.a + 0.5 * ROWS.b + 0.3 * RNG.normal(size=N)).to_numpy()
 BINARY = np.where(SIGNAL > 0, "yes", "no")
@@ -39,7 +39,7 @@ MANY = np.digitize(SIGNAL, [-0.5, 0.5])
 POSITIVE = np.exp(SIGNAL)
 CLASSIFIER = InnaClassifier(hidden_layer_sizes=(4,), numeric_embedding="none", max_epochs=3, random_state=0)
 REGRESSOR = InnaRegressor(hidden_layer_sizes=(4,), numeric_embedding="none", max_epochs=3, random_state=0)
-FOLDS = KFold(3, shuffle=True, random_state=0)
+FOLDS = KFold(2, shuffle=True, random_state=0)
 
 
 @functools.cache
@@ -373,7 +373,7 @@ def search(net=CLASSIFIER, **changes):
     return InnaSearchCV(net, SearchSpace({"dropout": Categorical((0.0, 0.2))}), **(settings | changes))
 
 
-GROUPS = np.arange(N) // 20
+GROUPS = np.arange(N) // 10
 SORTED = np.sort(BINARY)
 
 
@@ -385,10 +385,10 @@ def test_an_undefined_score_names_scorer_and_fold(caplog):
     assert "diverged" not in str(caught.value)
     with pytest.raises(
         ValueError,
-        match="r2_score gave no number .nan. on folds 0, 1, 2, 3, 4 and 15 more; fold 0 has 1 test row",
+        match="r2_score gave no number .nan. on folds 0, 1, 2, 3, 4 and 7 more; fold 0 has 1 test row",
     ):
-        search(REGRESSOR, cv=LeaveOneOut(), scoring="r2").fit(ROWS[:20], SIGNAL[:20])
-    found = search(cv=LeaveOneOut(), n_trials=1).fit(ROWS[:20], BINARY[:20])
+        search(REGRESSOR, cv=LeaveOneOut(), scoring="r2").fit(ROWS[:12], SIGNAL[:12])
+    found = search(cv=LeaveOneOut(), n_trials=1).fit(ROWS[:12], BINARY[:12])
     assert np.isfinite(found.best_score_), "the log-loss of one row is a number"
 
 
@@ -440,14 +440,14 @@ def test_what_a_scorer_raises_fails_its_trial_alone_and_names_the_fold(caplog):
 
 def test_folds_of_one_class_are_named(caplog):
     cv = StratifiedKFold(3)
-    one = [(np.arange(60), np.arange(60, N)), *cv.split(ROWS, SORTED)]
+    one = [(np.arange(20), np.arange(20, N)), *cv.split(ROWS, SORTED)]
     for attempt in (
         lambda: search(cv=one).fit(ROWS, SORTED),
         lambda: cross_validate(CLASSIFIER, ROWS, SORTED, one),
     ):
-        with pytest.raises(ValueError, match=r"fold 0, of 60 training and 60 test rows: .*one class|1 class"):
+        with pytest.raises(ValueError, match=r"fold 0, of 20 training and 40 test rows: .*one class|1 class"):
             attempt()
     with caplog.at_level(logging.WARNING), pytest.raises(ValueError, match="fold 0"):
-        search(cv=[(np.arange(60), np.arange(60, N))]).fit(
-            ROWS, BINARY, sample_weight=np.r_[np.zeros(60), np.ones(60)]
+        search(cv=[(np.arange(30), np.arange(30, N))]).fit(
+            ROWS, BINARY, sample_weight=np.r_[np.zeros(30), np.ones(30)]
         )

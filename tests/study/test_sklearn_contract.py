@@ -24,9 +24,9 @@ from inna_tune.study import cross_validate
 
 # Two trials and two folds are the least that is a search. Nets without embeddings, which the estimators' own checks have. Few
 # epochs, since the classifier's checks need little training, and as many as the regressor's check of its score needs.
-PLAIN = {"hidden_layer_sizes": (16,), "numeric_embedding": "none"}
-CLASSIFIER = InnaClassifier(max_epochs=10, **PLAIN)
-REGRESSOR = InnaRegressor(max_epochs=40, **PLAIN)
+PLAIN = {"hidden_layer_sizes": (4,), "numeric_embedding": "none"}
+CLASSIFIER = InnaClassifier(max_epochs=5, **PLAIN)
+REGRESSOR = InnaRegressor(max_epochs=20, **PLAIN)
 LEAST = {"n_trials": 2, "cv": 2}
 
 
@@ -84,7 +84,7 @@ def test_what_a_fitted_search_has():
     copy = pickle.loads(pickle.dumps(search))
     assert np.array_equal(copy.predict_proba(X), search.predict_proba(X))
     assert clone(search).get_params(deep=False)["n_trials"] == 2
-    assert search.get_params()["estimator__max_epochs"] == 10
+    assert search.get_params()["estimator__max_epochs"] == 5
 
 
 def test_same_seed_same_bits_and_global_streams_untouched():

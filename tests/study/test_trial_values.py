@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.metrics import get_scorer
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, cross_val_score
+from sklearn.model_selection import ShuffleSplit, StratifiedKFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
 from inna_tune.estimators import TableEncoder
@@ -36,7 +36,7 @@ SAMPLES = {
     "label_smoothing": (0.0, 0.2),
     "optimizer": ("inna", "sgd", "adamw"),
     "optimizer_params": (None,),
-    "gradient_clip": (None, 0.5),
+    "gradient_clip": (None, 0.1),
     "averaging": (None, 0.9),
     "batch_size": (16, 50),
     "max_epochs": (2, 5),
@@ -66,7 +66,7 @@ SAMPLES = {
 NEAR = {"rtol": 1e-6, "atol": 1e-9}
 
 
-def table(n=330, seed=0):
+def table(n=240, seed=0):
     """Columns of all kinds, levels that only some folds have, gaps."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n))
@@ -81,8 +81,9 @@ def table(n=330, seed=0):
 
 X, SIGNAL, NOTE = table()
 LABELS = np.array(["low", "mid", "top"])[np.digitize(SIGNAL, [0.0, 2.2])]
-LARGE, LARGE_SIGNAL, _ = table(420, seed=1)
-FOLDS = KFold(3, shuffle=True, random_state=0)
+LARGE, LARGE_SIGNAL, _ = table(330, seed=1)
+# As many training rows as early stopping needs, and no more.
+FOLDS = ShuffleSplit(2, test_size=35, random_state=0)
 CLASSIFIER = InnaClassifier(
     hidden_layer_sizes=(4,),
     numeric_embedding="none",
@@ -176,7 +177,9 @@ def test_of_a_regressor_and_settings_drawn_at_random(targets):
     for trial in search.study_.trials:
         alone = clone(net).set_params(**trial.params)
         expected = cross_val_score(alone, X, y, cv=FOLDS, scoring="neg_root_mean_squared_error")
-        np.testing.assert_allclose(trial.user_attrs["scores"], expected, **NEAR)
+        # Where the last digits decide how a number is rounded to the few of bf16, more differ after some steps.
+        near = {"rtol": 1e-4} if trial.params["precision"] == "bf16" else NEAR
+        np.testing.assert_allclose(trial.user_attrs["scores"], expected, **near)
 
 
 class Recording(InnaClassifier):
@@ -263,7 +266,7 @@ def test_of_folds_that_train_in_other_precisions():
 def test_of_folds_that_lack_a_class():
     y = np.where(np.arange(len(X)) < 3, "rare", LABELS)
     rows = np.arange(len(X))
-    cv = [(rows[70:], rows[:70]), (rows[:240], rows[240:]), (np.r_[rows[:70], rows[140:]], rows[70:140])]
+    cv = [(rows[70:], rows[:70]), (rows[:170], rows[170:]), (np.r_[rows[:70], rows[140:]], rows[70:140])]
     found, expected = values(CLASSIFIER, "class_weight", (None, "balanced"), X, y, cv, "accuracy")
     np.testing.assert_allclose(found, expected, **NEAR)
     by_default, by_name = (
