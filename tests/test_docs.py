@@ -75,11 +75,15 @@ def test_pages_fit_a_phone_and_a_screen(site):
     pages = [p for p in site.rglob("*.html") if p.name not in {"search.html", "genindex.html"}]
     with Browser() as browser:
         for page in pages:
-            for width, dark in ((390, False), (1280, True)):
-                browser.open(page.as_uri(), width=width, dark=dark)
-                assert browser.errors == []
-                assert overflow(browser) == [], (page, width)
-                assert all(r.startswith((site.as_uri(), "data:")) for r in browser.requests)
+            browser.open(page.as_uri(), width=390)
+            assert overflow(browser) == [], page
+            browser.resize(1280)
+            assert overflow(browser) == [], page
+            assert browser.errors == []
+            assert all(r.startswith((site.as_uri(), "data:")) for r in browser.requests)
+        browser.open((site / "index.html").as_uri(), width=1280, dark=True)
+        assert overflow(browser) == []
+        assert browser.errors == []
 
 
 def test_pages_name_no_place_of_this_machine(site):

@@ -1,16 +1,20 @@
 """The examples run, and do what they say."""
 
 import ast
+import functools
 import importlib.util
 import os
 import sys
 import warnings
 from pathlib import Path
 
+import optuna
 import pytest
 
+from inna_tune.store.opening import open_storage
 from inna_tune.store.store import OWNER
 from tests.store.test_postgres import server, url  # noqa: F401  (fixtures)
+from tests.warm import Program
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))
@@ -29,12 +33,12 @@ OTHERS = {"sqlite_workers", "learn_a_prior", "postgres_workers", "dask_workers"}
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Run an example's main in an empty folder, as a person's first script."""
+    """Run an example's main in an empty folder, as a person's first script, but for names that are changed in it."""
 
     folder = tmp_path / "empty"
     folder.mkdir()
 
-    def run(name, *arguments):
+    def run(name, *arguments, **changes):
         monkeypatch.chdir(folder)
         # A process that the example starts has to find its functions by name.
         monkeypatch.syspath_prepend(EXAMPLES)
@@ -48,11 +52,24 @@ def run(monkeypatch, tmp_path):
             else:
                 warnings.simplefilter("error", UserWarning)
             spec.loader.exec_module(module)
+            for changed, value in changes.items():
+                monkeypatch.setattr(module, changed, value(getattr(module, changed)))
             result = module.main(*arguments)
         assert not list(folder.iterdir()), "an example leaves nothing behind"
         return result
 
     return run
+
+
+def cheaper(kind):
+    """An estimator that trains shorter than its example says."""
+
+    @functools.wraps(kind, updated=())
+    def make(**settings):
+        shorter = {"max_epochs": 16, "hidden_layer_sizes": (8,)}
+        return kind(**settings | {name: value for name, value in shorter.items() if name in settings})
+
+    return make
 
 
 def test_every_example_is_run():
@@ -68,12 +85,13 @@ def test_an_example_is_short_and_says_what_it_is(path):
 
 @pytest.mark.parametrize("name", LEAST_ACCURACY)
 def test_what_it_trains_learns(name, run):
-    assert run(name) > LEAST_ACCURACY[name]
+    changes = {"InnaClassifier": cheaper} if name == "quick_start" else {}
+    assert run(name, **changes) > LEAST_ACCURACY[name]
 
 
 @pytest.mark.parametrize("name", MOST_LOG_LOSS)
 def test_what_it_trains_knows_the_odds(name, run):
-    assert run(name) < MOST_LOG_LOSS[name]
+    assert run(name, InnaClassifier=cheaper) < MOST_LOG_LOSS[name]
 
 
 def test_two_processes_share_a_resumed_study(run):
@@ -82,22 +100,49 @@ def test_two_processes_share_a_resumed_study(run):
     assert set(trials["state"]) <= {"complete", "pruned"}
 
 
-def test_workers_share_a_study_on_a_cluster(run):
-    study = run("dask_workers").study_
+def test_workers_share_a_study_on_a_cluster(run, monkeypatch):
+    import distributed
+
+    cluster = distributed.LocalCluster
+
+    def smaller(**settings):
+        """Two threads of one process, which has to load all once instead of twice."""
+        return cluster(**settings | {"n_workers": 1, "threads_per_worker": 2})
+
+    monkeypatch.setattr(distributed, "LocalCluster", smaller)
+    study = run("dask_workers", InnaClassifier=cheaper).study_
     assert [trial.number for trial in study.trials] == list(range(6))
     assert os.getpid() not in {trial.system_attrs[OWNER]["pid"] for trial in study.trials}
 
 
 def test_a_learned_prior_is_tried_first(run):
-    search = run("learn_a_prior")
+    search = run("learn_a_prior", NET=lambda net: net.set_params(hidden_layer_sizes=(4,), max_epochs=4))
     portfolio = search.space.at(search.study_.user_attrs["inna_tune:curvature"])[1]
-    assert portfolio
-    # After the untuned setting.
-    for trial, settings in zip(search.study_.trials[1:], portfolio, strict=False):
-        assert trial.params["alpha"] == pytest.approx(settings["alpha"])
+    untuned, *tried = [pytest.approx(trial.params["alpha"]) for trial in search.study_.trials]
+    learned = [settings["alpha"] for settings in portfolio if settings["alpha"] != untuned]
+    assert learned, "past studies found nothing better than the untuned setting"
+    assert learned == tried[: len(learned)]
 
 
-def test_workers_share_a_study_on_a_server(run, url):  # noqa: F811
-    study = run("postgres_workers", url, 6)
+# From a process without threads, whose workers may be forks and load nothing; sqlite_workers starts its own as it says.
+FORKING = """
+import multiprocessing, sys
+fork = multiprocessing.get_context("fork")
+multiprocessing.get_context = lambda method: fork
+sys.path.insert(0, sys.argv[1])
+import postgres_workers
+postgres_workers.main(sys.argv[2], 6)
+"""
+
+
+def test_workers_share_a_study_on_a_server(url, tmp_path):  # noqa: F811
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    with Program(FORKING, EXAMPLES, url, cwd=folder) as program:
+        out, said = program.communicate()
+    assert program.returncode == 0, said
+    assert out.count("worker ") == 2
+    assert not list(folder.iterdir()), "an example leaves nothing behind"
+    study = optuna.load_study(study_name="wine", storage=open_storage(url))
     assert [trial.number for trial in study.trials] == list(range(6))
     assert {trial.state.name for trial in study.trials} <= {"COMPLETE", "PRUNED"}

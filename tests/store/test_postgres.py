@@ -78,7 +78,8 @@ def server() -> Iterator[str]:
         subprocess.run(command, **other, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 
     (folder / "password").write_text(PASSWORD)
-    data, options = str(folder / "data"), f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+    data, unsafe = str(folder / "data"), "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 {unsafe}"
     name = entry.pw_name
     run(initdb, "-D", data, "-A", "scram-sha-256", "--pwfile", "password", "-U", name, "--no-sync")
     try:
@@ -130,15 +131,15 @@ def states(study: optuna.Study) -> Counter[str]:
     return Counter(trial.state.name for trial in study.get_trials(deepcopy=False))
 
 
-def test_eight_processes_create_one_study_survive_kills_and_run_it_exactly(url: str) -> None:
-    n_trials, told = 30, Counter[str]()
-    with Crew(url, n_trials, 8) as crew:
+def test_five_processes_create_one_study_survive_kills_and_run_it_exactly(url: str) -> None:
+    n_trials, told = 20, Counter[str]()
+    with Crew(url, n_trials, 5) as crew:
         crew.start()
-        told.update(line.split()[1] for line in islice(crew.output, 25) if line.startswith("told"))
+        told.update(line.split()[1] for line in islice(crew.output, 16) if line.startswith("told"))
         for pid in crew.pids:
             crew.kill(pid)
         told.update(line.split()[1] for line in crew.output if line.startswith("told"))
-    with Crew(url, n_trials, 8) as crew:
+    with Crew(url, n_trials, 5) as crew:
         crew.start()
         told.update(line.split()[1] for line in crew.finish() if line.startswith("told"))
     study = optuna.load_study(study_name="shared", storage=open_storage(url))

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 
 import optuna
@@ -29,10 +30,11 @@ def close(study):
     study._storage._backend.engine.dispose()
 
 
-@pytest.fixture
-def study(tmp_path):
-    """One trial of each state, with reports and attributes."""
-    storage = open_storage(url(tmp_path, "studies.db"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A file with one trial of each state, with reports and attributes, which each test copies."""
+    folder = tmp_path_factory.mktemp("made")
+    storage = open_storage(url(folder, "studies.db"))
     study = optuna.create_study(storage=storage, study_name="work", direction="maximize")
     study.set_user_attr("inna_tune:seed", 7)
     with Worker(storage) as worker:
@@ -45,7 +47,15 @@ def study(tmp_path):
             if state is not None:
                 tell(study, worker, trial, 1.0 if state == TrialState.COMPLETE else None, state)
     study.enqueue_trial({"lr": 0.1})
-    return study
+    close(study)
+    [file] = folder.glob("studies.db*")
+    return file
+
+
+@pytest.fixture
+def study(made, tmp_path):
+    shutil.copy(made, tmp_path)
+    return load(tmp_path, "studies.db", "work")
 
 
 def described(study):
@@ -324,6 +334,9 @@ def test_a_full_disk_is_told_in_one_line_and_nothing_is_left(study, tmp_path, mo
     file, folder = closed_copy(study, tmp_path / "kept"), tmp_path / "new"
     folder.mkdir()
     monkeypatch.setattr(sqlite, "_Connection", Full)
+    monkeypatch.setattr(
+        time, "sleep", lambda seconds: None
+    )  # Optuna tries again, after up to two seconds each
     with pytest.raises(StorageError, match="copy.db: the disk is full") as raised:
         export_study(url(tmp_path, "studies.db"), "work", folder / "copy.db")
     assert "\n" not in str(raised.value)

@@ -20,7 +20,7 @@ from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
 from inna_tune.study.signals import Abandonment
 
-NET = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=8)
+NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=4)
 IRIS = load_iris(return_X_y=True, as_frame=True)
 SPACE = SearchSpace.inna(curvature=20.0)
 
@@ -44,6 +44,11 @@ def comparable(study):
     ]
 
 
+@pytest.fixture(scope="module")
+def straight():
+    return comparable(search().fit(*IRIS).study_)
+
+
 class DeadlyScorer:
     """Kills the process that first asks it."""
 
@@ -59,29 +64,21 @@ class DeadlyScorer:
         return 0.0
 
 
-def test_processes_share_a_study_exactly_and_train_as_one_does():
-    seen = []
-    found = search(n_jobs=2, callbacks=[lambda study, trial: seen.append((trial.number, os.getpid()))]).fit(
-        *IRIS
-    )
-    assert comparable(found.study_) == comparable(search().fit(*IRIS).study_)
-    assert sorted(seen) == [(number, os.getpid()) for number in range(8)]
-    owners = {t.system_attrs[OWNER]["pid"] for t in found.study_.trials}
-    assert os.getpid() not in owners
-    assert isinstance(found.study_._storage, InMemoryStorage)
-    assert found.predict(IRIS[0]).shape == (150,)
-
-
-def test_a_killed_worker_stops_nobody(tmp_path):
-    url = f"sqlite:///{tmp_path}/s.db"
-    scorer = DeadlyScorer(tmp_path / "flag")
-    found = search(n_jobs=2, storage=url, study_name="s", scoring=scorer).fit(*IRIS)
+def test_processes_share_a_study_exactly_and_train_as_one_does_though_one_is_killed(tmp_path):
+    seen, scorer = [], DeadlyScorer(tmp_path / "flag")
+    found = search(
+        n_jobs=2,
+        scoring=scorer,
+        callbacks=[lambda study, trial: seen.append((trial.number, os.getpid()))],
+    ).fit(*IRIS)
     assert (tmp_path / "flag").exists(), "nobody was killed"
-    assert [t.number for t in found.study_.trials] == list(range(8))
     assert all(t.state == TrialState.COMPLETE for t in found.study_.trials)
     assert max(t.system_attrs[OWNER]["attempt"] for t in found.study_.trials) == 2
-    straight = search(scoring=scorer).fit(*IRIS)
-    assert comparable(found.study_) == comparable(straight.study_)
+    assert comparable(found.study_) == comparable(search(scoring=scorer).fit(*IRIS).study_)
+    assert sorted(seen) == [(number, os.getpid()) for number in range(8)]
+    assert os.getpid() not in {t.system_attrs[OWNER]["pid"] for t in found.study_.trials}
+    assert isinstance(found.study_._storage, InMemoryStorage)
+    assert found.predict(IRIS[0]).shape == (150,)
 
 
 @pytest.fixture
@@ -156,19 +153,19 @@ def test_a_callback_that_interrupts_ends_all_workers_and_keeps_the_trials():
 
 @pytest.mark.usefixtures("threads")
 def test_a_timeout_ends_all_workers():
-    found = search(n_jobs=2, n_trials=10_000, timeout=2.0).fit(*IRIS)
+    found = search(n_jobs=2, n_trials=10_000, timeout=1.0).fit(*IRIS)
     assert 0 < len(found.study_.trials) < 10_000
     assert not any(t.state == TrialState.RUNNING for t in found.study_.trials)
     assert np.isfinite(found.predict_proba(IRIS[0])).all()
 
 
 @pytest.mark.usefixtures("threads")
-def test_a_resumed_study_goes_on_with_several_workers(tmp_path):
+def test_a_resumed_study_goes_on_with_several_workers(tmp_path, straight):
     url = f"sqlite:///{tmp_path}/s.db"
     search(n_trials=3, storage=url, study_name="s").fit(*IRIS)
     resumed = search(n_jobs=-1, storage=url, study_name="s", resume=True).fit(*IRIS)
     assert resumed.resumed_.finished == 3
-    assert comparable(resumed.study_) == comparable(search().fit(*IRIS).study_)
+    assert comparable(resumed.study_) == straight
     assert {p.name for p in Path(tmp_path).iterdir()} <= {"s.db", "s.db-wal", "s.db-shm"}
 
 
@@ -192,7 +189,7 @@ def test_n_jobs_that_makes_no_sense(value):
         search(n_jobs=value).fit(*IRIS)
 
 
-def test_workers_may_be_placed_by_dask(tmp_path):
+def test_workers_may_be_placed_by_dask(tmp_path, straight):
     """`joblib.parallel_config` says where; here on a cluster of two threads (examples/dask_workers.py has processes)."""
     distributed = pytest.importorskip("distributed")
     cluster = distributed.LocalCluster(
@@ -204,4 +201,4 @@ def test_workers_may_be_placed_by_dask(tmp_path):
     )
     with cluster, distributed.Client(cluster), joblib.parallel_config(backend="dask"):
         found = search(n_jobs=None).fit(*IRIS)
-    assert comparable(found.study_) == comparable(search().fit(*IRIS).study_)
+    assert comparable(found.study_) == straight
