@@ -100,16 +100,7 @@ def test_two_processes_share_a_resumed_study(run):
     assert set(trials["state"]) <= {"complete", "pruned"}
 
 
-def test_workers_share_a_study_on_a_cluster(run, monkeypatch):
-    import distributed
-
-    cluster = distributed.LocalCluster
-
-    def smaller(**settings):
-        """Two threads of one process, which has to load all once instead of twice."""
-        return cluster(**settings | {"n_workers": 1, "threads_per_worker": 2})
-
-    monkeypatch.setattr(distributed, "LocalCluster", smaller)
+def test_workers_share_a_study_on_a_cluster(run):
     study = run("dask_workers", InnaClassifier=cheaper).study_
     assert [trial.number for trial in study.trials] == list(range(6))
     assert os.getpid() not in {trial.system_attrs[OWNER]["pid"] for trial in study.trials}
