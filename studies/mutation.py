@@ -320,7 +320,7 @@ def write() -> None:
     lines = [
         "# What the tests catch",
         "",
-        f"Mutants of {' and '.join(rows['room'].unique())}, seed {SEED}, the same for both sides: the tests before the "
+        f"Mutants of {', '.join(rows['room'].unique())}, seed {SEED}, the same for both sides: the tests before the "
         "suite was shortened and after.",
         "`python studies/mutation.py` says how they are made, and which tests run for each. On a busy machine a mutant may "
         "time out for that alone.",

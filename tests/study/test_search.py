@@ -262,14 +262,6 @@ def test_a_callback_may_stop_the_study(n_jobs):
         found.study_.stop()
 
 
-def test_default_folds():
-    y = np.array([0, 1] * 500)
-    assert default_splitter(y, 1000, classifier=True).get_n_splits() == 5
-    assert default_splitter(y, 5000, classifier=True).get_n_splits() == 3
-    assert default_splitter(y, 10_000, classifier=False).get_n_splits() == 1
-    assert isinstance(default_splitter(np.array([0] * 99 + [1]), 100, classifier=True), KFold)
-
-
 @pytest.mark.parametrize("n_classes", [2, 2500])
 def test_default_folds_of_a_large_table_whose_classes_can_not_be_shared_out(n_classes):
     y = np.arange(10_000) % n_classes
