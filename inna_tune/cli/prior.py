@@ -16,7 +16,7 @@ from inna_tune.cli.console import (
     print_json,
     say,
 )
-from inna_tune.records.text import settings_text
+from inna_tune.records.text import count, settings_text
 
 prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
 app.add_typer(prior_app, name="prior")
@@ -47,7 +47,7 @@ def prior_learn(
             print_json({"prior": str(path), **_content(found)})
             return
         _print_prior(found)
-        say(f"Prior: {path}, of {len(studies)} {'study' if len(studies) == 1 else 'studies'}")
+        say(f"Prior: {path}, of {count(len(studies), 'study', 'studies')}")
         say(f"Use: {command_line('fit', table='TABLE', target='COLUMN', prior=str(path))}")
 
 

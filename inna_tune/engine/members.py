@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
+HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")  # columns
 
 
 @dataclass(eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inna_tune import clock
-from inna_tune.engine.members import MemberProgress, MemberResult, StopReason
+from inna_tune.engine.members import HISTORY, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.population import Population
 
 logger = logging.getLogger(__name__)
@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 # Losses are of order one by construction (log of the classes, squared error of a standardised target): a member
 # beyond this has left for good, though float32 may take some more epochs to say so.
 _DIVERGED_LOSS = 1e6
-# Columns of a history.
-_HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")
 
 
 class Stack:
@@ -70,7 +68,7 @@ class Stack:
                 alpha=used["alpha"],
                 beta=used["beta"],
                 curvature=None if math.isnan(used["curvature"]) else used["curvature"],
-                history={name: [] for name in _HISTORY},
+                history={name: [] for name in HISTORY},
             )
 
     def _go_on_from(self, position: int, known: MemberResult) -> None:
@@ -115,7 +113,7 @@ class Stack:
             result.epochs = self.epoch
             validation_loss = watched if validates else math.nan
             row = (self.epoch, train_loss[position], validation_loss, rates[position], self._seconds)
-            for name, value in zip(_HISTORY, row, strict=True):
+            for name, value in zip(HISTORY, row, strict=True):
                 result.history[name].append(value)
             if not (_is_sane(train_loss[position]) and _is_sane(watched)):
                 leaving[place] = "diverged"

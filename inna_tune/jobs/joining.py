@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import optuna
@@ -153,11 +153,10 @@ def join(
     question = Question.of(clone(estimator), estimator, problem.X.iloc[tuning], problem.y.iloc[tuning])
     began = clock.now()
     budget = None if timeout is None else Budget(began + timeout, begun=began)
-    check = None if budget is None else partial(budget.check_preparation, steps=len(question.splits) + 1)
 
     @cache
     def evaluation() -> NetEvaluation:
-        return NetEvaluation(question.folded(check), estimator, question.scorer, space)
+        return NetEvaluation(question.folded(budget), estimator, question.scorer, space)
 
     before: ResumeSummary | None = None
     n_trials = 0

@@ -133,13 +133,10 @@ def tune(
     began = clock.now()
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
-    # A worker that joins makes the default estimator itself; another one it could not know.
-    request = (
-        FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings))
-        if estimator is None
-        else None
-    )
+    notes = None
     if estimator is None:
+        # A worker that joins makes the default estimator itself; another one it could not know.
+        notes = FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings)).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
         raise ValueError(
@@ -174,7 +171,7 @@ def tune(
         search.timeout = max(left, _DEFAULT_SHARE * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
-            fit_search(search, X, y, {}, notes=None if request is None else request.note())
+            fit_search(search, X, y, {}, notes=notes)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:

@@ -22,6 +22,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def count(number: int, noun: str) -> str:
-    """A number with its noun: 1 trial, 2 trials."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number with its noun: 1 trial, 2 trials; and of 2 studies, whose plural has to be said."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -21,7 +21,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
-from inna_tune.engine.members import StopReason
+from inna_tune.engine.members import HISTORY, StopReason
 from inna_tune.estimators.saving import Tensors, digest
 from inna_tune.files import replacing
 from inna_tune.store.opening import store_of
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "inna-tune checkpoint 2"
 
-_HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")
 _NUMBERS = ("best_epoch", "best_loss", "epochs", "lr", "alpha", "beta")
 _TENSOR = "tensor of the file"
 _HALF_WRITTEN = ".tmp"
@@ -227,7 +226,7 @@ def _member(plain: dict[str, Any], sizes: Sequence[int]) -> MemberProgress:
     result = MemberResult(**plain["result"])
     if result.stop_reason not in get_args(StopReason):
         raise ValueError(f"a member stopped for {result.stop_reason!r}")
-    if tuple(result.history) != _HISTORY:
+    if tuple(result.history) != HISTORY:
         raise ValueError("a history has other columns")
     numbers = [[getattr(result, name) for name in _NUMBERS], *result.history.values()]
     if any(type(value) not in (int, float) for values in numbers for value in values):

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -50,11 +49,10 @@ def fit_search(
     )
     search.scorer_, search.n_splits_ = question.scorer, len(question.splits)
     budget = Budget.of(search, len(question.frame), begun=began)
-    check = None if budget is None else partial(budget.check_preparation, steps=len(question.splits) + 1)
 
     def evaluation() -> NetEvaluation:
         return NetEvaluation(
-            question.folded(check), search.estimator, question.scorer, search.space, search.first
+            question.folded(budget), search.estimator, question.scorer, search.space, search.first
         )
 
     def opened(run: StudyRun) -> None:

@@ -51,6 +51,11 @@ class _Order:
     n_workers: int
     giver: dict[str, Any]
 
+    @property
+    def share(self) -> int:
+        """Of the cores where this is asked, those of one worker."""
+        return int(max(1, joblib.cpu_count() // self.n_workers))
+
 
 class _WorkerKilledError(RuntimeError):
     """A worker's process ended without a word."""
@@ -234,7 +239,7 @@ class _Crew:
     def _in_processes(self, order: _Order) -> Iterator[Exception | None]:
         """Work in processes of this host, replacing those that are killed; what became of each as it ends."""
         # NOTE: a pool for each process, since of a pool in which one is killed loky kills the rest.
-        share = str(max(1, joblib.cpu_count() // order.n_workers))
+        share = str(order.share)
         threads = {name: os.environ.get(name, share) for name in _THREADS}
         pools: dict[Future[Exception | None], ProcessPoolExecutor] = {}
 
@@ -277,8 +282,7 @@ def _work(order: _Order) -> Exception | None:
                 budget=budget,
                 stop=lambda: signals.received is not None or is_abandoned(),
             )
-            share = max(1, joblib.cpu_count() // order.n_workers)
-            with torch_threads(min(torch.get_num_threads(), share)), storage_errors(storage):
+            with torch_threads(min(torch.get_num_threads(), order.share)), storage_errors(storage):
                 runner.run()
     except Stopped:
         logger.info("a worker on %s ended early", store_of(storage).words)

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.targets import read_labels
 from inna_tune.records.fingerprint import fingerprint
+from inna_tune.study.budget import Budget
 from inna_tune.study.folding import FoldedTable, sliceable
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import Scorer, named_scorer, resolve_scorer, scorer_name
@@ -85,8 +87,11 @@ class Question:
             return "regression"
         return "binary" if len(np.unique(self.labels)) == 2 else "multiclass"
 
-    def folded(self, before_fold: Callable[[int], None] | None = None) -> FoldedTable:
-        """The table, encoded for every fold; see `FoldedTable`."""
+    def folded(self, budget: Budget | None = None) -> FoldedTable:
+        """The table, encoded for every fold; an OutOfTimeError where that would take too much of a budget."""
+        before_fold = None
+        if budget is not None:
+            before_fold = partial(budget.check_preparation, steps=len(self.splits) + 1)
         weight, score = self.routed.weight, self.routed.score
         return FoldedTable(
             self.estimator, self.X, self.target, weight, self.splits, score, before_fold=before_fold
