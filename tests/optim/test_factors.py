@@ -239,7 +239,9 @@ def test_frozen_parameters_keep_their_place():
     def loss_fn():
         return 8 * (steep**2).sum() + 2 * (flat**2).sum() + frozen.sum()
 
-    assert step_factors(loss_fn, [frozen, flat, steep], vectors="follow") == pytest.approx([1, 1, 0.25])
+    for params in ([frozen, flat, steep], [flat, steep, frozen]):
+        expected = [0.25 if p is steep else 1 for p in params]
+        assert step_factors(loss_fn, params, vectors="follow") == pytest.approx(expected)
     assert math.isnan(block_curvatures(loss_fn, [frozen, flat, steep])[0])
     factors = step_factors(loss_fn, [flat, frozen, steep])
     assert calibrate(loss_fn, [flat, frozen, steep], step_factors=factors).curvature == pytest.approx(4)
