@@ -308,7 +308,7 @@ def test_a_scale_a_tensor_is_inna_on_stretched_parameters():
         return CrossEntropy().per_row(net(values, table.x[rows][None]), table.target[rows][None]).mean()
 
     weights = {n: start[n].clone().requires_grad_() for n in ("layers.0.weight", "layers.1.weight")}
-    expected = step_factors(lambda: loss_at(start | weights), [w for w in weights.values()], n_iterations=50)
+    expected = step_factors(lambda: loss_at(start | weights), list(weights.values()), n_iterations=50)
     assert expected[1] < 1, "the head is steeper, or the test shows nothing"
     assert factors == pytest.approx(dict(zip(weights, expected, strict=True)), rel=1e-3)
 
