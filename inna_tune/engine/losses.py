@@ -20,6 +20,14 @@ class Loss(Protocol):
         """Loss of every row of every member, shape [P, B]."""
         ...
 
+    def predicted(self, output: Tensor) -> Tensor:
+        """What an ensemble averages, of the shape of the outputs."""
+        ...
+
+    def output_of(self, predicted: Tensor) -> Tensor:
+        """Outputs that predict this: the inverse of ``predicted``."""
+        ...
+
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -43,6 +51,14 @@ class CrossEntropy:
         if label_smoothing is None:
             return loss
         return torch.lerp(loss, -log_probability.mean(-1), label_smoothing.expand_as(loss))
+
+    def predicted(self, output: Tensor) -> Tensor:
+        """Probabilities."""
+        return output.softmax(-1)
+
+    def output_of(self, predicted: Tensor) -> Tensor:
+        """Their logarithms."""
+        return predicted.clamp(min=torch.finfo(predicted.dtype).tiny).log()
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
@@ -73,6 +89,14 @@ class SquaredError:
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Mean squared error of every row, shape [P, B]. Label smoothing has no meaning here and is ignored."""
         return (output - target).square().mean(-1)
+
+    def predicted(self, output: Tensor) -> Tensor:
+        """The outputs themselves."""
+        return output
+
+    def output_of(self, predicted: Tensor) -> Tensor:
+        """The same."""
+        return predicted
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
