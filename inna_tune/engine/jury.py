@@ -27,17 +27,17 @@ def loss_together(
     Returns
     -------
     float
-        By the weights of the rows, each of which counts once.
+        Of the means of what `Loss.pooled` makes of the outputs, by the weights of the rows, each of which counts once.
     """
     # On the host in double precision, so that sums do not depend on the order of threads.
     everything = torch.cat(list(rows)).cpu()
     index, place, count = torch.unique(everything, return_inverse=True, return_counts=True)
-    predicted = loss.predicted(torch.cat(list(outputs)).cpu().double())
-    mean = torch.zeros(len(index), predicted.shape[1], dtype=torch.float64).index_add_(0, place, predicted)
+    pooled = loss.pooled(torch.cat(list(outputs)).cpu().double())
+    mean = torch.zeros(len(index), pooled.shape[1], dtype=torch.float64).index_add_(0, place, pooled)
     mean /= count[:, None]
     target = table.target.cpu()[index]
     target = target if target.dtype == torch.int64 else target.double()
-    row_loss = loss.per_row(loss.output_of(mean)[None], target[None])[0]
+    row_loss = loss.per_row(mean[None], target[None])[0]
     if table.weight is None:
         return float(row_loss.mean())
     weight = table.weight.cpu()[index].double()

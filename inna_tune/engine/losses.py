@@ -20,12 +20,8 @@ class Loss(Protocol):
         """Loss of every row of every member, shape [P, B]."""
         ...
 
-    def predicted(self, output: Tensor) -> Tensor:
-        """What an ensemble averages, of the shape of the outputs."""
-        ...
-
-    def output_of(self, predicted: Tensor) -> Tensor:
-        """Outputs that predict this: the inverse of ``predicted``."""
+    def pooled(self, output: Tensor) -> Tensor:
+        """What is averaged over members that are judged together; the mean is an output again."""
         ...
 
     def with_slope(
@@ -52,13 +48,9 @@ class CrossEntropy:
             return loss
         return torch.lerp(loss, -log_probability.mean(-1), label_smoothing.expand_as(loss))
 
-    def predicted(self, output: Tensor) -> Tensor:
-        """Probabilities."""
-        return output.softmax(-1)
-
-    def output_of(self, predicted: Tensor) -> Tensor:
-        """Their logarithms."""
-        return predicted.clamp(min=torch.finfo(predicted.dtype).tiny).log()
+    def pooled(self, output: Tensor) -> Tensor:
+        """Logarithms of the probabilities: the logarithmic opinion pool (Genest and Zidek, 1986)."""
+        return F.log_softmax(output, dim=-1)
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
@@ -90,13 +82,9 @@ class SquaredError:
         """Mean squared error of every row, shape [P, B]. Label smoothing has no meaning here and is ignored."""
         return (output - target).square().mean(-1)
 
-    def predicted(self, output: Tensor) -> Tensor:
+    def pooled(self, output: Tensor) -> Tensor:
         """The outputs themselves."""
         return output
-
-    def output_of(self, predicted: Tensor) -> Tensor:
-        """The same."""
-        return predicted
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None

@@ -168,8 +168,9 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         return self
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
-        """What to train instead where an automatic step size let all members diverge; else nothing."""
-        if self.lr != "auto" or any(r.stop_reason != "diverged" for r in results):
+        """What to train instead where an automatic step size let most members diverge; else nothing."""
+        diverged = sum(r.stop_reason == "diverged" for r in results)
+        if self.lr != "auto" or 2 * diverged <= len(results):
             return []
         return [
             replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta) for m, r in zip(members, results, strict=True)

@@ -286,7 +286,9 @@ class Cohort:
             and type(estimator) in (InnaClassifier, InnaRegressor)
             and set(fold.score_params) <= {"sample_weight"}
         ):
-            predicted = self._known(fold, fold.estimator._from_outputs(raw))
+            quick: Any = copy.copy(estimator)
+            quick.__dict__.update(fold.fitted)
+            predicted = self._known(fold, quick._from_outputs(raw))
             return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
         model: Any = copy.copy(estimator)
         model.__dict__.update(fold.fitted, _outputs=lambda X: raw)
