@@ -59,6 +59,16 @@ def _on_cpu(value: Any) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
+class Jury:
+    """What members hold that are stopped together, by what they predict together; one object for all of them.
+
+    Each member has validation rows of its own, which others train on, and a row may be that of several members: then the
+    mean of what they predict counts. All keep the weights of one epoch, that of the least loss on all of these rows. A
+    member's own loss would be least too early for an ensemble, whose mean takes back what each of its nets overfits.
+    """
+
+
+@dataclass(frozen=True, eq=False)
 class Member:
     """One net to train: the rows, the seed and the hyper-parameters of one (trial, fold, seed).
 
@@ -78,6 +88,8 @@ class Member:
         is spread over all classes.
     patience : int, optional
         The member stops after this many epochs without a better validation loss. None: never.
+    jury : Jury, optional
+        Members that hold the same one are stopped together; they stand side by side and all have validation rows.
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
@@ -98,6 +110,7 @@ class Member:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     patience: int | None = None
+    jury: Jury | None = None
     used_features: tuple[int, int] | int | None = None
     start: MemberState | None = None
 
@@ -113,7 +126,7 @@ class MemberResult:
     best_epoch : int
         Epochs trained when ``weights`` were reached; 0 means none.
     best_loss : float
-        Validation loss there (training loss without validation rows).
+        Validation loss there (training loss without validation rows; that of the ensemble, where a `Jury` judges).
     epochs : int
         Epochs trained in all.
     stop_reason : str

@@ -418,11 +418,14 @@ class Population:
             streams=[s[position].get_state() for s in (self.order_streams, self.dropout_streams)],
         )
 
-    def watched_loss(self) -> Tensor:
-        """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
-        index, valid = pad(self.watched_rows, FULL_VECTORS)
+    def watched_outputs(self) -> Tensor:
+        """Outputs of the present weights for each member's validation rows (or some training rows), [P, n_max, out]."""
         with torch.no_grad():
-            output = forward(self.net, self._kept, self.table.x, self.watched_rows)
+            return forward(self.net, self._kept, self.table.x, self.watched_rows)
+
+    def watched_loss(self, output: Tensor) -> Tensor:
+        """Mean loss of the ``watched_outputs`` of each member, [P]."""
+        index, valid = pad(self.watched_rows, FULL_VECTORS)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)

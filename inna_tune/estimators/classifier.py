@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -222,6 +222,9 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         return np.asarray(factors[target] if weight is None else weight * factors[target])
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        if self.n_members == "auto" and len(raw) > 1:
+            # As their jury does: what is sure of few rows stays as sure as its members are.
+            return np.asarray(softmax(log_softmax(raw, axis=-1).mean(0), axis=-1))
         return np.asarray(softmax(raw, axis=-1).mean(0))
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:

@@ -54,7 +54,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     early_stopping: bool = True
     patience: int = 30
     validation_fraction: float = 0.1
-    n_members: int = 1
+    n_members: int | str = "auto"
     warm_start: bool = False
     encoder: TableEncoder | None = None
     module: Callable[[int, int], torch.nn.Module] | None = None
@@ -88,7 +88,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "early_stopping": ["boolean"],
         "patience": [_COUNT],
         "validation_fraction": [Number(Real, 0, 1, closed="neither")],
-        "n_members": [_COUNT],
+        "n_members": [_COUNT, _AUTO],
         "warm_start": ["boolean"],
         "encoder": [TableEncoder, None],
         "module": [

@@ -56,8 +56,8 @@ class Budget:
         """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``."""
         if search.timeout is None:
             return None
-        rows = n_rows * int(search.estimator.n_members) if search.refit else 0
-        epochs = int(search.estimator.max_epochs)
+        plan = search.estimator._plan_for(n_rows)
+        rows, epochs = n_rows * plan.n_members if search.refit else 0, plan.max_epochs
         return cls(begun + search.timeout, fit_rows=rows, fit_epochs=epochs, begun=begun)
 
     @property

@@ -45,7 +45,7 @@ SAMPLES = {
     "early_stopping": (True, False),
     "patience": (1, 30),
     "validation_fraction": (0.1, 0.4),
-    "n_members": (1, 2),
+    "n_members": ("auto", 2),
     "warm_start": (False, True),
     "class_weight": (None, "balanced"),
     "module": (None,),
