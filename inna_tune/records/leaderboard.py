@@ -1,0 +1,154 @@
+"""The leaderboard of a study: trials with a score and the ensemble made of them, the best first."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial
+
+from inna_tune.records.attributes import CUT, ENSEMBLE, PREDICT_SECONDS
+from inna_tune.records.record import StudyRecord, as_number, seconds_of
+
+
+@dataclass(frozen=True)
+class EnsembleNote:
+    """What a study keeps of the ensemble that a search made of it last.
+
+    Attributes
+    ----------
+    weights : dict of int to float
+        Of its trials, by their numbers.
+    value : float
+        Mean of the scores, as a trial's value.
+    scores : list of float
+        Of the folds.
+    """
+
+    weights: dict[int, float]
+    value: float
+    scores: list[float]
+
+    @classmethod
+    def of(cls, record: StudyRecord) -> Self | None:
+        """That of a study; None where there is none, or what stands there makes no sense."""
+        try:
+            found = record.attributes[ENSEMBLE]
+            note = cls(
+                {int(number): float(weight) for number, weight in found["weights"].items()},
+                float(found["value"]),
+                [float(score) for score in found["scores"]],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            return None
+        numbers = {t.number for t in record.trials}
+        is_whole = set(note.weights) <= numbers and all(0 < w <= 1 for w in note.weights.values())
+        return note if is_whole and note.weights and math.isfinite(note.value) else None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial, or the ensemble, on a leaderboard.
+
+    Attributes
+    ----------
+    model : str
+        "ensemble", or "trial 3".
+    trial : int or None
+        None: the ensemble.
+    state : str
+        "complete", "cut" by time, or "ensemble".
+    score : float
+        As it is shown.
+    error : float
+        Standard error of the mean over the folds; NaN where there are fewer than two.
+    weight : float
+        In the ensemble.
+    fit_seconds, predict_seconds : float
+        Of training and scoring on all folds; and of predicting their test rows, once they are encoded. The ensemble's are
+        sums over its trials. NaN where unknown.
+    """
+
+    model: str
+    trial: int | None
+    state: str
+    score: float
+    error: float
+    weight: float
+    fit_seconds: float
+    predict_seconds: float
+
+
+def leaderboard(record: StudyRecord) -> list[Entry]:
+    """The trials of a study that have a score, and its ensemble, the best first; of those equal, the ensemble."""
+    note = EnsembleNote.of(record)
+    weights = {} if note is None else note.weights
+    entries = [
+        Entry(
+            f"trial {trial.number}",
+            trial.number,
+            "complete" if trial.state.is_finished() else "cut",
+            record.score(trial),
+            _error(_scores_of(trial)),
+            weights.get(trial.number, 0.0),
+            seconds_of(trial),
+            as_number(trial.user_attrs.get(PREDICT_SECONDS)),
+        )
+        for trial in record.best_first
+    ]
+    if note is not None:
+        own = [e for e in entries if e.weight > 0]
+        fit, predict = (sum(getattr(e, n) for e in own) for n in ("fit_seconds", "predict_seconds"))
+        score = record.metric.shown(note.value)
+        entries.insert(0, Entry("ensemble", None, "ensemble", score, _error(note.scores), 1.0, fit, predict))
+    return sorted(entries, key=lambda e: record.metric.loss(e.score))
+
+
+def leaderboard_frame(study: optuna.Study) -> pd.DataFrame:
+    """The leaderboard of a study as a table.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        With one objective.
+
+    Returns
+    -------
+    DataFrame
+        The best first: ``model``, "ensemble" or such as "trial 3"; ``trial``, its number, missing for the ensemble; ``state``:
+        "complete", "cut" by time, "ensemble"; ``score`` as the study stores it, higher is better; ``score_error``, the
+        standard error of its mean over the folds; ``weight`` in the ensemble; ``fit_seconds``; ``predict_seconds`` for the
+        test rows of all folds. The ensemble is scored on the rows that it was chosen on.
+    """
+    record = StudyRecord(study)
+    found = leaderboard(record)
+    return pd.DataFrame(
+        {
+            "model": pd.Series([e.model for e in found], dtype="str"),
+            "trial": pd.array([e.trial for e in found], dtype="Int64"),
+            "state": pd.Series([e.state for e in found], dtype="str"),
+            "score": np.array([record.metric.shown(e.score) for e in found], dtype=float),
+            "score_error": np.array([e.error for e in found], dtype=float),
+            "weight": np.array([e.weight for e in found], dtype=float),
+            "fit_seconds": np.array([e.fit_seconds for e in found], dtype=float),
+            "predict_seconds": np.array([e.predict_seconds for e in found], dtype=float),
+        }
+    )
+
+
+def _scores_of(trial: FrozenTrial) -> list[Any]:
+    """Its scores of the folds; empty where the trial does not say."""
+    noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs.get(CUT)
+    scores = noted.get("scores") if isinstance(noted, dict) else None
+    return scores if isinstance(scores, list) else []
+
+
+def _error(scores: Sequence[Any]) -> float:
+    """Standard error of a mean of scores."""
+    numbers = [as_number(s) for s in scores]
+    if len(numbers) < 2 or not all(map(math.isfinite, numbers)):
+        return math.nan
+    return float(np.std(numbers, ddof=1) / math.sqrt(len(numbers)))
