@@ -48,6 +48,13 @@ class EnsembleNote:
         is_whole = set(note.weights) <= numbers and all(0 < w <= 1 for w in note.weights.values())
         return note if is_whole and note.weights and math.isfinite(note.value) else None
 
+    @property
+    def words(self) -> str:
+        """Its trials with their weights, the heaviest first."""
+        heaviest = sorted(self.weights.items(), key=lambda each: (-each[1], each[0]))
+        listed = ", ".join(f"{number} ({weight:.2f})" for number, weight in heaviest)
+        return f"the nets of the folds of trial{'s' * (len(heaviest) > 1)} {listed}"
+
 
 @dataclass(frozen=True)
 class Entry:
