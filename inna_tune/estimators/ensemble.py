@@ -164,6 +164,10 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
         """
         save(self, path)
 
+    def _fits(self, model: Any, first: Any) -> bool:
+        """Whether what a model predicts can be averaged with what the first does."""
+        return bool(model._out_features == first._out_features)
+
     def _target_to_plain(self) -> dict[str, Any]:
         return {}
 
@@ -182,7 +186,7 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
             if place == len(written):
                 written.append(encoder)
                 tensors |= {f"{place}.{name}": t for name, t in own.items() if name.startswith(ENCODER)}
-            tensors[f"{i}.weights"] = own["weights"]
+            tensors[f"{i}.weights"] = own["weights"].clone()  # a file holds no tensor twice
             models.append(content | {"encoder": place})
         content = {
             "class": name_of(type(self)),
@@ -237,8 +241,12 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
         ):
             raise ValueError(f"its weights of shape {list(weights.shape)} do not fit {len(models)} models")
         self._restore_target(content["target"])
-        self._take(models, weights, models[0])
-        self.weights_ = weights
+        if not all(self._fits(model, models[0]) for model in models):
+            raise ValueError("its models do not fit together")
+        self.models_, self.weights_ = models, weights
+        self.n_features_in_, self.schema_ = models[0].n_features_in_, models[0].schema_
+        if hasattr(models[0], "feature_names_in_"):
+            self.feature_names_in_ = models[0].feature_names_in_
 
     def _own_class(self, name: Any) -> type[InnaEstimator]:
         found = class_of(str(name))
@@ -299,8 +307,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):  # type: ignore[misc]
     _kind = InnaClassifier
 
     def _take(self, models: Sequence[InnaEstimator], weights: Floats, read: Any) -> Self:
-        if hasattr(read, "classes_"):
-            self.classes_ = read.classes_
+        self.classes_ = read.classes_
         return super()._take(models, weights, read)
 
     def _known(self, model: Any, predicted: Floats) -> Floats:
@@ -309,6 +316,9 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):  # type: ignore[misc]
         found = np.zeros((len(predicted), len(self.classes_)))
         found[:, np.searchsorted(self.classes_, model.classes_)] = predicted
         return found
+
+    def _fits(self, model: Any, first: Any) -> bool:
+        return bool(np.isin(model.classes_, self.classes_).all())
 
     def _target_to_plain(self) -> dict[str, Any]:
         return {"classes": [typed(v) for v in self.classes_.tolist()], "dtype": str(self.classes_.dtype)}
