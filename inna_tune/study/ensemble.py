@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from sklearn.base import is_classifier
 
-from inna_tune.estimators import EnsembleClassifier, EnsembleRegressor
+from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRegressor
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.records.attributes import SEED
@@ -19,10 +20,15 @@ from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Kept, Predictions, contributors
-from inna_tune.study.selection import Judge, Selection, select
+from inna_tune.study.selection import Judge, Selection, reduced, select
 from inna_tune.study.training import NetEvaluation, identity_of
 
 logger = logging.getLogger(__name__)
+
+# So many nets of a trial, each trained on all folds but one, are worth what a fit on all rows is, and cost nothing more. With
+# fewer, these have seen too few rows: on a table of three folds, the chosen settings fitted on all rows had 8% less loss. Of
+# these, the heaviest so many are fitted.
+ENOUGH_FOLDS, MOST_FITS = 5, 5
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,10 @@ class Chosen:
         }
 
 
-def choose(study: optuna.Study, evaluation: NetEvaluation, whole: Any) -> Chosen | None:
-    """Make an ensemble of the nets of a study's folds.
+def choose(
+    study: optuna.Study, evaluation: NetEvaluation, whole: Any, fit: Callable[[Any], object] | None = None
+) -> Chosen | None:
+    """Make an ensemble of the best trials of a study: of their folds' nets, or where these are few, fitted on all rows.
 
     Parameters
     ----------
@@ -71,6 +79,8 @@ def choose(study: optuna.Study, evaluation: NetEvaluation, whole: Any) -> Chosen
         Of the same table, folds and scorer as the trials.
     whole : object
         That has read the whole table, with ``n_features_in_``, ``schema_`` and, of a classifier, ``classes_``.
+    fit : callable, optional
+        Fits an ensemble on all rows; None: there is no time for it.
 
     Returns
     -------
@@ -80,18 +90,33 @@ def choose(study: optuna.Study, evaluation: NetEvaluation, whole: Any) -> Chosen
     found = _contributions(study, evaluation)
     if not found:
         return None
-    chosen = select([c.predictions for c in found], Judge(evaluation.folded, evaluation.scorer))
-    models, weights, encoders = [], [], dict[int, TableEncoder]()
-    for contribution, weight in zip(found, chosen.weights, strict=True):
-        if weight > 0:
+    judge = Judge(evaluation.folded, evaluation.scorer)
+    predictions = [c.predictions for c in found]
+    chosen = select(predictions, judge)
+    fits = fit is not None and judge.n_folds < ENOUGH_FOLDS
+    if fits:
+        chosen = reduced(chosen, predictions, judge, MOST_FITS)
+    taken = [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
+    kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
+    model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
+    if fit is None or not fits or not _fitted(model, fit):
+        models, weights, encoders = [], [], dict[int, TableEncoder]()
+        for contribution, weight in taken:
             nets = _models(contribution, encoders)
             models += nets
             weights += [weight / len(nets)] * len(nets)
-    taking = [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
-    kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
-    model = kind([c.estimator for c, _ in taking], weights=[w for _, w in taking])
-    model._take(models, np.array(weights), whole)
-    return Chosen(model, {c.trial.number: w for c, w in taking}, chosen)
+        model._take(models, np.array(weights), whole)
+    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen)
+
+
+def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
+    """Fit an ensemble; False where one of its settings diverges on all rows, though it did not on the folds."""
+    try:
+        fit(model)
+    except DivergenceError as error:
+        logger.warning("the ensemble is one of the folds' nets, since on all rows: %s", error)
+        return False
+    return True
 
 
 def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Contribution]:

@@ -120,20 +120,26 @@ def _finish(search: Any, question: Question, budget: Budget | None, evaluation: 
         began = clock.now()
         model = None
         if search.refit == ENSEMBLE and best is not None:
-            model = _ensemble(search, question, evaluation)
+            model = _ensemble(search, question, evaluation, budget)
         search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
         search.refit_time_ = clock.now() - began
 
 
-def _ensemble(search: Any, question: Question, evaluation: NetEvaluation | None) -> Any:
+def _ensemble(
+    search: Any, question: Question, evaluation: NetEvaluation | None, budget: Budget | None
+) -> Any:
     """An ensemble of what the study's best trials have left; None, with a warning, where they left nothing."""
+
+    def fit(model: Any) -> None:
+        model.fit(question.frame, question.labels, sample_weight=question.routed.weight)
+
     chosen = None
     if evaluation is not None:
         whole = clone(search.estimator)
         names = ("n_features_in_", "feature_names_in_", "classes_")
         whole.__dict__.update({name: getattr(search, name) for name in names if hasattr(search, name)})
         whole.schema_ = TableSchema.of_frame(question.frame)
-        chosen = choose(search.study_, evaluation, whole)
+        chosen = choose(search.study_, evaluation, whole, None if budget is not None else fit)
     if chosen is None:
         warnings.warn(
             f"refit={ENSEMBLE!r}: none of the best trials has left its nets here: they are of other versions or another "

@@ -81,9 +81,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
     refit : bool or "ensemble", default=True
-        True: fit the best settings on all rows. "ensemble": average nets that are trained already, those of the folds of
-        several trials, with weights that score best on the rows which the nets did not see (greedy selection with replacement,
-        Caruana et al. 2004); a scorer then must ask for nothing but predictions. False: neither.
+        True: fit the best settings on all rows. "ensemble": average several of the best trials, with weights that score best
+        on the rows which the nets did not see (greedy selection with replacement, Caruana et al. 2004); a scorer then must ask
+        for nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
+        no further training; else the heaviest five settings are fitted on all rows. False: neither.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.

@@ -185,10 +185,24 @@ def select(candidates: Sequence[Predictions], judge: Judge) -> Selection:
     needed = [judge.needed(own) for own in candidates]
     folds = range(judge.n_folds)
     bags = [list(folds)] if judge.n_folds < 3 else [[j for j in folds if j != k] for k in folds]
-    weights = np.mean([greedy(needed, judge, bag) for bag in bags], axis=0)
-    average = [sum(w * own[k] for w, own in zip(weights, needed, strict=True) if w) for k in folds]
+    return _selection(np.mean([greedy(needed, judge, bag) for bag in bags], axis=0), needed, judge)
+
+
+def reduced(selection: Selection, candidates: Sequence[Predictions], judge: Judge, most: int) -> Selection:
+    """The same ensemble of its ``most`` heaviest candidates alone, of those equal the earlier ones."""
+    weights = np.zeros_like(selection.weights)
+    heaviest = np.argsort(-selection.weights, kind="stable")[:most]
+    weights[heaviest] = selection.weights[heaviest]
+    return _selection(weights / weights.sum(), [judge.needed(own) for own in candidates], judge)
+
+
+def _selection(weights: Floats, needed: Sequence[Predictions], judge: Judge) -> Selection:
+    folds = range(judge.n_folds)
+    average = [
+        np.asarray(sum(w * own[k] for w, own in zip(weights, needed, strict=True) if w)) for k in folds
+    ]
     return Selection(
-        weights, np.array([judge.score(k, np.asarray(part)) for k, part in zip(folds, average, strict=True)])
+        weights, np.array([judge.score(k, part) for k, part in zip(folds, average, strict=True)])
     )
 
 
