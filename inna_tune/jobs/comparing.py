@@ -19,7 +19,7 @@ from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
-from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender
+from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender, ensemble_of
 from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
@@ -183,6 +183,8 @@ def compare(
         with nullcontext() if watch is None else watch(full_name) as callback:
             callbacks = [] if callback is None else [callback]
             entries += field.tune(name, full_name, callbacks, ensemble=ensemble and name == reference)
+    # Last of those that are tuned, since it is no contender of its own.
+    entries.sort(key=lambda entry: entry.is_ensemble)
     constant = (DummyClassifier() if classifier else DummyRegressor()).fit(X, y)
     entries.append(_Entry(CONSTANT, None, [constant]))
     contenders = _score(entries, X_held, y_held, root=not classifier)
@@ -289,7 +291,7 @@ class _Field:
         others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
         entries = [_Entry(name, search.study_, [best, *others])]
         if isinstance(found, Ensemble):
-            entries.append(_Entry(f"{name}-ensemble", search.study_, [found], is_ensemble=True))
+            entries.append(_Entry(ensemble_of(name), search.study_, [found], is_ensemble=True))
         return entries
 
     def _tune_baseline(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-import optuna
-import pandas as pd
 from optuna.trial import FrozenTrial
 
 from inna_tune.records.attributes import CUT, ENSEMBLE, PREDICT_SECONDS
@@ -112,38 +110,6 @@ def leaderboard(record: StudyRecord) -> list[Entry]:
         score = record.metric.shown(note.value)
         entries.insert(0, Entry("ensemble", None, "ensemble", score, _error(note.scores), 1.0, fit, predict))
     return sorted(entries, key=lambda e: record.metric.loss(e.score))
-
-
-def leaderboard_frame(study: optuna.Study) -> pd.DataFrame:
-    """The leaderboard of a study as a table.
-
-    Parameters
-    ----------
-    study : optuna.Study
-        With one objective.
-
-    Returns
-    -------
-    DataFrame
-        The best first: ``model``, "ensemble" or such as "trial 3"; ``trial``, its number, missing for the ensemble; ``state``:
-        "complete", "cut" by time, "ensemble"; ``score`` as the study stores it, higher is better; ``score_error``, the
-        standard error of its mean over the folds; ``weight`` in the ensemble; ``fit_seconds``; ``predict_seconds`` for the
-        test rows of all folds. The ensemble is scored on the rows that it was chosen on.
-    """
-    record = StudyRecord(study)
-    found = leaderboard(record)
-    return pd.DataFrame(
-        {
-            "model": pd.Series([e.model for e in found], dtype="str"),
-            "trial": pd.array([e.trial for e in found], dtype="Int64"),
-            "state": pd.Series([e.state for e in found], dtype="str"),
-            "score": np.array([record.metric.shown(e.score) for e in found], dtype=float),
-            "score_error": np.array([e.error for e in found], dtype=float),
-            "weight": np.array([e.weight for e in found], dtype=float),
-            "fit_seconds": np.array([e.fit_seconds for e in found], dtype=float),
-            "predict_seconds": np.array([e.predict_seconds for e in found], dtype=float),
-        }
-    )
 
 
 def _scores_of(trial: FrozenTrial) -> list[Any]:

@@ -14,8 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from inna_tune.records.frames import trials_frame
-from inna_tune.records.leaderboard import leaderboard_frame
+from inna_tune.records.frames import leaderboard_frame, trials_frame
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.keeping import without_storage
 from inna_tune.study.callbacks import Callback
@@ -218,7 +217,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         DataFrame
-            See :func:`inna_tune.records.leaderboard.leaderboard_frame`.
+            See :func:`inna_tune.records.frames.leaderboard_frame`.
         """
         check_is_fitted(self, "study_")
         return leaderboard_frame(self.study_)
