@@ -26,8 +26,7 @@ from inna_tune.study.training import NetEvaluation, identity_of
 logger = logging.getLogger(__name__)
 
 # So many nets of a trial, each trained on all folds but one, are worth what a fit on all rows is, and cost nothing more. With
-# fewer, these have seen too few rows: on a table of three folds, the chosen settings fitted on all rows had 8% less loss. Of
-# these, the heaviest so many are fitted.
+# fewer they have seen too few rows, and the settings of the heaviest so many trials are fitted on all.
 ENOUGH_FOLDS, MOST_FITS = 5, 5
 
 
