@@ -131,16 +131,21 @@ def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Cont
     for trial in trials:
         value = value_of(trial)
         assert value is not None
-        estimator = evaluation.estimator_of(trial.number, trial.params, seed)
-        table = evaluation.folded.encoded_for(estimator)
+        try:
+            estimator = evaluation.estimator_of(trial.number, trial.params, seed)
+            table = evaluation.folded.encoded_for(estimator)
+        except (ValueError, TypeError) as error:
+            # Of an earlier question, where a mismatch was allowed.
+            logger.warning("trial %d is in no ensemble: %s", trial.number, error)
+            continue
         identity = identity_of(estimator, table)
         predictions = kept.predictions(trial.number, identity, value)
         nets = kept.nets(trial.number, identity, value, table.tensor_sizes(estimator))
         if predictions is not None and nets is not None and _fit(predictions, table):
             found.append(_Contribution(trial, estimator, table, predictions, nets))
-    if len(found) < len(trials):
-        logger.info(
-            "study %s: %d of its %d best trials have left their nets here",
+    if 0 < len(found) < len(trials):
+        logger.warning(
+            "study %s: %d of its %d best trials have left their nets here; an ensemble is made of these alone",
             study.study_name,
             len(found),
             len(trials),
