@@ -73,7 +73,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
         "auto" is one net from 2,000 rows on. On fewer it is eight: each leaves a quarter of the rows out, so that a row has
         two that never saw it, and by what these predict all stop at one epoch, so that no row is lost to validation
-        (``validation_fraction`` means nothing then). They train for 30 epochs, or as many as make 80 steps, but at most
+        (``validation_fraction`` means nothing then). They train for 30 epochs, or as many as make 50 steps, but at most
         ``max_epochs``, and pool the logarithms of their probabilities. Under 40 rows, or without early stopping, eight have
         all rows and train to the end. A warm start, and ``partial_fit``, go on with the nets there are; a first
         ``partial_fit`` begins with one.

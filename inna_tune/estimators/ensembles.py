@@ -19,7 +19,7 @@ _MIN_ROWS = 40
 _FOLDS, _ROUNDS = 4, 2
 
 # The step falls to zero in so many epochs, which are at least so many steps.
-_EPOCHS, _MIN_STEPS = 30, 80
+_EPOCHS, _MIN_STEPS = 30, 50
 
 # Larger tables: one net, stopped by the rows that ``validation_fraction`` holds out.
 _LARGE_MEMBERS = 1

@@ -39,7 +39,7 @@ def test_auto_is_several_nets_on_few_rows_and_never_longer_than_asked(n_rows, ba
         assert found.n_members == 8
         assert found.n_folds == (4 if n_rows >= 40 else 0)
         steps = found.max_epochs * -(-n_rows // batch_size)
-        assert found.max_epochs == most or (found.max_epochs >= 30 and steps >= 80)
+        assert found.max_epochs == most or (found.max_epochs >= 30 and steps >= 50)
 
 
 def test_without_early_stopping_no_row_is_left_out_and_every_epoch_is_trained():
