@@ -32,6 +32,8 @@ class MemberState:
         Steps that are in the averages.
     streams : list of Tensor
         States of the streams of the order of rows and of dropout.
+    factors : dict of str to float
+        Of the steps of tensors, by name; those not named have 1.
     """
 
     weights: Tensor
@@ -41,6 +43,7 @@ class MemberState:
     averages: list[Tensor] = field(default_factory=list)
     count: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
     streams: list[Tensor] = field(default_factory=list)
+    factors: dict[str, float] = field(default_factory=dict)
 
     def on_cpu(self) -> "MemberState":
         """The same, its tensors on the CPU."""
@@ -136,6 +139,8 @@ class MemberResult:
         Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``; one entry an epoch.
     state : MemberState or None
         Where training ended, if it was asked for and is finite.
+    step_factors : dict of str to float
+        Of tensors whose steps were scaled, by name.
     """
 
     weights: Tensor | None
@@ -149,16 +154,20 @@ class MemberResult:
     curvature: float | None
     history: dict[str, list[float]] = field(default_factory=dict)
     state: MemberState | None = None
+    step_factors: dict[str, float] = field(default_factory=dict)
 
     def at_rest(self) -> MemberState:
         """A state of the best weights, without velocity."""
         assert self.weights is not None
         settings = {"lr": self.lr, "alpha": self.alpha, "beta": self.beta}
         curvature = float("nan") if self.curvature is None else self.curvature
-        return state_at_rest(self.weights, self.epochs, settings | {"curvature": curvature})
+        settings |= {"curvature": curvature}
+        return state_at_rest(self.weights, self.epochs, settings, self.step_factors)
 
 
-def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
+def state_at_rest(
+    weights: Tensor, epochs: int, settings: dict[str, float], factors: dict[str, float] | None = None
+) -> MemberState:
     """Weights that training may go on from, without velocity and with new streams.
 
     Parameters
@@ -169,8 +178,10 @@ def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> M
         That it was trained.
     settings : dict of str to float
         Its ``lr``, ``alpha``, ``beta`` and curvature.
+    factors : dict of str to float, optional
+        Of the steps of its tensors.
     """
-    return MemberState(weights, epochs, settings)
+    return MemberState(weights, epochs, settings, factors={} if factors is None else dict(factors))
 
 
 @dataclass(frozen=True, eq=False)

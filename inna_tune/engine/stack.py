@@ -70,6 +70,7 @@ class Stack:
                 beta=used["beta"],
                 curvature=None if math.isnan(used["curvature"]) else used["curvature"],
                 history={name: [] for name in HISTORY},
+                step_factors=population.factors_of(position),
             )
 
     def _go_on_from(self, position: int, known: MemberResult) -> None:

@@ -371,6 +371,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         return Method(
             optimizer=self.optimizer,
             optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
+            scale_tensors=bool(self.scale_tensors),
             gradient_clip=self.gradient_clip,
             averaging=self.averaging,
             precision=self.precision,  # type: ignore[arg-type]

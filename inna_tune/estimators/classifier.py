@@ -54,6 +54,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         (``adjust_lr_fn="match_rms_adamw"``).
     optimizer_params : mapping, optional
         Further arguments of the optimizer. Those given here can be set, and searched over, as ``optimizer__NAME``.
+    scale_tensors : bool, default=True
+        With "inna" and "sgd", multiply the step of each layer's weights by min(1, λ₁/λ), from the curvature λ of their own
+        block of the Hessian at the initial weights and that of the first layer: else the steepest layer holds back the
+        others. ``lr``, ``alpha`` and ``beta`` are in the coordinates that this stretches.
     gradient_clip : float, optional
         Longest gradient of a member.
     averaging : float or None, default=0.99

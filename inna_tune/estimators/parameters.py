@@ -45,6 +45,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     dropout: float = 0.05
     optimizer: Any = "inna"
     optimizer_params: Mapping[str, Any] | None = None
+    scale_tensors: bool = True
     gradient_clip: float | None = None
     averaging: float | None = 0.99
     batch_size: int = 128
@@ -78,6 +79,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         # The table of optimizers knows which there are, and which options each takes: `Method` asks it.
         "optimizer": "no_validation",
         "optimizer_params": [Mapping, None],
+        "scale_tensors": ["boolean"],
         "gradient_clip": [Interval(Real, 0, None, closed="neither"), None],
         "averaging": [Interval(Real, 0, 1, closed="left"), None],
         "batch_size": [_COUNT],

@@ -36,6 +36,7 @@ SAMPLES = {
     "label_smoothing": (0.0, 0.2),
     "optimizer": ("inna", "sgd", "adamw"),
     "optimizer_params": (None,),
+    "scale_tensors": (True, False),
     "gradient_clip": (None, 0.1),
     "averaging": (None, 0.9),
     "batch_size": (16, 50),
@@ -147,6 +148,8 @@ def test_of_a_classifier(name):
         net = clone(net).set_params(encoder__max_levels=3)
     if name == "block":
         net = clone(net).set_params(hidden_layer_sizes=(4, 4))
+    if name == "scale_tensors":
+        net = clone(net).set_params(hidden_layer_sizes=(16, 16))
     if name == "decay_power":
         net = clone(net).set_params(decay="power")
     rows = X.assign(note=NOTE) if name in ("encoder__text", "encoder__n_components") else X
