@@ -59,6 +59,9 @@ def compare(
         int,
         typer.Option(help="Fits of each one's best settings: fewer than five make wide intervals.", min=1),
     ] = 5,
+    ensemble: Annotated[
+        bool, typer.Option(help="Let the ensemble of the first optimizer's trials take part.")
+    ] = True,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
     allow_mismatch: Annotated[
@@ -93,6 +96,7 @@ def compare(
                 seed=seed,
                 n_fits=fits,
                 n_jobs=jobs,
+                ensemble=ensemble,
                 settings=settings or (),
                 watch=lambda study: Progress(trials, study),
                 allow_mismatch=allow_mismatch,
@@ -150,3 +154,5 @@ def _print_comparison(found: Any) -> None:
             say(f"{each.name}: {each.failed}")
         elif each.settings:
             say(f"{each.name}: {settings_text(each.settings)}")
+        elif each.words:
+            say(f"{each.name}: {each.words}")

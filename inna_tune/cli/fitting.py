@@ -62,6 +62,13 @@ def fit(
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
+    ensemble: Annotated[
+        bool,
+        typer.Option(
+            help="Let the model be an ensemble of the nets that tuning has trained, chosen by the rows of their folds that "
+            "they did not see; else the best settings, fitted on all rows that were tuned on."
+        ),
+    ] = False,
     model: Annotated[
         str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
     ] = None,
@@ -118,6 +125,7 @@ def fit(
                 seed=seed,
                 settings=settings or (),
                 space=learned,
+                refit="ensemble" if ensemble else True,
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
             )
@@ -146,7 +154,10 @@ def fit(
             return
         _print_summary(report)
         say(f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})")
-        say(f"Model:    {path} (fitted on the {report.n_tuning_rows} rows that were tuned on)")
+        made = f"fitted on the {report.n_tuning_rows} rows that were tuned on"
+        if report.ensemble is not None:
+            made = f"an ensemble of {report.ensemble.words}"
+        say(f"Model:    {path} ({made})")
         for what, command in commands.items():
             say(f"{what.capitalize() + ':':<9} {command}")
 

@@ -75,15 +75,33 @@ def show(
             return
         for line in found.lines:
             say(line)
-        listed = Table("trial", found.metric, "epochs", "seconds", "settings")
+        listed = Table("trial", found.metric, "weight", "epochs", "seconds", "to predict", "settings")
+        if (ensemble := found.ensemble) is not None:
+            listed.add_row(
+                "ensemble",
+                f"{ensemble.score:.5g}",
+                "",
+                "",
+                f"{ensemble.fit_seconds:.1f}",
+                _seconds(ensemble.predict_seconds),
+                "",
+                end_section=True,
+            )
         for trial in found.best:
             listed.add_row(
                 str(trial.number),
                 f"{trial.score:.5g}",
+                f"{trial.weight:.2f}" if trial.weight else "",
                 f"{trial.epochs:g}",
                 f"{trial.seconds:.1f}",
+                _seconds(trial.predict_seconds),
                 settings_text(trial.settings),
             )
         out.print(listed)
         if found.words:
             say(f"The best: {found.words}.")
+
+
+def _seconds(value: float) -> str:
+    """Of predictions, which may take little; empty where unknown."""
+    return f"{value:.2g}" if value == value else ""

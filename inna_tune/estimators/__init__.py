@@ -3,6 +3,7 @@
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.dates import UnreadableDateWarning
 from inna_tune.estimators.encoder import DisguisedNumbersWarning, DroppedColumnWarning, TableEncoder
+from inna_tune.estimators.ensemble import EnsembleClassifier, EnsembleRegressor
 from inna_tune.estimators.fitted import DivergenceError
 from inna_tune.estimators.floats import UnreadableNumberWarning
 from inna_tune.estimators.frames import UnreadableValueWarning
@@ -15,6 +16,8 @@ __all__ = [
     "DisguisedNumbersWarning",
     "DivergenceError",
     "DroppedColumnWarning",
+    "EnsembleClassifier",
+    "EnsembleRegressor",
     "InnaClassifier",
     "InnaRegressor",
     "ModelFileError",

@@ -33,7 +33,7 @@ from inna_tune.estimators.ensembles import EnsemblePlan, cross_fitted, plan_ense
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.parameters import Parameters
-from inna_tune.estimators.saving import register, save
+from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
@@ -412,7 +412,10 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
     def _outputs(self, X: Any) -> npt.NDArray[np.float64]:
         """Outputs of every member for a table, [P, n_samples, out]."""
         check_is_fitted(self, "weights_")
-        encoded = self.encoder_.encode(as_frame(self, X, reset=False), self._dtype)
+        return self._outputs_of(self.encoder_.encode(as_frame(self, X, reset=False), self._dtype))
+
+    def _outputs_of(self, encoded: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        """Outputs of every member for a table that is encoded, [P, n_samples, out]."""
         # In float64, so that a row's prediction does not depend on the rows predicted with it; and a copy of torch's own,
         # since products round by how the memory is aligned, which numpy leaves to chance.
         device, weights = self.weights_.device, self.weights_.double()
@@ -423,6 +426,12 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             for part in np.split(encoded, range(_PREDICTED_ROWS, len(encoded), _PREDICTED_ROWS))
         ]
         return np.concatenate(parts, axis=1)
+
+    def _to_file(self) -> tuple[dict[str, Any], Tensors]:
+        return to_plain(self)
+
+    def _from_file(self, content: dict[str, Any], tensors: Tensors) -> None:
+        restore(self, content, tensors)
 
     def save(self, path: Any) -> None:
         """Write the fitted model to one file; ``inna_tune.load`` reads it back.

@@ -25,17 +25,18 @@ from inna_tune.nets import TabularNet
 if TYPE_CHECKING:
     from inna_tune.estimators.base import InnaEstimator
     from inna_tune.estimators.classifier import InnaClassifier
+    from inna_tune.estimators.ensemble import Ensemble, EnsembleClassifier, EnsembleRegressor
     from inna_tune.estimators.regressor import InnaRegressor
 
 Tensors = dict[str, torch.Tensor]
 
-# Of the file. Anything else is refused: who needs it takes the inna-tune that wrote it.
-FORMAT_VERSION = 4
+# Of the file, of one model and of an ensemble. Anything else is refused: who needs it takes the inna-tune that wrote it.
+FORMAT_VERSION, ENSEMBLE_VERSION = 4, 5
 
 # The classes that a file may name: those that are defined in this process.
-_CLASSES: dict[str, "type[InnaEstimator]"] = {}
+_CLASSES: dict[str, "type[InnaEstimator] | type[Ensemble]"] = {}
 _TORCH = "torch.optim."
-_ENCODER = "encoder."  # before the names of the encoder's tensors
+ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -43,19 +44,24 @@ class ModelFileError(ValueError):
     """A file is not a model that this version of inna-tune reads."""
 
 
-def register(kind: "type[InnaEstimator]") -> None:
+def register(kind: "type[InnaEstimator] | type[Ensemble]") -> None:
     """Let model files name a class; it enters by the name that they have for it, and the last of a name counts."""
-    _CLASSES[_name(kind)] = kind
+    _CLASSES[name_of(kind)] = kind
 
 
-def _name(kind: type) -> str:
+def class_of(name: str) -> "type[InnaEstimator] | type[Ensemble] | None":
+    """The class that model files have a name for; None where this process knows none."""
+    return _CLASSES.get(name)
+
+
+def name_of(kind: type) -> str:
     """This package's classes by their bare names; a person's own with their module, so that none stands for one of ours."""
     own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
     return kind.__name__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def save(
-    model: "InnaEstimator",
+    model: "InnaEstimator | Ensemble",
     path: str | os.PathLike[str],
     *,
     extra: dict[str, Any] | None = None,
@@ -65,7 +71,7 @@ def save(
 
     Parameters
     ----------
-    model : InnaClassifier or InnaRegressor
+    model : InnaClassifier, InnaRegressor, EnsembleClassifier or EnsembleRegressor
         Fitted.
     path : path
         Replaced in one move if it exists, so that a reader never sees half a model.
@@ -85,38 +91,17 @@ def save(
         If the schema is of other columns than the model.
     """
     check_is_fitted(model, "weights_")
-    if not isinstance(model.net_, TabularNet):
-        raise TypeError(
-            "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
-            "that file only where you trust it"
-        )
+    content, tensors = model._to_file()
     schema = model.schema_ if schema is None else schema
     if schema.names != model.schema_.names:
         raise ValueError(
             f"schema names the columns {schema.names[:10]}, and the model was fitted on {model.schema_.names[:10]}"
         )
-    encoder, arrays = model.encoder_.to_plain()
-    content = {
-        "class": _name(type(model)),
-        "parameters": _plain_parameters(model),
-        "encoder": encoder,
-        "schema": schema.to_plain(),
-        "n_features_in": model.n_features_in_,
-        "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
-        "net": _plain_net(model.net_),
-        "members": model.members_,
-        "history": {name: column.tolist() for name, column in model.history_.items()},
-        "target": model._target_to_plain(),
-        "extra": extra or {},
-    }
-    tensors = {"weights": model.weights_.detach().cpu().contiguous()}
-    tensors |= {
-        f"{_ENCODER}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
-    }
+    content |= {"schema": schema.to_plain(), "extra": extra or {}}
     plain = json.dumps(_plain(content), allow_nan=False)
     metadata = {
         "format": "inna-tune",
-        "version": str(FORMAT_VERSION),
+        "version": str(FORMAT_VERSION if "net" in content else ENSEMBLE_VERSION),
         "model": plain,
         "digest": digest(plain, tensors),
     }
@@ -124,7 +109,41 @@ def save(
         written.write_bytes(serialize(tensors, metadata=metadata))
 
 
-def load(path: str | os.PathLike[str]) -> "InnaClassifier | InnaRegressor":
+def to_plain(model: "InnaEstimator") -> tuple[dict[str, Any], Tensors]:
+    """A fitted model as JSON-able data and tensors, without its schema.
+
+    Raises
+    ------
+    TypeError
+        If it is of an own module, or a class label is of a type that a file can't hold.
+    """
+    if not isinstance(model.net_, TabularNet):
+        raise TypeError(
+            "a model of an own module is code, which a model file does not hold: keep it with joblib.dump, and load "
+            "that file only where you trust it"
+        )
+    encoder, arrays = model.encoder_.to_plain()
+    content = {
+        "class": name_of(type(model)),
+        "parameters": plain_parameters(model),
+        "encoder": encoder,
+        "n_features_in": model.n_features_in_,
+        "feature_names_in": list(model.feature_names_in_) if hasattr(model, "feature_names_in_") else None,
+        "net": _plain_net(model.net_),
+        "members": model.members_,
+        "history": {name: column.tolist() for name, column in model.history_.items()},
+        "target": model._target_to_plain(),
+    }
+    tensors = {"weights": model.weights_.detach().cpu().contiguous()}
+    tensors |= {
+        f"{ENCODER}{name}": torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()
+    }
+    return content, tensors
+
+
+def load(
+    path: str | os.PathLike[str],
+) -> "InnaClassifier | InnaRegressor | EnsembleClassifier | EnsembleRegressor":
     """Read a model that ``save`` wrote.
 
     Parameters
@@ -134,7 +153,7 @@ def load(path: str | os.PathLike[str]) -> "InnaClassifier | InnaRegressor":
 
     Returns
     -------
-    InnaClassifier or InnaRegressor
+    InnaClassifier, InnaRegressor, EnsembleClassifier or EnsembleRegressor
         Fitted, on the CPU.
 
     Raises
@@ -170,9 +189,10 @@ def load(path: str | os.PathLike[str]) -> "InnaClassifier | InnaRegressor":
     if metadata.get("format") != "inna-tune" or "weights" not in tensors:
         raise ModelFileError(f"{path} is not a model file of inna-tune.")
     version = str(metadata.get("version"))
-    if version != str(FORMAT_VERSION):
+    if version not in (str(FORMAT_VERSION), str(ENSEMBLE_VERSION)):
         raise ModelFileError(
-            f"{path} has model format {version!r}; this inna-tune reads format {FORMAT_VERSION}. "
+            f"{path} has model format {version!r}; this inna-tune reads format {FORMAT_VERSION}, and "
+            f"{ENSEMBLE_VERSION} of ensembles. "
             "Install the version of inna-tune that wrote it, or fit again."
         )
     try:
@@ -182,7 +202,8 @@ def load(path: str | os.PathLike[str]) -> "InnaClassifier | InnaRegressor":
         content = json.loads(metadata["model"])
         model = _CLASSES[name]() if (name := str(content["class"])) in _CLASSES else None
         if model is not None:
-            _restore(model, content, tensors)
+            model._from_file(content, tensors)
+            model.extra_ = content["extra"]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
     if model is None:
@@ -203,9 +224,10 @@ def digest(plain: str, tensors: Tensors) -> str:
     return found.hexdigest()
 
 
-def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
+def restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
+    """Make a model of what `to_plain` gave and a schema; an error says that it makes no sense."""
     weights = tensors["weights"]
-    model.set_params(**_restored_parameters(content["parameters"]))
+    model.set_params(**restored_parameters(content["parameters"]))
     # The device that it was trained on need not be here.
     model._check_parameters(to_train=False)
     model.net_ = _net(content["net"])
@@ -213,7 +235,7 @@ def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
     if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
         raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
     model.weights_ = weights
-    arrays = {n.removeprefix(_ENCODER): t.numpy() for n, t in tensors.items() if n.startswith(_ENCODER)}
+    arrays = {n.removeprefix(ENCODER): t.numpy() for n, t in tensors.items() if n.startswith(ENCODER)}
     model.encoder_ = TableEncoder.from_plain(content["encoder"], arrays)
     model.n_features_in_ = int(content["n_features_in"])
     if content["feature_names_in"] is not None:
@@ -244,7 +266,6 @@ def _restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
     model._restore_target(content["target"])
     if model._out_features != model.net_.out_features:
         raise ValueError("the target does not fit the net")
-    model.extra_ = content["extra"]
 
 
 def typed(label: Any) -> list[Any]:
@@ -272,7 +293,8 @@ def _net(plain: Mapping[str, Any]) -> TabularNet:
     return TabularNet(**settings)
 
 
-def _plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
+def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
+    """A model's parameters as JSON-able data."""
     plain: dict[str, Any] = {}
     for name, value in model.get_params(deep=False).items():
         if isinstance(value, TableEncoder):
@@ -310,8 +332,8 @@ def _factors(plain: Any, net: TabularNet) -> dict[str, float]:
     return factors
 
 
-def _restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``_plain_parameters`` gave as parameters; that they make sense is checked once they are set."""
+def restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What `plain_parameters` gave, as parameters; that they make sense is checked once they are set."""
     parameters = dict(plain)
     for name, value in plain.items():
         if name == "hidden_layer_sizes":

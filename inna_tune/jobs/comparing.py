@@ -15,14 +15,16 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
-from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender
+from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender, ensemble_of
 from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import record_held_out, summarize_held_out
+from inna_tune.records.leaderboard import EnsembleNote
 from inna_tune.records.record import StudyRecord, seconds_of
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Law, SearchSpace
@@ -73,6 +75,7 @@ def compare(
     held_out: float = 0.2,
     n_fits: int = 5,
     n_jobs: int = 1,
+    ensemble: bool = True,
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
     watch: Watch | None = None,
@@ -109,6 +112,8 @@ def compare(
         intervals, which are wide with fewer than five, and know nothing of it with one.
     n_jobs : int
         Workers that tune a net, as in :class:`inna_tune.InnaSearchCV`; the baselines' trials run one by one.
+    ensemble : bool, default=True
+        Let the ensemble of the first net's trials take part, too, as ``NAME-ensemble``: it costs no further training.
     estimator : InnaClassifier or InnaRegressor, optional
         Its other settings are those of every net; None: the default.
     settings : sequence of str
@@ -176,7 +181,10 @@ def compare(
     entries = []
     for name, full_name in names.items():
         with nullcontext() if watch is None else watch(full_name) as callback:
-            entries.append(field.tune(name, full_name, [] if callback is None else [callback]))
+            callbacks = [] if callback is None else [callback]
+            entries += field.tune(name, full_name, callbacks, ensemble=ensemble and name == reference)
+    # Last of those that are tuned, since it is no contender of its own.
+    entries.sort(key=lambda entry: entry.is_ensemble)
     constant = (DummyClassifier() if classifier else DummyRegressor()).fit(X, y)
     entries.append(_Entry(CONSTANT, None, [constant]))
     contenders = _score(entries, X_held, y_held, root=not classifier)
@@ -212,12 +220,16 @@ def _check_free(storage: BaseStorage, names: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A contender that was tuned: its study, and models with its best settings; none where no trial gave a score."""
+    """A contender that was tuned: its study, and models with its best settings; none where no trial gave a score.
+
+    Of an ensemble the one model, which is made of the study of another contender.
+    """
 
     name: str
     study: optuna.Study | None
     models: list[Any]
     failed: str = ""
+    is_ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,12 +246,14 @@ class _Field:
     n_jobs: int
     options: dict[str, Any]
 
-    def tune(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
-        """Tune a contender, and fit its best settings on all tuning rows."""
+    def tune(
+        self, name: str, study_name: str, callbacks: Sequence[Callback], *, ensemble: bool = False
+    ) -> list[_Entry]:
+        """Tune a contender, and fit its best settings on all tuning rows; its ensemble, if wanted, comes second."""
         try:
             if name in BASELINES:
-                return self._tune_baseline(name, study_name, callbacks)
-            return self._tune_net(name, study_name, callbacks)
+                return [self._tune_baseline(name, study_name, callbacks)]
+            return self._tune_net(name, study_name, callbacks, ensemble=ensemble)
         except (MismatchError, StorageError):
             raise  # no contender is to blame, also where its study has no score
         except ValueError:
@@ -249,9 +263,11 @@ class _Field:
                 raise
             record = StudyRecord(study)
             reason = record.reasons[0][1] if record.reasons else "it had no time"
-            return _Entry(name, study, [], f"no trial gave a score; the first: {reason}")
+            return [_Entry(name, study, [], f"no trial gave a score; the first: {reason}")]
 
-    def _tune_net(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
+    def _tune_net(
+        self, name: str, study_name: str, callbacks: Sequence[Callback], *, ensemble: bool
+    ) -> list[_Entry]:
         space, options = space_of(name), OPTIMIZERS[name].options
         # What is tuned of them has to be there, so that the untuned setting knows it.
         tuned = {option: options[option] for option in options if f"optimizer__{option}" in (space or ())}
@@ -264,11 +280,19 @@ class _Field:
             random_state=self.seed,
             callbacks=callbacks,
             n_jobs=self.n_jobs,
+            refit="ensemble" if ensemble else True,
             **self.options,
         ).fit(self.X, self.y)
-        best = search.best_estimator_
+        found = search.best_estimator_
+        best = found
+        if isinstance(found, Ensemble):
+            best = clone(search.estimator).set_params(**search.best_params_, random_state=self.seeds[0])
+            best.fit(self.X, self.y)
         others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
-        return _Entry(name, search.study_, [best, *others])
+        entries = [_Entry(name, search.study_, [best, *others])]
+        if isinstance(found, Ensemble):
+            entries.append(_Entry(ensemble_of(name), search.study_, [found], is_ensemble=True))
+        return entries
 
     def _tune_baseline(self, name: str, study_name: str, callbacks: Sequence[Callback]) -> _Entry:
         study = tune_baseline(
@@ -320,7 +344,7 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
                 change = centre[reference] - centre[name]
                 gain = Gain.of_logs(change, *ends)
         yield _contender(entry, scores, low, high, gain)
-        if entry.study is not None and entry.models:
+        if entry.study is not None and entry.models and not entry.is_ensemble:
             table = {CONSTANT: measured[CONSTANT][0][0], "tuned": measured[name][0][0]}
             with storage_errors(entry.study._storage):
                 best = StudyRecord(entry.study).best_first
@@ -337,17 +361,22 @@ def _contender(
     record = StudyRecord(entry.study)
     best = record.best_first[0] if record.best_first else None
     seconds = [seconds_of(t) for t in record.trials]
+    score = None if best is None else record.score(best)
+    words = "" if best is None else describe_trial(record, best)
+    note = EnsembleNote.of(record) if entry.is_ensemble else None
+    if note is not None:
+        best, score, words = None, record.metric.shown(note.value), note.words
     return Contender(
         name=entry.name,
         study=record.name,
         trials=record.counts,
         seconds=float(np.nansum(seconds)),
-        cross_validated=None if best is None else record.score(best),
+        cross_validated=score,
         scores=scores,
         low=low,
         high=high,
         against=gain,
         settings={} if best is None else dict(best.params),
-        words="" if best is None else describe_trial(record, best),
+        words=words,
         failed=entry.failed,
     )

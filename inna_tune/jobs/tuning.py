@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_square
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.jobs.joining import JOB, FitRequest
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
+from inna_tune.records.leaderboard import EnsembleNote
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
@@ -51,6 +53,8 @@ class TuningReport:
         The same with what the tuned model predicts there, as the study keeps it.
     cut : tuple of str
         What time cut off: ``"trials"``, ``"untuned default"``, ``"tuned"``.
+    ensemble : EnsembleNote or None
+        What the tuned model is made of; None where it is the best settings, fitted on all tuning rows.
     """
 
     search: InnaSearchCV
@@ -59,6 +63,7 @@ class TuningReport:
     scores: pd.DataFrame
     held_out: HeldOut
     cut: tuple[str, ...] = ()
+    ensemble: EnsembleNote | None = None
 
     def summary(self) -> dict[str, Any]:
         """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
@@ -78,6 +83,7 @@ class TuningReport:
                 "words": describe_trial(record, best),
             },
             "cut": list(self.cut),
+            "ensemble": None if self.ensemble is None else asdict(self.ensemble),
             "held_out": self.held_out.scores,
             "change": self.held_out.gain,
             "gain": tuning_gain(self.held_out),
@@ -99,6 +105,7 @@ def tune(
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
     space: SearchSpace | Prior | None = None,
+    refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
 ) -> TuningReport:
@@ -109,6 +116,8 @@ def tune(
     problem : Problem
     n_trials, storage, study_name, resume, n_jobs, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
+    refit : True or "ensemble", default=True
+        As there: what the tuned model is.
     timeout : float, optional
         Seconds for all of it, the untuned default and the held-out scores too.
     seed : int
@@ -153,11 +162,14 @@ def tune(
         storage=storage,
         study_name=study_name,
         resume=resume,
+        refit=refit,
         random_state=seed,
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
     )
     check_search(search)
+    if not refit:
+        raise ValueError(f"refit={refit!r} must be True or 'ensemble': there is a model to be scored")
     default = clone(estimator).set_params(random_state=seed)
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
@@ -210,7 +222,8 @@ def tune(
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
-    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut))
+    ensemble = EnsembleNote.of(StudyRecord(study)) if isinstance(best, Ensemble) else None
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), ensemble)
 
 
 def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:

@@ -9,6 +9,11 @@ from inna_tune.records.certainty import Gain
 CONSTANT = "constant"
 
 
+def ensemble_of(name: str) -> str:
+    """What the ensemble of a contender's trials is called."""
+    return f"{name}-ensemble"
+
+
 @dataclass(frozen=True)
 class Contender:
     """One model of a comparison.
@@ -16,7 +21,8 @@ class Contender:
     Attributes
     ----------
     name : str
-        The optimizer, the baseline, or "constant": the most frequent class, or the mean.
+        The optimizer, the baseline, ``NAME-ensemble`` of an optimizer's trials, or "constant": the most frequent class, or the
+        mean.
     study : str or None
         Where its trials are.
     trials : dict of str to int
@@ -67,7 +73,7 @@ class Comparison:
         The contender that all others are compared with: INNA, where it takes part.
     n_trials, n_tuning_rows, n_held_out_rows : int
     contenders : tuple of Contender
-        The reference first, the constant last.
+        The reference first, the constant last, its ensemble before that.
     """
 
     task: str
@@ -103,7 +109,8 @@ def _verdict(found: Comparison) -> Iterator[str]:
         if gain is None or other.name == CONSTANT:
             continue
         between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
-        (alike if not gain.is_clear else beaten if gain.change < 0 else lost_to).append(other.name)
+        if other.name != ensemble_of(name):  # which speaks for the same optimizer
+            (alike if not gain.is_clear else beaten if gain.change < 0 else lost_to).append(other.name)
         if gain.is_clear:
             word = "below" if gain.change < 0 else "above"
             yield f"The held-out {found.metric} of {name} is {abs(gain.change):.1%} {word} that of {other.name} ({between})."

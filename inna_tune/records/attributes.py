@@ -10,7 +10,10 @@ PORTFOLIO = "inna_tune:portfolio"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 COLUMNS = "inna_tune:columns"
+# The ensemble that a search made last: the weights of its trials by their numbers, its value, and its scores of the folds.
+ENSEMBLE = "inna_tune:ensemble"
 
 # Of a trial. What one that time cut off had reached by then: its score, those of the folds, and epochs.
 CUT = "inna_tune:cut"
 REASON = "reason"
+PREDICT_SECONDS = "predict_seconds"  # for the test rows of all folds, encoded

@@ -1,5 +1,6 @@
 """What a storage holds, in a form to print."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 
+from inna_tune.records.leaderboard import Entry, leaderboard
 from inna_tune.records.record import StudyRecord, count_states, epochs_of, first_start, seconds_of
 from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
 from inna_tune.store.errors import MissingError
@@ -30,24 +32,30 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One finished trial."""
+    """One finished trial; ``weight`` is that in the ensemble, ``predict_seconds`` those for the test rows of all folds."""
 
     number: int
     score: float
     epochs: float
     seconds: float
     settings: dict[str, Any]
+    weight: float = 0.0
+    predict_seconds: float = math.nan
 
 
 @dataclass(frozen=True)
 class StudyDescription:
-    """A study in words, and its best trials; ``words`` says what the settings of the best one mean."""
+    """A study in words, and its best trials; ``words`` says what the settings of the best one mean.
+
+    ``ensemble`` is the one that was made of the study last; None where there is none.
+    """
 
     row: StudyRow
     lines: list[str]
     metric: str
     words: str
     best: list[TrialRow]
+    ensemble: Entry | None = None
 
 
 def list_studies(storage: str) -> list[StudyRow]:
@@ -124,9 +132,18 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
         lines.append(record.misleading)
     if record.held_out is not None and (gain := tuning_gain(record.held_out)) is not None:
         lines.append(gain)
+    board = {e.trial: e for e in leaderboard(record)}
     best = [
-        TrialRow(t.number, record.score(t), epochs_of(t), seconds_of(t), dict(t.params))
+        TrialRow(
+            t.number,
+            record.score(t),
+            epochs_of(t),
+            seconds_of(t),
+            dict(t.params),
+            board[t.number].weight,
+            board[t.number].predict_seconds,
+        )
         for t in record.best_first[:n_best]
     ]
     words = describe_trial(record, record.best_first[0]) if best else ""
-    return StudyDescription(row, lines, record.metric.name, words, best)
+    return StudyDescription(row, lines, record.metric.name, words, best, board.get(None))

@@ -8,17 +8,16 @@ import shlex
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from statistics import pstdev
 from typing import Any
 
 import jinja2
-from optuna.trial import FrozenTrial
 
 from inna_tune import __version__
 from inna_tune.files import replacing
 from inna_tune.records.attributes import ALLOWED_MISMATCH, COLUMNS, MODEL, POPULATION, SEED
 from inna_tune.records.describing import short_text
-from inna_tune.records.record import StudyRecord, as_number, epochs_of, first_start, seconds_of
+from inna_tune.records.leaderboard import Entry, leaderboard
+from inna_tune.records.record import StudyRecord, epochs_of, first_start, seconds_of
 from inna_tune.records.text import duration, plain, settings_text
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
@@ -133,7 +132,7 @@ def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
         "gain": None if held_out is None else tuning_gain(held_out),
         "time": _time(record),
         "sections": list(sections_of(record)),
-        "top": [_row(record, t) for t in record.best_first[:_N_BEST]],
+        "top": [_row(record, e) for e in leaderboard(record)[: _N_BEST + 1]],
         "reasons": [
             {"state": state, "reason": reason, "count": len(numbers), "numbers": _listed(numbers)}
             for state, reason, numbers in record.reasons[:_MAX_REASONS]
@@ -187,18 +186,17 @@ def _time(record: StudyRecord) -> dict[str, str]:
     }
 
 
-def _row(record: StudyRecord, trial: FrozenTrial) -> dict[str, Any]:
-    scores = trial.user_attrs.get("scores")
-    spread = ""
-    if isinstance(scores, list) and len(scores) > 1 and all(math.isfinite(as_number(s)) for s in scores):
-        spread = f"±{pstdev([float(s) for s in scores]):.2g}"
+def _row(record: StudyRecord, entry: Entry) -> dict[str, Any]:
+    trial = None if entry.trial is None else record.trials[entry.trial]
     return {
-        "number": trial.number,
-        "score": f"{record.score(trial):.5g}",
-        "spread": spread,
-        "epochs": _number(epochs_of(trial)),
-        "seconds": _number(seconds_of(trial)),
-        "settings": settings_text(trial.params),
+        "name": "ensemble" if entry.trial is None else entry.trial,
+        "score": f"{entry.score:.5g}",
+        "error": f"±{entry.error:.2g}" if math.isfinite(entry.error) else "",
+        "weight": f"{entry.weight:.2f}" if trial is not None and entry.weight else "",
+        "epochs": "" if trial is None else _number(epochs_of(trial)),
+        "seconds": _number(entry.fit_seconds),
+        "predict_seconds": f"{entry.predict_seconds:.2g}" if math.isfinite(entry.predict_seconds) else "",
+        "settings": "" if trial is None else settings_text(trial.params),
     }
 
 

@@ -15,6 +15,7 @@ class Memory(Store):
     lasts: ClassVar[bool] = False
     locks = None
     checkpoints = None
+    trained = None
     words = "memory"
     storage: InMemoryStorage
 

@@ -25,7 +25,7 @@ _claiming = threading.Lock()  # what storages without transactions have
 
 
 def beside(path: Path, what: str) -> Path:
-    """The folder beside the file of a storage for its `what`: locks or checkpoints."""
+    """The folder beside the file of a storage for its `what`: locks, checkpoints or what was trained."""
     return path.with_name(f"{path.name}.{what}")
 
 
@@ -117,14 +117,22 @@ class Store:
         Beside a file it is ``<file>.checkpoints``. For a database server, and whatever else other hosts may see, it is a
         folder of the user's on this host, so that a trial goes on from its checkpoint only where it was begun.
         """
+        return self._folder("checkpoints")
+
+    @property
+    def trained(self) -> Path | None:
+        """The folder for what finished trials leave, their predictions and nets; where `checkpoints` has its own."""
+        return self._folder("trained")
+
+    def _folder(self, what: str) -> Path | None:
         if self.path is not None:
-            return beside(self.path, "checkpoints")
+            return beside(self.path, what)
         try:
             root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         except RuntimeError:
-            _logger.debug("no checkpoints: this user has no home folder")
+            _logger.debug("no %s: this user has no home folder", what)
             return None
-        return root / "inna-tune" / "checkpoints"
+        return root / "inna-tune" / what
 
     @contextmanager
     def errors(self) -> Iterator[None]:

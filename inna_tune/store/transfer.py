@@ -37,7 +37,8 @@ def export_study(
 
     Trials, their states, times, numbers, values, reports and attributes are copied as they are (`optuna.copy_study`). Those
     that run now are in the copy left behind by their worker: whoever goes on with it takes them up again. The file appears
-    complete or not at all.
+    complete or not at all. What trials have left in files stays where it is: checkpoints, and the nets that an ensemble is
+    made of (``refit="ensemble"``).
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ FORMAT = "inna-tune checkpoint 2"
 
 _NUMBERS = ("best_epoch", "best_loss", "epochs", "lr", "alpha", "beta")
 _TENSOR = "tensor of the file"
-_HALF_WRITTEN = ".tmp"
+HALF_WRITTEN = ".tmp"
 _NAME = re.compile(r"[0-9a-f]{32}-(0|[1-9][0-9]{0,17})\.(?:safetensors|[0-9a-z_]+\.tmp)")
 
 
@@ -98,11 +98,7 @@ class Checkpoints:
         if path is None:
             return False
         try:
-            content, tensors = _to_plain(checkpoint)
-            plain = json.dumps(content)
-            metadata = {"format": FORMAT, "content": plain, "digest": digest(plain, tensors)}
-            with replacing(path, prefix=f"{path.stem}.", suffix=_HALF_WRITTEN, make_folder=True) as written:
-                written.write_bytes(serialize(tensors, metadata=metadata))
+            write_tensors(path, FORMAT, *to_plain(checkpoint))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             # A study does not end for want of a checkpoint.
             logger.warning("trial %d has no checkpoint: %s: %s", number, type(error).__name__, error)
@@ -129,15 +125,10 @@ class Checkpoints:
         if path is None or not path.is_file():
             return None
         try:
-            with safe_open(str(path), framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if metadata.get("format") != FORMAT or metadata["digest"] != digest(metadata["content"], tensors):
-                raise ValueError("it is damaged, or of another version")
-            content = json.loads(metadata["content"])
+            content, tensors = read_tensors(path, FORMAT)
             if content["identity"] != identity:
                 raise ValueError("it is of other data or settings")
-            found = _from_plain(content, tensors, sizes)
+            found = from_plain(content, tensors, sizes)
         except Exception as error:  # whatever is in the file
             logger.warning("trial %d begins anew, its checkpoint is of no use: %s", number, error)
             self.remove(number)
@@ -150,7 +141,7 @@ class Checkpoints:
         if path is not None:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-                for half_written in path.parent.glob(f"{path.stem}.*{_HALF_WRITTEN}"):
+                for half_written in path.parent.glob(f"{path.stem}.*{HALF_WRITTEN}"):
                     half_written.unlink(missing_ok=True)
 
     def clean(self, finished: Iterable[int]) -> None:
@@ -166,10 +157,38 @@ class Checkpoints:
             self._folder.rmdir()
 
 
+# ---------------------------------------------------------------------- files
+
+
+def write_tensors(path: Path, form: str, content: dict[str, Any], tensors: Tensors) -> None:
+    """Write JSON-able content and tensors into one file, by one move; its folder is made where it is missing."""
+    plain = json.dumps(content)
+    metadata = {"format": form, "content": plain, "digest": digest(plain, tensors)}
+    with replacing(path, prefix=f"{path.stem}.", suffix=HALF_WRITTEN, make_folder=True) as written:
+        written.write_bytes(serialize(tensors, metadata=metadata))
+
+
+def read_tensors(path: Path, form: str) -> tuple[dict[str, Any], Tensors]:
+    """Read what `write_tensors` wrote.
+
+    Raises
+    ------
+    ValueError, KeyError, OSError, SafetensorError
+        If the file is damaged or something else.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.get("format") != form or metadata["digest"] != digest(metadata["content"], tensors):
+        raise ValueError("it is damaged, or of another version")
+    return json.loads(metadata["content"]), tensors
+
+
 # ---------------------------------------------------------------------- plain data and back
 
 
-def _to_plain(checkpoint: Checkpoint) -> tuple[dict[str, Any], Tensors]:
+def to_plain(checkpoint: Checkpoint) -> tuple[dict[str, Any], Tensors]:
+    """A checkpoint as JSON-able data, and the tensors that these name."""
     # Where a member's training ended is told by its state; a result that says it, too, says it twice.
     members = [replace(m, result=replace(m.result, state=None)) for m in checkpoint.members]
     tensors: Tensors = {}
@@ -202,7 +221,8 @@ def _unpack(value: Any, tensors: Tensors) -> Any:
     return [_unpack(each, tensors) for each in value] if isinstance(value, list) else value
 
 
-def _from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[Sequence[int]]) -> Checkpoint:
+def from_plain(content: dict[str, Any], tensors: Tensors, sizes: Sequence[Sequence[int]]) -> Checkpoint:
+    """What `to_plain` gave, checked; an error says that it makes no sense. ``sizes`` as for `Checkpoints.load`."""
     found = Checkpoint(**_unpack(content, tensors))
     if len(found.members) != len(sizes):
         raise ValueError(f"it has {len(found.members)} members, not {len(sizes)}")

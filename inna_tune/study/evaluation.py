@@ -214,7 +214,20 @@ class Cohort:
         """Whether some fold of the trial has no member with finite weights, and so no score."""
         return any(not cell.weights for cell in self._of(trial))
 
+    def ended(self, trial: int) -> list[MemberProgress]:
+        """The members of a trial as they would be had all of them ended: their best weights, and no state to go on from."""
+        return [MemberProgress(replace(result, state=None), None) for result in self.results(trial)]
+
     # ------------------------------------------------------------------ scores
+
+    def predictions(self, trial: int) -> list[npt.NDArray[np.float64]]:
+        """For the test rows of every fold, with the best weights so far: probabilities of all classes, or values."""
+        found = []
+        for k, fold in enumerate(self.table.folds):
+            model = self._standing_in(trial, k, self._raw(self._cells[trial, k], k, exact=True))
+            own = (model.predict if self.table.classes is None else model.predict_proba)(fold.X_test)
+            found.append(np.asarray(self._known(fold, own), dtype=np.float64))
+        return found
 
     def scores(self, trial: int, scorer: Scorer, *, final: bool = True) -> list[float]:
         """Score of every fold's test rows with the best weights so far; higher is better, NaN where there are none.
@@ -290,8 +303,7 @@ class Cohort:
             quick.__dict__.update(fold.fitted)
             predicted = self._known(fold, quick._from_outputs(raw))
             return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
-        model: Any = copy.copy(estimator)
-        model.__dict__.update(fold.fitted, _outputs=lambda X: raw)
+        model = self._standing_in(trial, k, raw)
         if kind == "log_loss":
             # That of all classes, whichever the fold was trained on.
             known = self._known(fold, model.predict_proba(fold.X_test))
@@ -300,6 +312,12 @@ class Cohort:
         if not is_of_library(getattr(scorer, "_score_func", None)):
             _, y_test, params = self.table.test_part(k)
         return as_number(scorer(model, fold.X_test, y_test, **params))
+
+    def _standing_in(self, trial: int, k: int, raw: npt.NDArray[Any]) -> Any:
+        """A fitted estimator of a trial, whose outputs for the test rows of a fold are known."""
+        model: Any = copy.copy(self._estimators[trial])
+        model.__dict__.update(self.table.folds[k].fitted, _outputs=lambda X: raw)
+        return model
 
     def _known(self, fold: Fold, predicted: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Probabilities with a column for every class; values as they are."""

@@ -15,16 +15,20 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
+from inna_tune.estimators.schema import TableSchema
 from inna_tune.records.attributes import CUT, REASON
+from inna_tune.records.attributes import ENSEMBLE as CHOSEN
 from inna_tune.records.record import StudyRecord, value_of
+from inna_tune.store.opening import storage_errors
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import is_stopped
-from inna_tune.study.parameters import check_search
+from inna_tune.study.ensemble import choose
+from inna_tune.study.parameters import ENSEMBLE, check_search
 from inna_tune.study.question import Question
 from inna_tune.study.routing import Routed, route
 from inna_tune.study.run import StudyOptions, StudyRun, run_study
 from inna_tune.study.rungs import default_pruner
-from inna_tune.study.scoring import Scorer, takes_weights
+from inna_tune.study.scoring import Scorer, describe_scorer, sees_predictions_only, takes_weights
 from inna_tune.study.training import NetEvaluation
 
 
@@ -48,18 +52,35 @@ def fit_search(
         search, search.estimator, X, y, cv=search.cv, scoring=search.scoring, route=routed, stacklevel=3
     )
     search.scorer_, search.n_splits_ = question.scorer, len(question.splits)
+    wants_ensemble = search.refit == ENSEMBLE
+    if wants_ensemble and not sees_predictions_only(question.scorer):
+        raise ValueError(
+            f"refit={ENSEMBLE!r}: an ensemble is chosen by scores of averaged predictions, and scoring="
+            f"{describe_scorer(question.scorer)} may ask for more than predictions. Make a scorer of it by "
+            "sklearn.metrics.make_scorer, or give refit=True."
+        )
     budget = Budget.of(search, len(question.frame), begun=began)
 
+    made: list[NetEvaluation] = []
+
     def evaluation() -> NetEvaluation:
-        return NetEvaluation(
-            question.folded(budget), search.estimator, question.scorer, search.space, search.first
+        made.append(
+            NetEvaluation(
+                question.folded(budget),
+                search.estimator,
+                question.scorer,
+                search.space,
+                search.first,
+                keeps=wants_ensemble,
+            )
         )
+        return made[-1]
 
     def opened(run: StudyRun) -> None:
         search.study_, search.resumed_ = run.study, run.resumed
 
     run_study(evaluation, question.fingerprint, _options(search), budget=budget, notes=notes, opened=opened)
-    _finish(search, question, budget)
+    _finish(search, question, budget, made[-1] if made and wants_ensemble else None)
 
 
 def _options(search: Any) -> StudyOptions:
@@ -78,8 +99,11 @@ def _options(search: Any) -> StudyOptions:
 _LEAST_SHARE, _LEAST = 0.05, 0.5
 
 
-def _finish(search: Any, question: Question, budget: Budget | None) -> None:
-    """Set the fitted attributes, and fit the best settings on all rows; an error if no trial gave a score, but for time."""
+def _finish(search: Any, question: Question, budget: Budget | None, evaluation: NetEvaluation | None) -> None:
+    """Set the fitted attributes, and the estimator that is wanted; an error if no trial gave a score, but for time.
+
+    ``evaluation`` is what an ensemble is made by, where one is wanted and the folds are there.
+    """
     record = StudyRecord(search.study_)
     cut = {t.number for t in record.cut}
     trials = [t for t in record.trials if t.state.is_finished() or t.number in cut]
@@ -94,8 +118,39 @@ def _finish(search: Any, question: Question, budget: Budget | None) -> None:
         search.classes_ = np.unique(question.labels)
     if search.refit:
         began = clock.now()
-        search.best_estimator_ = _refitted(search, best, question, budget)
+        model = None
+        if search.refit == ENSEMBLE and best is not None:
+            model = _ensemble(search, question, evaluation, budget)
+        search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
         search.refit_time_ = clock.now() - began
+
+
+def _ensemble(
+    search: Any, question: Question, evaluation: NetEvaluation | None, budget: Budget | None
+) -> Any:
+    """An ensemble of what the study's best trials have left; None, with a warning, where they left nothing."""
+
+    def fit(model: Any) -> None:
+        model.fit(question.frame, question.labels, sample_weight=question.routed.weight)
+
+    chosen = None
+    if evaluation is not None:
+        whole = clone(search.estimator)
+        names = ("n_features_in_", "feature_names_in_", "classes_")
+        whole.__dict__.update({name: getattr(search, name) for name in names if hasattr(search, name)})
+        whole.schema_ = TableSchema.of_frame(question.frame)
+        chosen = choose(search.study_, evaluation, whole, None if budget is not None else fit)
+    if chosen is None:
+        warnings.warn(
+            f"refit={ENSEMBLE!r}: none of the best trials has left its nets here: they are of other versions or another "
+            "place, or time was up; the best settings are fitted on all rows instead.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
+        return None
+    with storage_errors(search.study_._storage):
+        search.study_.set_user_attr(CHOSEN, chosen.note())
+    return chosen.model
 
 
 def _refitted(search: Any, best: FrozenTrial | None, question: Question, budget: Budget | None) -> Any:

@@ -13,13 +13,14 @@ from optuna.trial import Trial, TrialState
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.decay import DECAY_LAWS
-from inna_tune.records.attributes import CUT, REASON
+from inna_tune.records.attributes import CUT, PREDICT_SECONDS, REASON
 from inna_tune.store.store import OWNER
 from inna_tune.study.budget import Budget
 from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Training
+from inna_tune.study.kept import Left
 from inna_tune.study.rungs import EarlierTrials, rungs
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.scoring import Scorer
@@ -135,8 +136,10 @@ class Pace:
 class Group:
     """Trials of one kind in training."""
 
-    def __init__(self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate]) -> None:
-        self.runner, self._scorer, self.candidates = runner, scorer, candidates
+    def __init__(
+        self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate], *, leaves: bool = False
+    ) -> None:
+        self.runner, self._scorer, self.candidates, self._leaves = runner, scorer, candidates, leaves
         self.epochs = candidates[0].estimator.max_epochs
         each = candidates[0].estimator.max_time
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
@@ -285,6 +288,23 @@ class Group:
         if checkpoints.save(trial.number, checkpoint):
             candidate.saved_epoch = cohort.epoch
 
+    def _leave(self, candidate: Candidate, value: float) -> None:
+        """Keep the predictions and nets of a trial that is about to be told, or put back, with a value."""
+        if not self._leaves:
+            return
+        (cohort, place), began = candidate.where, clock.now()
+        predictions = cohort.predictions(place)
+        candidate.notes[PREDICT_SECONDS] = round(clock.now() - began, 6)
+        nets = Checkpoint(
+            candidate.identity,
+            cohort.epoch,
+            candidate.seconds,
+            {},
+            members=cohort.ended(place),
+            retries=cohort.retries(place),
+        )
+        self.runner.kept.save(candidate.trial.number, Left(candidate.identity, value, predictions), nets)
+
     # ------------------------------------------------------------------ the end of a trial
 
     def _tried(self, candidate: Candidate, work: Callable[[], _T]) -> _T | None:
@@ -326,8 +346,10 @@ class Group:
         value = float(np.mean(scores))
         if np.isfinite(scores).all():
             notes["scores"] = scores
-            if budget is not None and state == TrialState.COMPLETE:
-                budget.note_score(value, notes["epochs"])
+            if state == TrialState.COMPLETE:
+                if budget is not None:
+                    budget.note_score(value, notes["epochs"])
+                self._leave(candidate, value)
         else:
             # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.
             state, reason = TrialState.PRUNED, "diverged: the loss was not finite within the first epoch"
@@ -353,7 +375,9 @@ class Group:
             notes["seconds"] = round(candidate.seconds, 4)
             epochs = max(r.epochs for r in cohort.results(place))
             if np.isfinite(scores).all():
-                notes[CUT] = {"value": float(np.mean(scores)), "scores": scores, "epochs": epochs}
+                value = float(np.mean(scores))
+                notes[CUT] = {"value": value, "scores": scores, "epochs": epochs}
+                self._leave(candidate, value)
         self.runner.put_back(candidate.trial, notes)
         candidate.is_told = True
         self.runner.log("trial %d: cut off by time, %s", candidate.trial.number, notes.get(CUT))

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 from optuna.pruners import BasePruner
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
+
+ENSEMBLE = "ensemble"  # what ``refit`` may be, beside true and false
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
@@ -51,6 +54,9 @@ def check_search(search: Any) -> None:
     """Check the parameters of an InnaSearchCV, each by itself and those that go together."""
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
+    refit = search.refit
+    if not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
+        raise InvalidParameterError(f"refit={refit!r} must be True, False or {ENSEMBLE!r}.")
     estimator, space, first = search.estimator, search.space, search.first
     estimator._check_parameters()
     if not isinstance(search.sampler, PriorSampler):

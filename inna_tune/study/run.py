@@ -24,6 +24,7 @@ from inna_tune.study.beginning import has_begun, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.job import Evaluation, StudyJob
+from inna_tune.study.kept import Kept
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.rungs import cohort_size
 
@@ -116,7 +117,9 @@ def run_study(
             run_parallel(job, run.study, budget, options.callbacks, options.n_jobs)
         finally:
             if shared is not storage:
-                run = replace(run, study=in_memory(run.study))
+                moved = in_memory(run.study)
+                Kept(run.study).copy_to(Kept(moved))
+                run = replace(run, study=moved)
                 opened(run)
     return run
 

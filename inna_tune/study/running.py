@@ -19,6 +19,7 @@ from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.checkpoints import Checkpoints
 from inna_tune.study.job import StudyJob, Training
+from inna_tune.study.kept import Kept
 from inna_tune.study.signals import Stopped
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class TrialRunner:
     ----------
     checkpoints : Checkpoints
         Of the study; those of trials that are told are removed.
+    kept : Kept
+        What the study's trials leave; nets that are no longer among the best are removed.
     is_out_of_time : bool
         Set by the evaluation where the budget is used up, so that no further trial is begun.
     """
@@ -78,7 +81,7 @@ class TrialRunner:
     ) -> None:
         self.job, self.study, self.worker = job, study, worker
         self.budget, self.stop, self.callbacks = budget, stop, callbacks
-        self.checkpoints = Checkpoints(study)
+        self.checkpoints, self.kept = Checkpoints(study), Kept(study)
         self.is_out_of_time = False
 
     def run(self) -> None:
@@ -111,6 +114,7 @@ class TrialRunner:
         if self.checkpoints.are_kept:
             trials = self.study.get_trials(deepcopy=False)
             self.checkpoints.clean(t.number for t in trials if t.state.is_finished())
+        self.kept.trim()
 
     def _others_run(self) -> bool:
         """Whether another worker has a trial of the study in hand."""
@@ -193,6 +197,7 @@ class TrialRunner:
         if not stored:
             return
         self.checkpoints.remove(trial.number)
+        self.kept.trim()
         with _ending_the_search():
             call_back(self.callbacks, self.study, trial._trial_id)
 

@@ -14,7 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from inna_tune.records.frames import trials_frame
+from inna_tune.records.frames import leaderboard_frame, trials_frame
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.keeping import without_storage
 from inna_tune.study.callbacks import Callback
@@ -28,7 +28,7 @@ def _has_probabilities(search: "InnaSearchCV") -> bool:
 
 
 class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
-    """Tune InnaClassifier or InnaRegressor by cross-validation, and refit the best settings on all rows.
+    """Tune InnaClassifier or InnaRegressor by cross-validation, and refit the best settings on all rows, or average the best.
 
     Parameters
     ----------
@@ -79,8 +79,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Each opens the storage, and trains with its share of the cores. Trials are trained as by one worker, but drawn
         knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
-    refit : bool, default=True
-        Fit the best settings on all rows.
+    refit : bool or "ensemble", default=True
+        True: fit the best settings on all rows. "ensemble": average several of the best trials, with weights that score best
+        on the rows which the nets did not see (greedy selection with replacement, Caruana et al. 2004); a scorer then must ask
+        for nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
+        no further training; else the heaviest five settings are fitted on all rows. False: neither.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
@@ -104,7 +107,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     best_params_, best_score_, best_index_ : dict, float, int
         Of the best finished trial; the index is its row in ``cv_results_``.
     best_estimator_ : fitted estimator
-        Where ``refit`` is true.
+        Where ``refit`` is true; an `inna_tune.estimators.EnsembleClassifier` or ``EnsembleRegressor`` where it is "ensemble".
     cv_results_ : dict of arrays
         One row a finished trial, as in scikit-learn, with ``state`` and ``number`` beside.
     n_splits_, refit_time_ : int, float
@@ -147,7 +150,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         pruner: BasePruner | None = None,
         population: int | str = "auto",
         n_jobs: int | None = 1,
-        refit: bool = True,
+        refit: bool | str = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
         callbacks: Sequence[Callback] = (),
@@ -207,6 +210,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         """All trials of the study, one row each, ready to plot: see :func:`inna_tune.records.frames.trials_frame`."""
         check_is_fitted(self, "study_")
         return trials_frame(self.study_)
+
+    def leaderboard(self) -> pd.DataFrame:
+        """The trials that have a score, and the ensemble of them if there is one, the best first.
+
+        Returns
+        -------
+        DataFrame
+            See :func:`inna_tune.records.frames.leaderboard_frame`.
+        """
+        check_is_fitted(self, "study_")
+        return leaderboard_frame(self.study_)
 
     def _sk_visual_block_(self) -> Any:
         """What scikit-learn draws in a notebook: as its own searches, what is tuned, or the best that was found."""

@@ -23,18 +23,22 @@ from inna_tune.study.folding import FoldedTable
 from inna_tune.study.group import Candidate, Group
 from inna_tune.study.job import Beginning
 from inna_tune.study.running import EndingError, TrialRunner, logger
-from inna_tune.study.scoring import Scorer
+from inna_tune.study.scoring import Scorer, sees_predictions_only
 
 
 @dataclass(frozen=True)
 class NetEvaluation:
-    """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``."""
+    """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``.
+
+    ``keeps``: whether finished trials leave what an ensemble is made of, even where nothing outlives the process.
+    """
 
     folded: FoldedTable
     estimator: InnaEstimator
     scorer: Scorer
     given: SearchSpace | Prior | None = None
     first: str | Sequence[Mapping[str, Any]] = "auto"
+    keeps: bool = False
 
     def begin(self, study: optuna.Study, seed: int) -> Beginning:
         """Space and first settings at the curvature of the loss, see `inna_tune.study.beginning.begin`."""
@@ -42,17 +46,28 @@ class NetEvaluation:
 
     def prepare(self, runner: TrialRunner, trial: Trial, settings: dict[str, Any]) -> Candidate:
         """The estimator of a trial, which goes on from its checkpoint if it has one."""
-        estimator = clone(self.estimator).set_params(**settings)
-        if estimator.random_state is None:
-            words = np.random.SeedSequence([runner.job.seed, trial.number]).generate_state(1)
-            estimator.random_state = int(words[0])
-        estimator._check_parameters()
+        estimator = self.estimator_of(trial.number, settings, runner.job.seed)
         candidate = Candidate(trial, estimator, self.folded.encoded_for(estimator))
+        if runner.checkpoints.are_kept or self._leaves(runner):
+            candidate.identity = identity_of(estimator, candidate.table)
         if isinstance(estimator.random_state, (int, np.integer)):
             candidate.notes["seed"] = int(estimator.random_state)
         if runner.checkpoints.are_kept:
             _take_up(runner, candidate)
         return candidate
+
+    def estimator_of(self, number: int, settings: Mapping[str, Any], seed: int) -> InnaEstimator:
+        """The estimator that a trial of a study with this seed trains, not fitted."""
+        estimator: InnaEstimator = clone(self.estimator).set_params(**settings)
+        if estimator.random_state is None:
+            words = np.random.SeedSequence([seed, number]).generate_state(1)
+            estimator.random_state = int(words[0])
+        estimator._check_parameters()
+        return estimator
+
+    def _leaves(self, runner: TrialRunner) -> bool:
+        """Whether trials leave predictions and nets: where an ensemble is wanted, and where one may be later."""
+        return (self.keeps or runner.kept.lasts) and sees_predictions_only(self.scorer)
 
     def run(self, runner: TrialRunner, prepared: Sequence[Candidate]) -> None:
         """Train and tell trials, those of a kind together.
@@ -70,7 +85,7 @@ class NetEvaluation:
         """Train and tell trials that stack."""
         try:
             with storage_errors(runner.study._storage):
-                Group(runner, self.scorer, group).train()
+                Group(runner, self.scorer, group, leaves=self._leaves(runner)).train()
         except (EndingError, StorageError):
             raise  # no trial is to blame
         except Exception as error:
@@ -95,7 +110,6 @@ class NetEvaluation:
 def _take_up(runner: TrialRunner, candidate: Candidate) -> None:
     """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
     trial, study = candidate.trial, runner.study
-    candidate.identity = _identity_of(candidate)
     sizes = candidate.table.tensor_sizes(candidate.estimator)
     saved = runner.checkpoints.load(trial.number, candidate.identity, sizes)
     if saved is None:
@@ -109,8 +123,15 @@ def _take_up(runner: TrialRunner, candidate: Candidate) -> None:
     runner.log("trial %d goes on from epoch %d", trial.number, saved.epoch)
 
 
-def _identity_of(candidate: Candidate) -> str:
-    """Of all that determines a trial's training, so that no checkpoint goes on with anything else."""
-    settings = describe_settings(candidate.estimator)
-    content = [__version__, torch.__version__, candidate.table.digest, settings]
+def identity_of(estimator: InnaEstimator, table: FoldedTable) -> str:
+    """Of all that determines a trial's training, so that nothing that is kept of it is taken for another's.
+
+    Parameters
+    ----------
+    estimator : InnaEstimator
+        With its settings and seed.
+    table : FoldedTable
+        Encoded for it.
+    """
+    content = [__version__, torch.__version__, table.digest, describe_settings(estimator)]
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.base import is_classifier
 
-from inna_tune.estimators import InnaClassifier
 from inna_tune.tables.problem import TableError
 
 
@@ -15,7 +15,7 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    model : InnaClassifier or InnaRegressor
+    model : InnaClassifier, InnaRegressor or an ensemble of these
         Fitted on a DataFrame.
     frame : DataFrame
         Its columns may come in any order, and further ones are passed over. Those of text are read as what they were when the
@@ -46,7 +46,7 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     if schema is not None and schema.names == list(map(str, names)):
         X, misfits = schema.conform(X)
         misfits.warn()
-    if not isinstance(model, InnaClassifier):
+    if not is_classifier(model):
         return _values(model, model.predict(X), frame.index)
     probabilities = model.predict_proba(X)
     columns = {"prediction": model.classes_[probabilities.argmax(1)]}

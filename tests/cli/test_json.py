@@ -67,7 +67,7 @@ def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
     )
     found, done = of_json(folder, *words, "--fits", "3")
     assert "trial 2/2" in done.stderr
-    assert [c["name"] for c in found["contenders"]] == ["inna", "adamw", "hgb", "constant"]
+    assert [c["name"] for c in found["contenders"]] == ["inna", "adamw", "hgb", "inna-ensemble", "constant"]
     assert found["contenders"][1]["study"] == "people-adamw"
     assert found["contenders"][1]["against"]["low"] < found["contenders"][1]["against"]["high"]
     assert found["contenders"][2]["trials"]["complete"] == 2

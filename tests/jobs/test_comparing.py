@@ -12,7 +12,7 @@ from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.jobs.baselines import BASELINES, tune_baseline
 from inna_tune.jobs.comparing import Comparison, Contender, compare, space_of
 from inna_tune.optim.optimizers import OPTIMIZERS
-from inna_tune.records.attributes import FINGERPRINT, REASON
+from inna_tune.records.attributes import ENSEMBLE, FINGERPRINT, REASON
 from inna_tune.records.certainty import Gain
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
@@ -63,9 +63,9 @@ def load(storage, name):
 def test_everyone_gets_the_same_rows_folds_score_and_trials(compared):
     found, storage, seen = compared
     names = [*OPTIMIZERS, "hgb", "linear"]
-    assert [c.name for c in found.contenders] == [*names, "constant"]
+    assert [c.name for c in found.contenders] == [*names, "inna-ensemble", "constant"]
     prints = []
-    for contender in found.contenders[:-1]:
+    for contender in found.contenders[:-2]:
         assert contender.study == f"cancer-{contender.name}"
         study = load(storage, contender.study)
         assert len(study.trials) == sum(contender.trials.values()) == 3
@@ -115,8 +115,23 @@ def test_the_reference_is_compared_with_each_and_the_verdict_follows(compared):
         assert 1 + other.against.change == pytest.approx(first / other.scores["log-loss"])
         assert other.against.low <= other.against.change <= other.against.high
     assert found.contenders[-1].against.is_clear
-    assert len(found.verdict) == len(OPTIMIZERS) + 2
+    assert len(found.verdict) == len(OPTIMIZERS) + 3
     assert found.summary()["contenders"][0]["name"] == "inna"
+
+
+def test_the_ensemble_takes_part_at_no_further_training(compared):
+    found, storage, _ = compared
+    ensemble, single = found.contenders[-2], found.contenders[0]
+    study = load(storage, "cancer-inna")
+    assert (ensemble.study, ensemble.seconds) == (single.study, single.seconds)
+    assert ensemble.cross_validated == pytest.approx(-study.user_attrs[ENSEMBLE]["value"])
+    assert ensemble.settings == {}
+    assert ensemble.words.startswith("the nets of the folds of trial")
+    assert ensemble.low < ensemble.scores["log-loss"] < ensemble.high
+    assert "inna-ensemble" in " ".join(found.verdict[:-1])
+    assert "inna-ensemble" not in found.verdict[-1]
+    # The study keeps what its best settings do, as those of the others.
+    assert StudyRecord(study).held_out.scores["tuned"]["log-loss"] != ensemble.scores["log-loss"]
 
 
 @pytest.mark.parametrize("name", ["inna", "innaprop", "hgb"])
@@ -154,7 +169,7 @@ def test_a_regression_and_a_contender_of_which_nothing_came(monkeypatch):
         study_name="diabetes",
         estimator=InnaRegressor(**SMALL),
     )
-    assert [c.name for c in found.contenders] == ["inna", "sgd", "linear", "hgb", "constant"]
+    assert [c.name for c in found.contenders] == ["inna", "sgd", "linear", "hgb", "inna-ensemble", "constant"]
     lost = found.contenders[3]
     assert "no trees today" in lost.failed
     assert lost.scores == {}

@@ -300,14 +300,15 @@ def test_studies_are_renamed_all_at_once_or_not_at_all(case: Case) -> None:
     assert sorted(optuna.get_all_study_names(store.storage)) == ["c", "d", "taken"]
 
 
-def test_only_memory_has_no_place_for_checkpoints(case: Case, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["checkpoints", "trained"])
+def test_only_memory_has_no_place_for_files_of_trials(case: Case, tmp_path: Path, what: str) -> None:
     store = case.open()
     expected = None
     if store.lasts:
-        expected = tmp_path / "cache" / "inna-tune" / "checkpoints"
+        expected = tmp_path / "cache" / "inna-tune" / what
     if store.path is not None:
-        expected = store.path.with_name(f"{store.path.name}.checkpoints")
-    assert store.checkpoints == expected
+        expected = store.path.with_name(f"{store.path.name}.{what}")
+    assert getattr(store, what) == expected
 
 
 @pytest.mark.filterwarnings(
@@ -360,6 +361,6 @@ def test_a_search_in_a_toy_storage_is_broken_off_and_ends_as_if_it_had_not_been(
     assert "epochs" in found.trials[0].user_attrs
     assert found.trials[0].system_attrs[OWNER]["attempt"] == 2
     assert describe_study(storage, "s").row.complete == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.toy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.toy", "s.toy.trained"]
     with pytest.raises(StorageError, match=rf"'s' is already in {tmp_path}/s.toy; resume it"):
         create_study(open_store(storage).storage, "s", "maximize", resume=False)

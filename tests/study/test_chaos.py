@@ -8,6 +8,8 @@ import pytest
 from optuna.storages import InMemoryStorage
 from sklearn.datasets import load_iris
 
+from inna_tune.records.attributes import ENSEMBLE
+from inna_tune.study import ensemble
 from tests.warm import Program
 
 STUDIES = Path(__file__).parents[2] / "studies"
@@ -48,11 +50,15 @@ def test_one_worker_killed_at_six_random_moments_leaves_the_study_that_would_hav
     monkeypatch.syspath_prepend(str(STUDIES))
     import chaos as study
 
-    straight = study.search(InMemoryStorage(), "straight", n_trials).fit(
-        *load_iris(return_X_y=True, as_frame=True)
-    )
+    monkeypatch.setattr(ensemble, "ENOUGH_FOLDS", 2)
+    X, y = load_iris(return_X_y=True, as_frame=True)
+    straight = study.search(InMemoryStorage(), "straight", n_trials).set_params(refit="ensemble").fit(X, y)
     found = optuna.load_study(study_name="chaos 0", storage=url)
     assert comparable(found) == comparable(straight.study_)
+    # What trials have left, too: the ensemble is the one that would have been.
+    again = study.search(url, "chaos 0", n_trials).set_params(refit="ensemble").fit(X, y)
+    assert again.study_.user_attrs[ENSEMBLE] == straight.study_.user_attrs[ENSEMBLE]
+    assert again.predict_proba(X).tobytes() == straight.predict_proba(X).tobytes()
 
 
 @pytest.mark.parametrize("seed", [1])

@@ -150,6 +150,8 @@ def test_of_a_classifier(name):
         net = clone(net).set_params(hidden_layer_sizes=(4, 4))
     if name == "scale_tensors":
         net = clone(net).set_params(hidden_layer_sizes=(16, 16))
+    if name == "validation_fraction":
+        net = clone(net).set_params(n_members=1)
     if name == "decay_power":
         net = clone(net).set_params(decay="power")
     rows = X.assign(note=NOTE) if name in ("encoder__text", "encoder__n_components") else X

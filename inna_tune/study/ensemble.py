@@ -1,0 +1,167 @@
+"""The ensemble of a study: what its best trials have left, chosen and put together as one estimator."""
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial
+from sklearn.base import is_classifier
+
+from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRegressor
+from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.records.attributes import SEED
+from inna_tune.records.record import value_of
+from inna_tune.study.checkpoints import Checkpoint
+from inna_tune.study.evaluation import Cohort
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.kept import Kept, Predictions, contributors
+from inna_tune.study.selection import Judge, Selection, reduced, select
+from inna_tune.study.training import NetEvaluation, identity_of
+
+logger = logging.getLogger(__name__)
+
+# So many nets of a trial, each trained on all folds but one, are worth what a fit on all rows is, and cost nothing more. With
+# fewer they have seen too few rows, and the settings of the heaviest so many trials are fitted on all.
+ENOUGH_FOLDS, MOST_FITS = 5, 5
+
+
+@dataclass(frozen=True)
+class _Contribution:
+    """A trial that may be in an ensemble."""
+
+    trial: FrozenTrial
+    estimator: InnaEstimator
+    table: FoldedTable
+    predictions: Predictions
+    nets: Checkpoint
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An ensemble, fitted, and the trials that are in it.
+
+    Attributes
+    ----------
+    model : EnsembleClassifier or EnsembleRegressor
+    weights : dict of int to float
+        By the trials' numbers; they sum to one.
+    selection : Selection
+    """
+
+    model: EnsembleClassifier | EnsembleRegressor
+    weights: dict[int, float]
+    selection: Selection
+
+    def note(self) -> dict[str, Any]:
+        """For the study's user attributes."""
+        return {
+            "weights": {str(number): weight for number, weight in self.weights.items()},
+            "value": self.selection.score,
+            "scores": self.selection.scores.tolist(),
+        }
+
+
+def choose(
+    study: optuna.Study, evaluation: NetEvaluation, whole: Any, fit: Callable[[Any], object] | None = None
+) -> Chosen | None:
+    """Make an ensemble of the best trials of a study: of their folds' nets, or where these are few, fitted on all rows.
+
+    Parameters
+    ----------
+    study : optuna.Study
+    evaluation : NetEvaluation
+        Of the same table, folds and scorer as the trials.
+    whole : object
+        That has read the whole table, with ``n_features_in_``, ``schema_`` and, of a classifier, ``classes_``.
+    fit : callable, optional
+        Fits an ensemble on all rows; None: there is no time for it.
+
+    Returns
+    -------
+    Chosen or None
+        None where no trial has left anything that can be used.
+    """
+    found = _contributions(study, evaluation)
+    if not found:
+        return None
+    judge = Judge(evaluation.folded, evaluation.scorer)
+    predictions = [c.predictions for c in found]
+    chosen = select(predictions, judge)
+    fits = fit is not None and judge.n_folds < ENOUGH_FOLDS
+    if fits:
+        chosen = reduced(chosen, predictions, judge, MOST_FITS)
+    taken = [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
+    kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
+    model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
+    if fit is None or not fits or not _fitted(model, fit):
+        models, weights, encoders = [], [], dict[int, TableEncoder]()
+        for contribution, weight in taken:
+            nets = _models(contribution, encoders)
+            models += nets
+            weights += [weight / len(nets)] * len(nets)
+        model._take(models, np.array(weights), whole)
+    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen)
+
+
+def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
+    """Fit an ensemble; False where one of its settings diverges on all rows, though it did not on the folds."""
+    try:
+        fit(model)
+    except DivergenceError as error:
+        logger.warning("the ensemble is one of the folds' nets, since on all rows: %s", error)
+        return False
+    return True
+
+
+def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Contribution]:
+    """Trials of which predictions and nets are there."""
+    kept, found = Kept(study), []
+    trials = contributors(study.get_trials(deepcopy=False))
+    seed = study.user_attrs[SEED]
+    for trial in trials:
+        value = value_of(trial)
+        assert value is not None
+        estimator = evaluation.estimator_of(trial.number, trial.params, seed)
+        table = evaluation.folded.encoded_for(estimator)
+        identity = identity_of(estimator, table)
+        predictions = kept.predictions(trial.number, identity, value)
+        nets = kept.nets(trial.number, identity, value, table.tensor_sizes(estimator))
+        if predictions is not None and nets is not None and _fit(predictions, table):
+            found.append(_Contribution(trial, estimator, table, predictions, nets))
+    if len(found) < len(trials):
+        logger.info(
+            "study %s: %d of its %d best trials have left their nets here",
+            study.study_name,
+            len(found),
+            len(trials),
+        )
+    return found
+
+
+def _fit(predictions: Predictions, table: FoldedTable) -> bool:
+    """Whether predictions are of the test rows of a table's folds."""
+    wide = () if table.classes is None else (len(table.classes),)
+    return len(predictions) == len(table.folds) and all(
+        len(p) == len(fold.x_test) and (not wide or p.shape[1:] == wide) and bool(np.isfinite(p).all())
+        for p, fold in zip(predictions, table.folds, strict=True)
+    )
+
+
+def _models(contribution: _Contribution, encoders: dict[int, TableEncoder]) -> list[InnaEstimator]:
+    """The fitted estimator of every fold; those of one fold and encoding share their encoder."""
+    own, table = contribution.estimator, contribution.table
+    cohort = Cohort(table, [own], [contribution.nets.members], [contribution.nets.retries])
+    found = []
+    for k, fold in enumerate(table.folds):
+        model = cohort.model(0, k)
+        encoder = fold.estimator.encoder_
+        if id(encoder) not in encoders:
+            encoders[id(encoder)] = copy.deepcopy(encoder)
+        model.encoder_ = encoders[id(encoder)]
+        found.append(model)
+    return found

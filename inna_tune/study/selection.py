@@ -1,0 +1,210 @@
+"""Which trials make an ensemble, and with what weights: greedy selection with replacement on out-of-fold predictions."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, RegressorMixin
+
+from inna_tune.records.functions import is_of_library
+from inna_tune.study.folding import FoldedTable
+from inna_tune.study.kept import Predictions
+from inna_tune.study.scoring import PredictedClassifier, Scorer, as_number, quick_loss, rung_score
+
+# Members that are added one by one, and of these, how many may come without a better score: later ones move the weights by
+# less than the folds can tell.
+_STEPS, _PATIENCE = 25, 8
+# Less than this is rounding, and no better score.
+_TOLERANCE = 1e-12
+
+Floats = npt.NDArray[np.float64]
+
+
+class _Predicted(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Stands for a fitted regressor whose predictions of the rows to score are known."""
+
+    def __init__(self, values: Floats | None = None) -> None:
+        self.values = values
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict(self, X: object) -> Floats:
+        """The known values, whatever X."""
+        return np.asarray(self.values)
+
+
+class Judge:
+    """Scores averages of out-of-fold predictions, fold by fold, by the scorer of a search.
+
+    Parameters
+    ----------
+    table : FoldedTable
+    scorer : callable
+        That sees nothing but predictions.
+    """
+
+    def __init__(self, table: FoldedTable, scorer: Scorer) -> None:
+        self._table, self._scorer = table, scorer
+        kind = quick_loss(scorer)
+        is_quick = all(set(fold.score_params) <= {"sample_weight"} for fold in table.folds)
+        self._kind = kind if is_quick else None
+
+    @property
+    def n_folds(self) -> int:
+        """Folds that it scores."""
+        return len(self._table.folds)
+
+    def needed(self, predictions: Predictions) -> Predictions:
+        """What has to be averaged to know the score: of log-loss the true class's probability alone."""
+        if self._kind != "log_loss":
+            return predictions
+        folds = zip(predictions, self._table.folds, strict=True)
+        return [p[np.arange(len(p)), fold.test_target][:, None] for p, fold in folds]
+
+    def score(self, k: int, average: Floats) -> float:
+        """Score of fold k; higher is better, -inf where it is none.
+
+        Parameters
+        ----------
+        k : int
+        average : ndarray
+            Of what is `needed` of several trials.
+        """
+        fold = self._table.folds[k]
+        if self._kind is not None:
+            target = fold.test_target if self._kind == "rmse" else np.zeros(len(average), dtype=np.int64)
+            found = rung_score(self._kind, average, target, fold.score_params.get("sample_weight"))
+        else:
+            X, y, params = fold.X_test, fold.y_test, fold.score_params
+            if not is_of_library(getattr(self._scorer, "_score_func", None)):
+                X, y, params = self._table.test_part(k)
+            classes = self._table.classes
+            model = _Predicted(average) if classes is None else PredictedClassifier(average, classes)
+            found = as_number(self._scorer(model, X, y, **params))
+        return found if math.isfinite(found) else -math.inf
+
+
+@dataclass(frozen=True)
+class Selection:
+    """An ensemble that was chosen.
+
+    Attributes
+    ----------
+    weights : ndarray of shape [n_candidates]
+        Which sum to one.
+    scores : ndarray of shape [n_folds]
+        Of the ensemble, on the rows that it was chosen on.
+    """
+
+    weights: Floats
+    scores: Floats
+
+    @property
+    def score(self) -> float:
+        """Mean over the folds, as a trial's value."""
+        return float(self.scores.mean())
+
+
+def greedy(candidates: Sequence[Predictions], judge: Judge, folds: Sequence[int]) -> Floats:
+    """Weights of the average that scores best on some folds, as greedy selection with replacement finds it.
+
+    It begins with the best so many candidates by their own scores, however many of them together score best (sorted
+    initialisation), adds one at a time the candidate that makes the best average, and takes the best average of all.
+
+    Parameters
+    ----------
+    candidates : sequence of predictions
+        Of each, fold by fold, what the judge needs.
+    judge : Judge
+    folds : sequence of int
+        Those that count.
+
+    Returns
+    -------
+    ndarray of shape [n_candidates]
+        Which sum to one; never worse on these folds than the best candidate alone.
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of Models. ICML 2004.
+    """
+
+    def score(total: Predictions, n: int) -> float:
+        return sum(judge.score(k, part / n) for k, part in zip(folds, total, strict=True)) / len(folds)
+
+    parts = [[own[k] for k in folds] for own in candidates]
+    alone = [score(own, 1) for own in parts]
+    order = sorted(range(len(parts)), key=lambda i: (-alone[i], i))
+    counts = np.zeros(len(parts), dtype=np.int64)
+    best, best_counts = -math.inf, counts
+    total = [np.zeros_like(part) for part in parts[0]]
+    for i in order:
+        counts[i] += 1
+        total = _sum(total, parts[i])
+        found = score(total, int(counts.sum()))
+        if found > best + _TOLERANCE or not best_counts.any():
+            best, best_counts = found, counts.copy()
+    counts = best_counts.copy()
+    total = [
+        np.asarray(sum(int(n) * own[j] for n, own in zip(counts, parts, strict=True)))
+        for j in range(len(folds))
+    ]
+    since = 0
+    for n in range(int(counts.sum()) + 1, int(counts.sum()) + 1 + _STEPS):
+        scores = [score(_sum(total, own), n) for own in parts]
+        i = int(np.argmax(scores))
+        counts[i] += 1
+        total = _sum(total, parts[i])
+        since += 1
+        if scores[i] > best + _TOLERANCE:
+            best, best_counts, since = scores[i], counts.copy(), 0
+        if since == _PATIENCE:
+            break
+    return np.asarray(best_counts / best_counts.sum())
+
+
+def select(candidates: Sequence[Predictions], judge: Judge) -> Selection:
+    """Choose an ensemble by the scores of all folds.
+
+    With three folds or more the selection is bagged: it is made once without each of the folds, and the weights are averaged,
+    so that they hang less on the luck of single rows.
+
+    Parameters
+    ----------
+    candidates : sequence of predictions
+        Out-of-fold predictions of each, fold by fold.
+    judge : Judge
+
+    Returns
+    -------
+    Selection
+    """
+    needed = [judge.needed(own) for own in candidates]
+    folds = range(judge.n_folds)
+    bags = [list(folds)] if judge.n_folds < 3 else [[j for j in folds if j != k] for k in folds]
+    return _selection(np.mean([greedy(needed, judge, bag) for bag in bags], axis=0), needed, judge)
+
+
+def reduced(selection: Selection, candidates: Sequence[Predictions], judge: Judge, most: int) -> Selection:
+    """The same ensemble of its ``most`` heaviest candidates alone, of those equal the earlier ones."""
+    weights = np.zeros_like(selection.weights)
+    heaviest = np.argsort(-selection.weights, kind="stable")[:most]
+    weights[heaviest] = selection.weights[heaviest]
+    return _selection(weights / weights.sum(), [judge.needed(own) for own in candidates], judge)
+
+
+def _selection(weights: Floats, needed: Sequence[Predictions], judge: Judge) -> Selection:
+    folds = range(judge.n_folds)
+    average = [
+        np.asarray(sum(w * own[k] for w, own in zip(weights, needed, strict=True) if w)) for k in folds
+    ]
+    return Selection(
+        weights, np.array([judge.score(k, part) for k, part in zip(folds, average, strict=True)])
+    )
+
+
+def _sum(total: Predictions, own: Predictions) -> Predictions:
+    return [a + b for a, b in zip(total, own, strict=True)]
