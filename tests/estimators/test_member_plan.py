@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.estimators.ensembles import cross_fitted, plan_ensemble
+from inna_tune.estimators.member_plan import cross_fitted, plan_members
 from inna_tune.estimators.splitting import draw_seeds
 
 QUICK = {"hidden_layer_sizes": (4,), "numeric_embedding": "none", "max_epochs": 3, "random_state": 0}
@@ -20,7 +20,7 @@ USUAL = {"batch_size": 128, "max_epochs": 100, "early_stopping": True}
 
 
 def plan(n_rows, n_members="auto", **changes):
-    return plan_ensemble(n_members, n_rows, **USUAL | changes)
+    return plan_members(n_members, n_rows, **USUAL | changes)
 
 
 @given(n_rows=st.integers(1, 5000), n_members=st.integers(1, 20), stops=st.booleans())
