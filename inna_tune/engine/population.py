@@ -192,23 +192,30 @@ class Population:
         self.factors = {} if is_fresh else self._known_factors(states)
         is_scaled = self.method.is_scaled and is_fresh
         open_ones = [i for i in everyone if any(values[i] is None for values in given.values())]
-        which = list(everyone) if is_scaled else open_ones
-        rows = []
+        # Those whom one jury judges are nets of one law on rows of one table: what the first measures is theirs, too.
+        juries = [member.jury or i for i, member in enumerate(self.members)]
+        lead = [juries.index(jury) for jury in juries]
+        which = sorted({lead[i] for i in (everyone if is_scaled else open_ones)})
+        rows = {}
         for i in which:
             order = torch.randperm(len(self.rows[i]), generator=streams[i])[:_CALIBRATION_ROWS]
-            rows.append(self.rows[i][order.to(self.device)])
+            rows[i] = self.rows[i][order.to(self.device)]
         if is_scaled:
-            self.factors = self._calibrator(which, rows, _SCALING_ROWS).factors()
+            measured = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
+            place = torch.tensor([which.index(lead[i]) for i in everyone], device=self.device)
+            self.factors = {name: factor[place] for name, factor in measured.items()}
         if open_ones:
             chosen = torch.tensor(open_ones, device=self.device)
-            own_rows = [own for i, own in zip(which, rows, strict=True) if i in open_ones]
-            calibrator = self._calibrator(open_ones, own_rows, _CALIBRATION_ROWS)
-            found = calibrator.settings({name: factor[chosen] for name, factor in self.factors.items()})
+            first = sorted({lead[i] for i in open_ones})
+            calibrator = self._calibrator(first, [rows[i] for i in first], _CALIBRATION_ROWS)
+            its = torch.tensor(first, device=self.device)
+            found = calibrator.settings({name: factor[its] for name, factor in self.factors.items()})
+            place = torch.tensor([first.index(lead[i]) for i in open_ones], device=self.device)
             for name, values in found.items():
                 is_open = name == "curvature"
                 missing = [is_open or given[name][i] is None for i in open_ones]
                 where = torch.tensor(missing, device=self.device)[:, None]
-                filled[name][chosen] = torch.where(where, values, filled[name][chosen])
+                filled[name][chosen] = torch.where(where, values[place], filled[name][chosen])
         return filled
 
     def _known_factors(self, states: Sequence[MemberState] | None) -> dict[str, Tensor]:

@@ -29,9 +29,9 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.ensembles import EnsemblePlan, cross_fitted, plan_ensemble
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.member_plan import MemberPlan, cross_fitted, plan_members
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
 from inna_tune.estimators.schema import TableSchema
@@ -279,9 +279,9 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
         return draw_seeds(self.random_state, 1 + n_members)
 
-    def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> EnsemblePlan:
+    def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> MemberPlan:
         """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
-        plan = plan_ensemble(
+        plan = plan_members(
             self.n_members,
             n_rows,
             batch_size=int(self.batch_size),
@@ -289,13 +289,13 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             early_stopping=bool(self.early_stopping),
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            return EnsemblePlan(int(begun_with or 1), 0, int(self.max_epochs))
+            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
         return plan
 
     def _members_for(
         self,
         table: EncodedTable,
-        plan: EnsemblePlan,
+        plan: MemberPlan,
         *,
         row: int = 0,
         used_features: tuple[int, int] | int | None = None,

@@ -18,8 +18,8 @@ from inna_tune.engine import Member, TableTensors
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
-from inna_tune.estimators.ensembles import EnsemblePlan
 from inna_tune.estimators.frames import as_frame
+from inna_tune.estimators.member_plan import MemberPlan
 from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
@@ -284,7 +284,7 @@ class FoldedTable:
             self._stacks[exact, plans] = same[0] if same else [FoldStack(folds) for folds in alike.values()]
         return self._stacks[exact, plans]
 
-    def plan_for(self, estimator: InnaEstimator, fold: int) -> EnsemblePlan:
+    def plan_for(self, estimator: InnaEstimator, fold: int) -> MemberPlan:
         """What an estimator's number of members comes to on the training rows of a fold."""
         return estimator._plan_for(len(self.folds[fold].encoded.target))
 

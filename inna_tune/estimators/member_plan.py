@@ -19,14 +19,14 @@ _MIN_ROWS = 40
 _FOLDS, _ROUNDS = 4, 2
 
 # The step falls to zero in so many epochs, which are at least so many steps.
-_EPOCHS, _MIN_STEPS = 30, 80
+_EPOCHS, _MIN_STEPS = 30, 50
 
 # Larger tables: one net, stopped by the rows that ``validation_fraction`` holds out.
 _LARGE_MEMBERS = 1
 
 
 @dataclass(frozen=True)
-class EnsemblePlan:
+class MemberPlan:
     """What ``n_members`` comes to on a table.
 
     Attributes
@@ -43,9 +43,9 @@ class EnsemblePlan:
     max_epochs: int
 
 
-def plan_ensemble(
+def plan_members(
     n_members: int | str, n_rows: int, *, batch_size: int, max_epochs: int, early_stopping: bool
-) -> EnsemblePlan:
+) -> MemberPlan:
     """What a number of members, or "auto", comes to on a table of so many rows.
 
     Parameters
@@ -58,15 +58,15 @@ def plan_ensemble(
         As the estimators have them. Without early stopping no row is held out, and every epoch is trained.
     """
     if n_members != "auto":
-        return EnsemblePlan(int(n_members), 0, max_epochs)
+        return MemberPlan(int(n_members), 0, max_epochs)
     if n_rows >= _SMALL_ROWS:
-        return EnsemblePlan(_LARGE_MEMBERS, 0, max_epochs)
+        return MemberPlan(_LARGE_MEMBERS, 0, max_epochs)
     members = _FOLDS * _ROUNDS
     if not early_stopping:
-        return EnsemblePlan(members, 0, max_epochs)
+        return MemberPlan(members, 0, max_epochs)
     steps = -(-n_rows // batch_size)
     epochs = min(max_epochs, max(_EPOCHS, -(-_MIN_STEPS // steps)))
-    return EnsemblePlan(members, _FOLDS if n_rows >= _MIN_ROWS else 0, epochs)
+    return MemberPlan(members, _FOLDS if n_rows >= _MIN_ROWS else 0, epochs)
 
 
 def cross_fitted(
