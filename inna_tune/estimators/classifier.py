@@ -42,7 +42,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     block : {"plain", "residual"}, default="plain"
         Whether the hidden layers follow each other, or form residual blocks on a trunk as wide as the first.
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="mish"
-    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="pbld"
+    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="piecewise"
         What numeric columns go through before the first layer, see `inna_tune.nets.TabularNet`.
     dropout : float, default=0.25
         Probability of dropping a hidden unit.
@@ -133,7 +133,6 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
 
     _loss = CrossEntropy()
 
-    numeric_embedding: str = "pbld"
     dropout: float = 0.25
     label_smoothing: float = 0.0
     class_weight: Mapping[Any, float] | str | None = None

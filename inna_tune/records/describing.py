@@ -37,6 +37,7 @@ _OWN = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualnam
     "__annotate__",
     "__annotate_func__",
     "__annotations_cache__",
+    "__slotnames__",  # which copying an instance leaves in its class
     "__parameters__",
     "__orig_bases__",
     "__abstractmethods__",

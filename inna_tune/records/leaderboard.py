@@ -24,11 +24,14 @@ class EnsembleNote:
         Mean of the scores, as a trial's value.
     scores : list of float
         Of the folds.
+    on_all_rows : bool
+        Whether its settings were fitted on all rows; else it is of the nets of the folds.
     """
 
     weights: dict[int, float]
     value: float
     scores: list[float]
+    on_all_rows: bool = False
 
     @classmethod
     def of(cls, record: StudyRecord) -> Self | None:
@@ -39,19 +42,31 @@ class EnsembleNote:
                 {int(number): float(weight) for number, weight in found["weights"].items()},
                 float(found["value"]),
                 [float(score) for score in found["scores"]],
+                found.get("on_all_rows", False),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
-        numbers = {t.number for t in record.trials}
-        is_whole = set(note.weights) <= numbers and all(0 < w <= 1 for w in note.weights.values())
-        return note if is_whole and note.weights and math.isfinite(note.value) else None
+        known = set(note.weights) <= {t.number for t in record.trials}
+        is_whole = (
+            isinstance(note.on_all_rows, bool)
+            and known
+            and bool(note.weights)
+            and all(0 < w <= 1 for w in note.weights.values())
+            and math.isfinite(note.value)
+        )
+        return note if is_whole else None
 
     @property
     def words(self) -> str:
         """Its trials with their weights, the heaviest first."""
         heaviest = sorted(self.weights.items(), key=lambda each: (-each[1], each[0]))
         listed = ", ".join(f"{number} ({weight:.2f})" for number, weight in heaviest)
-        return f"the nets of the folds of trial{'s' * (len(heaviest) > 1)} {listed}"
+        trials = f"trial{'s' * (len(heaviest) > 1)} {listed}"
+        return (
+            f"the settings of {trials}, fitted on all rows"
+            if self.on_all_rows
+            else f"the nets of the folds of {trials}"
+        )
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,14 @@ class Chosen:
     weights : dict of int to float
         By the trials' numbers; they sum to one.
     selection : Selection
+    on_all_rows : bool
+        Whether their settings were fitted on all rows; else it holds the nets of their folds.
     """
 
     model: EnsembleClassifier | EnsembleRegressor
     weights: dict[int, float]
     selection: Selection
+    on_all_rows: bool
 
     def note(self) -> dict[str, Any]:
         """For the study's user attributes."""
@@ -63,6 +66,7 @@ class Chosen:
             "weights": {str(number): weight for number, weight in self.weights.items()},
             "value": self.selection.score,
             "scores": self.selection.scores.tolist(),
+            "on_all_rows": self.on_all_rows,
         }
 
 
@@ -98,14 +102,15 @@ def choose(
     taken = [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
     kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
     model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
-    if fit is None or not fits or not _fitted(model, fit):
+    on_all_rows = fit is not None and fits and _fitted(model, fit)
+    if not on_all_rows:
         models, weights, encoders = [], [], dict[int, TableEncoder]()
         for contribution, weight in taken:
             nets = _models(contribution, encoders)
             models += nets
             weights += [weight / len(nets)] * len(nets)
         model._take(models, np.array(weights), whole)
-    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen)
+    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, on_all_rows)
 
 
 def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
@@ -126,16 +131,21 @@ def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Cont
     for trial in trials:
         value = value_of(trial)
         assert value is not None
-        estimator = evaluation.estimator_of(trial.number, trial.params, seed)
-        table = evaluation.folded.encoded_for(estimator)
+        try:
+            estimator = evaluation.estimator_of(trial.number, trial.params, seed)
+            table = evaluation.folded.encoded_for(estimator)
+        except (ValueError, TypeError) as error:
+            # Of an earlier question, where a mismatch was allowed.
+            logger.warning("trial %d is in no ensemble: %s", trial.number, error)
+            continue
         identity = identity_of(estimator, table)
         predictions = kept.predictions(trial.number, identity, value)
         nets = kept.nets(trial.number, identity, value, table.tensor_sizes(estimator))
         if predictions is not None and nets is not None and _fit(predictions, table):
             found.append(_Contribution(trial, estimator, table, predictions, nets))
-    if len(found) < len(trials):
-        logger.info(
-            "study %s: %d of its %d best trials have left their nets here",
+    if 0 < len(found) < len(trials):
+        logger.warning(
+            "study %s: %d of its %d best trials have left their nets here; an ensemble is made of these alone",
             study.study_name,
             len(found),
             len(trials),

@@ -53,6 +53,33 @@ def test_every_command_that_prints_results_prints_them_as_json(folder):  # noqa:
     assert "Is CUDA available" in machine["torch"]
 
 
+def test_an_ensemble_is_a_model_file_as_any(folder):  # noqa: F811
+    words = (
+        "fit",
+        "people.csv",
+        "--target",
+        "label",
+        "--trials",
+        "3",
+        "--study",
+        "mean",
+        "--ensemble",
+        *SMALL,
+    )
+    fitted, _ = of_json(folder, *words)
+    weights = fitted["ensemble"]["weights"]
+    assert sum(weights.values()) == pytest.approx(1)
+    predicted, _ = of_json(folder, "predict", "mean.inna", "people.csv", "-o", "mean.csv")
+    assert predicted["predictions"] == 90
+    shown, _ = of_json(folder, "show", "mean")
+    assert {str(row["number"]): row["weight"] for row in shown["best"] if row["weight"]} == weights
+    assert shown["ensemble"]["score"] == pytest.approx(-fitted["ensemble"]["value"])
+    again = run(folder, *fitted["commands"]["resume"].split()[1:-1]).stdout
+    assert "(an ensemble of the nets of the folds of trial" in again
+    assert "--ensemble" in again
+    assert "ensemble" in run(folder, "show", "mean").stdout
+
+
 def test_a_comparison_as_json_and_as_a_table(folder):  # noqa: F811
     words = (
         "compare",

@@ -1,5 +1,6 @@
 """What can be known of scorers, modules and settings: alike in every process, and never alike for what does otherwise."""
 
+import copy
 import functools
 import json
 import logging
@@ -363,6 +364,16 @@ def test_what_a_space_tunes_is_its_own_matter() -> None:
     assert setting_changes(*(describe_settings(each, tuned) for each in encoders)) == []
     assert setting_changes(describe_settings(encoders[0]), describe_settings(encoders[1], tuned)) == []
     assert setting_changes(*map(describe_settings, encoders))
+
+
+def test_a_class_is_the_same_once_an_instance_was_copied() -> None:
+    class Own(InnaClassifier):
+        pass
+
+    before = describe_settings(Own())
+    copy.deepcopy(Own())
+    assert "__slotnames__" in vars(Own)
+    assert describe_settings(Own()) == before
 
 
 def test_an_estimator_of_another_class_or_code_is_another() -> None:

@@ -1,13 +1,13 @@
 """refit="ensemble": made of what trials have left, the same after a break, by any number of workers, wherever it is kept."""
 
 import copy
-import logging
 import pickle
 
 import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -15,11 +15,13 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, ShuffleSplit, check_cv
 
 import inna_tune
-from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
-from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRegressor
+from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRegressor, TableEncoder
 from inna_tune.records.attributes import ENSEMBLE
+from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.store.transfer import export_study, import_studies
-from inna_tune.study import ensemble, kept
+from inna_tune.study import ensemble, group, kept
+from inna_tune.study.budget import Budget
 from inna_tune.study.kept import Kept, contributors
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
@@ -337,10 +339,6 @@ def test_regression(two, tmp_path):
 
 
 def test_encoders_that_are_tuned_are_each_trial_s_own():
-    from inna_tune import SearchSpace
-    from inna_tune.estimators import TableEncoder
-    from inna_tune.space import Categorical
-
     net = clone(NET).set_params(encoder=TableEncoder())
     space = SearchSpace({"encoder__numeric": Categorical(["standard", "quantile"])})
     first = [{"encoder__numeric": kind} for kind in ("standard", "quantile")]
@@ -354,9 +352,6 @@ def test_encoders_that_are_tuned_are_each_trial_s_own():
 
 def test_trials_that_diverge_are_in_no_ensemble():
     first = [{"alpha": 0.3, "beta": 0.3, "lr": 0.3}, {"alpha": 0.0, "beta": 1e-3, "lr": 1e9}]
-    from inna_tune import SearchSpace
-    from inna_tune.space import LogUniform, Uniform
-
     space = SearchSpace({"alpha": Uniform(0, 1), "beta": LogUniform(1e-4, 1), "lr": LogUniform(1e-3, 1e10)})
     found = search(first=first, n_trials=2, space=space).fit(X, Y)
     assert [t.state.name for t in found.study_.trials] == ["COMPLETE", "PRUNED"]
@@ -365,8 +360,6 @@ def test_trials_that_diverge_are_in_no_ensemble():
 
 def test_a_trial_that_time_cut_is_in_it_with_what_it_had_until_it_is_whole(tmp_path, monkeypatch):
     """As in the search's own answer, what it had reached counts, until a resume has finished it."""
-    from inna_tune.study import group
-
     url = f"sqlite:///{tmp_path}/s.db"
     finish = group.Group._finish
 
@@ -391,8 +384,6 @@ def test_a_trial_that_time_cut_is_in_it_with_what_it_had_until_it_is_whole(tmp_p
 
 
 def test_no_trial_in_time_gives_the_untuned_estimator_as_ever(monkeypatch):
-    from inna_tune.study.budget import Budget
-
     monkeypatch.setattr(Budget, "trials_to_draw", lambda self, most: 0)
     with pytest.warns(ConvergenceWarning, match="untuned"):
         found = search(timeout=100.0).fit(X, Y)
@@ -400,8 +391,6 @@ def test_no_trial_in_time_gives_the_untuned_estimator_as_ever(monkeypatch):
 
 
 def test_an_own_module_is_in_an_ensemble_that_lives_in_memory(tmp_path):
-    import torch
-
     net = InnaClassifier(module=torch.nn.Linear, max_epochs=3, early_stopping=False)
     found = search(net, n_trials=1, first="default").fit(X, Y)
     assert found.predict_proba(X).shape == (len(X), 3)
@@ -445,12 +434,31 @@ def test_the_leaderboard_of_a_search_without_an_ensemble():
     assert board["model"].tolist() == [f"trial {n}" for n in board["trial"]]
 
 
-def test_verbose_words(caplog, tmp_path):
+def test_it_says_where_trials_are_missing(caplog, tmp_path):
     url = f"sqlite:///{tmp_path}/s.db"
     search(storage=url, n_trials=2, refit=False).fit(X, Y)
     for path in (tmp_path / "s.db.trained").glob("*-1-nets*"):
         path.unlink()
-    with caplog.at_level(logging.INFO):
-        found = search(storage=url, n_trials=2, resume=True).fit(X, Y)
+    found = search(storage=url, n_trials=2, resume=True).fit(X, Y)
     assert "1 of its 2 best trials have left their nets here" in caplog.text
     assert said(found)["weights"] == {"0": 1.0}
+
+
+def test_trials_of_another_question_are_in_no_ensemble(caplog, tmp_path):
+    url = f"sqlite:///{tmp_path}/s.db"
+    tuned = SearchSpace({"hidden_layer_sizes": Categorical(["4", "6"]), "label_smoothing": Uniform(0.0, 0.1)})
+    first = [{"hidden_layer_sizes": "6", "label_smoothing": 0.05}]
+    search(storage=url, n_trials=1, space=tuned, first=first, refit=False).fit(X, Y)
+
+    class Other(InnaClassifier):
+        def _check_parameters(self, *, to_train=True):
+            if self.label_smoothing:
+                raise ValueError("label_smoothing: not today")
+
+    other = Other(hidden_layer_sizes=(4,), max_epochs=6, early_stopping=False)
+    space = SearchSpace({"dropout": Uniform(0.0, 0.5)})
+    found = search(
+        other, space=space, first=(), storage=url, n_trials=2, resume=True, allow_mismatch=True
+    ).fit(X, Y)
+    assert "trial 0 is in no ensemble: label_smoothing: not today" in caplog.text
+    assert said(found)["weights"] == {"1": 1.0}

@@ -166,7 +166,7 @@ def test_a_resumed_study_goes_on_with_several_workers(tmp_path, straight):
     resumed = search(n_jobs=-1, storage=url, study_name="s", resume=True).fit(*IRIS)
     assert resumed.resumed_.finished == 3
     assert comparable(resumed.study_) == straight
-    assert {p.name for p in Path(tmp_path).iterdir()} <= {"s.db", "s.db-wal", "s.db-shm"}
+    assert {p.name for p in Path(tmp_path).iterdir()} <= {"s.db", "s.db-wal", "s.db-shm", "s.db.trained"}
 
 
 def test_workers_end_when_who_gave_the_work_is_gone(tmp_path):
