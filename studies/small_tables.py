@@ -111,23 +111,27 @@ def run(name, seed, method):
 
 
 def as_markdown(results):
-    """A row a table: the mean over seeds of each method, and how far the default is from the best linear model."""
-    means = results.groupby(["table", "method"]).score.mean().unstack()
-    seconds = results.groupby(["table", "method"]).cpu_seconds.mean().unstack()
-    seeds = results[results.method == "default"].groupby("table").seed.nunique()
-    methods = [m for m in ("default", "one_net", "logistic_cv", "logistic", "ridge") if m in means]
+    """A row a table: the mean over seeds of each method, and how far the default is from others on the seeds of both."""
+    methods = ["default", "one_net", *LINEAR["class"], *LINEAR["regression"]]
+    scores = results.pivot_table(index=["table", "seed"], columns="method", values="score")
+    scores = scores.reindex(columns=methods)
+    seconds = results.groupby(["table", "method"]).cpu_seconds.mean().unstack().reindex(columns=methods)
     lines = [
         f"| table | seeds | {' | '.join(methods)} | default beside the best linear | beside one net "
-        "| CPU seconds of the default | of one net |",
+        "| CPU seconds of a default fit | of one net |",
         "|" + " --- |" * (len(methods) + 6),
     ]
-    for name in [n for n in (*OWN, *OTHERS) if n in means.index]:
-        row = means.loc[name]
-        cells = ["" if pd.isna(row[m]) else f"{row[m]:.4g}" for m in methods]
-        best = row[[m for m in methods if m not in ("default", "one_net")]].min()
-        beside = [f"{row['default'] / other - 1:+.1%}" for other in (best, row["one_net"])]
-        took = [f"{seconds.loc[name, m]:.1f}" for m in ("default", "one_net")]
-        lines.append(f"| {' | '.join([name, str(seeds.get(name, 0)), *cells, *beside, *took])} |")
+    for name in [n for n in (*OWN, *OTHERS) if n in scores.index]:
+        own = scores.loc[name]
+        means = own.mean()
+        cells = ["" if pd.isna(means[m]) else f"{means[m]:.4g}" for m in methods]
+        best = means[methods[2:]].idxmin()
+        beside = []
+        for other in (best, "one_net"):
+            both = own[["default", other]].dropna().mean()
+            beside.append(f"{both['default'] / both[other] - 1:+.1%}")
+        took = [f"{seconds.loc[name, m]:.1f}" for m in methods[:2]]
+        lines.append(f"| {' | '.join([name, str(own['default'].count()), *cells, *beside, *took])} |")
     return "\n".join(lines) + "\n"
 
 
