@@ -76,7 +76,9 @@ def test_an_ensemble_is_a_model_file_as_any(folder):  # noqa: F811
     assert shown["ensemble"]["score"] == pytest.approx(-fitted["ensemble"]["value"])
     again = run(folder, *fitted["commands"]["resume"].split()[1:-1]).stdout
     assert "(an ensemble of the nets of the folds of trial" in again
-    assert "--ensemble" in again
+    once = run(folder, *fitted["commands"]["resume"].split()[1:-1], "--no-ensemble").stdout
+    assert "(fitted on the " in once
+    assert "--no-ensemble" in once
     assert "ensemble" in run(folder, "show", "mean").stdout
 
 
