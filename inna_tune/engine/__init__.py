@@ -3,7 +3,7 @@
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
 from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
-from inna_tune.engine.members import Member, MemberProgress, MemberResult, MemberState, state_at_rest
+from inna_tune.engine.members import Jury, Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.engine.stack import Stack
@@ -11,6 +11,7 @@ from inna_tune.engine.training import Training
 
 __all__ = [
     "CrossEntropy",
+    "Jury",
     "Loss",
     "Member",
     "MemberProgress",

@@ -20,6 +20,10 @@ class Loss(Protocol):
         """Loss of every row of every member, shape [P, B]."""
         ...
 
+    def pooled(self, output: Tensor) -> Tensor:
+        """What is averaged over members that are judged together; the mean is an output again."""
+        ...
+
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -43,6 +47,10 @@ class CrossEntropy:
         if label_smoothing is None:
             return loss
         return torch.lerp(loss, -log_probability.mean(-1), label_smoothing.expand_as(loss))
+
+    def pooled(self, output: Tensor) -> Tensor:
+        """Logarithms of the probabilities: the logarithmic opinion pool (Genest and Zidek, 1986)."""
+        return F.log_softmax(output, dim=-1)
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
@@ -73,6 +81,10 @@ class SquaredError:
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Mean squared error of every row, shape [P, B]. Label smoothing has no meaning here and is ignored."""
         return (output - target).square().mean(-1)
+
+    def pooled(self, output: Tensor) -> Tensor:
+        """The outputs themselves."""
+        return output
 
     def with_slope(
         self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None

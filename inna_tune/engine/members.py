@@ -32,6 +32,8 @@ class MemberState:
         Steps that are in the averages.
     streams : list of Tensor
         States of the streams of the order of rows and of dropout.
+    factors : dict of str to float
+        Of the steps of tensors, by name; those not named have 1.
     """
 
     weights: Tensor
@@ -41,6 +43,7 @@ class MemberState:
     averages: list[Tensor] = field(default_factory=list)
     count: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
     streams: list[Tensor] = field(default_factory=list)
+    factors: dict[str, float] = field(default_factory=dict)
 
     def on_cpu(self) -> "MemberState":
         """The same, its tensors on the CPU."""
@@ -53,6 +56,16 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _on_cpu(each) for key, each in value.items()}
     return [_on_cpu(each) for each in value] if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, eq=False)
+class Jury:
+    """What members hold that are stopped together, by what they predict together; one object for all of them.
+
+    Each member has validation rows of its own, which others train on, and a row may be that of several members: then the
+    mean of what they predict counts. All keep the weights of one epoch, that of the least loss on all of these rows. A
+    member's own loss would be least too early for an ensemble, whose mean takes back what each of its nets overfits.
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +88,8 @@ class Member:
         is spread over all classes.
     patience : int, optional
         The member stops after this many epochs without a better validation loss. None: never.
+    jury : Jury, optional
+        Members that hold the same one are stopped together; they stand side by side and all have validation rows.
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
@@ -95,6 +110,7 @@ class Member:
     dropout: float = 0.0
     label_smoothing: float = 0.0
     patience: int | None = None
+    jury: Jury | None = None
     used_features: tuple[int, int] | int | None = None
     start: MemberState | None = None
 
@@ -110,7 +126,7 @@ class MemberResult:
     best_epoch : int
         Epochs trained when ``weights`` were reached; 0 means none.
     best_loss : float
-        Validation loss there (training loss without validation rows).
+        Validation loss there (training loss without validation rows; that of the ensemble, where a `Jury` judges).
     epochs : int
         Epochs trained in all.
     stop_reason : str
@@ -123,6 +139,8 @@ class MemberResult:
         Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``; one entry an epoch.
     state : MemberState or None
         Where training ended, if it was asked for and is finite.
+    step_factors : dict of str to float
+        Of tensors whose steps were scaled, by name.
     """
 
     weights: Tensor | None
@@ -136,16 +154,20 @@ class MemberResult:
     curvature: float | None
     history: dict[str, list[float]] = field(default_factory=dict)
     state: MemberState | None = None
+    step_factors: dict[str, float] = field(default_factory=dict)
 
     def at_rest(self) -> MemberState:
         """A state of the best weights, without velocity."""
         assert self.weights is not None
         settings = {"lr": self.lr, "alpha": self.alpha, "beta": self.beta}
         curvature = float("nan") if self.curvature is None else self.curvature
-        return state_at_rest(self.weights, self.epochs, settings | {"curvature": curvature})
+        settings |= {"curvature": curvature}
+        return state_at_rest(self.weights, self.epochs, settings, self.step_factors)
 
 
-def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> MemberState:
+def state_at_rest(
+    weights: Tensor, epochs: int, settings: dict[str, float], factors: dict[str, float] | None = None
+) -> MemberState:
     """Weights that training may go on from, without velocity and with new streams.
 
     Parameters
@@ -156,8 +178,10 @@ def state_at_rest(weights: Tensor, epochs: int, settings: dict[str, float]) -> M
         That it was trained.
     settings : dict of str to float
         Its ``lr``, ``alpha``, ``beta`` and curvature.
+    factors : dict of str to float, optional
+        Of the steps of its tensors.
     """
-    return MemberState(weights, epochs, settings)
+    return MemberState(weights, epochs, settings, factors={} if factors is None else dict(factors))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from inna_tune.engine.updates import check_optimizer
-from inna_tune.optim.optimizers import DEFAULT, Kind
+from inna_tune.optim.optimizers import DEFAULT, Kind, record_of
 
 Precision = Literal["float32", "tf32", "bf16"]
 
@@ -31,6 +31,9 @@ class Method:
     precision : str
         "float32"; "tf32" lets matrix products on CUDA round their factors to TF32; "bf16" computes outputs and gradients
         of layers in bfloat16, weights and steps stay float32.
+    scale_tensors : bool
+        Give every weight matrix a factor of its step by the curvature of its own block of the Hessian, where the curvature
+        sets the optimizer's steps; the others know no difference.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class Method:
     gradient_clip: float | None = None
     averaging: float | None = None
     precision: Precision = "float32"
+    scale_tensors: bool = False
 
     def __post_init__(self) -> None:
         check_optimizer(self.optimizer, self.optimizer_params)
@@ -54,6 +58,11 @@ class Method:
             raise ValueError(
                 f"precision={self.precision!r}: must be one of {', '.join(get_args(Precision))}."
             )
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether tensors have factors of their steps."""
+        return self.scale_tensors and record_of(self.optimizer).is_calibrated
 
     @property
     def is_plain(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
+from inna_tune.engine.calibrating import Calibrator
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.losses import Loss
@@ -25,12 +26,13 @@ from inna_tune.engine.stepping import Captured, Stepping
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
-from inna_tune.optim.calibration import calibrate
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.optim.optimizers import record_of
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
+# Of those, on which a scale a tensor is: quotients of curvatures ask for less than a step does.
+_SCALING_ROWS = 512
 _SANITY_ROWS = 256
 
 
@@ -66,6 +68,8 @@ class Population:
     settings : dict of str to Tensor of shape [P, 1]
         The members' ``lr``, ``alpha`` and ``beta`` (calibrated where a member left one open), ``weight_decay`` and the
         ``curvature``, NaN where it was not measured.
+    factors : dict of str to Tensor of shape [P, 1]
+        Factors of the members' steps, by name of the tensor; those not named have 1. See `inna_tune.optim.step_factors`.
     """
 
     def __init__(
@@ -184,65 +188,65 @@ class Population:
         ]
         given["weight_decay"] = [m.weight_decay for m in self.members]
         filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
-        if which := [i for i in everyone if any(values[i] is None for values in given.values())]:
-            chosen = torch.tensor(which, device=self.device)
-            for name, found in self._calibrate(which, [streams[i] for i in which]).items():
+        is_fresh = states is None and self.members[0].start is None
+        self.factors = {} if is_fresh else self._known_factors(states)
+        is_scaled = self.method.is_scaled and is_fresh
+        open_ones = [i for i in everyone if any(values[i] is None for values in given.values())]
+        # Those whom one jury judges are nets of one law on rows of one table: what the first measures is theirs, too.
+        juries = [member.jury or i for i, member in enumerate(self.members)]
+        lead = [juries.index(jury) for jury in juries]
+        which = sorted({lead[i] for i in (everyone if is_scaled else open_ones)})
+        rows = {}
+        for i in which:
+            order = torch.randperm(len(self.rows[i]), generator=streams[i])[:_CALIBRATION_ROWS]
+            rows[i] = self.rows[i][order.to(self.device)]
+        if is_scaled:
+            measured = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
+            place = torch.tensor([which.index(lead[i]) for i in everyone], device=self.device)
+            self.factors = {name: factor[place] for name, factor in measured.items()}
+        if open_ones:
+            chosen = torch.tensor(open_ones, device=self.device)
+            first = sorted({lead[i] for i in open_ones})
+            calibrator = self._calibrator(first, [rows[i] for i in first], _CALIBRATION_ROWS)
+            its = torch.tensor(first, device=self.device)
+            found = calibrator.settings({name: factor[its] for name, factor in self.factors.items()})
+            place = torch.tensor([first.index(lead[i]) for i in open_ones], device=self.device)
+            for name, values in found.items():
                 is_open = name == "curvature"
-                missing = [is_open or given[name][i] is None for i in which]
+                missing = [is_open or given[name][i] is None for i in open_ones]
                 where = torch.tensor(missing, device=self.device)[:, None]
-                filled[name][chosen] = torch.where(where, found, filled[name][chosen])
+                filled[name][chosen] = torch.where(where, values[place], filled[name][chosen])
         return filled
+
+    def _known_factors(self, states: Sequence[MemberState] | None) -> dict[str, Tensor]:
+        """Those of members that go on."""
+        starts = [m.start for m in self.members if m.start is not None] if states is None else states
+        names = [name for name in self._trained if any(name in start.factors for start in starts)]
+        return {name: self._column([start.factors.get(name, 1.0) for start in starts]) for name in names}
+
+    def factors_of(self, position: int) -> dict[str, float]:
+        """Factor of the step of each scaled tensor of the member at a position, by name."""
+        return {name: float(factor[position]) for name, factor in self.factors.items()}
 
     def settings_of(self, position: int) -> dict[str, float]:
         """Step size, friction, damping and curvature of the member at a position."""
         return {n: float(self.settings[n][position]) for n in ("lr", "alpha", "beta", "curvature")}
 
-    def _calibrate(self, which: list[int], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Curvature and the settings that follow from it, each [len(which), 1]."""
-        rows = []
-        for i, stream in zip(which, streams, strict=True):
-            order = torch.randperm(len(self.rows[i]), generator=stream)[:_CALIBRATION_ROWS]
-            rows.append(self.rows[i][order.to(self.rows[i].device)])
+    def _calibrator(self, which: Sequence[int], rows: Sequence[Tensor], most: int) -> Calibrator:
+        """Of the members at these positions, by so many of these rows of theirs."""
         index = torch.tensor(which, device=self.device)
         mean_weight = None if self.mean_weight is None else self.mean_weight[index]
-        batch = next(
-            iter(
-                iterate_batches(
-                    self.table, rows, mean_weight, _CALIBRATION_ROWS, full_vectors=self._fills_vectors
-                )
-            )
+        rows = [own[:most] for own in rows]
+        batches = iterate_batches(self.table, rows, mean_weight, most, full_vectors=self._fills_vectors)
+        return Calibrator(
+            self.net,
+            self.loss,
+            self.method,
+            {name: tensor.detach()[index] for name, tensor in self.tensors.items()},
+            next(iter(batches)),
+            [self.members[i].seed for i in which],
+            self._own_stream,
         )
-        named = {name: tensor.detach()[index] for name, tensor in self.tensors.items()}
-        factors = self.net.step_factors
-        roots = {name: float(factors.get(name, 1.0)) ** 0.5 for name in self._trained}
-        leaves = {name: (named[name] / root).requires_grad_() for name, root in roots.items() if root > 0}
-        views = list(leaves.values())
-
-        # Statistics of the batch belong to the loss that is trained; what is written here are copies.
-        training = bool(self.net.buffers)
-
-        def loss_fn() -> Tensor:
-            scaled = named | {name: leaf * roots[name] for name, leaf in leaves.items()}
-            output = self.net(scaled, batch.x, training=training, counts=batch.counts if training else None)
-            return (self.loss.per_row(output, batch.target) * batch.coefficient).sum()
-
-        with self._own_stream():
-            found = calibrate(
-                loss_fn,
-                views,
-                member_axis=True,
-                seed=[self.members[i].seed for i in which],
-                scaled_alpha=self.loss.scaled_alpha,
-            )
-        settings = {
-            name: torch.as_tensor(getattr(found, name), dtype=self.dtype, device=self.device).view(-1, 1)
-            for name in ("curvature", "lr", "alpha", "beta")
-        }
-        record = record_of(self.method.optimizer)
-        if record.step_at is not None:
-            options = {**record.options, **self.method.optimizer_params}
-            settings["lr"] = record.step_at(settings["curvature"], options)
-        return settings
 
     @property
     def _trained(self) -> list[str]:
@@ -262,6 +266,7 @@ class Population:
             self.tensors,
             self.method,
             self.settings,
+            factors=self.factors,
             label_smoothing=self.label_smoothing
             if any(m.label_smoothing > 0 for m in self.members)
             else None,
@@ -416,14 +421,18 @@ class Population:
             count=count,
             epochs=epochs + (0 if start is None else start.epochs),
             settings=self.settings_of(position),
+            factors=self.factors_of(position),
             streams=[s[position].get_state() for s in (self.order_streams, self.dropout_streams)],
         )
 
-    def watched_loss(self) -> Tensor:
-        """Mean loss of the present weights over each member's validation rows (or some training rows), [P]."""
-        index, valid = pad(self.watched_rows, FULL_VECTORS)
+    def watched_outputs(self) -> Tensor:
+        """Outputs of the present weights for each member's validation rows (or some training rows), [P, n_max, out]."""
         with torch.no_grad():
-            output = forward(self.net, self._kept, self.table.x, self.watched_rows)
+            return forward(self.net, self._kept, self.table.x, self.watched_rows)
+
+    def watched_loss(self, output: Tensor) -> Tensor:
+        """Mean loss of the ``watched_outputs`` of each member, [P]."""
+        index, valid = pad(self.watched_rows, FULL_VECTORS)
         weight = valid.to(self.dtype)
         if self.table.weight is not None:
             weight = weight * take(self.table.weight, index)
@@ -445,6 +454,7 @@ class Population:
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
         self.settings = {name: column[index] for name, column in self.settings.items()}
+        self.factors = {name: factor[index] for name, factor in self.factors.items()}
         self.label_smoothing = self.label_smoothing[index]
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inna_tune import clock
+from inna_tune.engine.jury import loss_together
 from inna_tune.engine.members import HISTORY, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.population import Population
 
@@ -69,6 +70,7 @@ class Stack:
                 beta=used["beta"],
                 curvature=None if math.isnan(used["curvature"]) else used["curvature"],
                 history={name: [] for name in HISTORY},
+                step_factors=population.factors_of(position),
             )
 
     def _go_on_from(self, position: int, known: MemberResult) -> None:
@@ -90,17 +92,38 @@ class Stack:
             began = clock.now()
             rates = self.population.learning_rates(self.epoch)
             train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
-            watched_loss = self.population.watched_loss()
+            outputs = self.population.watched_outputs()
+            watched_loss = self.population.watched_loss(outputs).tolist()
+            judged = self._judged(outputs, watched_loss)
             self._seconds += clock.now() - began
             self.epoch += 1
             self._record(
-                train_loss.tolist(), watched_loss.tolist(), rates[0].flatten().tolist(), completed=completed
+                train_loss.tolist(), watched_loss, judged, rates[0].flatten().tolist(), completed=completed
             )
         if self.epoch >= self.max_epochs:
             self._leave(self.active, "max_epochs")
 
+    def _judged(self, outputs: Tensor, watched_loss: list[float]) -> list[float]:
+        """The loss by which each member is judged: its own, or that of its jury."""
+        found = list(watched_loss)
+        members, population = self.population.members, self.population
+        for jury in dict.fromkeys(m.jury for m in members if m.jury is not None):
+            sane = [p for p, m in enumerate(members) if m.jury is jury and _is_sane(watched_loss[p])]
+            if sane:
+                rows = [population.watched_rows[p] for p in sane]
+                own = [outputs[p, : len(r)] for p, r in zip(sane, rows, strict=True)]
+                loss = loss_together(population.loss, population.table, rows, own)
+                found = [loss if p in sane else value for p, value in enumerate(found)]
+        return found
+
     def _record(
-        self, train_loss: list[float], watched_loss: list[float], rates: list[float], *, completed: bool
+        self,
+        train_loss: list[float],
+        watched_loss: list[float],
+        judged: list[float],
+        rates: list[float],
+        *,
+        completed: bool,
     ) -> None:
         """Enter one epoch into the books and let those leave who have a reason to."""
         improved: list[int] = []
@@ -118,8 +141,8 @@ class Stack:
             if not (_is_sane(train_loss[position]) and _is_sane(watched)):
                 leaving[place] = "diverged"
                 continue
-            if not validates or watched < result.best_loss:
-                result.best_loss, result.best_epoch = watched, self.epoch
+            if not validates or judged[position] < result.best_loss:
+                result.best_loss, result.best_epoch = judged[position], self.epoch
                 improved.append(position)
             elif settings.patience is not None and self.epoch - result.best_epoch >= settings.patience:
                 leaving[place] = "early_stopping"

@@ -28,6 +28,8 @@ class Stepping:
     method : Method
     settings : mapping of str to Tensor of shape [P, 1]
         ``lr``, ``alpha``, ``beta``, ``weight_decay``.
+    factors : mapping of str to Tensor of shape [P, 1], optional
+        Of the gradients, by name of the tensor; those not named have 1.
     label_smoothing : Tensor of shape [P, 1], optional
     stacked : bool
         Whether a single member steps as in company.
@@ -50,6 +52,7 @@ class Stepping:
         method: Method,
         settings: Mapping[str, Tensor],
         *,
+        factors: Mapping[str, Tensor] | None = None,
         label_smoothing: Tensor | None,
         stacked: bool,
         own_stream: Callable[[], AbstractContextManager[object]],
@@ -74,9 +77,11 @@ class Stepping:
                 self._leaves[name] = tensors[name].detach().requires_grad_()
                 self._leaf_rows.append(rows)
         self._named = dict(tensors) | self._leaves
-        factors = net.step_factors
+        # INNA with f·g for the gradient is INNA in coordinates that are stretched by the root of f.
         self._scaled = [
-            (rows, factors[name]) for name, rows in zip(trained, self.rows, strict=True) if name in factors
+            (rows, factors[name])
+            for name, rows in zip(trained, self.rows, strict=True)
+            if factors is not None and name in factors
         ]
         is_still = not (net.draws or net.buffers)
         self.is_capturable = is_still and record_of(method.optimizer).is_capturable

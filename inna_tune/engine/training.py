@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -32,7 +33,8 @@ class Training:
     max_epochs : int
         Every member stops here at the latest.
     width : int, optional
-        Members in a stack. None: the quickest, by a few timed steps, and as many threads as are (`quickest_layout`).
+        Members in a stack, or more where a `Jury` has more. None: the quickest, by a few timed steps, and as many threads
+        as are (`quickest_layout`).
     stacked : bool, default=False
         As for `Population`: a single member as in company, to the last bit.
     keep_states : bool, default=False
@@ -108,8 +110,19 @@ class Training:
                     method=method,
                 )
         self._stacks: list[Stack] = []
-        for start in range(0, len(everyone), width):
-            self._add(everyone[start : start + width])
+        for places in self._parts(everyone, width):
+            self._add(places)
+
+    def _parts(self, places: Sequence[int], width: int) -> list[list[int]]:
+        """Places in parts of at most ``width``; those that one jury judges stay together."""
+        parts: list[list[int]] = []
+        for _, same in groupby(places, key=lambda place: self.members[place].jury or place):
+            own = list(same)
+            if parts and len(parts[-1]) + len(own) <= width:
+                parts[-1] += own
+            else:
+                parts.append(own)
+        return parts
 
     def _add(self, places: list[int]) -> None:
         """Stack the members at these places, in as many stacks as memory asks for."""
@@ -134,14 +147,14 @@ class Training:
             self._stacks.append(stack)
 
     def _halve(self, places: list[int], error: Exception) -> None:
-        if not is_out_of_memory(error) or len(places) < 2:
+        parts = self._parts(places, -(-len(places) // 2))
+        if not is_out_of_memory(error) or len(parts) < 2:
             raise error
         logger.warning(
             "memory ran out with %d members stacked; going on with half as many at a time", len(places)
         )
-        middle = len(places) // 2
-        self._add(places[:middle])
-        self._add(places[middle:])
+        for part in parts:
+            self._add(part)
 
     @property
     def results(self) -> list[MemberResult]:
@@ -207,7 +220,7 @@ class Training:
             try:
                 stack.run(self.epoch, deadline=deadline)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(active) < 2:
+                if not is_out_of_memory(error) or len(self._parts(active, 1)) < 2:
                     raise
                 problem = error
             else:

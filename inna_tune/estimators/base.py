@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune import clock
 from inna_tune.engine import (
+    Jury,
     Loss,
     Member,
     MemberProgress,
@@ -30,6 +31,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.member_plan import MemberPlan, cross_fitted, plan_members
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
 from inna_tune.estimators.schema import TableSchema
@@ -49,6 +51,10 @@ _MIN_PATIENCE_STEPS = 90
 
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
 RETRIES = 3
+
+# Linear pieces of an embedded number, and waves. Of 48 pieces in place of 16 places on a map (california) gain 3.5%, churn as
+# much, and no table loses 1%.
+_PIECES, _FREQUENCIES = 48, 16
 
 # So many rows are predicted at a time: little memory beside the encoded table.
 _PREDICTED_ROWS = 2**14
@@ -133,9 +139,8 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             self.net_ = self._own_net()
         else:
             table = self._encode_more(X, y, sample_weight)
-        seed, *member_seeds = self._seeds()
-        train, validation = self._split(table.target, table.weight, seed)
-        members = [self._member(train, validation, s) for s in member_seeds]
+        plan = self._plan_for(len(table.target), begun_with=None if states is None else len(states))
+        members = self._members_for(table, plan)
         deadline = None if self.max_time is None else began + self.max_time
         tensors = table.tensors(self._torch_device())
         if states is not None:
@@ -145,7 +150,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
                     "set warm_start=False to begin anew."
                 )
             members = [replace(m, start=state) for m, state in zip(members, states, strict=True)]
-        results = self._train(tensors, members, deadline)
+        results = self._train(tensors, members, deadline, plan.max_epochs)
         if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
             warnings.warn(
                 f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
@@ -162,22 +167,23 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
                 stacklevel=2,
             )
             members = retried
-            results = self._train(tensors, members, deadline)
+            results = self._train(tensors, members, deadline, plan.max_epochs)
         self._take_results(results)
         return self
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
-        """What to train instead where an automatic step size let all members diverge; else nothing."""
-        if self.lr != "auto" or any(r.stop_reason != "diverged" for r in results):
+        """What to train instead where an automatic step size let most members diverge; else nothing."""
+        diverged = sum(r.stop_reason == "diverged" for r in results)
+        if self.lr != "auto" or 2 * diverged <= len(results):
             return []
         return [
             replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta) for m, r in zip(members, results, strict=True)
         ]
 
     def _train(
-        self, table: TableTensors, members: Sequence[Member], deadline: float | None
+        self, table: TableTensors, members: Sequence[Member], deadline: float | None, max_epochs: int
     ) -> list[MemberResult]:
-        training = self._training(table, members, keep_states=True)
+        training = self._training(table, members, keep_states=True, max_epochs=max_epochs)
         try:
             training.run(deadline=deadline, shorten=True)
         except KeyboardInterrupt:
@@ -201,12 +207,14 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             table = self._encode_for_fit(X, y, sample_weight, in_parts=True)
             self.net_ = self._own_net()
         rows = np.arange(len(table.target), dtype=np.int64)
-        _, *member_seeds = self._seeds()
-        starts: list[MemberState | None] = list(self._states) if goes_on else [None] * self.n_members
+        # What comes in parts tells by none of them how many rows there will be.
+        n_members = 1 if self.n_members == "auto" else int(self.n_members)
+        starts: list[MemberState | None] = list(self._states) if goes_on else [None] * n_members
         # A member that goes on has its own streams already, so that which seed it gets makes no difference.
+        _, *member_seeds = self._seeds(len(starts))
         members = [
-            replace(self._member(rows, rows[:0], member_seeds[i % self.n_members]), start=start)
-            for i, start in enumerate(starts)
+            replace(self._member(rows, rows[:0], seed), start=start)
+            for seed, start in zip(member_seeds, starts, strict=True)
         ]
         training = self._training(table.tensors(self._torch_device()), members, keep_states=True)
         training.run(1)
@@ -267,9 +275,42 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         """Type of the weights, and of the tables that go with them."""
         return np.float64 if self.weights_.dtype == torch.float64 else np.float32
 
-    def _seeds(self) -> list[int]:
+    def _seeds(self, n_members: int) -> list[int]:
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
-        return draw_seeds(self.random_state, 1 + self.n_members)
+        return draw_seeds(self.random_state, 1 + n_members)
+
+    def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> MemberPlan:
+        """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
+        plan = plan_members(
+            self.n_members,
+            n_rows,
+            batch_size=int(self.batch_size),
+            max_epochs=int(self.max_epochs),
+            early_stopping=bool(self.early_stopping),
+        )
+        if self.n_members == "auto" and begun_with not in (None, plan.n_members):
+            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
+        return plan
+
+    def _members_for(
+        self,
+        table: EncodedTable,
+        plan: MemberPlan,
+        *,
+        row: int = 0,
+        used_features: tuple[int, int] | int | None = None,
+    ) -> list[Member]:
+        """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
+        seed, *member_seeds = self._seeds(plan.n_members)
+        if plan.n_folds:
+            parts = cross_fitted(table.x, table.target, plan.n_members, plan.n_folds, seed)
+            jury = Jury()
+        else:
+            jury, parts = None, [self._split(table.target, table.weight, seed)] * plan.n_members
+        return [
+            replace(self._member(train + row, validation + row, s, used_features), jury=jury)
+            for (train, validation), s in zip(parts, member_seeds, strict=True)
+        ]
 
     def _split(self, target: npt.NDArray[Any], weight: Weights | None, seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and rows to watch for early stopping."""
@@ -322,6 +363,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             n_numeric=sections[0],
             categories=categories,
             numeric_embedding=self.numeric_embedding if sections[0] else "none",
+            n_frequencies=_PIECES if self.numeric_embedding == "piecewise" else _FREQUENCIES,
             block=self.block,
             activation=self.activation,
         )
@@ -334,6 +376,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         return Method(
             optimizer=self.optimizer,
             optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
+            scale_tensors=bool(self.scale_tensors),
             gradient_clip=self.gradient_clip,
             averaging=self.averaging,
             precision=self.precision,  # type: ignore[arg-type]
@@ -354,6 +397,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
         stacked: bool = False,
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
+        max_epochs: int | None = None,
     ) -> Training:
         return Training(
             self.net_ if net is None else net,
@@ -361,7 +405,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
             members,
             self._loss,
             batch_size=int(self.batch_size),
-            max_epochs=int(self.max_epochs),
+            max_epochs=int(self.max_epochs) if max_epochs is None else max_epochs,
             method=self._method(),
             stacked=stacked,
             keep_states=keep_states,

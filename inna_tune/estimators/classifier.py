@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -42,7 +42,7 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
     block : {"plain", "residual"}, default="plain"
         Whether the hidden layers follow each other, or form residual blocks on a trunk as wide as the first.
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="mish"
-    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="pbld"
+    numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="piecewise"
         What numeric columns go through before the first layer, see `inna_tune.nets.TabularNet`.
     dropout : float, default=0.25
         Probability of dropping a hidden unit.
@@ -54,6 +54,10 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         (``adjust_lr_fn="match_rms_adamw"``).
     optimizer_params : mapping, optional
         Further arguments of the optimizer. Those given here can be set, and searched over, as ``optimizer__NAME``.
+    scale_tensors : bool, default=True
+        With "inna" and "sgd", multiply the step of each layer's weights by min(1, λ₁/λ), from the curvature λ of their own
+        block of the Hessian at the initial weights and that of the first layer: else the steepest layer holds back the
+        others. ``lr``, ``alpha`` and ``beta`` are in the coordinates that this stretches.
     gradient_clip : float, optional
         Longest gradient of a member.
     averaging : float or None, default=0.99
@@ -64,12 +68,19 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         Seconds after which no further batch is begun.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
-        on them, and restore the best epoch's weights. Tables under 200 rows train to the end.
+        on them, and restore the best epoch's weights. Tables under 200 rows train to the end. With ``n_members="auto"``
+        it is by other rows on tables under 2,000, see there.
     patience : int, default=30
         Epochs; on small tables it lasts at least 90 steps of the optimizer.
     validation_fraction : float, default=0.1
-    n_members : int, default=1
-        Nets trained side by side from different seeds; their probabilities are averaged.
+    n_members : int or "auto", default="auto"
+        Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
+        "auto" is one net from 2,000 rows on. On fewer it is eight: each leaves a quarter of the rows out, so that a row has
+        two that never saw it, and by what these predict all stop at one epoch, so that no row is lost to validation
+        (``validation_fraction`` means nothing then). They train for 30 epochs, or as many as make 50 steps, but at most
+        ``max_epochs``, and pool the logarithms of their probabilities. Under 40 rows, or without early stopping, eight have
+        all rows and train to the end. A warm start, and ``partial_fit``, go on with the nets there are; a first
+        ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
     warm_start : bool, default=False
@@ -122,7 +133,6 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
 
     _loss = CrossEntropy()
 
-    numeric_embedding: str = "pbld"
     dropout: float = 0.25
     label_smoothing: float = 0.0
     class_weight: Mapping[Any, float] | str | None = None
@@ -218,6 +228,9 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         return np.asarray(factors[target] if weight is None else weight * factors[target])
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        if self.n_members == "auto" and len(raw) > 1:
+            # As those who stopped them did: a mean of probabilities is less sure than its members, who know few rows.
+            return np.asarray(softmax(log_softmax(raw, axis=-1).mean(0), axis=-1))
         return np.asarray(softmax(raw, axis=-1).mean(0))
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:

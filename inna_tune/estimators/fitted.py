@@ -12,7 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 from inna_tune.engine import MemberResult, MemberState
 
 # What is kept of every member.
-_KEPT = (*("lr", "alpha", "beta", "curvature"), *("best_epoch", "best_loss", "epochs", "stop_reason"))
+_KEPT = (
+    *("lr", "alpha", "beta", "curvature"),
+    *("best_epoch", "best_loss", "epochs", "stop_reason"),
+    "step_factors",
+)
 
 
 class DivergenceError(ValueError):

@@ -45,6 +45,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     dropout: float = 0.05
     optimizer: Any = "inna"
     optimizer_params: Mapping[str, Any] | None = None
+    scale_tensors: bool = True
     gradient_clip: float | None = None
     averaging: float | None = 0.99
     batch_size: int = 128
@@ -53,7 +54,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     early_stopping: bool = True
     patience: int = 30
     validation_fraction: float = 0.1
-    n_members: int = 1
+    n_members: int | str = "auto"
     warm_start: bool = False
     encoder: TableEncoder | None = None
     module: Callable[[int, int], torch.nn.Module] | None = None
@@ -78,6 +79,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         # The table of optimizers knows which there are, and which options each takes: `Method` asks it.
         "optimizer": "no_validation",
         "optimizer_params": [Mapping, None],
+        "scale_tensors": ["boolean"],
         "gradient_clip": [Interval(Real, 0, None, closed="neither"), None],
         "averaging": [Interval(Real, 0, 1, closed="left"), None],
         "batch_size": [_COUNT],
@@ -86,7 +88,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "early_stopping": ["boolean"],
         "patience": [_COUNT],
         "validation_fraction": [Number(Real, 0, 1, closed="neither")],
-        "n_members": [_COUNT],
+        "n_members": [_COUNT, _AUTO],
         "warm_start": ["boolean"],
         "encoder": [TableEncoder, None],
         "module": [

@@ -258,7 +258,7 @@ def restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
         for m in model.members_
     ]
     model._states = [
-        state_at_rest(own, int(m["epochs"]), step)
+        state_at_rest(own, int(m["epochs"]), step, _factors(m.get("step_factors"), model.net_))
         for own, m, step in zip(weights, model.members_, steps, strict=True)
     ]
     model.history_ = pd.DataFrame(content["history"]).astype({"train_loss": float, "validation_loss": float})
@@ -285,8 +285,7 @@ def untyped(label: list[Any]) -> Any:
 
 
 def _plain_net(net: TabularNet) -> dict[str, Any]:
-    # The estimators set no factors of the step.
-    return {f.name: getattr(net, f.name) for f in fields(net) if f.name != "step_factors"}
+    return {f.name: getattr(net, f.name) for f in fields(net)}
 
 
 def _net(plain: Mapping[str, Any]) -> TabularNet:
@@ -323,6 +322,14 @@ def _optimizer_name(kind: type) -> str:
             "load that file only where you trust it"
         )
     return f"{_TORCH}{kind.__name__}"
+
+
+def _factors(plain: Any, net: TabularNet) -> dict[str, float]:
+    """Factors of the steps of a member's tensors; files of older versions have none."""
+    factors = {} if plain is None else {str(name): float(value) for name, value in plain.items()}
+    if not set(factors) <= set(net.scaled) or not all(0 < value < math.inf for value in factors.values()):
+        raise ValueError(f"factors of steps {str(plain)[:80]} do not fit the net")
+    return factors
 
 
 def restored_parameters(plain: Mapping[str, Any]) -> dict[str, Any]:

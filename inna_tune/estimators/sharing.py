@@ -22,6 +22,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
         | {
             "optimizer",
             "optimizer_params",
+            "scale_tensors",
             "gradient_clip",
             "averaging",
             "batch_size",

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -60,8 +60,6 @@ class ModuleNet:
         buffers. Integer and boolean buffers are kept as floats, and cast when the module is called.
     buffers : frozenset of str
         The frozen parameters and the buffers among them, which no optimizer steps.
-    step_factors : mapping of str to float
-        Empty.
     dropout_width : int
         0: a module draws its own dropout.
     widest : int
@@ -98,7 +96,6 @@ class ModuleNet:
     """
 
     dropout_width = 0
-    step_factors: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, factory: ModuleFactory, in_features: int, out_features: int) -> None:
         self.factory, self.in_features, self.out_features = factory, in_features, out_features
@@ -123,19 +120,25 @@ class ModuleNet:
         if self._obstacles:
             self._tell()
 
-    @property
-    def matrices(self) -> dict[str, Matrix]:
-        """Trained parameters of two axes, but for embeddings and the last that has as many outputs as the net."""
+    @cached_property
+    def scaled(self) -> tuple[str, ...]:
+        """Trained parameters of two or more axes, but for embeddings, in the order of their registration."""
         embeddings = {
             f"{name}.weight".removeprefix(".")
             for name, module in self._module.named_modules()
             if isinstance(module, nn.Embedding | nn.EmbeddingBag)
         }
-        found = {
-            name: Matrix((shape[0], shape[1]), 1)
+        return tuple(
+            name
             for name, shape in self.parameter_shapes.items()
-            if len(shape) == 2 and name not in self.buffers | embeddings
-        }
+            if len(shape) >= 2 and name not in self.buffers | embeddings
+        )
+
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        """Trained parameters of two axes, but for embeddings and the last that has as many outputs as the net."""
+        shapes = {name: self.parameter_shapes[name] for name in self.scaled}
+        found = {name: Matrix((shape[0], shape[1]), 1) for name, shape in shapes.items() if len(shape) == 2}
         heads = [name for name, matrix in found.items() if matrix.shape[0] == self.out_features]
         return {name: matrix for name, matrix in found.items() if name not in heads[-1:]}
 

@@ -50,8 +50,8 @@ class Net(Protocol):
         ...
 
     @property
-    def step_factors(self) -> Mapping[str, float]:
-        """Factor of the step, by name of the tensor; those not named have 1."""
+    def scaled(self) -> Sequence[str]:
+        """Names of the tensors whose steps a factor may scale, from input to output: the weights of the layers."""
         ...
 
     @property

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from numbers import Integral
@@ -52,10 +52,6 @@ class TabularNet:
     block : {"plain", "residual"}, default="plain"
         What the hidden layers form, see the Notes.
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="relu"
-    step_factors : mapping of str to float, default={}
-        Factor of the step by name of the parameter; those not named have 1. The gradient is multiplied by it, which is
-        INNA on parameters stretched by its root, and the curvature is measured in those; AdamW and INNAprop do not notice.
-        No group of parameters was found to gain by one on most tables (studies/step_factors.py), so the estimators set none.
 
     Raises
     ------
@@ -84,11 +80,8 @@ class TabularNet:
     frequency_scale: float = 0.1
     block: str = "plain"
     activation: str = "relu"
-    step_factors: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        # A copy, so that nobody else changes it.
-        object.__setattr__(self, "step_factors", dict(self.step_factors))
         for name, value, least in (
             ("in_features", self.in_features, 0),
             ("out_features", self.out_features, 1),
@@ -122,15 +115,6 @@ class TabularNet:
                 f"n_numeric={self.n_numeric} and {len(self.categories)} categories are more than "
                 f"in_features={self.in_features} columns. Make in_features their sum or larger."
             )
-        for name, factor in self.step_factors.items():
-            if name not in self.parameter_shapes:
-                raise ValueError(
-                    f"step_factors names {name!r}, which is no parameter. Name some of {', '.join(self.parameter_shapes)}."
-                )
-            if not 0 <= factor < math.inf:
-                raise ValueError(
-                    f"step_factors[{name!r}] must be finite and at least 0, got {factor}; 1 changes nothing."
-                )
 
     # ------------------------------------------------------------------ parts
 
@@ -207,6 +191,11 @@ class TabularNet:
             f"{layer.name}.weight": Matrix((layer.in_features, layer.out_features), 0, is_padded=i == 0)
             for i, layer in enumerate(self.layers[:-1])
         }
+
+    @property
+    def scaled(self) -> tuple[str, ...]:
+        """Weights of the layers; embeddings have curvatures a hundred times smaller, and gain nothing by a factor."""
+        return tuple(f"{layer.name}.weight" for layer in self.layers)
 
     @property
     def widest(self) -> int:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         to_sgd,
         tolerated_curvature,
     )
+    from inna_tune.optim.factors import block_curvatures, step_factors
     from inna_tune.optim.inna import INNA
     from inna_tune.optim.innaprop import INNAprop
     from inna_tune.optim.schedules import LogDecay, PowerDecay
@@ -45,6 +46,7 @@ _HOMES = (
     "schedules",
     "criticality",
     "calibration",
+    "factors",
 )
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "SGDSettings",
     "Settings",
     "Trajectory",
+    "block_curvatures",
     "calibrate",
     "continuous_trajectory",
     "curvature",
@@ -74,6 +77,7 @@ __all__ = [
     "pure_numbers",
     "settings_from_curvature",
     "stationarity",
+    "step_factors",
     "to_qhm",
     "to_sgd",
     "tolerated_curvature",

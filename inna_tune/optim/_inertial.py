@@ -83,6 +83,10 @@ class InertialNewton(Optimizer):
                 check_tensor(key, group[key], bound, group)
         self._check_numbers(group)
 
+    def _factor(self, group: dict[str, Any]) -> Number:
+        """How many times a gradient counts."""
+        return 1.0
+
     def _check_numbers(self, group: dict[str, Any]) -> None:
         """Make floats of the hyper-parameters, which a scheduler or a caller may have set to something else."""
         for key, bound in self._bounds.items():
@@ -199,7 +203,7 @@ class InertialNewton(Optimizer):
             state[key] = zeros_for(p)
         if p.dtype in LOW_PRECISION:
             state["remainder"] = no_remainder(p)
-        numbers = (group["lr"], group["alpha"], group["beta"])
+        numbers: tuple[Any, ...] = (group["lr"], group["alpha"], group["beta"], self._factor(group))
         scale = None if has_tensors(*numbers) else kernel_scale(None, *numbers)
         state["scale"] = 1.0 if scale is None else scale
 
@@ -312,6 +316,7 @@ class InertialNewton(Optimizer):
             "lr": lr,
             "alpha": group["alpha"],
             "beta": group["beta"],
+            "factor": self._factor(group),
             "gradient_decay": gradient_decay,
             "maximize": group["maximize"],
         }
@@ -341,14 +346,15 @@ class InertialNewton(Optimizer):
 
     def _plan(self, group: dict[str, Any], batch: Batch, lr: Any, scaled: bool) -> tuple[float, bool]:
         """The scale after a step whose hyper-parameters are numbers, and whether the kernel makes it."""
-        new_scale = kernel_scale(batch.scale, lr, group["alpha"], group["beta"])
+        numbers: tuple[Any, ...] = (lr, group["alpha"], group["beta"], self._factor(group))
+        new_scale = kernel_scale(batch.scale, *numbers)
         if new_scale is None:
             return batch.scale, False
         fuse = may_fuse(group, batch)
         # NOTE: a replayed or compiled step repeats its numbers, and a GradScaler skips steps on the device without the
         # host's knowing, so in all three the scale must stand still.
         if new_scale != batch.scale and (scaled or group["capturable"] or torch.compiler.is_compiling()):
-            fuse = fuse and scaled and not capturing() and rest(batch, lr, group["alpha"], group["beta"])
+            fuse = fuse and scaled and not capturing() and rest(batch, *numbers)
             new_scale = batch.scale
         return new_scale, fuse
 
@@ -384,9 +390,9 @@ def to_one_scale(momenta: list[Tensor], scales: list[float]) -> None:
             momentum.mul_(scale / scales[0])
 
 
-def rest(batch: Batch, lr: float, alpha: float, beta: float) -> bool:
+def rest(batch: Batch, lr: float, alpha: float, beta: float, factor: float) -> bool:
     """Bring the buffers to the scale that a step leaves as it is, where there is one."""
-    scale = kernel_scale(None, lr, alpha, beta)
+    scale = kernel_scale(None, lr, alpha, beta, factor)
     if scale is None:
         return False
     torch._foreach_mul_(batch.momenta, batch.scale / scale)

@@ -3,6 +3,9 @@
 What is kept of the velocity u is a momentum buffer b and a number c, its scale, with u = -c b. The split is free,
 and choosing c well makes the step a Nesterov (γ < β) or heavy-ball (γ = β) step of SGD, for which torch has a kernel
 that passes over memory once. Every way of stepping below maps (θ, b, c) to the same (θ', b', c').
+
+A step factor f makes the gradient g + dθ, with ``gradient_decay`` d, count f times. The buffer knows nothing of it: all of
+f is in c, and a step after f has changed goes on from the c that it finds.
 """
 
 from __future__ import annotations
@@ -43,21 +46,23 @@ class Batch:
     scale: float
 
 
-def kernel_scale(scale: float | None, lr: float, alpha: float, beta: float) -> float | None:
+def kernel_scale(
+    scale: float | None, lr: float, alpha: float, beta: float, factor: float = 1.0
+) -> float | None:
     """Scale after a step of the fused kernel from ``scale``; None where the kernel cannot make that step.
 
-    ``scale=None`` stands for an empty buffer, whose scale is free: the fixed point m(β - γ) is chosen, m = 1 - αγ.
+    ``scale=None`` stands for an empty buffer, whose scale is free: the fixed point fm(β - γ) is chosen, m = 1 - αγ.
     """
     momentum, gap = 1.0 - alpha * lr, beta - lr
     if momentum < _SMALLEST_MOMENTUM or gap < 0.0:
         return None
     if gap == 0.0:
-        return 1.0 if scale is None else scale
+        return factor if scale is None else scale
     if gap < _SMALLEST_GAP * beta:
         return None
-    fixed_point = momentum * gap
+    fixed_point = momentum * gap * factor
     new_scale = fixed_point if scale is None or scale == fixed_point else math.sqrt(scale * fixed_point)
-    return new_scale if _SCALE_RANGE[0] < new_scale < _SCALE_RANGE[1] else None
+    return new_scale if _SCALE_RANGE[0] < new_scale / factor < _SCALE_RANGE[1] else None
 
 
 def fused_step(
@@ -67,6 +72,7 @@ def fused_step(
     lr: float,
     alpha: float,
     beta: float,
+    factor: float,
     gradient_decay: float,
     maximize: bool,
     grad_scale: Tensor | None = None,
@@ -83,7 +89,7 @@ def fused_step(
         weight_decay=gradient_decay,
         momentum=momentum * (batch.scale / new_scale),
         lr=lr * new_scale / momentum * ratio,
-        dampening=1.0 - lr * (1.0 - alpha * beta) / new_scale,
+        dampening=1.0 - lr * (1.0 - alpha * beta) * factor / new_scale,
         nesterov=nesterov,
         maximize=maximize,
         has_sparse_grad=False,
@@ -102,10 +108,11 @@ def foreach_step(
     lr: float,
     alpha: float,
     beta: float,
+    factor: float,
     gradient_decay: float,
     maximize: bool,
 ) -> None:
-    """θ ← θ - γcb - γβg, b ← (mc/c')b + (γ(1-αβ)/c')g, over lists grouped by device and dtype."""
+    """θ ← θ - γcb - γβfg, b ← (mc/c')b + (γ(1-αβ)f/c')g, over lists grouped by device and dtype."""
     sign = -1.0 if maximize else 1.0
     groups: Any = Optimizer._group_tensors_by_device_and_dtype(
         [batch.weights, batch.grads, batch.momenta]  # type: ignore[list-item]
@@ -117,9 +124,9 @@ def foreach_step(
             if gradient_decay != 0.0:
                 grads = list(torch._foreach_add(grads, weights, alpha=sign * gradient_decay))
             torch._foreach_add_(weights, momenta, alpha=-lr * batch.scale)
-            torch._foreach_add_(weights, grads, alpha=-sign * lr * beta)
+            torch._foreach_add_(weights, grads, alpha=-sign * lr * beta * factor)
             torch._foreach_mul_(momenta, (1.0 - alpha * lr) * (batch.scale / new_scale))
-            torch._foreach_add_(momenta, grads, alpha=sign * lr * (1.0 - alpha * beta) / new_scale)
+            torch._foreach_add_(momenta, grads, alpha=sign * lr * (1.0 - alpha * beta) * factor / new_scale)
     batch.scale = new_scale
 
 
@@ -130,6 +137,7 @@ def single_step(
     lr: Number,
     alpha: Number,
     beta: Number,
+    factor: Number,
     gradient_decay: Number,
     maximize: bool,
 ) -> None:
@@ -138,9 +146,9 @@ def single_step(
     # NOTE: products of the hyper-parameters are taken before they meet a parameter, so that a population of
     # [P, 1] hyper-parameters costs as many passes over its [P, n] weights as a single net does.
     from_buffer = -lr * batch.scale
-    from_gradient = -sign * lr * beta
+    from_gradient = -sign * lr * beta * factor
     keep = (1.0 - alpha * lr) * (batch.scale / new_scale)
-    gain = sign * lr * (1.0 - alpha * beta) / new_scale
+    gain = sign * lr * (1.0 - alpha * beta) * factor / new_scale
     factors = (gradient_decay * sign, from_buffer, from_gradient, keep, gain)
     for tensors in zip(batch.weights, batch.grads, batch.momenta, strict=True):
         for (theta, gradient, buffer), (decay, to_theta, to_theta_too, kept, gained) in _members(

@@ -10,6 +10,15 @@ import torch
 from torch import Tensor
 
 from inna_tune.optim._checks import trained
+from inna_tune.optim._hessian import (
+    check_iterations,
+    join,
+    largest_ritz_value,
+    seeds_for,
+    slopes_of,
+    split,
+    start,
+)
 from inna_tune.optim.dynamics import settings_from_curvature
 
 FALLBACK_CURVATURE = 225.0
@@ -45,6 +54,7 @@ def curvature(
     n_iterations: int = 15,
     seed: int | Sequence[int] = 0,
     member_axis: bool = False,
+    step_factors: Iterable[float | Tensor] | None = None,
 ) -> Any:
     """Largest (most positive) Hessian eigenvalue of a loss at the present parameters.
 
@@ -66,6 +76,10 @@ def curvature(
     member_axis : bool, default False
         Parameters carry a leading axis of P members and `loss_fn` returns the sum of their losses, each of which
         depends on its own slice only.
+    step_factors : iterable of float or Tensor, optional
+        A factor f ≥ 0 for each of `params`, in their order (with `member_axis` also a tensor [P], a factor a member): the
+        curvature is that in the coordinates θ/√f, the largest eigenvalue of D^½HD^½ with the factors in D. It is what
+        limits `INNA` with these ``step_factor``; `inna_tune.optim.step_factors` measures good ones.
 
     Returns
     -------
@@ -75,7 +89,8 @@ def curvature(
     Raises
     ------
     ValueError
-        If no parameter requires a gradient, the loss is not a scalar, or leading axes or seeds differ in number.
+        If no parameter requires a gradient, the loss is not a scalar, leading axes, seeds or factors differ in number, or
+        a factor is negative or not finite.
 
     Notes
     -----
@@ -90,7 +105,7 @@ def curvature(
     ----------
     Golub, Van Loan (2013). Matrix Computations, 4th ed., section 10.3.
     """
-    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis)
+    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis, step_factors)
     if failure:
         warnings.warn(f"the curvature could not be measured: {failure}", CurvatureWarning, stacklevel=2)
     return values if member_axis else values.item()
@@ -104,6 +119,7 @@ def calibrate(
     seed: int | Sequence[int] = 0,
     member_axis: bool = False,
     scaled_alpha: float = 0.24,
+    step_factors: Iterable[float | Tensor] | None = None,
 ) -> Calibration:
     """INNA's settings for a problem, from the curvature of its loss at the initial weights.
 
@@ -117,6 +133,8 @@ def calibrate(
         As for `curvature`.
     scaled_alpha : float, default 0.24
         As for `settings_from_curvature`; 0.06 suits squared errors better.
+    step_factors : iterable of float or Tensor, optional
+        As for `curvature`: the settings are those for `INNA` with these factors.
 
     Returns
     -------
@@ -136,7 +154,7 @@ def calibrate(
     >>> [round(value, 4) for value in calibration]
     [100.0, 0.138, 2.4, 0.126]
     """
-    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis)
+    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis, step_factors)
     usable = values.isfinite() & (values > 0)
     n_unusable = int((~usable).sum())
     if n_unusable:
@@ -158,43 +176,37 @@ def _measure(
     n_iterations: int,
     seed: int | Sequence[int],
     member_axis: bool,
+    step_factors: Iterable[float | Tensor] | None,
 ) -> tuple[Tensor, str | None]:
     """Largest eigenvalue of each member, shape [P] (P = 1 without member axis), and why there is none."""
-    if n_iterations < 1:
-        raise ValueError(f"n_iterations={n_iterations!r} must be at least 1")
+    check_iterations(n_iterations)
+    params = list(params)
+    stretches = _stretches(step_factors, params, member_axis)
     params, n_members = trained(params, member_axis=member_axis)
-    seeds = [seed] * n_members if isinstance(seed, int) else list(seed)
-    if len(seeds) != n_members:
-        raise ValueError(
-            f"seed: {len(seeds)} seeds for {n_members} members; pass one for each, or a single int"
-        )
-
-    with torch.enable_grad():
-        loss = loss_fn()
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; reduce by .mean(), and over members by .sum()"
-            )
-        slopes = torch.autograd.grad(
-            loss, params, create_graph=True, allow_unused=True, materialize_grads=True
-        )
+    seeds = seeds_for(n_members, seed)
+    slopes = slopes_of(loss_fn, params)
 
     # A slope that does not vary with the parameters has no graph, which autograd would refuse.
     varying = [slope.requires_grad for slope in slopes]
     outputs = list(compress(slopes, varying))
 
+    def stretched(tensors: list[Tensor]) -> list[Tensor]:
+        if stretches is None:
+            return tensors
+        return [tensor * by for tensor, by in zip(tensors, stretches, strict=True)]
+
     def hessian_times(vectors: Tensor) -> Tensor:
-        parts = list(compress(_split(vectors, params), varying))
+        parts = list(compress(stretched(split(vectors, params)), varying))
         products = torch.autograd.grad(outputs, params, parts, retain_graph=True, allow_unused=True)
         if all(product is None for product in products):
             raise RuntimeError("the gradient does not depend on the parameters, as far as autograd knows")
-        filled = (
+        filled = [
             torch.zeros_like(p) if part is None else part for p, part in zip(params, products, strict=True)
-        )
-        return _join(filled, n_members)
+        ]
+        return join(stretched(filled), n_members)
 
     try:
-        return _largest_ritz_value(hessian_times, _start(params, seeds), n_iterations), None
+        return largest_ritz_value(hessian_times, start(params, seeds), n_iterations), None
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -202,54 +214,33 @@ def _measure(
         return nothing, f"the loss has no second derivatives ({error})"
 
 
-def _join(tensors: Iterable[Tensor], n_members: int) -> Tensor:
-    """Tensors of members [P, ...] as one matrix [P, D]."""
-    return torch.cat([tensor.reshape(n_members, -1) for tensor in tensors], dim=1)
-
-
-def _split(matrix: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
-    # NOTE: copies, since where a view begins in memory depends on the number of members, and on that how a CPU rounds.
-    widths = [param.numel() // len(matrix) for param in params]
-    return [
-        part.clone(memory_format=torch.contiguous_format).view(param.shape)
-        for part, param in zip(torch.split_with_sizes(matrix, widths, dim=1), params, strict=True)
-    ]
-
-
-def _start(params: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
-    """Random unit vectors [P, D], each from its own seed: drawn on the CPU, so the same on every device."""
-    width = sum(param.numel() for param in params) // len(seeds)
-    rows = [torch.randn(width, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.nn.functional.normalize(torch.stack(rows).to(params[0]), dim=1)
-
-
-def _largest_ritz_value(matvec: Callable[[Tensor], Tensor], start: Tensor, n_iterations: int) -> Tensor:
-    """Largest eigenvalue of the Lanczos tridiagonal of P symmetric operators, [P, D] -> [P]."""
-    previous, vector = torch.zeros_like(start), start
-    off_diagonal = start.new_zeros(len(start), 1)
-    diagonals: list[Tensor] = []
-    off_diagonals: list[Tensor] = []
-    for _ in range(min(n_iterations, start.shape[1])):
-        product = matvec(vector) - off_diagonal * previous
-        diagonal = (product * vector).sum(1, keepdim=True)
-        if diagonals:
-            # A member whose Krylov space is exhausted goes on with zero vectors; its first Rayleigh quotient stands in
-            # for their zero eigenvalues, which might exceed all true ones.
-            diagonal = torch.where(off_diagonal > 0, diagonal, diagonals[0])
-        product = product - diagonal * vector
-        off_diagonal = product.norm(dim=1, keepdim=True)
-        previous, vector = vector, product / off_diagonal.clamp(min=torch.finfo(start.dtype).tiny)
-        diagonals.append(diagonal)
-        off_diagonals.append(off_diagonal)
-    tridiagonal = torch.diag_embed(torch.cat(diagonals, 1).double())
-    side = (
-        torch.diag_embed(torch.cat(off_diagonals[:-1], 1).double(), offset=1) if len(off_diagonals) > 1 else 0
-    )
-    tridiagonal = (tridiagonal + side).cpu()
-    finite = tridiagonal.isfinite().all(dim=(1, 2))
-    spectrum = torch.linalg.eigvalsh(torch.where(finite[:, None, None], tridiagonal, 0.0), UPLO="U")
-    largest = spectrum[:, -1]
-    # An eigenvalue lost in the rounding of the others is a zero, of no sign.
-    noise = torch.finfo(start.dtype).eps * spectrum.abs().amax(1)
-    largest = torch.where(largest.abs() > noise, largest, 0.0)
-    return torch.where(finite, largest, math.nan).to(start)
+def _stretches(
+    factors: Iterable[float | Tensor] | None, params: Sequence[Tensor], member_axis: bool
+) -> list[float | Tensor] | None:
+    """Roots of the factors of those parameters that require a gradient, each broadcasting against its parameter."""
+    if factors is None:
+        return None
+    factors = list(factors)
+    if len(factors) != len(params):
+        raise ValueError(
+            f"step_factors: {len(factors)} factors for {len(params)} parameters; pass one for each"
+        )
+    roots: list[float | Tensor] = []
+    for i, (factor, param) in enumerate(zip(factors, params, strict=True)):
+        if not param.requires_grad:
+            continue
+        values = torch.as_tensor(factor).detach()
+        if not ((values >= 0) & values.isfinite()).all():
+            raise ValueError(f"step_factors[{i}]={factor!r} must be finite and at least 0; 1 changes nothing")
+        if values.dim() == 0:
+            roots.append(math.sqrt(values.item()))
+        elif member_axis and values.shape == param.shape[:1]:
+            # NOTE: torch's root is rounded correctly, and so the same for a member in any company.
+            roots.append(values.to(param).sqrt().view(-1, *[1] * (param.dim() - 1)))
+        else:
+            shape = tuple(param.shape[:1]) if member_axis else ()
+            raise ValueError(
+                f"step_factors[{i}] of shape {tuple(values.shape)} must be a number"
+                + (f" or a tensor of shape {shape}, one a member" if member_axis else "")
+            )
+    return roots

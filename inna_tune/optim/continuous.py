@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def energy(loss: Any, velocity: Any, alpha: Any, beta: Any) -> Any:
+def energy(loss: Any, velocity: Any, alpha: Any, beta: Any, step_factors: Any = None) -> Any:
     r"""The energy :math:`E = (1+\alpha\beta)J(\theta) + \tfrac12\lVert u\rVert^2`.
 
     Along the continuous system it falls: :math:`dE/dt = -\alpha\lVert\theta'\rVert^2 - \beta\lVert\nabla J\rVert^2`.
-    It is the paper's energy, whose :math:`(\alpha - 1/\beta)\theta + \psi/\beta` is :math:`-u`.
+    It is the paper's energy, whose :math:`(\alpha - 1/\beta)\theta + \psi/\beta` is :math:`-u`. With a step factor
+    :math:`f_k` for each tensor, :math:`\lVert u\rVert^2` is :math:`\sum_k\lVert u_k\rVert^2/f_k`.
 
     Parameters
     ----------
@@ -24,10 +25,17 @@ def energy(loss: Any, velocity: Any, alpha: Any, beta: Any) -> Any:
     velocity : array, Tensor, or list or tuple of them
         INNA's state :math:`u`, of one parameter or of all.
     alpha, beta : float or Tensor
+    step_factors : float, array or Tensor, or list or tuple of them, optional
+        As many as there are velocities.
 
     Returns
     -------
     float or Tensor
+
+    Raises
+    ------
+    ValueError
+        If velocities and factors differ in number.
 
     References
     ----------
@@ -35,7 +43,16 @@ def energy(loss: Any, velocity: Any, alpha: Any, beta: Any) -> Any:
     section 4.
     """
     parts = velocity if isinstance(velocity, list | tuple) else [velocity]
-    return (1 + alpha * beta) * loss + 0.5 * sum((part**2).sum() for part in parts)
+    if step_factors is None:
+        return (1 + alpha * beta) * loss + 0.5 * sum((part**2).sum() for part in parts)
+    factors = step_factors if isinstance(step_factors, list | tuple) else [step_factors]
+    if len(factors) != len(parts):
+        raise ValueError(
+            f"step_factors: {len(factors)} factors for {len(parts)} velocities; pass one for each"
+        )
+    return (1 + alpha * beta) * loss + 0.5 * sum(
+        (part**2 / factor).sum() for part, factor in zip(parts, factors, strict=True)
+    )
 
 
 class Trajectory(NamedTuple):

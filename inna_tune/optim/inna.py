@@ -42,6 +42,9 @@ class INNA(InertialNewton):
         the other.
     weight_decay : float or Tensor, default 0.0
         λ ≥ 0: γλθ is subtracted from θ and not from ψ, as in the authors' code, which is the gradient g + (λ/β)θ.
+    step_factor : float or Tensor, default 1.0
+        f > 0: INNA in coordinates θ/√f, in which the parameter is stretched by 1/√f. That is INNA with fg for g; the weight
+        decay stays as it is. In a parameter group it is a step a tensor; `inna_tune.optim.step_factors` measures good ones.
     decoupled_weight_decay : bool, default False
         Shrink the weights by 1 − γλ before the step instead, and leave the velocity alone.
     maximize : bool, default False
@@ -92,6 +95,7 @@ class INNA(InertialNewton):
     True
     """
 
+    _bounds: ClassVar[dict[str, Bound]] = {**InertialNewton._bounds, "step_factor": Bound(0.0, open=True)}
     _identity: ClassVar[tuple[str, ...]] = (*InertialNewton._identity, "step")
 
     def __init__(
@@ -103,6 +107,7 @@ class INNA(InertialNewton):
         *,
         decay_power: float = 0.0,
         weight_decay: Number = 0.0,
+        step_factor: Number = 1.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
@@ -115,6 +120,7 @@ class INNA(InertialNewton):
             "beta": beta,
             "decay_power": decay_power,
             "weight_decay": weight_decay,
+            "step_factor": step_factor,
             "decoupled_weight_decay": decoupled_weight_decay,
             "maximize": maximize,
             "foreach": foreach,
@@ -128,6 +134,10 @@ class INNA(InertialNewton):
     def _step_supports_amp_scaling(self) -> bool:
         # Read by torch.amp.GradScaler, which then leaves unscaling and skipping to `step`.
         return any(group["fused"] for group in self.param_groups)
+
+    def _factor(self, group: dict[str, Any]) -> Number:
+        factor: Number = group["step_factor"]
+        return factor
 
     def _check_group(self, group: dict[str, Any]) -> None:
         super()._check_group(group)
@@ -150,4 +160,5 @@ class INNA(InertialNewton):
         elif group["decoupled_weight_decay"]:
             self._advance(group, batch, lr, shrinkage=weight_decay)
         else:
-            self._advance(group, batch, lr, gradient_decay=weight_decay / group["beta"])
+            decay = weight_decay / (group["beta"] * group["step_factor"])
+            self._advance(group, batch, lr, gradient_decay=decay)

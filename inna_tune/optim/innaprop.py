@@ -123,6 +123,11 @@ class INNAprop(InertialNewton):
         super().__init__(params, defaults)
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        if "step_factor" in group:
+            raise ValueError(
+                f"step_factor={group['step_factor']!r}: INNAprop divides a gradient by its own size, so that a factor of "
+                "it changes nothing. Give the group an lr of its own"
+            )
         super()._check_group(group)
         group["eps"] = check_number("eps", group["eps"], Bound(0.0, open=True))
         group["sigma"] = check_number("sigma", group["sigma"], Bound(0.0))

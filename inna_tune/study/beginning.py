@@ -52,7 +52,7 @@ def begin(
         space = given
     else:
         if curvature is None:
-            curvature = _measured(folded, estimator, seed, Method())["curvature"]
+            curvature = _measured(folded, estimator, seed, _method_of_inna(estimator))["curvature"]
         described = study.user_attrs.get(FINGERPRINT)
         if given is not None:
             space, portfolio = given.at(curvature)
@@ -92,7 +92,7 @@ def untuned(
     said = estimator.get_params()
     if any(said[name] == "auto" for name in _STEPS if name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
-        method = Method() if estimator.optimizer == DEFAULT else estimator._method()
+        method = _method_of_inna(estimator) if estimator.optimizer == DEFAULT else estimator._method()
         found_out = _measured(folded, estimator, seed, method)
         said |= {name: found_out[name] for name in _STEPS if said[name] == "auto"}
     if said["decay_power"] is None:
@@ -151,6 +151,11 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
             plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
             study.enqueue_trial(plain, skip_if_exists=True)
     study.set_user_attr(PORTFOLIO, len(settings))
+
+
+def _method_of_inna(estimator: InnaEstimator) -> Method:
+    """What of an estimator's method INNA's curvature depends on."""
+    return Method(scale_tensors=bool(estimator.scale_tensors))
 
 
 def _measured(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> dict[str, float]:

@@ -59,10 +59,15 @@ class Budget:
         """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``."""
         if search.timeout is None:
             return None
-        rows = n_rows * int(search.estimator.n_members) if search.refit else 0
-        epochs = int(search.estimator.max_epochs)
-        serve = search.refit == "ensemble"
-        return cls(begun + search.timeout, fit_rows=rows, fit_epochs=epochs, nets_serve=serve, begun=begun)
+        plan = search.estimator._plan_for(n_rows)
+        rows = n_rows * plan.n_members if search.refit else 0
+        return cls(
+            begun + search.timeout,
+            fit_rows=rows,
+            fit_epochs=plan.max_epochs,
+            nets_serve=search.refit == "ensemble",
+            begun=begun,
+        )
 
     @property
     def left(self) -> float:

@@ -56,6 +56,14 @@ class _Cell:
         return [w for w in found if w is not None]
 
 
+def _of_fold(
+    table: FoldedTable, estimator: InnaEstimator, progress: Sequence[MemberProgress], fold: int
+) -> Sequence[MemberProgress]:
+    """The part of a trial's members, fold by fold, that is a fold's."""
+    counts = [table.plan_for(estimator, k).n_members for k in range(fold + 1)]
+    return progress[sum(counts[:fold]) : sum(counts)]
+
+
 class Cohort:
     """Trials that train together; they share architecture, batch size, epochs, and how tables are encoded.
 
@@ -85,17 +93,17 @@ class Cohort:
         self.table, self._estimators = table, list(estimators)
         self._cells: dict[tuple[int, int], _Cell] = {}
         self._trainings: list[Training] = []
-        n_members = estimators[0].n_members
         for stack in table.stacks(estimators[0]):
             wanted = [
                 (t, k, members) for t, e in enumerate(estimators) for k, members in table.members(e, stack)
             ]
+            plan = table.plan_for(estimators[0], stack.folds[0])
             known = None
             if progress is not None:
-                known = [p for t, k, _ in wanted for p in progress[t][k * n_members : (k + 1) * n_members]]
-            training = self._train(stack, [members for *_, members in wanted], known)
+                known = [p for t, k, _ in wanted for p in _of_fold(table, estimators[t], progress[t], k)]
+            training = self._train(stack, [members for *_, members in wanted], plan.max_epochs, known)
             for i, (t, k, members) in enumerate(wanted):
-                places = range(i * n_members, (i + 1) * n_members)
+                places = range(i * plan.n_members, (i + 1) * plan.n_members)
                 begun_anew = retries[t][k] if retries and retries[t] else 0
                 self._cells[t, k] = _Cell(stack, members, training, places, begun_anew)
 
@@ -103,6 +111,7 @@ class Cohort:
         self,
         stack: FoldStack,
         members: Iterable[Sequence[Member]],
+        max_epochs: int,
         progress: Sequence[MemberProgress] | None = None,
     ) -> Training:
         estimator = self._estimators[0]
@@ -113,6 +122,7 @@ class Cohort:
             stack.net_for(estimator),
             stacked=True,
             progress=progress,
+            max_epochs=max_epochs,
         )
         self._trainings.append(training)
         return training
@@ -121,9 +131,14 @@ class Cohort:
         return [self._cells[trial, k] for k in range(len(self.table.folds))]
 
     @property
+    def _last(self) -> int:
+        """At which the last of them ends."""
+        return max(training.max_epochs for training in self._trainings)
+
+    @property
     def epoch(self) -> int:
         """Epochs done by those that still train."""
-        return min((t.epoch for t in self._trainings if t.active), default=self._trainings[0].max_epochs)
+        return min((t.epoch for t in self._trainings if t.active), default=self._last)
 
     @property
     def n_active(self) -> int:
@@ -138,8 +153,7 @@ class Cohort:
         stop: Callable[[], bool] | None = None,
     ) -> None:
         """Train up to an epoch (all to their ends by default), a deadline, or until ``stop`` says so."""
-        last = self._trainings[0].max_epochs
-        until = last if until_epoch is None else min(until_epoch, last)
+        until = self._last if until_epoch is None else min(until_epoch, self._last)
         while True:
             # In turns, so that a deadline or a stop finds all equally far.
             while (behind := [t for t in self._trainings if t.active and t.epoch < until]) and not (
@@ -160,7 +174,8 @@ class Cohort:
                 if members:
                     found.setdefault(id(cell.stack), []).append((cell, members))
         for cells in found.values():
-            training = self._train(cells[0][0].stack, [members for _, members in cells])
+            first = cells[0][0]
+            training = self._train(first.stack, [m for _, m in cells], first.training.max_epochs)
             start = 0
             for cell, members in cells:
                 cell.members, cell.training, cell.retries = members, training, cell.retries + 1
@@ -284,7 +299,9 @@ class Cohort:
             and type(estimator) in (InnaClassifier, InnaRegressor)
             and set(fold.score_params) <= {"sample_weight"}
         ):
-            predicted = self._known(fold, fold.estimator._from_outputs(raw))
+            quick: Any = copy.copy(estimator)
+            quick.__dict__.update(fold.fitted)
+            predicted = self._known(fold, quick._from_outputs(raw))
             return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
         model = self._standing_in(trial, k, raw)
         if kind == "log_loss":

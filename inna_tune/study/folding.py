@@ -19,6 +19,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.frames import as_frame
+from inna_tune.estimators.member_plan import MemberPlan
 from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
@@ -200,7 +201,7 @@ class FoldedTable:
         self._source = X, y, sample_weight, splits, score_params
         self._n_rows = len(y)
         self._others = _Tables()
-        self._stacks: dict[bool, list[FoldStack]] = {}
+        self._stacks: dict[Hashable, list[FoldStack]] = {}
         self.measured: dict[Hashable, dict[str, float]] = {}
         self.folds: list[Fold] = []
         for k in range(len(splits)):
@@ -270,17 +271,22 @@ class FoldedTable:
     def stacks(self, estimator: InnaEstimator) -> list[FoldStack]:
         """The folds, stacked as far as this leaves an estimator's training as it is; the first holds fold 0."""
         exact = not estimator._may_be_padded
-        if exact not in self._stacks:
+        plans = tuple(self.plan_for(estimator, k) for k in range(len(self.folds)))
+        if (exact, plans) not in self._stacks:
             alike: dict[Hashable, dict[int, Fold]] = {}
             for k, fold in enumerate(self.folds):
                 encoder = fold.estimator.encoder_
-                kind = fold.encoded.x.dtype, fold.estimator._out_features, encoder.categories_
+                kind = fold.encoded.x.dtype, fold.estimator._out_features, encoder.categories_, plans[k]
                 alike.setdefault((kind, encoder.sections if exact else None), {})[k] = fold
             given = [tuple(folds) for folds in alike.values()]
             same = [s for s in self._stacks.values() if [stack.folds for stack in s] == given]
             # Where all folds are equally wide there is but one way to stack them.
-            self._stacks[exact] = same[0] if same else [FoldStack(folds) for folds in alike.values()]
-        return self._stacks[exact]
+            self._stacks[exact, plans] = same[0] if same else [FoldStack(folds) for folds in alike.values()]
+        return self._stacks[exact, plans]
+
+    def plan_for(self, estimator: InnaEstimator, fold: int) -> MemberPlan:
+        """What an estimator's number of members comes to on the training rows of a fold."""
+        return estimator._plan_for(len(self.folds[fold].encoded.target))
 
     @cached_property
     def digest(self) -> str:
@@ -297,24 +303,16 @@ class FoldedTable:
         return found.hexdigest()
 
     def members(self, estimator: InnaEstimator, stack: FoldStack) -> Iterator[tuple[int, list[Member]]]:
-        """The members that train one trial on the folds of a stack: fold by fold, ``n_members`` each.
+        """The members that train one trial on the folds of a stack, fold by fold, as many in each as the plan says.
 
         They are those that ``estimator.fit`` would train on each fold.
         """
         for k in stack.folds:
-            fold = self.folds[k]
+            fold, plan = self.folds[k], self.plan_for(estimator, k)
             # A clone's, since a generator of numbers given as random_state is to be in the same place for every fold.
-            seed, *member_seeds = clone(estimator)._seeds()
-            train, validation = estimator._split(fold.encoded.target, fold.encoded.weight, seed)
-            start = stack.train_start(k)
+            own = cast("InnaEstimator", clone(estimator))
             used = fold.estimator.encoder_.sections[:2]
-            yield (
-                k,
-                [
-                    estimator._member(train + start, validation + start, member_seed, used_features=used)
-                    for member_seed in member_seeds
-                ],
-            )
+            yield k, own._members_for(fold.encoded, plan, row=stack.train_start(k), used_features=used)
 
     def tensor_sizes(self, estimator: InnaEstimator) -> list[list[int]]:
         """Numbers in each tensor of the net of each member of a trial, fold by fold."""
@@ -322,7 +320,9 @@ class FoldedTable:
         for stack in self.stacks(estimator):
             sizes = [int(np.prod(s)) for s in stack.net_for(estimator).parameter_shapes.values()]
             found |= dict.fromkeys(stack.folds, sizes)
-        return [found[k] for k in range(len(self.folds)) for _ in range(estimator.n_members)]
+        return [
+            found[k] for k in range(len(self.folds)) for _ in range(self.plan_for(estimator, k).n_members)
+        ]
 
 
 def sliceable(X: Any, frame: Any) -> Any:

@@ -46,6 +46,7 @@ CHOICES = {
     "decay": list(DECAY_LAWS),
     "n_members": [2, 3, 6, 17],
     "weighted": [False, True],
+    "scales": [False, True],
 }
 
 
@@ -73,6 +74,7 @@ class Setting:
     decay: str
     n_members: int
     weighted: bool
+    scales: bool
 
     @classmethod
     def drawn(cls, seed):
@@ -148,7 +150,12 @@ def trained(setting, members, *, width, dropped=(), breaks=False):
             setting.loss,
             batch_size=setting.batch_size,
             max_epochs=EPOCHS,
-            method=Method(setting.optimizer, averaging=setting.averaging, gradient_clip=2.0),
+            method=Method(
+                setting.optimizer,
+                averaging=setting.averaging,
+                gradient_clip=2.0,
+                scale_tensors=setting.scales,
+            ),
             width=width,
             stacked=True,
             progress=progress,

@@ -22,6 +22,7 @@ from inna_tune.engine.batches import FULL_VECTORS, iterate_batches
 from inna_tune.nets import TabularNet
 from inna_tune.optim.calibration import calibrate
 from inna_tune.optim.decay import decay_factor
+from inna_tune.optim.factors import step_factors
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.optimizers import OPTIMIZERS
 
@@ -291,21 +292,31 @@ def test_step_sizes_follow_the_law_in_epochs_whatever_the_batch_size():
         np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
-def test_a_step_factor_is_inna_on_a_stretched_parameter():
-    net = TabularNet(N_COLUMNS, (6,), N_CLASSES, step_factors={"layers.1.weight": 4.0, "layers.0.bias": 0.0})
+def test_a_scale_a_tensor_is_inna_on_stretched_parameters():
+    net = TabularNet(N_COLUMNS, (6,), N_CLASSES)
     table, member = make_table(), make_member(3, n_train=N_ROWS, n_validation=0, lr=None)
-    population = Population(net, table, [member], CrossEntropy(), batch_size=N_ROWS, horizon=5)
+    method = Method(scale_tensors=True)
+    population = Population(net, table, [member], CrossEntropy(), batch_size=N_ROWS, horizon=5, method=method)
+    factors = population.factors_of(0)
     start = {name: tensor.detach().clone() for name, tensor in population.tensors.items()}
     for epoch in range(5):
         population.train_epoch(population.learning_rates(epoch))
 
-    roots = {name: net.step_factors.get(name, 1.0) ** 0.5 for name in start}
-    free = {n: (start[n] / root).requires_grad_() for n, root in roots.items() if root > 0}
     rows = torch.from_numpy(member.train_rows)
 
-    def loss():
-        values = {n: free[n] * roots[n] if n in free else start[n] for n in start}
+    def loss_at(values):
         return CrossEntropy().per_row(net(values, table.x[rows][None]), table.target[rows][None]).mean()
+
+    weights = {n: start[n].clone().requires_grad_() for n in ("layers.0.weight", "layers.1.weight")}
+    expected = step_factors(lambda: loss_at(start | weights), list(weights.values()), n_iterations=50)
+    assert expected[1] < 1, "the head is steeper, or the test shows nothing"
+    assert factors == pytest.approx(dict(zip(weights, expected, strict=True)), rel=1e-3)
+
+    roots = {name: factors.get(name, 1.0) ** 0.5 for name in start}
+    free = {n: (start[n] / root).requires_grad_() for n, root in roots.items()}
+
+    def loss():
+        return loss_at({n: free[n] * roots[n] for n in start})
 
     settings = calibrate(loss, list(free.values()), seed=member.seed, n_iterations=200)
     assert float(population.settings["curvature"]) == pytest.approx(settings.curvature, rel=1e-3)
@@ -315,11 +326,17 @@ def test_a_step_factor_is_inna_on_a_stretched_parameter():
         loss().backward()
         optimizer.step()
     for name, tensor in population.tensors.items():
-        expected = free[name].detach() * roots[name] if name in free else start[name]
-        torch.testing.assert_close(tensor.detach(), expected, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(
-        population.tensors["layers.0.bias"].detach(), start["layers.0.bias"], rtol=0, atol=0
+        torch.testing.assert_close(tensor.detach(), free[name].detach() * roots[name], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "innaprop", "muon"])
+def test_optimizers_that_no_curvature_sets_know_no_scales(optimizer):
+    net = TabularNet(N_COLUMNS, (6,), N_CLASSES)
+    method = Method(optimizer=optimizer, scale_tensors=True)
+    population = Population(
+        net, make_table(), [make_member(3)], CrossEntropy(), batch_size=8, horizon=5, method=method
     )
+    assert population.factors == {}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -19,6 +19,7 @@ SETTINGS = {
     "early_stopping": False,
     "random_state": 0,
     "decay": "power",
+    "n_members": 1,
 }
 METHODS = [
     {},
@@ -122,7 +123,7 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
 
     monkeypatch.setattr(Training, "_advance", interrupted)
     with pytest.warns(ConvergenceWarning, match="interrupted; the best weights so far are kept"):
-        model = InnaClassifier(random_state=0, hidden_layer_sizes=8).fit(X, y)
+        model = InnaClassifier(random_state=0, hidden_layer_sizes=8, n_members=1).fit(X, y)
     assert model.history_["stopped"].tolist() == [""] * 6 + ["interrupted"]
     assert model.score(X, y) > 0.8
     calls[:] = [1] * 7

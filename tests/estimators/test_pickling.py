@@ -40,6 +40,7 @@ def fitted(**settings):
         max_epochs=2,
         early_stopping=False,
         random_state=0,
+        n_members=1,
         warm_start=True,
         **settings,
     ).fit(X, Y)

@@ -65,7 +65,11 @@ def test_a_loaded_classifier_is_the_one_saved(classifier, tmp_path):
             "optimizer": "muon",
             "optimizer_params": {"ns_steps": np.int32(3), "adjust_lr_fn": np.str_("original")},
         },
-        {"optimizer": torch.optim.Muon, "optimizer_params": {"ns_coefficients": np.array([3.0, -4.0, 2.0])}},
+        {
+            "optimizer": torch.optim.Muon,
+            "optimizer_params": {"ns_coefficients": np.array([3.0, -4.0, 2.0])},
+            "n_members": 1,
+        },
         {"lr": np.float32(0.01), "random_state": np.int64(3), "hidden_layer_sizes": np.array([4, 3])},
         {"activation": np.str_("relu"), "early_stopping": np.False_, "averaging": np.float16(0.5)},
         {"class_weight": {np.str_("yes"): np.float64(2.0), "no": np.int64(1)}},

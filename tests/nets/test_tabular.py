@@ -195,19 +195,17 @@ def test_widest_counts_the_inside_of_the_embedding():
 
 
 def test_a_net_travels():
-    net = TabularNet(6, (4,), 2, numeric_embedding="piecewise", step_factors={"layers.0.bias": 0.5}, **FULL)
+    net = TabularNet(6, (4,), 2, numeric_embedding="piecewise", **FULL)
     stack(net, [0])
     assert pickle.loads(pickle.dumps(net)) == net == deepcopy(net)
     assert hash(net) == hash(deepcopy(net))
-    assert net != TabularNet(6, (4,), 2, numeric_embedding="piecewise", **FULL)
+    assert net != TabularNet(6, (5,), 2, numeric_embedding="piecewise", **FULL)
 
 
-def test_step_factors_are_a_copy():
-    factors = {"layers.0.weight": 0.1}
-    net = TabularNet(3, (4,), 2, step_factors=factors)
-    factors["layers.0.weight"] = 7.0
-    assert net.step_factors == {"layers.0.weight": 0.1}
-    assert TabularNet(3, (4,), 2).step_factors == {}
+@pytest.mark.parametrize("block", ["plain", "residual"])
+def test_the_weights_of_all_layers_may_be_scaled_and_nothing_else(block):
+    net = TabularNet(6, (4, 4), 2, numeric_embedding="piecewise", block=block, **FULL)
+    assert net.scaled == tuple(n for n in net.parameter_shapes if n.startswith("layers.") and "weight" in n)
 
 
 @pytest.mark.parametrize(
@@ -244,11 +242,6 @@ def test_step_factors_are_a_copy():
         (
             {"activation": "tanh"},
             "activation must be one of relu, gelu, silu, mish, selu, got 'tanh'",
-        ),
-        ({"step_factors": {"layers.9.bias": 1.0}}, "step_factors names 'layers.9.bias'.*layers.0.weight"),
-        (
-            {"step_factors": {"layers.0.bias": -1.0}},
-            r"step_factors\['layers.0.bias'\] must be finite .* -1.0",
         ),
     ],
 )

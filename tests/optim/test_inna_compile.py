@@ -11,7 +11,10 @@ CASES = {
     "tensor lr": {"lr": "tensor", "capturable": True},
     "population": {"lr": "column"},
 }
-OPTIONS = {INNA: {"decay_power": 0.5, "weight_decay": 0.1}, INNAprop: {"weight_decay": 0.1}}
+OPTIONS = {
+    INNA: {"decay_power": 0.5, "weight_decay": 0.1, "step_factor": 0.3},
+    INNAprop: {"weight_decay": 0.1},
+}
 
 
 def build(make, case, device="cpu"):

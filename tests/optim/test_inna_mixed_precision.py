@@ -193,8 +193,8 @@ def test_a_step_that_may_be_skipped_is_made_at_the_scale_that_stands_still():
         torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64),
     )
     batch = Batch([weight], [weight], [weight], [momentum.clone()], scale=0.3)
-    assert not rest(batch, lr=0.2, alpha=0.5, beta=0.1)
+    assert not rest(batch, lr=0.2, alpha=0.5, beta=0.1, factor=1.0)
     assert (batch.scale, batch.momenta[0].tolist()) == (0.3, momentum.tolist())
-    assert rest(batch, lr=0.05, alpha=0.5, beta=0.1)
+    assert rest(batch, lr=0.05, alpha=0.5, beta=0.1, factor=1.0)
     assert kernel_scale(batch.scale, 0.05, 0.5, 0.1) == batch.scale != 0.3
     torch.testing.assert_close(batch.momenta[0] * batch.scale, momentum * 0.3)

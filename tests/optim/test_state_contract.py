@@ -23,8 +23,13 @@ CASES = {
         INNA,
         {"lr": 0.05, "decoupled_weight_decay": True, "weight_decay": 0.01, "foreach": True},
     ),
+    "INNA by tensors": (INNA, {"lr": 0.05, "weight_decay": 0.01, "step_factor": 0.2}),
     "INNA capturable": (INNA, {"lr": torch.tensor(0.05), "capturable": True}),
     "INNA population": (INNA, {"lr": tensors(0.01, 0.05, 0.1), "alpha": tensors(0.2, 0.5, 1.0)}),
+    "INNA population by tensors": (
+        INNA,
+        {"lr": tensors(0.01, 0.05, 0.1), "step_factor": tensors(0.2, 1.0, 0.5)},
+    ),
     "INNAprop": (INNAprop, {"lr": 0.01}),
     "INNAprop capturable": (INNAprop, {"lr": 0.01, "capturable": True}),
     "INNAprop population": (INNAprop, {"lr": tensors(0.001, 0.01, 0.1), "sigma": 0.9}),
@@ -171,7 +176,15 @@ def test_a_file_read_with_weights_only_goes_on(case):
     [
         (case, option)
         for case, (_, settings) in CASES.items()
-        for option in ("maximize", "foreach", "fused", "capturable", "weight_decay", "decay_power")
+        for option in (
+            "maximize",
+            "foreach",
+            "fused",
+            "capturable",
+            "weight_decay",
+            "decay_power",
+            "step_factor",
+        )
         if option not in settings
     ],
 )

@@ -67,7 +67,9 @@ def straight():
 def progress():
     """Members of one trial after three epochs."""
     X, y = load_iris(return_X_y=True, as_frame=True)
-    estimator = InnaClassifier(hidden_layer_sizes=(6,), max_epochs=9, random_state=0, averaging=0.9)
+    estimator = InnaClassifier(
+        hidden_layer_sizes=(6,), max_epochs=9, random_state=0, averaging=0.9, n_members=1
+    )
     rows = np.arange(len(X))
     folded = FoldedTable(estimator, X, y, None, [(rows[::2], rows[1::2]), (rows[1::2], rows[::2])], None)
     cohort = Cohort(folded, [estimator])

@@ -174,7 +174,7 @@ NOT_ITS_OWN = {
     ),
     "class weights": (*nets({"class_weight": {0: 1, 1: 2}}, {"class_weight": {0: 1, 1: 3}}), "class_weight (1) was 2"),
     "no class weights": (*nets({"class_weight": "balanced"}, {}), "class_weight was 'balanced', now it is None"),
-    "members": (*nets({"n_members": 2}, {}), "n_members was 2, now it is 1"),
+    "members": (*nets({"n_members": 2}, {}), "n_members was 2, now it is 'auto'"),
     "seed of the nets": (*nets({"random_state": 1}, {"random_state": 2}), "random_state was 1, now it is 2"),
     "another estimator": ({}, {"kind": InnaRegressor}, "the estimator was InnaClassifier"),
     "what a narrower space does not name": (

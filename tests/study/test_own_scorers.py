@@ -123,7 +123,8 @@ def of_one_row(model, X, y):
 def reads_what_is_fitted(model, X, y):
     assert model.history_["epoch"].max() == model.n_iter_ == 3
     assert list(model.feature_names_in_) == list(X.columns)
-    assert len(model.members_) == model.n_members == 1
+    assert len(model.members_) == 8
+    assert len(model.history_) == 8 * 3
     assert model.net_.in_features == sum(model.encoder_.sections)
     return model.n_features_in_ + len(model.classes_) + float(model.weights_.double().square().sum())
 

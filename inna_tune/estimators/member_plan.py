@@ -1,0 +1,109 @@
+"""How many nets a default fit trains, on which rows, and for how long: the one place that knows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inna_tune.estimators.columns import Matrix
+from inna_tune.estimators.splitting import Rows
+
+# Tables of fewer rows are small: a part of them held out tells one epoch from another by noise, and several nets cost little.
+_SMALL_ROWS = 2000
+
+# Of fewer rows no part can be left out of any net.
+_MIN_ROWS = 40
+
+# On small tables each row is left out once in every round, so that it has two predictions by nets which never saw it.
+_FOLDS, _ROUNDS = 4, 2
+
+# The step falls to zero in so many epochs, which are at least so many steps.
+_EPOCHS, _MIN_STEPS = 30, 50
+
+# Larger tables: one net, stopped by the rows that ``validation_fraction`` holds out.
+_LARGE_MEMBERS = 1
+
+
+@dataclass(frozen=True)
+class MemberPlan:
+    """What ``n_members`` comes to on a table.
+
+    Attributes
+    ----------
+    n_members : int
+    n_folds : int
+        Parts of the rows each of which some members leave out; 0 where all members have the same rows.
+    max_epochs : int
+        At which training ends, and the cosine law with it.
+    """
+
+    n_members: int
+    n_folds: int
+    max_epochs: int
+
+
+def plan_members(
+    n_members: int | str, n_rows: int, *, batch_size: int, max_epochs: int, early_stopping: bool
+) -> MemberPlan:
+    """What a number of members, or "auto", comes to on a table of so many rows.
+
+    Parameters
+    ----------
+    n_members : int or "auto"
+        A number is that of nets which have the same rows.
+    n_rows : int
+        Rows to train on.
+    batch_size, max_epochs, early_stopping
+        As the estimators have them. Without early stopping no row is held out, and every epoch is trained.
+    """
+    if n_members != "auto":
+        return MemberPlan(int(n_members), 0, max_epochs)
+    if n_rows >= _SMALL_ROWS:
+        return MemberPlan(_LARGE_MEMBERS, 0, max_epochs)
+    members = _FOLDS * _ROUNDS
+    if not early_stopping:
+        return MemberPlan(members, 0, max_epochs)
+    steps = -(-n_rows // batch_size)
+    epochs = min(max_epochs, max(_EPOCHS, -(-_MIN_STEPS // steps)))
+    return MemberPlan(members, _FOLDS if n_rows >= _MIN_ROWS else 0, epochs)
+
+
+def cross_fitted(
+    x: Matrix, target: npt.NDArray[Any], n_members: int, n_folds: int, seed: int
+) -> list[tuple[Rows, Rows]]:
+    """Rows to train on and rows left out, a pair for each member.
+
+    Every ``n_folds`` members leave out each row once, every class as evenly as can be. Rows that are equal are left out
+    together: a net that has seen one of them knows the others, and a row of weight two is two rows. A class whose rows
+    are all equal is never left out.
+
+    Parameters
+    ----------
+    x : ndarray of shape [n_samples, n_columns]
+    target : ndarray of shape [n_samples] int64, or [n_samples, n_targets]
+    n_members, n_folds : int
+    seed : int
+
+    Returns
+    -------
+    list of (train, validation), ``n_members`` long
+    """
+    content = np.column_stack([target.reshape(len(target), -1).astype(np.float64), x])
+    distinct, kind = np.unique(content, axis=0, return_inverse=True)
+    kind = kind.reshape(-1)
+    classes = distinct[:, 0] if target.ndim == 1 else np.zeros(len(distinct))
+    generator = np.random.default_rng(seed)
+    found: list[tuple[Rows, Rows]] = []
+    while len(found) < n_members:
+        order = generator.permutation(len(distinct))
+        # In the order of the classes, and by chance within each, the parts are dealt out in turns.
+        order = order[np.argsort(classes[order], kind="stable")]
+        part = np.empty(len(distinct), dtype=np.int64)
+        part[order] = np.arange(len(distinct)) % n_folds
+        for label, count in zip(*np.unique(classes, return_counts=True), strict=True):
+            if count == 1:
+                part[classes == label] = n_folds
+        of_row = part[kind]
+        found += [(np.flatnonzero(of_row != k), np.flatnonzero(of_row == k)) for k in range(n_folds)]
+    return found[:n_members]
