@@ -68,7 +68,7 @@ def fit(
             help="Whether the model averages several trials, chosen by the rows of their folds that they did not see; if not, "
             "it is the best settings, fitted on all rows that were tuned on."
         ),
-    ] = True,
+    ] = False,
     model: Annotated[
         str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
     ] = None,

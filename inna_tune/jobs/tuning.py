@@ -105,7 +105,7 @@ def tune(
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
     space: SearchSpace | Prior | None = None,
-    refit: bool | str = "ensemble",
+    refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
 ) -> TuningReport:
@@ -116,7 +116,7 @@ def tune(
     problem : Problem
     n_trials, storage, study_name, resume, n_jobs, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
-    refit : True or "ensemble", default="ensemble"
+    refit : True or "ensemble", default=True
         As there: what the tuned model is.
     timeout : float, optional
         Seconds for all of it, the untuned default and the held-out scores too.

@@ -31,7 +31,7 @@ GIVEN = {
         "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,
-        "ensemble": False,
+        "ensemble": True,
         "model": "-my model.inna",
         "allow_mismatch": True,
         "as_json": True,

@@ -75,10 +75,8 @@ def test_an_ensemble_is_a_model_file_as_any(folder):  # noqa: F811
     assert {str(row["number"]): row["weight"] for row in shown["best"] if row["weight"]} == weights
     assert shown["ensemble"]["score"] == pytest.approx(-fitted["ensemble"]["value"])
     again = run(folder, *fitted["commands"]["resume"].split()[1:-1]).stdout
-    assert "(an ensemble of the nets of the folds of trial" in again
-    once = run(folder, *fitted["commands"]["resume"].split()[1:-1], "--no-ensemble").stdout
-    assert "(fitted on the " in once
-    assert "--no-ensemble" in once
+    assert "(an ensemble of the " in again
+    assert "--ensemble" in again
     assert "ensemble" in run(folder, "show", "mean").stdout
 
 
