@@ -65,8 +65,8 @@ def fit(
     ensemble: Annotated[
         bool,
         typer.Option(
-            help="Let the model be an ensemble of the nets that tuning has trained, chosen by the rows of their folds that "
-            "they did not see; else the best settings, fitted on all rows that were tuned on."
+            help="Whether the model averages several trials, chosen by the rows of their folds that they did not see; if not, "
+            "it is the best settings, fitted on all rows that were tuned on."
         ),
     ] = False,
     model: Annotated[

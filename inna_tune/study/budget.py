@@ -39,15 +39,12 @@ class Budget:
     begun : float
     overhead : float
         Seconds that the fit takes beside training, such as encoding.
-    nets_serve : bool
-        Whether the nets of a trial that has a score serve in place of the fit.
     """
 
     ends: float
     fit_rows: int = 0
     fit_epochs: int = 1
     overhead: float = 0.0
-    nets_serve: bool = False
     begun: float = field(default_factory=lambda: clock.now())
     _seconds: float = 0.0
     _rows: int = 0
@@ -65,7 +62,6 @@ class Budget:
             begun + search.timeout,
             fit_rows=rows,
             fit_epochs=plan.max_epochs,
-            nets_serve=search.refit == "ensemble",
             begun=begun,
         )
 
@@ -92,8 +88,6 @@ class Budget:
         if not self._rows:
             return most
         epochs = self.fit_epochs if self._best is None else self._best[1]
-        if self.nets_serve and self._best is not None:
-            epochs = 0.0
         return min(most, _MARGIN * (self._seconds / self._rows * self.fit_rows * epochs + self.overhead))
 
     @property

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,19 +26,20 @@ from inna_tune.study.training import NetEvaluation, identity_of
 logger = logging.getLogger(__name__)
 
 # So many nets of a trial, each trained on all folds but one, are worth what a fit on all rows is, and cost nothing more. With
-# fewer they have seen too few rows, and the settings of the heaviest so many trials are fitted on all.
+# fewer they have seen too few rows, and the settings of the heaviest so many trials are fitted on all; likewise where the nets
+# were too large to be kept.
 ENOUGH_FOLDS, MOST_FITS = 5, 5
 
 
 @dataclass(frozen=True)
 class _Contribution:
-    """A trial that may be in an ensemble."""
+    """A trial that may be in an ensemble; without its nets only if it is fitted on all rows."""
 
     trial: FrozenTrial
     estimator: InnaEstimator
     table: FoldedTable
     predictions: Predictions
-    nets: Checkpoint
+    nets: Checkpoint | None
 
 
 @dataclass(frozen=True)
@@ -91,26 +92,35 @@ def choose(
         None where no trial has left anything that can be used.
     """
     found = _contributions(study, evaluation)
+    judge = Judge(evaluation.folded, evaluation.scorer)
+    kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
+    if found and fit is not None:
+        chosen = select([c.predictions for c in found], judge)
+        taken = _taken(found, chosen)
+        if judge.n_folds < ENOUGH_FOLDS or any(c.nets is None for c, _ in taken):
+            chosen = reduced(chosen, [c.predictions for c in found], judge, MOST_FITS)
+            taken = _taken(found, chosen)
+            model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
+            if _fitted(model, fit):
+                return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, True)
+    found = [c for c in found if c.nets is not None]
     if not found:
         return None
-    judge = Judge(evaluation.folded, evaluation.scorer)
-    predictions = [c.predictions for c in found]
-    chosen = select(predictions, judge)
-    fits = fit is not None and judge.n_folds < ENOUGH_FOLDS
-    if fits:
-        chosen = reduced(chosen, predictions, judge, MOST_FITS)
-    taken = [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
-    kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
+    chosen = select([c.predictions for c in found], judge)
+    taken = _taken(found, chosen)
     model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
-    on_all_rows = fit is not None and fits and _fitted(model, fit)
-    if not on_all_rows:
-        models, weights, encoders = [], [], dict[int, TableEncoder]()
-        for contribution, weight in taken:
-            nets = _models(contribution, encoders)
-            models += nets
-            weights += [weight / len(nets)] * len(nets)
-        model._take(models, np.array(weights), whole)
-    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, on_all_rows)
+    models, weights, encoders = [], [], dict[int, TableEncoder]()
+    for contribution, weight in taken:
+        nets = _models(contribution, encoders)
+        models += nets
+        weights += [weight / len(nets)] * len(nets)
+    model._take(models, np.array(weights), whole)
+    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, False)
+
+
+def _taken(found: Sequence[_Contribution], chosen: Selection) -> list[tuple[_Contribution, float]]:
+    """Those that have a weight, with it."""
+    return [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
 
 
 def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
@@ -124,7 +134,7 @@ def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
 
 
 def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Contribution]:
-    """Trials of which predictions and nets are there."""
+    """Trials of which predictions are there, with their nets where these are, too."""
     kept, found = Kept(study), []
     trials = contributors(study.get_trials(deepcopy=False))
     seed = study.user_attrs[SEED]
@@ -141,11 +151,11 @@ def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Cont
         identity = identity_of(estimator, table)
         predictions = kept.predictions(trial.number, identity, value)
         nets = kept.nets(trial.number, identity, value, table.tensor_sizes(estimator))
-        if predictions is not None and nets is not None and _fit(predictions, table):
+        if predictions is not None and _fit(predictions, table):
             found.append(_Contribution(trial, estimator, table, predictions, nets))
     if 0 < len(found) < len(trials):
         logger.warning(
-            "study %s: %d of its %d best trials have left their nets here; an ensemble is made of these alone",
+            "study %s: %d of its %d best trials have left their predictions here; an ensemble is made of these alone",
             study.study_name,
             len(found),
             len(trials),
@@ -164,8 +174,9 @@ def _fit(predictions: Predictions, table: FoldedTable) -> bool:
 
 def _models(contribution: _Contribution, encoders: dict[int, TableEncoder]) -> list[InnaEstimator]:
     """The fitted estimator of every fold; those of one fold and encoding share their encoder."""
-    own, table = contribution.estimator, contribution.table
-    cohort = Cohort(table, [own], [contribution.nets.members], [contribution.nets.retries])
+    own, table, nets = contribution.estimator, contribution.table, contribution.nets
+    assert nets is not None
+    cohort = Cohort(table, [own], [nets.members], [nets.retries])
     found = []
     for k, fold in enumerate(table.folds):
         model = cohort.model(0, k)

@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 FORMAT = "inna-tune trained 1"
 # Trials whose nets are kept: an ensemble of more gains nothing that can be measured, and a net may be large.
 N_BEST = 10
-_MOST_BYTES = 2**27  # of a trial's nets
+# Of a trial's nets. What has many members for each fold is larger, and as quickly fitted once more.
+_MOST_BYTES = 2**23
 _PREDICTIONS, _NETS = "predictions", "nets"
 _NAME = re.compile(
     rf"[0-9a-f]{{32}}-(0|[1-9][0-9]{{0,17}})-({_PREDICTIONS}|{_NETS})\.(?:safetensors|[0-9a-z_]+\.tmp)"

@@ -83,7 +83,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         True: fit the best settings on all rows. "ensemble": average several of the best trials, with weights that score best
         on the rows which the nets did not see (greedy selection with replacement, Caruana et al. 2004); a scorer then must ask
         for nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
-        no further training; else the heaviest five settings are fitted on all rows. False: neither.
+        no further training; else, or where they are large, the heaviest five settings are fitted on all rows. False: neither.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.

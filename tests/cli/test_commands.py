@@ -31,6 +31,7 @@ GIVEN = {
         "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,
+        "ensemble": True,
         "model": "-my model.inna",
         "allow_mismatch": True,
         "as_json": True,
@@ -48,6 +49,7 @@ GIVEN = {
         "resume": True,
         "jobs": -1,
         "fits": 2,
+        "ensemble": False,
         "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "allow_mismatch": True,
@@ -83,7 +85,8 @@ def words_of(name, given):
         if each.name in given and each.param_type_name == "option":
             value = given[each.name]
             values = value if isinstance(value, list) else [value]
-            words += [each.opts[0] if each.is_flag else f"{each.opts[0]}={value}" for value in values]
+            flag = each.opts[0] if value is True else (each.secondary_opts or [""])[0]
+            words += [flag if each.is_flag else f"{each.opts[0]}={value}" for value in values]
     return [*words, "--", *(given[n] for n, p in parameters(name).items() if p.param_type_name == "argument")]
 
 
@@ -141,7 +144,7 @@ def test_with_all_options_it_holds_all_options(name, place, interrupted):
     assert interrupt(place, words[1:]) == printed
     assert interrupted[0] == interrupted[1]
     flags = [
-        p.opts[0]
+        p.secondary_opts[0] if GIVEN[name][p.name] is False else p.opts[0]
         for p in parameters(name).values()
         if p.name in GIVEN[name] and p.param_type_name == "option"
     ]

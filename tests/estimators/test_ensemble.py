@@ -121,7 +121,7 @@ def plain_of(path):
         lambda c, t: ({}, {"weights": t["weights"] * 2}),
         lambda c, t: ({}, {"weights": t["weights"] * float("nan")}),
         lambda c, t: ({}, {"weights": t["weights"][:1]}),
-        lambda c, t: ({}, {"0.weights": t["0.weights"][:, :-1]}),
+        lambda c, t: ({}, {"0.weights": t["0.weights"][:, :-1].contiguous()}),
         lambda c, t: ({}, {"1.weights": None}),
     ],
 )

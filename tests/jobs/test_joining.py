@@ -153,7 +153,7 @@ def test_fit_waits_for_the_trials_of_others(storage, monkeypatch):
 
     monkeypatch.setattr("inna_tune.study.running.TrialRunner._others_run", running)
     monkeypatch.setattr("inna_tune.study.running._WAIT", 0.0)
-    report = begin(storage, 2, resume=True)
+    report = begin(storage, 2, resume=True, refit=True)
     assert len(looks) == 3
     assert report.search.best_params_["dropout"] == 0.4321
     assert report.search.best_estimator_.dropout == 0.4321

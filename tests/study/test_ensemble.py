@@ -25,7 +25,7 @@ from inna_tune.study.budget import Budget
 from inna_tune.study.kept import Kept, contributors
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=6, early_stopping=False)
+NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=6, early_stopping=False, n_members=1)
 # Given, so that trials are the same whoever draws them.
 REST = {"beta": 0.3, "decay": "constant", "weight_decay": 1e-4, "dropout": 0.1}
 SETTINGS = [{"alpha": a, "lr": lr} | REST for a, lr in [(0.3, 0.3), (0.5, 0.2), (0.2, 0.4), (0.4, 0.1)]]
@@ -203,6 +203,14 @@ def test_where_a_fit_diverges_the_nets_of_the_folds_serve(straight, monkeypatch,
     found = search().fit(X, Y)
     assert found.predict_proba(X).tobytes() == straight.predict_proba(X).tobytes()
     assert "Training diverged" in caplog.text
+
+
+def test_nets_that_are_too_large_are_not_kept_and_the_settings_fitted(straight, monkeypatch, tmp_path):
+    monkeypatch.setattr(kept, "_MOST_BYTES", 10)
+    found = search(storage=f"sqlite:///{tmp_path}/s.db").fit(X, Y)
+    assert not list((tmp_path / "s.db.trained").glob("*nets*"))
+    assert said(found)["on_all_rows"]
+    assert said(found)["weights"] == said(straight)["weights"]
 
 
 def test_one_held_out_part_is_enough():
@@ -438,10 +446,10 @@ def test_the_leaderboard_of_a_search_without_an_ensemble():
 def test_it_says_where_trials_are_missing(caplog, tmp_path):
     url = f"sqlite:///{tmp_path}/s.db"
     search(storage=url, n_trials=2, refit=False).fit(X, Y)
-    for path in (tmp_path / "s.db.trained").glob("*-1-nets*"):
+    for path in (tmp_path / "s.db.trained").glob("*-1-*"):
         path.unlink()
     found = search(storage=url, n_trials=2, resume=True).fit(X, Y)
-    assert "1 of its 2 best trials have left their nets here" in caplog.text
+    assert "1 of its 2 best trials have left their predictions here" in caplog.text
     assert said(found)["weights"] == {"0": 1.0}
 
 
