@@ -31,7 +31,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.member_plan import MemberPlan, cross_fitted, plan_members
+from inna_tune.estimators.member_plan import MemberPlan, cross_fitted, is_cross_fitted, plan_members
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
 from inna_tune.estimators.schema import TableSchema
@@ -302,7 +302,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
     ) -> list[Member]:
         """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
         seed, *member_seeds = self._seeds(plan.n_members)
-        if plan.n_folds:
+        if is_cross_fitted(plan, table.x, table.target):
             parts = cross_fitted(table.x, table.target, plan.n_members, plan.n_folds, seed)
             jury = Jury()
         else:

@@ -69,6 +69,18 @@ def plan_members(
     return MemberPlan(members, _FOLDS if n_rows >= _MIN_ROWS else 0, epochs)
 
 
+def is_cross_fitted(plan: MemberPlan, x: Matrix, target: npt.NDArray[Any]) -> bool:
+    """Whether members leave out parts of the rows, of which so many must differ: a row of weight two is two rows."""
+    return plan.n_folds > 0 and len(_distinct(x, target)[0]) >= _MIN_ROWS
+
+
+def _distinct(x: Matrix, target: npt.NDArray[Any]) -> tuple[Matrix, Rows]:
+    """The rows that differ, target before columns, and which of them each row is."""
+    content = np.column_stack([target.reshape(len(target), -1).astype(np.float64), x])
+    distinct, kind = np.unique(content, axis=0, return_inverse=True)
+    return distinct, kind.reshape(-1)
+
+
 def cross_fitted(
     x: Matrix, target: npt.NDArray[Any], n_members: int, n_folds: int, seed: int
 ) -> list[tuple[Rows, Rows]]:
@@ -89,9 +101,7 @@ def cross_fitted(
     -------
     list of (train, validation), ``n_members`` long
     """
-    content = np.column_stack([target.reshape(len(target), -1).astype(np.float64), x])
-    distinct, kind = np.unique(content, axis=0, return_inverse=True)
-    kind = kind.reshape(-1)
+    distinct, kind = _distinct(x, target)
     classes = distinct[:, 0] if target.ndim == 1 else np.zeros(len(distinct))
     generator = np.random.default_rng(seed)
     found: list[tuple[Rows, Rows]] = []

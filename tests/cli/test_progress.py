@@ -110,7 +110,7 @@ def test_a_search_tells_what_trains():
         def on_training(self, study, training):
             heard.append(training)
 
-    net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=16)
+    net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=16, n_members=1)
     InnaSearchCV(net, n_trials=4, cv=3, population=2, random_state=0, callbacks=[Callback()]).fit(X, y)
     training = [h for h in heard if isinstance(h, Training)]
     assert training[0] == Training((0, 1), 6, 0, 1, 16)

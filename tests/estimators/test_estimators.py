@@ -224,7 +224,11 @@ def test_options_of_the_optimizer_are_parameters():
 def test_the_momentum_of_sgd_is_searched_over():
     X, y = load_iris(return_X_y=True)
     net = InnaClassifier(
-        optimizer="sgd", optimizer_params={"momentum": 0.9}, hidden_layer_sizes=(8,), max_epochs=3
+        optimizer="sgd",
+        optimizer_params={"momentum": 0.9},
+        hidden_layer_sizes=(8,),
+        max_epochs=3,
+        n_members=1,
     )
     search = GridSearchCV(net, {"optimizer__momentum": [0.0, 0.99], "lr": [0.05]}, cv=2).fit(X, y)
     first, second = search.cv_results_["mean_test_score"]

@@ -20,7 +20,7 @@ from inna_tune.store.errors import StorageError
 from inna_tune.study.splits import resolve_splits
 from inna_tune.tables.problem import make_problem
 
-SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 8}
+SMALL = {"hidden_layer_sizes": (8,), "n_members": 1, "max_epochs": 8}
 
 
 def problem_of(load, rows=150):

@@ -11,7 +11,7 @@ from tests.browser import Browser, overflow
 from tests.plots.studies import make_study
 from tests.report.test_report import hostile_study
 
-SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 16}
+SMALL = {"hidden_layer_sizes": (8,), "n_members": 1, "max_epochs": 16}
 
 
 def tuned(load, estimator):

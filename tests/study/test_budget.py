@@ -26,7 +26,7 @@ from inna_tune.study.folding import FoldedTable
 from inna_tune.tables.problem import make_problem
 
 X, Y = make_classification(180, 5, random_state=0)
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, batch_size=32, patience=100)
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=8, batch_size=32, patience=100)
 
 
 class HeldClock:

@@ -25,7 +25,7 @@ from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Stopped
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, VARIED, make_member, make_table
 
-NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16)
+NET = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=16, n_members=1)
 IRIS = load_iris(return_X_y=True, as_frame=True)
 SPACE = SearchSpace.inna(curvature=20.0)
 SIZES = [N_COLUMNS * 6, 6, 6 * N_CLASSES, N_CLASSES]

@@ -16,7 +16,7 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.group import Group
 from inna_tune.study.rungs import cohort_size
 
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, numeric_embedding="none")
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=8, numeric_embedding="none")
 IRIS = tuple(part.iloc[::2] for part in load_iris(return_X_y=True, as_frame=True))
 
 

@@ -14,7 +14,7 @@ from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
 from inna_tune.study import ProgressBar
 from tests.browser import Browser, overflow
 
-SMALL = {"hidden_layer_sizes": (8,), "max_epochs": 8}
+SMALL = {"hidden_layer_sizes": (8,), "n_members": 1, "max_epochs": 8}
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
 from inna_tune.study.signals import Abandonment
 
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=4)
+NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=4, n_members=1)
 IRIS = load_iris(return_X_y=True, as_frame=True)
 SPACE = SearchSpace.inna(curvature=20.0)
 

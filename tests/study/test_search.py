@@ -26,7 +26,7 @@ from inna_tune.study import MismatchError, StorageError
 from inna_tune.study.rungs import rungs
 from inna_tune.study.splits import resolve_splits
 
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=8, numeric_embedding="none")
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=8, numeric_embedding="none")
 IRIS = tuple(part.iloc[::2].reset_index(drop=True) for part in load_iris(return_X_y=True, as_frame=True))
 
 

@@ -67,7 +67,7 @@ def search(clock, **changes):
             "patience": Categorical([1, 9]),
         }
     )
-    net = InnaClassifier(alpha=0.5, beta=0.2, max_epochs=8, random_state=0)
+    net = InnaClassifier(alpha=0.5, beta=0.2, max_epochs=8, n_members=1, random_state=0)
     settings = {
         "n_trials": 6,
         "population": 6,
