@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import log_softmax, softmax
-from sklearn.base import ClassifierMixin
-from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -18,12 +16,13 @@ from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.checks import Number, one_of
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.labelling import LabellingMixin
 from inna_tune.estimators.saving import typed, untyped
 from inna_tune.estimators.targets import read_labels
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
+class InnaClassifier(LabellingMixin, InnaEstimator):
     """A neural classifier for tables, trained by INNA.
 
     Parameters
@@ -245,28 +244,3 @@ class InnaClassifier(ClassifierMixin, InnaEstimator):  # type: ignore[misc]
         ndarray of shape [n_samples, n_classes], columns in the order of ``classes_``.
         """
         return self._from_outputs(self._outputs(X))
-
-    def predict_log_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Logarithms of ``predict_proba``, shape [n_samples, n_classes]."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The most probable class of every row, shape [n_samples]."""
-        best = self.predict_proba(X).argmax(1)
-        return np.asarray(self.classes_[best])
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of the rows whose class is predicted right.
-
-        Parameters
-        ----------
-        X : DataFrame or array of shape [n_samples, n_features]
-        y : array of shape [n_samples]
-        sample_weight : array of shape [n_samples], optional
-
-        Returns
-        -------
-        float
-        """
-        return float(accuracy_score(read_labels(y), self.predict(X), sample_weight=sample_weight))

@@ -7,14 +7,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
-from sklearn.metrics import accuracy_score
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.frames import as_frame, takes_any_table
+from inna_tune.estimators.labelling import LabellingMixin
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import (
     ENCODER,
@@ -30,7 +30,6 @@ from inna_tune.estimators.saving import (
 )
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.splitting import draw_seeds
-from inna_tune.estimators.targets import read_labels
 
 Floats = npt.NDArray[np.float64]
 
@@ -260,7 +259,7 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
         return takes_any_table(super().__sklearn_tags__())
 
 
-class EnsembleClassifier(ClassifierMixin, Ensemble):  # type: ignore[misc]
+class EnsembleClassifier(LabellingMixin, Ensemble):
     """Classifiers whose probabilities are averaged by weights.
 
     `InnaSearchCV` with ``refit="ensemble"`` gives one that holds the nets of its folds; ``fit`` trains one net a setting, on
@@ -340,31 +339,6 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):  # type: ignore[misc]
         ndarray of shape [n_samples, n_classes], columns in the order of ``classes_``.
         """
         return self._average(X)
-
-    def predict_log_proba(self, X: Any) -> Floats:
-        """Logarithms of ``predict_proba``, shape [n_samples, n_classes]."""
-        with np.errstate(divide="ignore"):
-            return np.log(self.predict_proba(X))
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The most probable class of every row, shape [n_samples]."""
-        best = self.predict_proba(X).argmax(1)
-        return np.asarray(self.classes_[best])
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of the rows whose class is predicted right.
-
-        Parameters
-        ----------
-        X : DataFrame or array of shape [n_samples, n_features]
-        y : array of shape [n_samples]
-        sample_weight : array of shape [n_samples], optional
-
-        Returns
-        -------
-        float
-        """
-        return float(accuracy_score(read_labels(y), self.predict(X), sample_weight=sample_weight))
 
 
 class EnsembleRegressor(RegressorMixin, Ensemble):  # type: ignore[misc]
