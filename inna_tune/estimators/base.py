@@ -31,7 +31,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.member_plan import MemberPlan, cross_fitted, is_cross_fitted, plan_members
+from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
 from inna_tune.estimators.schema import TableSchema
@@ -302,11 +302,10 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
     ) -> list[Member]:
         """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
         seed, *member_seeds = self._seeds(plan.n_members)
-        if is_cross_fitted(plan, table.x, table.target):
-            parts = cross_fitted(table.x, table.target, plan.n_members, plan.n_folds, seed)
-            jury = Jury()
-        else:
-            jury, parts = None, [self._split(table.target, table.weight, seed)] * plan.n_members
+        parts = parts_left_out(plan, table.x, table.target, seed)
+        jury = Jury() if parts else None
+        if not parts:
+            parts = [self._split(table.target, table.weight, seed)] * plan.n_members
         return [
             replace(self._member(train + row, validation + row, s, used_features), jury=jury)
             for (train, validation), s in zip(parts, member_seeds, strict=True)

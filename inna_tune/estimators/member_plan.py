@@ -69,20 +69,20 @@ def plan_members(
     return MemberPlan(members, _FOLDS if n_rows >= _MIN_ROWS else 0, epochs)
 
 
-def is_cross_fitted(plan: MemberPlan, x: Matrix, target: npt.NDArray[Any]) -> bool:
-    """Whether members leave out parts of the rows, of which so many must differ: a row of weight two is two rows."""
-    return plan.n_folds > 0 and len(_distinct(x, target)[0]) >= _MIN_ROWS
+def parts_left_out(
+    plan: MemberPlan, x: Matrix, target: npt.NDArray[Any], seed: int
+) -> list[tuple[Rows, Rows]]:
+    """Rows to train on and rows left out, a pair for each member; nothing where members leave out no part of the rows.
 
-
-def _distinct(x: Matrix, target: npt.NDArray[Any]) -> tuple[Matrix, Rows]:
-    """The rows that differ, target before columns, and which of them each row is."""
-    content = np.column_stack([target.reshape(len(target), -1).astype(np.float64), x])
-    distinct, kind = np.unique(content, axis=0, return_inverse=True)
-    return distinct, kind.reshape(-1)
+    So many rows must differ, since a row of weight two is two rows. ``x`` and ``target`` as for `cross_fitted`.
+    """
+    if plan.n_folds == 0:
+        return []
+    return cross_fitted(x, target, plan.n_members, plan.n_folds, seed, min_distinct=_MIN_ROWS)
 
 
 def cross_fitted(
-    x: Matrix, target: npt.NDArray[Any], n_members: int, n_folds: int, seed: int
+    x: Matrix, target: npt.NDArray[Any], n_members: int, n_folds: int, seed: int, *, min_distinct: int = 1
 ) -> list[tuple[Rows, Rows]]:
     """Rows to train on and rows left out, a pair for each member.
 
@@ -96,12 +96,18 @@ def cross_fitted(
     target : ndarray of shape [n_samples] int64, or [n_samples, n_targets]
     n_members, n_folds : int
     seed : int
+    min_distinct : int, default=1
+        Rows that must differ.
 
     Returns
     -------
-    list of (train, validation), ``n_members`` long
+    list of (train, validation), ``n_members`` long; empty where fewer rows differ.
     """
-    distinct, kind = _distinct(x, target)
+    # Target before columns, so that the classes are in order.
+    content = np.column_stack([target.reshape(len(target), -1).astype(np.float64), x])
+    distinct, kind = np.unique(content, axis=0, return_inverse=True)
+    if len(distinct) < min_distinct:
+        return []
     classes = distinct[:, 0] if target.ndim == 1 else np.zeros(len(distinct))
     generator = np.random.default_rng(seed)
     found: list[tuple[Rows, Rows]] = []
@@ -114,6 +120,6 @@ def cross_fitted(
         for label, count in zip(*np.unique(classes, return_counts=True), strict=True):
             if count == 1:
                 part[classes == label] = n_folds
-        of_row = part[kind]
+        of_row = part[kind.reshape(-1)]
         found += [(np.flatnonzero(of_row != k), np.flatnonzero(of_row == k)) for k in range(n_folds)]
     return found[:n_members]
