@@ -33,7 +33,7 @@ from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.parameters import Parameters
-from inna_tune.estimators.saving import Tensors, register, restore, save, to_plain
+from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
@@ -60,17 +60,12 @@ _PIECES, _FREQUENCIES = 48, 16
 _PREDICTED_ROWS = 2**14
 
 
-class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
+class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     encoder_: TableEncoder
-    schema_: TableSchema
     net_: Net
     _loss: Loss
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        register(cls)
 
     # ------------------------------------------------------------------ what the two kinds add
 
@@ -436,16 +431,6 @@ class InnaEstimator(StationarityMixin, SharingMixin, FittedMixin, Parameters):
 
     def _from_file(self, content: dict[str, Any], tensors: Tensors) -> None:
         restore(self, content, tensors)
-
-    def save(self, path: Any) -> None:
-        """Write the fitted model to one file; ``inna_tune.load`` reads it back.
-
-        Parameters
-        ----------
-        path : path
-            Where to; an existing file is replaced.
-        """
-        save(self, path)
 
     # ------------------------------------------------------------------ checks
 

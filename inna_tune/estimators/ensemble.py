@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from inna_tune.estimators.base import InnaEstimator
@@ -15,31 +15,29 @@ from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.frames import as_frame, takes_any_table
 from inna_tune.estimators.labelling import LabellingMixin
+from inna_tune.estimators.predicting import PredictingMixin
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import (
     ENCODER,
+    SavedMixin,
     Tensors,
     class_of,
     name_of,
     plain_parameters,
-    register,
     restored_parameters,
-    save,
     typed,
     untyped,
 )
-from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.splitting import draw_seeds
 
 Floats = npt.NDArray[np.float64]
 
 
-class Ensemble(BaseEstimator):  # type: ignore[misc]
+class Ensemble(SavedMixin, BaseEstimator, in_files=False):  # type: ignore[misc]
     """Base of EnsembleClassifier and EnsembleRegressor; they say what is averaged."""
 
     models_: list[Any]
     weights_: Floats
-    schema_: TableSchema
     _kind: type[InnaEstimator]
 
     def __init__(
@@ -52,10 +50,6 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
         self.estimators = estimators
         self.weights = weights
         self.random_state = random_state
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        register(cls)
 
     def _check_parameters(self) -> Floats:
         """The estimators' weights, which sum to one.
@@ -152,16 +146,6 @@ class Ensemble(BaseEstimator):  # type: ignore[misc]
         return predicted
 
     # ------------------------------------------------------------------ files
-
-    def save(self, path: Any) -> None:
-        """Write the fitted ensemble to one file; ``inna_tune.load`` reads it back.
-
-        Parameters
-        ----------
-        path : path
-            Where to; an existing file is replaced.
-        """
-        save(self, path)
 
     def _fits(self, model: Any, first: Any) -> bool:
         """Whether what a model predicts can be averaged with what the first does."""
@@ -341,7 +325,7 @@ class EnsembleClassifier(LabellingMixin, Ensemble):
         return self._average(X)
 
 
-class EnsembleRegressor(RegressorMixin, Ensemble):  # type: ignore[misc]
+class EnsembleRegressor(PredictingMixin, Ensemble):
     """Regressors whose predictions are averaged by weights.
 
     Parameters
@@ -387,11 +371,6 @@ class EnsembleRegressor(RegressorMixin, Ensemble):  # type: ignore[misc]
         ndarray of shape [n_samples], or [n_samples, n_targets] if fitted to several targets.
         """
         return self._average(X)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _shares(weights: Floats, n: int) -> Floats:

@@ -5,15 +5,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import RegressorMixin
 
 from inna_tune.engine import SquaredError
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.predicting import PredictingMixin
 from inna_tune.estimators.targets import read_values
 
 
-class InnaRegressor(RegressorMixin, InnaEstimator):  # type: ignore[misc]
+class InnaRegressor(PredictingMixin, InnaEstimator):
     """A neural regressor for tables, trained by INNA on the standardised target.
 
     Parameters
@@ -125,8 +125,3 @@ validation_fraction, n_members, warm_start, encoder, module, precision, device, 
         ndarray of shape [n_samples], or [n_samples, n_targets] if fitted to several targets.
         """
         return self._from_outputs(self._outputs(X))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags

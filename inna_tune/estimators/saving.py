@@ -25,7 +25,7 @@ from inna_tune.nets import TabularNet
 if TYPE_CHECKING:
     from inna_tune.estimators.base import InnaEstimator
     from inna_tune.estimators.classifier import InnaClassifier
-    from inna_tune.estimators.ensemble import Ensemble, EnsembleClassifier, EnsembleRegressor
+    from inna_tune.estimators.ensemble import EnsembleClassifier, EnsembleRegressor
     from inna_tune.estimators.regressor import InnaRegressor
 
 Tensors = dict[str, torch.Tensor]
@@ -34,7 +34,7 @@ Tensors = dict[str, torch.Tensor]
 FORMAT_VERSION, ENSEMBLE_VERSION = 4, 5
 
 # The classes that a file may name: those that are defined in this process.
-_CLASSES: dict[str, "type[InnaEstimator] | type[Ensemble]"] = {}
+_CLASSES: dict[str, "type[SavedMixin]"] = {}
 _TORCH = "torch.optim."
 ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
@@ -44,12 +44,40 @@ class ModelFileError(ValueError):
     """A file is not a model that this version of inna-tune reads."""
 
 
-def register(kind: "type[InnaEstimator] | type[Ensemble]") -> None:
-    """Let model files name a class; it enters by the name that they have for it, and the last of a name counts."""
-    _CLASSES[name_of(kind)] = kind
+class SavedMixin:
+    """What a model file holds. A class enters by the name that files have for it, and the last of a name counts.
+
+    A base, ``in_files=False``, is none that a file may name.
+    """
+
+    schema_: TableSchema
+    extra_: dict[str, Any]
+
+    def __init_subclass__(cls, *, in_files: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if in_files:
+            _CLASSES[name_of(cls)] = cls
+
+    def save(self, path: Any) -> None:
+        """Write the fitted model to one file; ``inna_tune.load`` reads it back.
+
+        Parameters
+        ----------
+        path : path
+            Where to; an existing file is replaced.
+        """
+        save(self, path)
+
+    def _to_file(self) -> tuple[dict[str, Any], Tensors]:
+        """The fitted model as JSON-able data and tensors, without its schema."""
+        raise NotImplementedError
+
+    def _from_file(self, content: dict[str, Any], tensors: Tensors) -> None:
+        """Become what ``_to_file`` gave and a schema; an error says that it makes no sense."""
+        raise NotImplementedError
 
 
-def class_of(name: str) -> "type[InnaEstimator] | type[Ensemble] | None":
+def class_of(name: str) -> type[SavedMixin] | None:
     """The class that model files have a name for; None where this process knows none."""
     return _CLASSES.get(name)
 
@@ -61,7 +89,7 @@ def name_of(kind: type) -> str:
 
 
 def save(
-    model: "InnaEstimator | Ensemble",
+    model: SavedMixin,
     path: str | os.PathLike[str],
     *,
     extra: dict[str, Any] | None = None,
@@ -200,7 +228,8 @@ def load(
         if metadata["digest"] != digest(metadata["model"], tensors):
             raise ValueError("it was changed after it was written; take it from where it came once more")
         content = json.loads(metadata["model"])
-        model = _CLASSES[name]() if (name := str(content["class"])) in _CLASSES else None
+        kind = class_of(name := str(content["class"]))
+        model: Any = None if kind is None else kind()
         if model is not None:
             model._from_file(content, tensors)
             model.extra_ = content["extra"]
@@ -211,7 +240,7 @@ def load(
             f"{path} holds a model of the class {name}, which this process does not know. If that is a class of your own, "
             "import the module that defines it first: loading a file imports none."
         )
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 def digest(plain: str, tensors: Tensors) -> str:
