@@ -1,30 +1,24 @@
-"""Checkpoints of running trials: a file each beside the study, tensors by safetensors, the rest as JSON in its header.
+"""Checkpoints of running trials: a file each beside the study.
 
 A trial that is taken up again goes on from its checkpoint, on a CPU by one thread bit for bit as if there had been no break.
-Reading runs no code, and a file that is damaged or of something else costs what it would have saved, nothing more.
+A file that is damaged or of something else costs what it would have saved, nothing more.
 """
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any, get_args
 
 import optuna
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
+from safetensors import SafetensorError
 from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
 from inna_tune.engine.members import HISTORY, StopReason
-from inna_tune.estimators.saving import Tensors, digest
-from inna_tune.files import replacing
+from inna_tune.estimators.saving import Tensors
 from inna_tune.store.opening import store_of
+from inna_tune.study.beside import FilesBeside
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +26,6 @@ FORMAT = "inna-tune checkpoint 2"
 
 _NUMBERS = ("best_epoch", "best_loss", "epochs", "lr", "alpha", "beta")
 _TENSOR = "tensor of the file"
-HALF_WRITTEN = ".tmp"
-_NAME = re.compile(r"[0-9a-f]{32}-(0|[1-9][0-9]{0,17})\.(?:safetensors|[0-9a-z_]+\.tmp)")
 
 
 @dataclass(frozen=True)
@@ -73,32 +65,19 @@ class Checkpoints:
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        store = store_of(study)
-        self._folder = store.checkpoints
-        # A file may be moved, and its checkpoints with it.
-        name = study.study_name if store.path is not None else f"{store.words}\n{study.study_name}"
-        self._prefix = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT)
 
     @property
     def are_kept(self) -> bool:
         """Whether there is a place for them."""
-        return self._folder is not None
-
-    def _path(self, number: int) -> Path | None:
-        if self._folder is None:
-            return None
-        name = f"{self._prefix}-{int(number)}.safetensors"
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"number={number!r}: no trial has such a number")
-        return self._folder / name
+        return self._files.folder is not None
 
     def save(self, number: int, checkpoint: Checkpoint) -> bool:
         """Write a trial's checkpoint in place of its last one, by one move; say whether that went well."""
-        path = self._path(number)
-        if path is None:
+        if self._files.place(number) is None:
             return False
         try:
-            write_tensors(path, FORMAT, *to_plain(checkpoint))
+            self._files.write(number, *to_plain(checkpoint))
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             # A study does not end for want of a checkpoint.
             logger.warning("trial %d has no checkpoint: %s: %s", number, type(error).__name__, error)
@@ -121,11 +100,11 @@ class Checkpoints:
         Checkpoint or None
             None where there is none that can be used; one that can't be is removed.
         """
-        path = self._path(number)
-        if path is None or not path.is_file():
-            return None
         try:
-            content, tensors = read_tensors(path, FORMAT)
+            written = self._files.read(number)
+            if written is None:
+                return None
+            content, tensors = written
             if content["identity"] != identity:
                 raise ValueError("it is of other data or settings")
             found = from_plain(content, tensors, sizes)
@@ -137,51 +116,15 @@ class Checkpoints:
 
     def remove(self, number: int) -> None:
         """Delete a trial's checkpoint, and what a killed worker left of one half written."""
-        path = self._path(number)
-        if path is not None:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                for half_written in path.parent.glob(f"{path.stem}.*{HALF_WRITTEN}"):
-                    half_written.unlink(missing_ok=True)
+        self._files.remove(number)
 
     def clean(self, finished: Iterable[int]) -> None:
         """Delete what killed workers left of finished trials, and the folder if it is empty."""
-        if self._folder is None or not self._folder.is_dir():
-            return
         numbers = set(finished)
-        with suppress(OSError):
-            for path in self._folder.glob(f"{self._prefix}-*"):
-                match = _NAME.fullmatch(path.name)
-                if match is not None and int(match[1]) in numbers:
-                    path.unlink(missing_ok=True)
-            self._folder.rmdir()
-
-
-# ---------------------------------------------------------------------- files
-
-
-def write_tensors(path: Path, form: str, content: dict[str, Any], tensors: Tensors) -> None:
-    """Write JSON-able content and tensors into one file, by one move; its folder is made where it is missing."""
-    plain = json.dumps(content)
-    metadata = {"format": form, "content": plain, "digest": digest(plain, tensors)}
-    with replacing(path, prefix=f"{path.stem}.", suffix=HALF_WRITTEN, make_folder=True) as written:
-        written.write_bytes(serialize(tensors, metadata=metadata))
-
-
-def read_tensors(path: Path, form: str) -> tuple[dict[str, Any], Tensors]:
-    """Read what `write_tensors` wrote.
-
-    Raises
-    ------
-    ValueError, KeyError, OSError, SafetensorError
-        If the file is damaged or something else.
-    """
-    with safe_open(str(path), framework="pt") as file:
-        metadata = file.metadata() or {}
-        tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.get("format") != form or metadata["digest"] != digest(metadata["content"], tensors):
-        raise ValueError("it is damaged, or of another version")
-    return json.loads(metadata["content"]), tensors
+        for number, _ in self._files.there():
+            if number in numbers:
+                self._files.remove(number)
+        self._files.sweep()
 
 
 # ---------------------------------------------------------------------- plain data and back

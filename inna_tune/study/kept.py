@@ -5,14 +5,11 @@ before it is told, so that one that is told has them; where they can't be writte
 nothing else is lost.
 """
 
-import hashlib
 import logging
 import math
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,14 +24,8 @@ from safetensors import SafetensorError
 from inna_tune.estimators.saving import Tensors
 from inna_tune.records.record import value_of
 from inna_tune.store.opening import store_of
-from inna_tune.study.checkpoints import (
-    HALF_WRITTEN,
-    Checkpoint,
-    from_plain,
-    read_tensors,
-    to_plain,
-    write_tensors,
-)
+from inna_tune.study.beside import FilesBeside
+from inna_tune.study.checkpoints import Checkpoint, from_plain, to_plain
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +35,6 @@ N_BEST = 10
 # Of a trial's nets. What has many members for each fold is larger, and as quickly fitted once more.
 _MOST_BYTES = 2**23
 _PREDICTIONS, _NETS = "predictions", "nets"
-_NAME = re.compile(
-    rf"[0-9a-f]{{32}}-(0|[1-9][0-9]{{0,17}})-({_PREDICTIONS}|{_NETS})\.(?:safetensors|[0-9a-z_]+\.tmp)"
-)
 
 Predictions = list[npt.NDArray[np.float64]]
 
@@ -104,52 +92,34 @@ class Kept:
 
     def __init__(self, study: optuna.Study) -> None:
         self._study, store = study, store_of(study)
-        self._folder = store.trained
-        self.lasts = store.lasts and self._folder is not None
+        self._files = FilesBeside(study, store.trained, FORMAT, (_PREDICTIONS, _NETS))
+        self.lasts = store.lasts and store.trained is not None
         self._memory = None if store.lasts else _in_memory.setdefault(study._storage, {})
-        # A file may be moved, and its folder with it.
-        name = study.study_name if store.path is not None else f"{store.words}\n{study.study_name}"
-        self._prefix = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
     # ------------------------------------------------------------------ places
-
-    def _path(self, number: int, what: str) -> Path | None:
-        return (
-            None
-            if self._folder is None
-            else self._folder / f"{self._prefix}-{int(number)}-{what}.safetensors"
-        )
 
     def _write(self, number: int, what: str, content: dict[str, Any], tensors: Tensors) -> None:
         if self._memory is not None:
             self._memory[self._study.study_name, number, what] = content, tensors
-        elif (path := self._path(number, what)) is not None:
-            write_tensors(path, FORMAT, content, tensors)
+        else:
+            self._files.write(number, content, tensors, kind=what)
 
     def _read(self, number: int, what: str) -> tuple[dict[str, Any], Tensors] | None:
         if self._memory is not None:
             return self._memory.get((self._study.study_name, number, what))
-        path = self._path(number, what)
-        return None if path is None or not path.is_file() else read_tensors(path, FORMAT)
+        return self._files.read(number, kind=what)
 
     def _remove(self, number: int, what: str) -> None:
         if self._memory is not None:
             self._memory.pop((self._study.study_name, number, what), None)
-        elif (path := self._path(number, what)) is not None:
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-                for half_written in path.parent.glob(f"{path.stem}.*{HALF_WRITTEN}"):
-                    half_written.unlink(missing_ok=True)
+        else:
+            self._files.remove(number, kind=what)
 
-    def _there(self) -> Iterator[tuple[int, str]]:
+    def _there(self) -> list[tuple[int, str]]:
         """Trials' numbers, and what there is of them."""
         if self._memory is not None:
-            yield from [(n, what) for name, n, what in self._memory if name == self._study.study_name]
-        elif self._folder is not None and self._folder.is_dir():
-            for path in sorted(self._folder.glob(f"{self._prefix}-*")):
-                match = _NAME.fullmatch(path.name)
-                if match is not None:
-                    yield int(match[1]), match[2]
+            return [(n, what) for name, n, what in self._memory if name == self._study.study_name]
+        return self._files.there()
 
     # ------------------------------------------------------------------ trials
 
@@ -180,7 +150,7 @@ class Kept:
         """Delete the nets of finished trials that are not among the best, and all of those that came to nothing."""
         trials = {t.number: t for t in self._study.get_trials(deepcopy=False)}
         wanted = {t.number for t in contributors(trials.values())}
-        for number, what in list(self._there()):
+        for number, what in self._there():
             trial = trials.get(number)
             # One that runs has perhaps written what it leaves, and is about to be told.
             if trial is None or not trial.state.is_finished():
@@ -188,6 +158,7 @@ class Kept:
             came_to_nothing = trial.state != TrialState.COMPLETE
             if came_to_nothing or (what == _NETS and number not in wanted):
                 self._remove(number, what)
+        self._files.sweep()
 
     def predictions(self, number: int, identity: str, value: float) -> Predictions | None:
         """The out-of-fold predictions that a trial left, fold by fold; None where there are none that can be used."""
@@ -242,7 +213,7 @@ class Kept:
 
     def copy_to(self, other: "Kept") -> None:
         """Copy all there is to another place."""
-        for number, what in list(self._there()):
+        for number, what in self._there():
             with suppress(OSError, SafetensorError, ValueError, KeyError):
                 found = self._read(number, what)
                 if found is not None:

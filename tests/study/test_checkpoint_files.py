@@ -1,6 +1,8 @@
 """Checkpoints as files: training goes on from one as if there had been no break, and what is in it does no harm."""
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from inna_tune.nets import TabularNet
 from inna_tune.store.opening import open_storage
 from inna_tune.study import group
 from inna_tune.study.checkpoints import FORMAT, Checkpoint, Checkpoints
+from inna_tune.study.kept import Kept, Left
 from inna_tune.study.rungs import rungs
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Stopped
@@ -129,10 +132,10 @@ def files(study):
     training.run(2)
     found = Checkpoints(study)
     found.save(3, checkpoint([training.progress(0), training.progress(1)], epoch=2))
-    [path] = found._folder.iterdir()
+    [path] = found._files.folder.iterdir()
     yield found, path
     found.clean([3])
-    assert not found._folder.exists(), "something is left behind"
+    assert not found._files.folder.exists(), "something is left behind"
 
 
 def test_what_is_not_a_trials_checkpoint_is_not_used_and_removed(files, caplog):
@@ -158,7 +161,7 @@ def test_a_damaged_file_costs_what_it_would_have_saved_and_no_more(study, place,
     training = the_training(VARIED[:1], make_table(), Method())
     training.run(1)
     files.save(5, checkpoint([training.progress(0)], epoch=1))
-    [path] = files._folder.glob("*-5.safetensors")
+    [path] = files._files.folder.glob("*-5.safetensors")
     content = bytearray(path.read_bytes())
     place %= len(content)
     content[place] ^= change
@@ -201,11 +204,11 @@ def test_a_file_made_by_a_stranger_is_refused(files, changes):
 @pytest.mark.parametrize("number", ["../../x", "1/../../x", -1, 10**18, None, "0x1", float("nan")])
 def test_no_file_is_named_outside_the_folder(study, number, tmp_path):
     files = Checkpoints(study)
-    before = sorted(Path(files._folder).parent.rglob("*"))
+    before = sorted(Path(files._files.folder).parent.rglob("*"))
     for act in (files.remove, lambda n: files.save(n, checkpoint([]))):
         with pytest.raises((ValueError, TypeError)):
             act(number)
-    assert sorted(Path(files._folder).parent.rglob("*")) == before
+    assert sorted(Path(files._files.folder).parent.rglob("*")) == before
 
 
 def test_a_folder_that_cannot_be_written_ends_no_study(tmp_path, caplog):
@@ -222,15 +225,47 @@ def test_what_killed_workers_left_goes_with_the_trial(study):
     files = Checkpoints(study)
     files.save(1, checkpoint([]))
     files.save(2, checkpoint([]))
-    [path] = files._folder.glob("*-1.safetensors")
-    (files._folder / f"{path.stem}.abc_1.tmp").touch()
-    other = files._folder / "somebody-elses"
+    [path] = files._files.folder.glob("*-1.safetensors")
+    (files._files.folder / f"{path.stem}.abc_1.tmp").touch()
+    other = files._files.folder / "somebody-elses"
     other.touch()
     files.clean([1])
-    assert [p.name.split("-")[-1] for p in sorted(files._folder.glob("*-*"))] == ["2.safetensors", "elses"]
+    assert [p.name.split("-")[-1] for p in sorted(files._files.folder.glob("*-*"))] == [
+        "2.safetensors",
+        "elses",
+    ]
     other.unlink()
     files.remove(2)
     files.clean([])
+
+
+def half_written(folder, age):
+    """What a killed worker left of each file there, so many seconds ago."""
+    for path in list(folder.iterdir()):
+        left = folder / f"{path.stem}.abc{age}.tmp"
+        left.touch()
+        os.utime(left, (time.time() - age,) * 2)
+
+
+def test_what_was_left_half_written_of_a_trial_that_stays_goes_once_it_is_old(study):
+    checkpoints, left = Checkpoints(study), Kept(study)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    checkpoints.save(0, checkpoint([]))
+    left.save(0, Left("mine", -1.0, [np.zeros((2, 2))]), checkpoint([]))
+    folders = [files._files.folder for files in (checkpoints, left)]
+    for folder in folders:
+        half_written(folder, 30)
+        half_written(folder, 10**6)
+    checkpoints.clean([])
+    left.trim()
+    whole = [[".safetensors"], [".safetensors"] * 2]
+    for folder, expected in zip(folders, whole, strict=True):
+        assert sorted(p.suffix for p in folder.glob("*.safetensors")) == expected
+        ages = {p.name.split(".")[1] for p in folder.glob("*.tmp")}
+        assert ages == {"abc30"}, "somebody may be writing what is new"
+    checkpoints.remove(0)
+    checkpoints.clean([])
+    assert not folders[0].exists()
 
 
 # ---------------------------------------------------------------------- studies
