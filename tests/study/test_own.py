@@ -1,11 +1,6 @@
 """A study goes on with what is its own, and refuses everything else by its name."""
 
-import os
-import runpy
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -34,7 +29,6 @@ from inna_tune.space import LogUniform, SearchSpace, Uniform
 from inna_tune.study import MismatchError, StorageError
 from inna_tune.tables.problem import make_problem
 
-ROOT = Path(__file__).parents[2]
 N = 60
 RNG = np.random.default_rng(0)
 X = pd.DataFrame({"a": RNG.normal(size=N), "b": RNG.normal(size=N)})
@@ -386,129 +380,3 @@ def test_a_comparison_lets_mismatches_and_storage_errors_through(has_score, monk
     monkeypatch.setattr("inna_tune.study.run.create_study", fail)
     with pytest.raises(StorageError, match="the disk is full"):
         run(n_trials=2)
-
-
-SCRIPT = """
-import sys
-import numpy as np
-import optuna
-import pandas as pd
-import torch
-from sklearn.model_selection import KFold
-from inna_tune import InnaClassifier, InnaSearchCV
-from inna_tune.space import LogUniform, SearchSpace
-
-COST = {0: 1.0, 1: CHANGED_COST}
-KNOWN = set("rstuvwxyz")
-
-class Net(torch.nn.Module):
-    def __init__(self, i, o):
-        super().__init__()
-        self.own = torch.nn.Linear(i, o)
-
-    def forward(self, x):
-        return torch.CHANGED_FUNCTION(self.own(x))
-
-class Folds:
-    def split(self, X, y=None, groups=None):
-        return KFold(2, shuffle=True, random_state=CHANGED_SEED).split(X)
-
-    def get_n_splits(self, *rows):
-        return 2
-
-def score(estimator, X, y):
-    return float(np.mean([COST[v] for v in estimator.predict(X)])) if "x" in KNOWN else 0.0
-
-if __name__ == "__main__":
-    rng = np.random.default_rng(0)
-    X = pd.DataFrame({"a": rng.normal(size=40), "b": rng.choice(list("uvw"), 40)})
-    search = InnaSearchCV(
-        InnaClassifier(module=Net, max_epochs=1, early_stopping=False, class_weight={0: 1, 1: 2}),
-        SearchSpace({"lr": LogUniform(1e-3, 0.1)}), n_trials=int(sys.argv[2]), cv=Folds(),
-        scoring=lambda e, X, y: score(e, X, y), storage=sys.argv[1], study_name="s", resume=True,
-    )
-    print(len(search.fit(X, np.arange(40) % 2, sample_weight=np.arange(1, 41)).study_.trials))
-"""
-
-
-@pytest.mark.filterwarnings("ignore:The scorer .* takes no sample_weight")
-def test_the_same_script_goes_on_in_another_process_and_another_script_does_not(
-    tmp_path, monkeypatch, capsys
-):
-    storage = f"sqlite:///{tmp_path}/studies.db"
-    plain = {"CHANGED_COST": "2.0", "CHANGED_FUNCTION": "tanh", "CHANGED_SEED": "0"}
-
-    def script(n_trials, above="", **changes):
-        text = above + SCRIPT
-        for name, value in (plain | changes).items():
-            text = text.replace(name, value)
-        path = tmp_path / f"script_{n_trials}.py"
-        path.write_text(text)
-        return [str(path), storage, str(n_trials)]
-
-    def run_here(words):
-        monkeypatch.setattr(sys, "argv", words)
-        runpy.run_path(words[0], run_name="__main__")
-
-    run_here(script(1))
-    assert capsys.readouterr().out == "1\n"
-    # Its sets have another order there.
-    environment = os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, *script(2, above="# A remark.\nimport os\n")]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "2\n"
-    with pytest.raises(MismatchError) as refused:
-        run_here(script(3, CHANGED_COST="3", CHANGED_FUNCTION="relu", CHANGED_SEED="1"))
-    for words in (
-        "(around it: score: around it: COST: 1) was 2.0, now it is 3",
-        "the estimator's module (forward: compiled code) differs",
-        "the folds of Folds",
-    ):
-        assert words in str(refused.value)
-
-
-class BrokenStorage(optuna.storages.InMemoryStorage):
-    """Like a database that is locked for a moment: one write fails."""
-
-    failing = ""
-
-    def _fail(self, name):
-        if type(self).failing == name:
-            type(self).failing = ""
-            raise optuna.exceptions.StorageInternalError("database is locked")
-
-    def set_trial_param(self, *arguments):
-        self._fail("param")
-        super().set_trial_param(*arguments)
-
-    def set_trial_intermediate_value(self, *arguments):
-        self._fail("report")
-        super().set_trial_intermediate_value(*arguments)
-
-
-@pytest.mark.parametrize("failing", ["param", "report"])
-def test_a_storage_that_fails_is_no_trial_that_fails(failing, monkeypatch):
-    storage = BrokenStorage()
-    monkeypatch.setattr(BrokenStorage, "failing", failing)
-    net = {"max_epochs": 4}
-    with pytest.raises(StorageError, match="locked"):
-        tune(storage, net=net)
-    study = tune(storage, net=net)
-    assert [t.state for t in study.trials] == [optuna.trial.TrialState.COMPLETE]
-
-
-def test_a_storage_that_fails_is_no_baseline_that_fails(monkeypatch):
-    storage = BrokenStorage()
-    monkeypatch.setattr(BrokenStorage, "failing", "param")
-    # The first trial's settings wait for it, so that it draws none.
-    monkeypatch.setattr("inna_tune.study.run.try_first", lambda study, settings: None)
-
-    def run():
-        return tune_baseline(
-            "linear", X, Y, task="binary", n_trials=1, storage=storage, study_name="s", cv=2, resume=True
-        )
-
-    with pytest.raises(StorageError, match="locked"):
-        run()
-    assert [t.state for t in run().trials] == [optuna.trial.TrialState.COMPLETE]
