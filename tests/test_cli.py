@@ -20,7 +20,7 @@ from tests.warm import Program
 
 ROOT = Path(__file__).parents[1]
 # Of a net that trains in no time: what is looked at is what stands around it.
-SMALL = ("--set", "hidden_layer_sizes=4", "--set", "max_epochs=3")
+SMALL = ("--set", "hidden_layer_sizes=4", "--set", "max_epochs=3", "--set", "n_members=1")
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_its_code_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # A default net trains long, and what the pages print stands on none of them.
     for kind in (inna_tune.InnaClassifier, inna_tune.InnaRegressor):
-        for name, value in {"hidden_layer_sizes": (8,), "max_epochs": 5}.items():
+        for name, value in {"hidden_layer_sizes": (8,), "n_members": 1, "max_epochs": 5}.items():
             monkeypatch.setitem(kind.__init__.__kwdefaults__, name, value)
     names = {"__name__": "documentation"}
     with mpl.rc_context({"backend": "agg"}):

@@ -23,7 +23,7 @@ X, Y = load_iris(return_X_y=True, as_frame=True)
 
 @pytest.fixture(scope="module")
 def model():
-    return InnaClassifier(hidden_layer_sizes=(4,), max_epochs=1, random_state=0).fit(X, Y)
+    return InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=1, random_state=0).fit(X, Y)
 
 
 @pytest.fixture

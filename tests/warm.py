@@ -16,9 +16,9 @@ from pathlib import Path
 # The server forks a keeper a program, which forks the program, tells its id, waits for it and tells its code: the program
 # may be killed, and the test is none of its relatives.
 _SERVER = r"""
-import atexit, gc, json, os, signal, socket, sys, traceback
-import numpy, optuna, pandas, sklearn.datasets, sklearn.dummy, sklearn.ensemble, torch, typer
-import inna_tune.cli, inna_tune.jobs.tuning, inna_tune.jobs.comparing, inna_tune.report, inna_tune.tables.understanding
+import atexit, gc, importlib, json, os, signal, socket, sys, traceback
+for name in sys.argv[2:]:
+    importlib.import_module(name)
 
 def program(asked, given):
     os.setpgid(0, 0)
@@ -79,14 +79,21 @@ while True:
 
 _ROOT = Path(__file__).parents[1]
 
+# What most programs need.
+_USUAL = (
+    *("numpy", "optuna", "pandas", "sklearn.datasets", "sklearn.dummy", "sklearn.ensemble", "torch", "typer"),
+    *("inna_tune.cli", "inna_tune.jobs.tuning", "inna_tune.jobs.comparing", "inna_tune.report"),
+    "inna_tune.tables.understanding",
+)
+
 
 @functools.cache
-def _server() -> socket.socket:
-    """One a test process, begun when it is first needed; it ends when this end of the socket closes."""
+def _server(loaded: tuple[str, ...]) -> socket.socket:
+    """One a test process and what is loaded, begun when it is first needed; it ends when this end of the socket closes."""
     ours, theirs = socket.socketpair()
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(theirs.fileno())],
+        [sys.executable, "-c", _SERVER, str(theirs.fileno()), *loaded],
         pass_fds=[theirs.fileno()],
         env=os.environ | {"PYTHONPATH": path},
         start_new_session=True,
@@ -110,6 +117,8 @@ class Program:
         All of its environment; by default this one's.
     fds : sequence of int
         Files that it gets; it finds their numbers in ``sys.argv``, after the words.
+    loaded : tuple of str
+        Modules that it finds imported.
 
     Attributes
     ----------
@@ -119,7 +128,7 @@ class Program:
         Negative where a signal killed it, as of `subprocess.Popen`.
     """
 
-    def __init__(self, code, *words, cwd=None, env=None, fds=()):
+    def __init__(self, code, *words, cwd=None, env=None, fds=(), loaded=_USUAL):
         pipes = [os.pipe() for _ in range(3)]
         asked = {
             "code": code,
@@ -129,7 +138,7 @@ class Program:
             "path": [str(_ROOT)],
         }
         content = json.dumps(asked).encode()
-        server = _server()
+        server = _server(loaded)
         socket.send_fds(server, [len(content).to_bytes(4, "big")], [*(write for _, write in pipes), *fds])
         server.sendall(content)
         for _, write in pipes:

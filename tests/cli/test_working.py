@@ -18,7 +18,7 @@ def test_a_worker_opens_the_database_once(tmp_path, monkeypatch):
     table = pd.DataFrame({"age": rng.normal(40, 10, 60), "label": rng.choice(["no", "yes"], 60)})
     table.to_csv(tmp_path / "people.csv", index=False)
     url = f"sqlite:///{tmp_path}/studies.db"
-    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
+    net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
     search = InnaSearchCV(net, n_trials=1, cv=2, storage=url, study_name="people", refit=False)
     study = search.fit(table[["age"]], table["label"]).study_
     for name, value in FitRequest(1, "label", "binary", 0, 0.2).note().items():

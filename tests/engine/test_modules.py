@@ -17,6 +17,7 @@ from inna_tune.space import LogUniform
 
 N_ROWS = 120
 SETTINGS = {"lr": 0.1, "alpha": 0.5, "beta": 0.1, "batch_size": 32, "max_epochs": 20, "random_state": 0}
+SETTINGS |= {"n_members": 1}
 
 
 def plain(in_features, out_features):
@@ -97,7 +98,7 @@ def test_random_layers_leave_the_global_stream_alone_and_repeat():
 @pytest.mark.parametrize("factory", [plain, normalized, noisy])
 def test_an_estimator_trains_an_own_module(factory):
     X, y = load_breast_cancer(return_X_y=True)
-    model = InnaClassifier(module=factory, n_members=2, **SETTINGS).fit(X[:400], y[:400])
+    model = InnaClassifier(module=factory, **SETTINGS | {"n_members": 2}).fit(X[:400], y[:400])
     assert model.score(X[400:], y[400:]) > 0.9
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
@@ -122,7 +123,9 @@ def test_folds_of_an_own_module_train_together():
 def test_automatic_settings_measure_the_loss_that_is_trained():
     X, y = load_breast_cancer(return_X_y=True)
     for factory in (plain, normalized, noisy):
-        model = InnaClassifier(module=factory, max_epochs=8, random_state=0).fit(X[:400], y[:400])
+        model = InnaClassifier(module=factory, max_epochs=8, n_members=1, random_state=0).fit(
+            X[:400], y[:400]
+        )
         assert model.members_[0]["curvature"] > 0
         assert model.score(X[400:], y[400:]) > 0.9
 

@@ -345,7 +345,7 @@ _MODEL = []
 
 def fitted_model():
     if not _MODEL:
-        net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+        net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
         _MODEL.append(net.fit(FITTED, np.arange(len(FITTED)) % 3))
     return _MODEL[0]
 

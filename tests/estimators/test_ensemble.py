@@ -16,7 +16,7 @@ from inna_tune.estimators import EnsembleClassifier, EnsembleRegressor, ModelFil
 from inna_tune.estimators.saving import ENSEMBLE_VERSION
 from tests.estimators.test_saving import rewrite
 
-PLAIN = {"hidden_layer_sizes": (4,), "numeric_embedding": "none"}
+PLAIN = {"hidden_layer_sizes": (4,), "n_members": 1, "numeric_embedding": "none"}
 CLASSIFIERS = [InnaClassifier(max_epochs=5, **PLAIN), InnaClassifier(max_epochs=3, **PLAIN)]
 REGRESSORS = [InnaRegressor(max_epochs=20, **PLAIN), InnaRegressor(max_epochs=15, **PLAIN)]
 IRIS = load_iris(return_X_y=True, as_frame=True)

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import DivergenceError
 
-QUICK = {"hidden_layer_sizes": (16,), "max_epochs": 15, "random_state": 0}
+QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
 
 
 def titanic_like(n=300, seed=0):
@@ -65,7 +65,7 @@ def test_regression_of_several_targets():
 @pytest.mark.parametrize("n_members", [1, 3])
 def test_same_seed_same_bits_whatever_ran_before(n_members):
     X, y = load_breast_cancer(return_X_y=True)
-    model = InnaClassifier(dropout=0.2, n_members=n_members, **QUICK)
+    model = InnaClassifier(dropout=0.2, **QUICK | {"n_members": n_members})
     first = clone(model).fit(X, y).predict_proba(X)
     np.random.rand(7)  # noqa: NPY002
     torch.rand(3)
@@ -84,8 +84,8 @@ def test_global_random_state_is_not_touched():
 
 def test_members_average_and_each_is_the_net_it_would_be_alone():
     X, y = load_iris(return_X_y=True)
-    three = InnaClassifier(n_members=3, **QUICK).fit(X, y)
-    one = InnaClassifier(n_members=1, **QUICK).fit(X, y)
+    three = InnaClassifier(**QUICK | {"n_members": 3}).fit(X, y)
+    one = InnaClassifier(**QUICK).fit(X, y)
     torch.testing.assert_close(three.weights_[:1], one.weights_, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(three.weights_[0], three.weights_[1])
     separate = []
@@ -99,7 +99,7 @@ def test_members_average_and_each_is_the_net_it_would_be_alone():
 
 def test_history_has_a_row_an_epoch_and_a_member():
     X, y = load_breast_cancer(return_X_y=True)
-    model = InnaClassifier(n_members=2, **QUICK).fit(X, y)
+    model = InnaClassifier(**QUICK | {"n_members": 2}).fit(X, y)
     assert list(model.history_.columns) == [
         "epoch",
         "train_loss",

@@ -53,7 +53,7 @@ def test_numbers_in_disguise_are_numbers_and_the_person_is_told(words, tmp_path)
     np.testing.assert_array_equal(encode(encoder, AMOUNTS), encode(encoder, column))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+        model = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
         model.fit(pd.DataFrame({"c": column}), AMOUNTS > 0).save(tmp_path / "m.inna")
     again = load(tmp_path / "m.inna")
     np.testing.assert_array_equal(
@@ -186,7 +186,7 @@ def test_infinities_of_every_type_are_refused_by_name(huge):
 )
 def test_odd_columns_are_fitted_saved_and_predicted(column, tmp_path):
     frame = pd.DataFrame({"z": np.arange(20.0), "c": column})
-    model = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(
+    model = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0).fit(
         frame, np.arange(20) % 2
     )
     model.save(tmp_path / "m.inna")

@@ -28,7 +28,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 def classifier():
     X, score = titanic_like(120)
     y = np.where(score > 0, "yes", "no")
-    model = InnaClassifier(n_members=2, class_weight={"yes": 2.0, "no": 1.0}, **QUICK)
+    model = InnaClassifier(class_weight={"yes": 2.0, "no": 1.0}, **QUICK | {"n_members": 2})
     return model.fit(X, y), X
 
 

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from inna_tune import InnaClassifier, InnaSearchCV
 from tests.estimators.test_encoder import everything
 
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
 
 
 PANDAS = {

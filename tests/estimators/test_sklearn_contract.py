@@ -20,16 +20,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from inna_tune import InnaClassifier, InnaRegressor, load
 from inna_tune.estimators import TableEncoder
 
-QUICK = {"hidden_layer_sizes": (16,), "max_epochs": 15, "random_state": 0}
+QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
 # A narrow net is enough for the checks' small tables, whose fits then take a tenth of a second. Few epochs are enough for the
 # classifier's; the regressor's want a score after training, on a table that gives two steps an epoch.
-CLASSIFIER = InnaClassifier(hidden_layer_sizes=(16,), max_epochs=20)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), max_epochs=50)
+CLASSIFIER = InnaClassifier(hidden_layer_sizes=(16,), n_members=1, max_epochs=20)
+REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), n_members=1, max_epochs=50)
 
 
 @pytest.fixture
@@ -49,6 +49,45 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
+# What several nets, cross-fitted and stopped together, could get wrong where one does not.
+OF_MANY_NETS = {
+    "check_class_weight_classifiers",
+    "check_classifiers_one_label",
+    "check_classifiers_train",
+    "check_estimators_pickle",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_non_transformer_estimators_n_iter",
+    "check_regressor_multioutput",
+    "check_regressors_train",
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_supervised_y_2d",
+}
+
+
+def checks_of_many_nets():
+    for estimator in (CLASSIFIER, REGRESSOR):
+        default = clone(estimator).set_params(n_members="auto", hidden_layer_sizes=(4,))
+        for model, check in estimator_checks_generator(default, mark=None):
+            name = getattr(check, "func", check).__name__
+            if name in OF_MANY_NETS:
+                yield pytest.param(model, check, id=f"{type(model).__name__}-{name}")
+
+
+ON_THE_DEFAULT = list(checks_of_many_nets())
+
+
+def test_the_checks_on_the_default_number_of_nets_are_there():
+    assert {each.id.split("-")[1] for each in ON_THE_DEFAULT} == OF_MANY_NETS
+
+
+@pytest.mark.parametrize(("estimator", "check"), ON_THE_DEFAULT)
+def test_scikit_learn_check_on_the_default_number_of_nets(estimator, check):
+    check(estimator)
+
+
 # ---------------------------------------------------------------------- weights
 
 
@@ -56,6 +95,7 @@ def test_scikit_learn_check(estimator, check):
     "settings",
     [
         {},
+        {"n_members": "auto"},
         {"class_weight": "balanced"},
         {"n_members": 3, "dropout": 0.5},
         {"optimizer": "adamw"},
@@ -67,7 +107,7 @@ def test_weights_are_repeated_rows_where_a_batch_holds_them_all(settings):
     X, y = load_iris(return_X_y=True)
     X, y = X[::2], y[::2]
     weight = np.random.default_rng(0).integers(0, 4, len(X))
-    model = InnaClassifier(**QUICK, **settings)
+    model = InnaClassifier(**QUICK | settings)
     weighted = clone(model).fit(X, y, sample_weight=weight)
     repeated = clone(model).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     assert weighted.weights_.dtype == torch.float64
@@ -141,7 +181,7 @@ def test_the_number_of_jobs_makes_no_difference():
 # ---------------------------------------------------------------------- copies
 
 
-@pytest.mark.parametrize("model", [InnaClassifier(**QUICK), InnaRegressor(n_members=2, **QUICK)])
+@pytest.mark.parametrize("model", [InnaClassifier(**QUICK), InnaRegressor(**QUICK | {"n_members": 2})])
 def test_copies_by_pickle_and_joblib_predict_the_same(model, tmp_path):
     X, y = load_iris(return_X_y=True, as_frame=True)
     model.fit(X, y)

@@ -16,8 +16,8 @@ RNG = np.random.default_rng(0)
 X = pd.DataFrame({"a": RNG.normal(size=80), "b": RNG.normal(size=80)})
 CODES = (X["a"] > 0).to_numpy().astype(int)
 WORDS = np.array(["no", "yes"])[CODES]
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
+REGRESSOR = InnaRegressor(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
 
 LABELS = {
     "int64": CODES,

@@ -173,7 +173,7 @@ def test_other_data_are_refused_and_each_difference_named(storage):
 
 def test_a_study_that_does_not_say_what_to_do_is_refused(tmp_path):
     storage = f"sqlite:///{tmp_path}/studies.db"
-    begin(storage, 1, estimator=InnaClassifier(max_epochs=2), settings=())
+    begin(storage, 1, estimator=InnaClassifier(max_epochs=2, n_members=1), settings=())
     with pytest.raises(StorageError, match="InnaSearchCV"):
         read_job(storage, "people")
     study = optuna.load_study(study_name="people", storage=storage)

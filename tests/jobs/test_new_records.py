@@ -17,7 +17,7 @@ from inna_tune.space import Categorical
 from inna_tune.tables.problem import make_problem
 from tests.study.test_search import PruneAll
 
-SMALL = {"hidden_layer_sizes": (4,), "max_epochs": 4, "random_state": 0}
+SMALL = {"hidden_layer_sizes": (4,), "n_members": 1, "max_epochs": 4, "random_state": 0}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ DOWN = DecayLaw(
 def test_an_estimator_is_trained_by_a_new_law(monkeypatch, frame):
     monkeypatch.setitem(DECAY_LAWS, "toy", HALVING)
     X, y = frame[["a", "b", "c"]], frame["y"]
-    model = InnaClassifier(decay="toy", lr=0.1, alpha=0.5, beta=0.1, n_members=1, **SMALL).fit(X, y)
+    model = InnaClassifier(decay="toy", lr=0.1, alpha=0.5, beta=0.1, **SMALL).fit(X, y)
     assert model.history_["lr"].tolist() == pytest.approx([0.1, 0.05, 0.025, 0.0125])
     with pytest.raises(ValueError, match=r"decay='toys'.*toy"):
         InnaClassifier(decay="toys").fit(X, y)

@@ -23,7 +23,7 @@ from tests.warm import Program
 def storage(tmp_path_factory):
     url = f"sqlite:///{tmp_path_factory.mktemp('dashboard')}/studies.db"
     X, y = load_iris(return_X_y=True, as_frame=True)
-    net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=16)
+    net = InnaClassifier(hidden_layer_sizes=(8,), n_members=1, max_epochs=16)
     InnaSearchCV(net, n_trials=3, storage=url, study_name="iris & <b>co</b>", random_state=0).fit(X, y)
     return url
 

@@ -324,7 +324,7 @@ def test_a_search_in_a_toy_storage_is_broken_off_and_ends_as_if_it_had_not_been(
     from inna_tune.study.checkpoints import Checkpoints
 
     X, y = load_iris(return_X_y=True, as_frame=True)
-    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=16, early_stopping=False)
+    net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=16, early_stopping=False)
     monkeypatch.setattr(group, "_WORTH_KEEPING", 0.0)
     save = Checkpoints.save
 

@@ -16,7 +16,7 @@ from inna_tune.space import Categorical, LogUniform, Prior, Uniform
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 DIABETES = load_diabetes(return_X_y=True, as_frame=True)
-NET = {"hidden_layer_sizes": (12,), "max_epochs": 6}
+NET = {"hidden_layer_sizes": (12,), "n_members": 1, "max_epochs": 6}
 
 
 def search(estimator=None, space=None, **changes):
@@ -45,7 +45,9 @@ def test_the_first_trial_is_the_untuned_setting(kind, data, scaled_alpha, dropou
 def test_the_first_trial_scores_about_what_the_untuned_estimator_does():
     X, y = IRIS
     folds = KFold(3, shuffle=True, random_state=0)
-    estimator = InnaClassifier(hidden_layer_sizes=(12,), max_epochs=40, early_stopping=False, random_state=0)
+    estimator = InnaClassifier(
+        hidden_layer_sizes=(12,), n_members=1, max_epochs=40, early_stopping=False, random_state=0
+    )
     study = search(estimator, n_trials=1, cv=folds, refit=False).fit(X, y).study_
     alone = cross_val_score(estimator, X, y, cv=folds, scoring="neg_log_loss").mean()
     assert study.best_value == pytest.approx(alone, rel=0.2)

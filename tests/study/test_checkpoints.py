@@ -32,7 +32,9 @@ search(sys.argv[1], resume=True).fit(*__import__("sklearn.datasets").datasets.lo
 
 def search(storage, **changes):
     # Trained to the end, so that there are rungs at 2, 4, 8 and 16 of 32 epochs.
-    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=32, early_stopping=False, dropout=0.2)
+    net = InnaClassifier(
+        hidden_layer_sizes=(4,), n_members=1, max_epochs=32, early_stopping=False, dropout=0.2
+    )
     settings = {
         "n_trials": 2,
         "cv": 2,
@@ -110,7 +112,7 @@ def test_it_comes_back_to_the_last_bit(tmp_path, progress):
 def test_a_step_that_always_diverges_is_shortened_as_often_as_without_a_break():
     X, y = load_iris(return_X_y=True, as_frame=True)
     rows = np.arange(len(X))
-    estimator = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, random_state=0)
+    estimator = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=3, random_state=0)
     folded = FoldedTable(estimator, X, y, None, [(rows[::2], rows[1::2]), (rows[1::2], rows[::2])], None)
     estimator._retried = lambda members, results: list(members)  # whatever they reached
     cohort = Cohort(folded, [estimator])

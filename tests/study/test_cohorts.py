@@ -124,7 +124,7 @@ def test_trials_of_other_architectures_and_batch_sizes_train_apart(monkeypatch):
         train(self)
 
     monkeypatch.setattr(Group, "train", watching)
-    net = InnaClassifier(alpha=0.5, beta=0.2, max_epochs=4)
+    net = InnaClassifier(alpha=0.5, beta=0.2, n_members=1, max_epochs=4)
     found = InnaSearchCV(net, space, n_trials=12, cv=2, population=12, random_state=0).fit(*IRIS)
     assert len(found.study_.trials) == sum(map(len, groups)) == 12
     assert 1 < len(groups) <= 4
@@ -142,7 +142,7 @@ def test_one_trial_that_fails_fails_alone(monkeypatch):
 
     monkeypatch.setattr(Cohort, "__init__", failing)
     space = SearchSpace({"lr": LogUniform(0.05, 0.4), "dropout": Uniform(-0.2, 0.5)})
-    net = InnaClassifier(alpha=0.5, beta=0.2, hidden_layer_sizes=(4,), max_epochs=4)
+    net = InnaClassifier(alpha=0.5, beta=0.2, hidden_layer_sizes=(4,), n_members=1, max_epochs=4)
     found = InnaSearchCV(net, space, n_trials=10, cv=2, population=10, random_state=0).fit(*IRIS)
     failed = [t for t in found.study_.trials if t.state == TrialState.FAIL]
     assert 0 < len(failed) < 10
@@ -238,6 +238,6 @@ def test_cross_validate_refuses_what_it_cannot_do():
 
 
 def test_a_fold_that_diverges_has_no_score():
-    model = InnaClassifier(lr=1e8, alpha=0.1, beta=1e8, hidden_layer_sizes=(4,), max_epochs=2)
+    model = InnaClassifier(lr=1e8, alpha=0.1, beta=1e8, hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
     found = cross_validate(model, *IRIS, cv=ShuffleSplit(2, random_state=0))
     assert np.isnan(found["test_score"]).all()

@@ -338,7 +338,7 @@ def test_regression(two, tmp_path):
     table, y = load_diabetes(return_X_y=True, as_frame=True)
     table, y = table.iloc[::3], y.iloc[::3]
     target = pd.DataFrame({"a": y, "b": -y}) if two else y
-    net = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=4)
+    net = InnaRegressor(hidden_layer_sizes=(4,), n_members=1, max_epochs=4)
     found = search(net, n_trials=3).fit(table, target)
     model = found.best_estimator_
     assert isinstance(model, EnsembleRegressor)
@@ -400,7 +400,7 @@ def test_no_trial_in_time_gives_the_untuned_estimator_as_ever(monkeypatch):
 
 
 def test_an_own_module_is_in_an_ensemble_that_lives_in_memory(tmp_path):
-    net = InnaClassifier(module=torch.nn.Linear, max_epochs=3, early_stopping=False)
+    net = InnaClassifier(module=torch.nn.Linear, n_members=1, max_epochs=3, early_stopping=False)
     found = search(net, n_trials=1, first="default").fit(X, Y)
     assert found.predict_proba(X).shape == (len(X), 3)
     with pytest.raises(TypeError, match="own module"):

@@ -35,7 +35,8 @@ X = pd.DataFrame({"a": RNG.normal(size=N), "b": RNG.normal(size=N)})
 Y = pd.Series(RNG.permutation(np.arange(N) % 2), name="y")
 GROUPS = np.arange(N) % 6
 SPACE = SearchSpace({"lr": LogUniform(1e-3, 0.1), "alpha": Uniform(0.1, 0.5), "beta": Uniform(0.1, 0.5)})
-TINY = {"hidden_layer_sizes": (4,), "numeric_embedding": "none", "max_epochs": 1, "early_stopping": False}
+TINY = {"hidden_layer_sizes": (4,), "numeric_embedding": "none", "n_members": 1}
+TINY |= {"max_epochs": 1, "early_stopping": False}
 
 
 class Own:
@@ -168,7 +169,7 @@ NOT_ITS_OWN = {
     ),
     "class weights": (*nets({"class_weight": {0: 1, 1: 2}}, {"class_weight": {0: 1, 1: 3}}), "class_weight (1) was 2"),
     "no class weights": (*nets({"class_weight": "balanced"}, {}), "class_weight was 'balanced', now it is None"),
-    "members": (*nets({"n_members": 2}, {}), "n_members was 2, now it is 'auto'"),
+    "members": (*nets({"n_members": 2}, {"n_members": "auto"}), "n_members was 2, now it is 'auto'"),
     "seed of the nets": (*nets({"random_state": 1}, {"random_state": 2}), "random_state was 1, now it is 2"),
     "another estimator": ({}, {"kind": InnaRegressor}, "the estimator was InnaClassifier"),
     "what a narrower space does not name": (

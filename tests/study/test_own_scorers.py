@@ -37,8 +37,12 @@ SIGNAL = (ROWS.a + 0.5 * ROWS.b + 0.3 * RNG.normal(size=N)).to_numpy()
 BINARY = np.where(SIGNAL > 0, "yes", "no")
 MANY = np.digitize(SIGNAL, [-0.5, 0.5])
 POSITIVE = np.exp(SIGNAL)
-CLASSIFIER = InnaClassifier(hidden_layer_sizes=(4,), numeric_embedding="none", max_epochs=3, random_state=0)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(4,), numeric_embedding="none", max_epochs=3, random_state=0)
+CLASSIFIER = InnaClassifier(
+    hidden_layer_sizes=(4,), n_members=1, numeric_embedding="none", max_epochs=3, random_state=0
+)
+REGRESSOR = InnaRegressor(
+    hidden_layer_sizes=(4,), n_members=1, numeric_embedding="none", max_epochs=3, random_state=0
+)
 FOLDS = KFold(2, shuffle=True, random_state=0)
 
 

@@ -47,7 +47,7 @@ if __name__ == "__main__":
     rng = np.random.default_rng(0)
     X = pd.DataFrame({"a": rng.normal(size=40), "b": rng.choice(list("uvw"), 40)})
     search = InnaSearchCV(
-        InnaClassifier(module=Net, max_epochs=1, early_stopping=False, class_weight={0: 1, 1: 2}),
+        InnaClassifier(module=Net, n_members=1, max_epochs=1, early_stopping=False, class_weight={0: 1, 1: 2}),
         SearchSpace({"lr": LogUniform(1e-3, 0.1)}), n_trials=int(sys.argv[2]), cv=Folds(),
         scoring=lambda e, X, y: score(e, X, y), storage=sys.argv[1], study_name="s", resume=True,
     )

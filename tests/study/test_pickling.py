@@ -22,7 +22,7 @@ from inna_tune.study import ProgressBar, StorageError, open_storage
 from tests.warm import Program
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
 
 STORAGES = {
     "memory": lambda folder: None,

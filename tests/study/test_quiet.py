@@ -15,13 +15,13 @@ from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.store.opening import create_study, open_storage
 from inna_tune.store.quiet import without_messages
 
-NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
+NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
 
 ALONE = """
 import sys
 from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV
-net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2)
+net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
 for storage in (None, f"sqlite:///{sys.argv[1]}/s.db"):
     for n_trials in (1, 2):
         InnaSearchCV(net, n_trials=n_trials, cv=2, storage=storage, study_name="s", resume=True, verbose=0).fit(

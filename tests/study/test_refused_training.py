@@ -9,7 +9,7 @@ from sklearn.datasets import load_diabetes, load_iris
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
 from inna_tune.space import Categorical
 
-SMALL = {"hidden_layer_sizes": (4,), "max_epochs": 2}
+SMALL = {"hidden_layer_sizes": (4,), "n_members": 1, "max_epochs": 2}
 TABLES = {InnaClassifier: load_iris(return_X_y=True), InnaRegressor: load_diabetes(return_X_y=True)}
 REFUSED = {
     "LBFGS": ({"optimizer": torch.optim.LBFGS}, r"optimizer=<class.*LBFGS.*choose one of inna, innaprop"),

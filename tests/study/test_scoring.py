@@ -61,7 +61,7 @@ def test_a_trial_has_the_same_score_at_a_rung_whatever_its_labels(labels):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, 3)), labels[rng.integers(len(labels), size=60)]
     rows = np.arange(60)
-    estimator = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0)
+    estimator = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
     weight = rng.random(60) + 0.5
     for params in (None, {"sample_weight": weight}):
         folded = FoldedTable(estimator, _frame(X), y, None, [(rows[::2], rows[1::2])], params)

@@ -383,7 +383,11 @@ def test_nested_cross_validation_leaks_nothing(tmp_path):
     X, y = X.iloc[rows].reset_index(drop=True), y.iloc[rows].reset_index(drop=True)
     url = f"sqlite:///{tmp_path}/s.db"
     nested = InnaSearchCV(
-        InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2), n_trials=2, cv=2, storage=url, random_state=0
+        InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2),
+        n_trials=2,
+        cv=2,
+        storage=url,
+        random_state=0,
     )
     outer = KFold(3)
     found = cross_validate(nested, X, y, cv=outer, return_estimator=True)
@@ -404,7 +408,7 @@ def test_nested_cross_validation_leaks_nothing(tmp_path):
 def test_clones_share_nothing():
     X, y = load_iris(return_X_y=True, as_frame=True)
     first = InnaSearchCV(
-        InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2), n_trials=2, cv=2, random_state=0
+        InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2), n_trials=2, cv=2, random_state=0
     )
     second = clone(first).fit(X, y)
     assert not hasattr(first, "study_")

@@ -101,8 +101,12 @@ def test_scores_that_are_no_numbers_are_chosen_last():
 
 # ---------------------------------------------------------------------- the judge
 
-CLASSIFIER = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, numeric_embedding="none", random_state=0)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=3, numeric_embedding="none", random_state=0)
+CLASSIFIER = InnaClassifier(
+    hidden_layer_sizes=(4,), n_members=1, max_epochs=3, numeric_embedding="none", random_state=0
+)
+REGRESSOR = InnaRegressor(
+    hidden_layer_sizes=(4,), n_members=1, max_epochs=3, numeric_embedding="none", random_state=0
+)
 
 
 def trained(load, estimator, weight=None, two=False):

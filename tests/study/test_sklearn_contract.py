@@ -24,7 +24,7 @@ from inna_tune.study import cross_validate
 
 # Two trials and two folds are the least that is a search. Nets without embeddings, which the estimators' own checks have. Few
 # epochs, since the classifier's checks need little training, and as many as the regressor's check of its score needs.
-PLAIN = {"hidden_layer_sizes": (4,), "numeric_embedding": "none"}
+PLAIN = {"hidden_layer_sizes": (4,), "n_members": 1, "numeric_embedding": "none"}
 CLASSIFIER = InnaClassifier(max_epochs=5, **PLAIN)
 REGRESSOR = InnaRegressor(max_epochs=20, **PLAIN)
 LEAST = {"n_trials": 2, "cv": 2}

@@ -366,7 +366,7 @@ def test_of_targets_in_any_container(kind, shape):
 def test_a_column_of_labels_is_told():
     from sklearn.exceptions import DataConversionWarning
 
-    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=1)
+    net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=1)
     labels = (X.a > 0).to_numpy()[:, None]
     with pytest.warns(DataConversionWarning, match="column-vector"):
         cross_validate(net, X[["a"]], labels, 2)

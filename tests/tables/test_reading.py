@@ -425,7 +425,7 @@ def test_predictions_from_any_file_and_any_rows_are_those_from_the_frame(
         WRITERS[wrote](frame, tmp_path / wrote)
         table = read(str(tmp_path / wrote))
         frame, schema = table.frame, table.schema
-    net = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=1, random_state=0)
+    net = InnaRegressor(hidden_layer_sizes=(4,), max_epochs=1, n_members=1, random_state=0)
     net.fit(frame, np.arange(len(frame), dtype=float))
     net.schema_ = schema if from_file else net.schema_
     expected = predict_table(net, frame)["prediction"].to_numpy()
