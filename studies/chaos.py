@@ -42,7 +42,7 @@ CONTEXT: Any = multiprocessing.get_context("fork")  # a worker need not load tor
 
 def search(url, name, n_trials):
     """What every worker runs."""
-    net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=32, early_stopping=False)
+    net = InnaClassifier(hidden_layer_sizes=(8,), n_members=1, max_epochs=32, early_stopping=False)
     return InnaSearchCV(
         net,
         n_trials=n_trials,

@@ -62,12 +62,14 @@ def run(monkeypatch, tmp_path):
 
 
 def cheaper(kind):
-    """An estimator that trains shorter than its example says."""
+    """An estimator that trains shorter, and fewer nets, than its example says."""
 
     @functools.wraps(kind, updated=())
     def make(**settings):
         shorter = {"max_epochs": 16, "hidden_layer_sizes": (8,)}
-        return kind(**settings | {name: value for name, value in shorter.items() if name in settings})
+        return kind(
+            **{"n_members": 1} | settings | {n: value for n, value in shorter.items() if n in settings}
+        )
 
     return make
 
@@ -107,7 +109,9 @@ def test_workers_share_a_study_on_a_cluster(run):
 
 
 def test_a_learned_prior_is_tried_first(run):
-    search = run("learn_a_prior", NET=lambda net: net.set_params(hidden_layer_sizes=(4,), max_epochs=4))
+    search = run(
+        "learn_a_prior", NET=lambda net: net.set_params(hidden_layer_sizes=(4,), n_members=1, max_epochs=4)
+    )
     portfolio = search.space.at(search.study_.user_attrs["inna_tune:curvature"])[1]
     untuned, *tried = [pytest.approx(trial.params["alpha"]) for trial in search.study_.trials]
     learned = [settings["alpha"] for settings in portfolio if settings["alpha"] != untuned]

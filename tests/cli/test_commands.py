@@ -186,7 +186,7 @@ def test_what_is_left_is_asked_for_before_more():
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"hidden_layer_sizes": (4,), "max_epochs": 2}.items():
+    for name, value in {"hidden_layer_sizes": (4,), "n_members": 1, "max_epochs": 2}.items():
         monkeypatch.setitem(InnaClassifier.__init__.__kwdefaults__, name, value)
 
 

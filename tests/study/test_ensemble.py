@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import joblib
 import numpy as np
 import optuna
 import pandas as pd
@@ -104,8 +105,10 @@ def test_a_file_holds_what_memory_does_and_the_model_file_the_ensemble(straight,
 
 
 def test_two_workers_make_the_same_ensemble(straight, tmp_path):
-    for storage in (None, f"sqlite:///{tmp_path}/s.db"):
-        found = search(storage=storage, n_jobs=2).fit(X, Y)
+    """Processes by way of a file that is given up at the end, and threads by one that stays."""
+    for storage, backend in [(None, "loky"), (f"sqlite:///{tmp_path}/s.db", "threading")]:
+        with joblib.parallel_config(backend):
+            found = search(storage=storage, n_jobs=2).fit(X, Y)
         assert said(found) == said(straight)
         assert found.predict_proba(X).tobytes() == straight.predict_proba(X).tobytes()
 
