@@ -79,6 +79,9 @@ while True:
 
 _ROOT = Path(__file__).parents[1]
 
+# Of every program, so that its sets have another order than those of the tests, whose seed is drawn.
+HASH_SEED = "1"
+
 # What most programs need.
 _USUAL = (
     *("numpy", "optuna", "pandas", "sklearn.datasets", "sklearn.dummy", "sklearn.ensemble", "torch", "typer"),
@@ -95,13 +98,17 @@ def _server(loaded: tuple[str, ...]) -> socket.socket:
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVER, str(theirs.fileno()), *loaded],
         pass_fds=[theirs.fileno()],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": HASH_SEED},
         start_new_session=True,
     )
     theirs.close()
     atexit.register(process.wait)
     atexit.register(ours.close)
     return ours
+
+
+# What runs a file as ``python FILE WORDS`` would.
+RUN_FILE = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 class Program:

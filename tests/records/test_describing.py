@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.estimators import TableEncoder
 from inna_tune.records.describing import changes, describe, describe_settings, setting_changes
+from tests.warm import HASH_SEED, RUN_FILE, Program
 
 ROOT = Path(__file__).parents[2]
 
@@ -170,16 +171,19 @@ def test_the_same_lines_are_the_same_in_every_process(tmp_path: Path) -> None:
     lines += [
         f"print(json.dumps([{', '.join(f'found_{n}' for n in range(len(OTHERS)))}, describe(thing), describe(within)]))"
     ]
-    found = []
-    for seed in ("1", "2"):
-        script = tmp_path / seed / "script.py"
+    scripts = [tmp_path / name / "script.py" for name in ("one", "two")]
+    for above, script in enumerate(scripts):
         script.parent.mkdir()
-        script.write_text("\n" * int(seed) + "\n".join(lines))
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, script], env=environment, capture_output=True, text=True, check=True
-        )
-        found.append(json.loads(done.stdout))
+        script.write_text("\n" * above + "\n".join(lines))
+    assert HASH_SEED != "2"
+    environment = os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, scripts[0]], env=environment, capture_output=True, text=True, check=True
+    )
+    with Program(RUN_FILE, scripts[1]) as program:
+        printed, said = program.communicate()
+    assert program.returncode == 0, said
+    found = [json.loads(text) for text in (done.stdout, printed)]
     assert found[0] == found[1]
     assert found[0][: len(OTHERS)] == [describe(thing(before)) for before, _ in OTHERS.values()]
 

@@ -1,16 +1,12 @@
 """What a script defines is known again in another process, and missed where another script defines something else."""
 
-import os
 import runpy
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from inna_tune.study import MismatchError
-
-ROOT = Path(__file__).parents[2]
+from tests.warm import RUN_FILE, Program
 
 SCRIPT = """
 import sys
@@ -77,11 +73,11 @@ def test_the_same_script_goes_on_in_another_process_and_another_script_does_not(
     run_here(script(1))
     assert capsys.readouterr().out == "1\n"
     # Its sets have another order there.
-    environment = os.environ | {"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, *script(2, above="# A remark.\nimport os\n")]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "2\n"
+    words = script(2, above="# A remark.\nimport os\n")
+    with Program(RUN_FILE, *words, cwd=tmp_path) as program:
+        printed, said = program.communicate()
+    assert program.returncode == 0, said
+    assert printed == "2\n"
     with pytest.raises(MismatchError) as refused:
         run_here(script(3, CHANGED_COST="3", CHANGED_FUNCTION="relu", CHANGED_SEED="1"))
     for words in (
