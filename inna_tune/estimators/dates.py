@@ -235,14 +235,16 @@ def plan_dates(
     """
     places, dates = _distinct(instants)
     days = np.append(days_since_1970(dates), np.nan)[places]
-    (plan,) = fit_numbers([name], days[None], weight, quantile=quantile)
+    (plan,) = fit_numbers([name], days[None], weight, quantile=quantile, may_spike=False)
     if not isinstance(plan, NumericPlan):
         return plan
     first, last = ordinary_ends(days)
     far = is_far(days, first, last)
     indicator = plan.indicator
     if far.any():
-        (plan,) = fit_numbers([name], np.where(far, np.nan, days)[None], weight, quantile=quantile)
+        (plan,) = fit_numbers(
+            [name], np.where(far, np.nan, days)[None], weight, quantile=quantile, may_spike=False
+        )
         # The run of ordinary days has three different values or more.
         assert isinstance(plan, NumericPlan)
     calendar, far_dates = in_zone(dates, zone), np.append(is_far(days_since_1970(dates), first, last), False)

@@ -47,15 +47,16 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     First come the **numbers**: every numeric column (booleans, durations and times of day among them), scaled by median
     and interquartile range and clipped smoothly to (−3, 3) by x / √(1 + (x/3)²), as RealMLP does (Holzmüller,
-    Grinsztajn and Steinwart, 2024); text that holds numbers in one form, such as "$1,234.50" (a
+    Grinsztajn and Steinwart, 2024), or, where the middle half of the rows has one value and sixteen others occur, by the
+    quantiles of those others; text that holds numbers in one form, such as "$1,234.50" (a
     ``DisguisedNumbersWarning`` says so); and of dates, also those written as text, the days since 1970 and the parts of the
     calendar that ``skrub.DatetimeEncoder`` gives.
 
-    Then come **other floats**: an indicator where numbers, dates or texts are missing, or dates far from all others, such as
-    9999-12-31; the levels of categorical
-    columns, one output each; the vectors of free text that ``skrub.StringEncoder`` learns. All are centred, which keeps
-    the curvature of the loss, and so the stable steps of INNA, within bounds. A missing category is a level; rare and
-    unseen levels share one output.
+    Then come **other floats**: an indicator of the value that most rows have, where it was told apart; one where numbers,
+    dates or texts are missing, or dates far from all others, such as 9999-12-31; the levels of categorical columns, one
+    output each; the vectors of free text that ``skrub.StringEncoder`` learns. All are centred, which keeps the curvature
+    of the loss, and so the stable steps of INNA, within bounds. A missing category is a level; rare and unseen levels
+    share one output.
 
     A level is its text, whatever type holds it: 1, 1.0 and "1" are one level, and True is 1 where only one of them was
     fitted. Each value is read by itself, in the form that was fitted, so that a row's outputs do not depend on the rows
@@ -88,8 +89,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     plan_ : list of ColumnPlan
-        What is done with each column: a ``NumericPlan``, ``DatePlan``, ``OneHotPlan``, ``CodedPlan``, ``TextPlan`` or
-        ``DroppedPlan``.
+        What is done with each column: a ``NumericPlan``, ``SpikedPlan``, ``DatePlan``, ``OneHotPlan``, ``CodedPlan``,
+        ``TextPlan`` or ``DroppedPlan``.
     n_numeric_ : int
         Width of the section of numbers.
     categories_ : tuple of int

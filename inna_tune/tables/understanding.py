@@ -11,6 +11,7 @@ from pandas.api import types
 from inna_tune import clock
 from inna_tune.estimators import TableEncoder
 from inna_tune.estimators.dates import DatePlan
+from inna_tune.estimators.numbers import SpikedPlan
 from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables.problem import Problem
@@ -21,6 +22,7 @@ _MOST_ROWS = 50_000
 
 _KINDS = {
     "numeric": "number",
+    "spiked": "number",
     "categorical": "levels",
     "coded": "levels, embedded",
     "date": "date",
@@ -147,6 +149,8 @@ def understand(
             if isinstance(plan, DroppedPlan):
                 taken_as = {"number": "number", "date": "date"}.get(own[name].kind, "levels")
                 left_out = _REASONS.get(plan.reason, plan.reason)
+            elif isinstance(plan, SpikedPlan):
+                taken_as += f", {plan.spike:g} in {plan.share:.0%} of the rows"
             elif isinstance(plan, DatePlan) and plan.format:
                 taken_as += f", written {plan.format}"
         form = own[name].form if name in own else None

@@ -36,6 +36,8 @@ def everything(n=400, seed=0):
     frame["code"] = [f"k{i:03}" for i in rng.integers(0, 97, n)]
     for name in ("note", "seen", "code", "town"):
         frame[name] = frame[name].where(rng.random(n) > 0.1)
+    frame["gain"] = np.where(rng.random(n) < 0.8, 0.0, rng.lognormal(5.0, 2.0, n).round())
+    frame["loss"] = frame["gain"].where(rng.random(n) > 0.05)
     return frame.drop(columns="same")
 
 
@@ -146,7 +148,7 @@ def test_weights_are_repetitions_in_text_dates_and_codes(numeric):
     weight = np.random.default_rng(3).integers(0, 3, len(frame))
     one = TableEncoder(numeric=numeric).fit(frame, sample_weight=weight)
     other = TableEncoder(numeric=numeric).fit(frame.loc[np.repeat(frame.index, weight)])
-    assert {p.kind for p in one.plan_} == {"numeric", "categorical", "coded", "date", "text"}
+    assert {p.kind for p in one.plan_} == {"numeric", "spiked", "categorical", "coded", "date", "text"}
     np.testing.assert_allclose(one.transform(frame), other.transform(frame), rtol=1e-6, atol=1e-6)
 
 
@@ -337,6 +339,8 @@ def test_a_round_trip_through_plain_data_encodes_the_same(settings):
         ("size", "name", 5),
         ("size", "kind", "strange"),
         ("size", "spare", 1),
+        ("gain", "spike", "0"),
+        ("gain", "share", float("nan")),
         ("town", "levels", [1, 2, 3, 4, 5]),
         ("town", "shares", [0.5]),
         ("code", "shares", [0.5]),

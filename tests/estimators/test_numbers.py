@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import QuantileTransformer
 
 from inna_tune.estimators import TableEncoder
-from inna_tune.estimators.numbers import Ranked, normal_scores
+from inna_tune.estimators.encoder import DisguisedNumbersWarning
+from inna_tune.estimators.numbers import Ranked, fit_numbers, normal_scores
 
 
 def encode(values, new=None, **settings):
@@ -113,3 +114,70 @@ def test_normal_scores_never_fall(quantiles, values):
     scores = normal_scores(np.sort(values), np.sort(quantiles))
     assert (np.diff(scores) >= -1e-12).all()
     assert (np.abs(scores) < 2.9).all()
+
+
+# ---------------------------------------------------------------------- a value that most rows have
+
+
+def amounts(n=2000, share=0.9, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.where(rng.random(n) < share, 0.0, rng.lognormal(8.0, 2.0, n).round())
+
+
+def test_a_value_that_most_rows_have_is_told_apart_and_the_others_have_their_own_quantiles():
+    values = amounts()
+    values[:20] = np.nan
+    frame = pd.DataFrame({"gain": values})
+    encoder = TableEncoder().fit(frame)
+    assert list(encoder.get_feature_names_out()) == ["gain", "gain_missing", "gain_is_0"]
+    encoded, is_spike, missing = encoder.transform(frame), values == 0, np.isnan(values)
+    others = values[~is_spike & ~missing]
+    np.testing.assert_allclose(
+        encoded[~is_spike & ~missing, 0], encode(others, numeric="quantile")[:, 0], rtol=1e-6
+    )
+    assert (encoded[is_spike | missing, 0] == 0).all()
+    np.testing.assert_allclose(encoded[:, 1], missing - missing.mean(), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(encoded[:, 2], is_spike - is_spike.mean(), rtol=1e-5)
+
+
+@given(spike=st.floats(-1e9, 1e9), others=st.integers(0, 40), share=st.floats(0.51, 0.95), data=st.data())
+def test_a_value_is_told_apart_where_the_middle_half_has_it_and_sixteen_others_occur(
+    spike, others, share, data
+):
+    side = data.draw(st.sampled_from([-1.0, 1.0]))
+    beside = spike + side * (1.0 + np.arange(others)) * max(1.0, abs(spike))
+    n_spikes = int(np.ceil(len(beside) * share / (1 - share))) + 1
+    column = data.draw(st.permutations([*beside, *[spike] * n_spikes]))
+    (plan,) = fit_numbers(["x"], np.array([column]), None, quantile=False)
+    quartiles = np.quantile(column, [0.25, 0.75], method="inverted_cdf")
+    assert (plan.kind == "spiked") == (others >= 16 and (quartiles == spike).all())
+    if plan.kind == "spiked":
+        assert plan.spike == spike
+        assert plan.share == pytest.approx(n_spikes / len(column))
+
+
+@pytest.mark.parametrize("spike", [0.0, -0.0, -1.0, 99999.0])
+def test_which_value_it_is_makes_no_difference(spike):
+    values = amounts()
+    column = np.where(values == 0, spike, values)
+    np.testing.assert_array_equal(encode(column), encode(values))
+
+
+def test_text_that_holds_numbers_may_have_such_a_value_too():
+    texts = pd.Series([f"{v:,.2f} EUR" for v in amounts(400)])
+    with pytest.warns(DisguisedNumbersWarning):
+        encoded = encode(texts)
+    np.testing.assert_array_equal(encoded, encode(amounts(400)))
+
+
+def test_an_encoder_without_the_quantiles_beside_is_refused():
+    content, _ = TableEncoder().fit(pd.DataFrame({"x": amounts()})).to_plain()
+    content["columns"][0]["quantiles"] = None
+    with pytest.raises(ValueError, match="the values beside 0 have no quantiles"):
+        TableEncoder.from_plain(content, {})
+
+
+def test_parts_of_dates_are_never_told_apart():
+    days = pd.Timestamp("2020-01-01") + pd.to_timedelta(amounts(400, share=0.8) % 1000, unit="D")
+    plan = TableEncoder().fit(pd.DataFrame({"day": days})).plan_[0]
+    assert plan.kind == "date"
