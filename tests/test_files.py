@@ -106,7 +106,7 @@ def test_of_databases_and_exported_studies(any_umask, tmp_path):
 def test_of_checkpoints(any_umask, tmp_path):
     files = Checkpoints(in_database(tmp_path))
     assert files.save(0, Checkpoint("i", 1, 0.0, {}, {}, []))
-    (written,) = files._folder.iterdir()
+    (written,) = files._files.folder.iterdir()
     assert_mode(written, any_umask)
 
 
