@@ -156,16 +156,16 @@ def test_one_that_is_of_no_use_is_said_and_removed(tmp_path, progress, caplog, h
 def test_a_file_with_a_place_of_its_own_writing_stays_in_its_folder(tmp_path):
     """Names are made of a digest and a number; what a study is called does not matter."""
     kept = checkpoints(tmp_path, "../../etc/passwd\n")
-    assert kept._path(3).parent == tmp_path / "s.db.checkpoints"
+    assert kept._files.place(3).parent == tmp_path / "s.db.checkpoints"
     for wrong in (-1, 10**30):
         with pytest.raises(ValueError, match="number="):
-            kept._path(wrong)
+            kept._files.place(wrong)
 
 
 def test_a_header_that_lies_runs_nothing(tmp_path, progress):
     _, sizes = progress
     kept = checkpoints(tmp_path)
-    path = kept._path(0)
+    path = kept._files.place(0)
     path.parent.mkdir()
     for content in ("[]", "{}", json.dumps({"identity": "me", "members": 3}), "__import__('os').system('x')"):
         save_file({"a": torch.zeros(1)}, path, metadata={"format": FORMAT, "content": content, "digest": "0"})
