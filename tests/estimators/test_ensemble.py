@@ -18,7 +18,7 @@ from tests.estimators.test_saving import rewrite
 
 PLAIN = {"hidden_layer_sizes": (4,), "n_members": 1, "numeric_embedding": "none"}
 CLASSIFIERS = [InnaClassifier(max_epochs=5, **PLAIN), InnaClassifier(max_epochs=3, **PLAIN)]
-REGRESSORS = [InnaRegressor(max_epochs=20, **PLAIN), InnaRegressor(max_epochs=15, **PLAIN)]
+REGRESSORS = [InnaRegressor(max_epochs=50, **PLAIN), InnaRegressor(max_epochs=15, **PLAIN)]
 IRIS = load_iris(return_X_y=True, as_frame=True)
 
 

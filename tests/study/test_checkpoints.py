@@ -216,7 +216,7 @@ def test_a_disk_that_takes_no_checkpoint_ends_no_study(tmp_path, monkeypatch, st
     def full(*names, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("inna_tune.study.checkpoints.serialize", full)
+    monkeypatch.setattr("inna_tune.study.beside.serialize", full)
     found = search(f"sqlite:///{tmp_path}/s.db").fit(*load_iris(return_X_y=True, as_frame=True))
     assert comparable(found.study_) == straight
     assert "has no checkpoint" in caplog.text
