@@ -68,16 +68,16 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights. Tables under 200 rows train to the end. With ``n_members="auto"``
-        it is by other rows on tables under 2,000, see there.
+        it is by other rows on tables under 4,000, see there.
     patience : int, default=30
         Epochs; on small tables it lasts at least 90 steps of the optimizer.
     validation_fraction : float, default=0.1
     n_members : int or "auto", default="auto"
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
-        "auto" is one net from 2,000 rows on. On fewer it is eight: each leaves a quarter of the rows out, so that a row has
-        two that never saw it, and by what these predict all stop at one epoch, so that no row is lost to validation
+        "auto" is one net from 4,000 rows on. On fewer it is four, under 2,000 rows eight: each leaves a quarter of the rows
+        out, and by what nets predict of rows they never saw all stop at one epoch, so that no row is lost to validation
         (``validation_fraction`` means nothing then). They train for 30 epochs, or as many as make 50 steps, but at most
-        ``max_epochs``, and pool the logarithms of their probabilities. Under 40 rows, or without early stopping, eight have
+        ``max_epochs``, and pool the logarithms of their probabilities. Under 40 rows, or without early stopping, they have
         all rows and train to the end. A warm start, and ``partial_fit``, go on with the nets there are; a first
         ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None

@@ -9,20 +9,17 @@ import numpy.typing as npt
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.splitting import Rows
 
-# Tables of fewer rows are small: a part of them held out tells one epoch from another by noise, and several nets cost little.
-_SMALL_ROWS = 2000
+# On tables of fewer rows a part held out tells one epoch from another by noise, and several nets cost little. Each row is
+# left out once in every round, so that as many nets which never saw it predict it; from the most rows on, one net is stopped
+# by the rows that ``validation_fraction`` holds out.
+_FOLDS = 4
+_ROUNDS_BELOW = {2000: 2, 4000: 1}
 
 # Of fewer rows no part can be left out of any net.
 _MIN_ROWS = 40
 
-# On small tables each row is left out once in every round, so that it has two predictions by nets which never saw it.
-_FOLDS, _ROUNDS = 4, 2
-
 # The step falls to zero in so many epochs, which are at least so many steps.
 _EPOCHS, _MIN_STEPS = 30, 50
-
-# Larger tables: one net, stopped by the rows that ``validation_fraction`` holds out.
-_LARGE_MEMBERS = 1
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,10 @@ def plan_members(
     """
     if n_members != "auto":
         return MemberPlan(int(n_members), 0, max_epochs)
-    if n_rows >= _SMALL_ROWS:
-        return MemberPlan(_LARGE_MEMBERS, 0, max_epochs)
-    members = _FOLDS * _ROUNDS
+    rounds = next((rounds for bound, rounds in _ROUNDS_BELOW.items() if n_rows < bound), 0)
+    if rounds == 0:
+        return MemberPlan(1, 0, max_epochs)
+    members = _FOLDS * rounds
     if not early_stopping:
         return MemberPlan(members, 0, max_epochs)
     steps = -(-n_rows // batch_size)
