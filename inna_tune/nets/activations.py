@@ -29,9 +29,9 @@ def mish(z: Tensor) -> Tensor:
         return F.mish(z)
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
     most = _PIECE if z.is_cpu else max(z.numel(), 1)
-    scratch = [out.new_empty(min(most, z.numel())) for _ in range(2)]
-    for one, part in zip(z.reshape(-1).split(most), out.view(-1).split(most), strict=True):
-        _mish(one, *(passing[: len(one)] for passing in scratch), part)
+    logistic, ratio = (out.new_empty(min(most, z.numel())) for _ in range(2))
+    for one, part in zip(torch.split(z.reshape(-1), most), torch.split(out.view(-1), most), strict=True):
+        _mish(one, logistic[: len(one)], ratio[: len(one)], part)
     return out
 
 
