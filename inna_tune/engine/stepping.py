@@ -172,11 +172,17 @@ class Stepping:
             gradient.mul_(factor)
 
     def _average(self, rate: Any, decay: float) -> None:
-        moving = (torch.as_tensor(rate, device=self.count.device) != 0).to(self.count)
+        weights: list[Tensor] = list(self.rows)
+        if not isinstance(rate, Tensor):
+            count = float(self.count) + (rate != 0)
+            self.count.fill_(count)
+            share = 0.0 if rate == 0 else 1.0 - min((1.0 + count) / (10.0 + count), decay)
+            torch._foreach_lerp_(self.averages, weights, share)
+            return
+        moving = (rate != 0).to(self.count)
         self.count += moving
-        share = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
-        for average, rows in zip(self.averages, self.rows, strict=True):
-            average.lerp_(rows, share.expand_as(rows))
+        shares = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
+        torch._foreach_lerp_(self.averages, weights, [shares.expand_as(rows) for rows in weights])
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""

@@ -19,6 +19,9 @@ _PIECE = 2**15
 # Pieces are of whole vectors, like batches.
 _PIECE_ROWS = 32
 
+# Outputs, slopes and masks have places of their own; a caller that makes them anew each time is to leave few behind.
+_REMEMBERED = 8
+
 # A tensor, since torch has no subtraction from a number that writes where it is told and is as quick.
 _ONE = torch.ones(())
 
@@ -153,17 +156,22 @@ class _Mish:
             else max(_PIECE_ROWS, _PIECE // max(width, 1) // _PIECE_ROWS * _PIECE_ROWS)
         )
         self._pieces = [slice(start, start + whole) for start in range(0, n_rows, whole)]
+        self._known: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept_pieces = [self._cut(kept) for kept in self._kept]
 
     def _cut(self, tensor: Tensor) -> list[Tensor]:
-        rows = tensor.view(-1, tensor.shape[2])
-        return [rows] if len(self._pieces) == 1 else [rows[piece] for piece in self._pieces]
+        """Pieces of [P, B, n]; those of tensors that come again and again are remembered."""
+        known = self._known.get(id(tensor))
+        if known is None or known[0] is not tensor:
+            rows = tensor.flatten(0, 1)
+            known = tensor, [rows] if len(self._pieces) == 1 else [rows[piece] for piece in self._pieces]
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[id(tensor)] = known
+        return known[1]
 
     def _masks(self, mask: Tensor | None) -> list[Tensor] | list[None]:
-        if mask is None:
-            return [None] * len(self._pieces)
-        rows = mask.flatten(0, 1)
-        return [rows] if len(self._pieces) == 1 else [rows[piece] for piece in self._pieces]
+        return [None] * len(self._pieces) if mask is None else self._cut(mask)
 
     def forward(self, z: Tensor, mask: Tensor | None) -> Tensor:
         self._before = self._cut(z)

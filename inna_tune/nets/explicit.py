@@ -37,6 +37,7 @@ class _Layer:
         # A product that must not be alone is made twice.
         self._number = 2 if alone(*weight.shape) else len(weight)
         self._weight, self._bias = (_members(t, self._number) for t in (weight, bias))
+        self._turned = self._weight.transpose(1, 2)
         self._doubled_gradient = spaced(self._weight.shape, weight)
         self.weight_gradient = self._doubled_gradient[: self._n_members]
         self.bias_gradient = torch.empty_like(bias)
@@ -65,7 +66,7 @@ class _Layer:
 
     def backward(self, slope: Tensor, out: Tensor) -> Tensor:
         """Derivative [P, B, in] with respect to what it read."""
-        return self.own(torch.bmm(_members(slope, self._number), self._weight.transpose(1, 2), out=out))
+        return self.own(torch.bmm(_members(slope, self._number), self._turned, out=out))
 
     def slope_of_inputs(self, slope: Tensor) -> Tensor:
         """The same, [P, B, in] with the rows innermost in memory."""
@@ -85,7 +86,7 @@ class _Head(_Layer):
         return self._weight.new_empty(self._number, self._weight.shape[2], n_rows)
 
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
-        self._turned_weight.copy_(self._weight.transpose(1, 2))
+        self._turned_weight.copy_(self._turned)
         x = _members(x, self._number).transpose(1, 2)
         torch.baddbmm(self._bias.transpose(1, 2), self._turned_weight, x, out=out)
         return self.own(out).transpose(1, 2)
@@ -177,7 +178,7 @@ class ExplicitGradient:
     """
 
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
-        self._activation = net.activation
+        self._activation, self._hidden = net.activation, list(net.hidden_layer_sizes)
         self._layers = [
             _layer(
                 parameters[f"{layer.name}.weight"].detach(),
@@ -196,6 +197,7 @@ class ExplicitGradient:
         self._places: dict[int, _Places] = {}
         self._inputs: list[Tensor] = []
         self._masks: list[Tensor | None] = []
+        self._whole_mask: Tensor | None = None
 
     def _rows(self, n_rows: int) -> _Places:
         if n_rows not in self._places:
@@ -221,15 +223,22 @@ class ExplicitGradient:
             As for `TabularNet`.
         """
         places = self._rows(x.shape[1])
-        self._inputs, self._masks = [x], []
-        start = 0
-        for layer, output, activation in zip(self._layers, places.outputs, places.activations, strict=False):
+        self._inputs = [x]
+        self._split(dropout_mask)
+        for layer, output, activation, mask in zip(
+            self._layers, places.outputs, places.activations, self._masks, strict=False
+        ):
             z = layer.forward(self._inputs[-1], output)
-            mask = None if dropout_mask is None else dropout_mask[..., start : start + z.shape[2]]
-            start += z.shape[2]
-            self._masks.append(mask)
             self._inputs.append(activation.forward(z, mask))
         return self._layers[-1].forward(self._inputs[-1], places.outputs[-1])
+
+    def _split(self, mask: Tensor | None) -> None:
+        """The mask layer by layer; that of the step before comes again, written anew."""
+        if mask is None:
+            self._masks = [None] * (len(self._layers) - 1)
+        elif mask is not self._whole_mask:
+            self._masks = list(mask.split(self._hidden, -1))  # type: ignore[no-untyped-call]
+        self._whole_mask = mask
 
     def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
         """Write the gradients of the loss into ``gradients``, after `forward`.
@@ -248,7 +257,7 @@ class ExplicitGradient:
         places = self._rows(slope.shape[1])
         inputs, masks = self._inputs, self._masks
         # The batch is a view of many others, which are let go with it.
-        self._inputs, self._masks = [], []
+        self._inputs = []
         for i in range(len(self._layers) - 1, 0, -1):
             self._layers[i].gradients(inputs[i], slope)
             below = self._layers[i].backward(slope, places.slopes[i - 1])
