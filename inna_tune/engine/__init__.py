@@ -6,6 +6,7 @@ from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
 from inna_tune.engine.members import Jury, Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
+from inna_tune.engine.predicting import predicted
 from inna_tune.engine.stack import Stack
 from inna_tune.engine.training import Training
 
@@ -24,5 +25,6 @@ __all__ = [
     "TableTensors",
     "Training",
     "outputs",
+    "predicted",
     "state_at_rest",
 ]

@@ -91,5 +91,7 @@ class SquaredError:
     ) -> tuple[Tensor, Tensor]:
         """Loss and slope in closed form."""
         error = output - target
-        loss = (error.square().mean(-1) * coefficient).sum(1)
+        square = error * error
+        row_loss = square.squeeze(-1) if square.shape[2] == 1 else square.mean(-1)
+        loss = row_loss.mul_(coefficient).sum(1)
         return loss, error.mul_((2.0 / error.shape[2]) * coefficient.unsqueeze(2))

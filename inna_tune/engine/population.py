@@ -256,6 +256,8 @@ class Population:
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
         self._drops = any(m.dropout > 0 for m in self.members)
+        # Written anew each step; ones where a member drops nothing.
+        self._mask: Tensor | None = None
         self._kinds = None
         if self._drops and self.dtype == torch.float64 and self.table.x.shape[1]:
             self._kinds = self.table.x.cpu().unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
@@ -395,10 +397,15 @@ class Population:
         """
         if not self._drops or self.net.dropout_width == 0:
             return None
-        mask = torch.ones(*batch.x.shape[:2], self.net.dropout_width, dtype=self.dtype)
+        shape = (*batch.x.shape[:2], self.net.dropout_width)
+        if self._mask is None or self._mask.shape != shape:
+            self._mask = torch.ones(shape, dtype=self.dtype)
+        mask = self._mask
         for i, (member, stream) in enumerate(zip(self.members, self.dropout_streams, strict=True)):
             if member.dropout > 0:
                 own = mask[i, : batch.counts[i]]
+                if len(own) < shape[1]:
+                    mask[i, len(own) :] = 1.0
                 if self._kinds is None:
                     fill_dropout(own, member.dropout, stream)
                     continue

@@ -12,7 +12,7 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
-from inna_tune.nets import ExplicitGradient, Net, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, Net, TabularNet
 from inna_tune.optim.optimizers import record_of
 
 
@@ -63,11 +63,16 @@ class Stepping:
         n_members = len(next(iter(tensors.values())))
         # One row a member, so that settings of shape [P, 1] fit every tensor.
         self.rows = [torch.nn.Parameter(tensors[name].detach().view(n_members, -1)) for name in trained]
-        # The passes through a plain trunk are written out; autograd computes what is left, embeddings or all.
+        # The passes through a plain trunk are written out, and those of the usual embeddings; autograd computes what is left.
         self._explicit: ExplicitGradient | None = None
+        self._inputs: ExplicitInputs | None = None
+        explicit: dict[str, Tensor] = {}
         if isinstance(net, TabularNet) and net.is_trunk_plain and method.is_plain:
             self._explicit = ExplicitGradient(net, tensors)
-        explicit = {} if self._explicit is None else self._explicit.gradients
+            explicit |= self._explicit.gradients
+            if ExplicitInputs.is_possible(net):
+                self._inputs = ExplicitInputs(net, tensors)
+                explicit |= self._inputs.gradients
         self._leaves: dict[str, Tensor] = {}
         self._leaf_rows: list[Tensor] = []
         for name, rows in zip(trained, self.rows, strict=True):
@@ -129,16 +134,20 @@ class Stepping:
         """Leave the gradients at ``rows``; the losses, [P]."""
         smoothing = self.label_smoothing
         leaves = list(self._leaves.values())
+        if self._explicit is not None and self._inputs is not None:
+            output = self._explicit.forward(self._inputs.forward(batch.x), dropout_mask)
+            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            read = self._explicit.backward(slope, through=not self._inputs.is_plain)
+            if read is not None:
+                self._inputs.backward(read)
+            return loss
         if self._explicit is not None:
-            inputs = batch.x
-            if leaves:
-                with torch.enable_grad():
-                    inputs = cast("TabularNet", self.net).inputs(self._named, batch.x)
+            with torch.enable_grad():
+                inputs = cast("TabularNet", self.net).inputs(self._named, batch.x)
             output = self._explicit.forward(inputs.detach(), dropout_mask)
             loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
-            slope_of_inputs = self._explicit.backward(slope, through=bool(leaves))
-            if slope_of_inputs is not None:
-                self._keep(torch.autograd.grad(inputs, leaves, slope_of_inputs))
+            read = self._explicit.backward(slope, through=True)
+            self._keep(torch.autograd.grad(inputs, leaves, read))
             return loss
         with torch.enable_grad(), self._own_stream():
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):
@@ -163,11 +172,17 @@ class Stepping:
             gradient.mul_(factor)
 
     def _average(self, rate: Any, decay: float) -> None:
-        moving = (torch.as_tensor(rate, device=self.count.device) != 0).to(self.count)
+        weights: list[Tensor] = list(self.rows)
+        if not isinstance(rate, Tensor):
+            count = float(self.count) + (rate != 0)
+            self.count.fill_(count)
+            share = 0.0 if rate == 0 else 1.0 - min((1.0 + count) / (10.0 + count), decay)
+            torch._foreach_lerp_(self.averages, weights, share)
+            return
+        moving = (rate != 0).to(self.count)
         self.count += moving
-        share = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
-        for average, rows in zip(self.averages, self.rows, strict=True):
-            average.lerp_(rows, share.expand_as(rows))
+        shares = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
+        torch._foreach_lerp_(self.averages, weights, [shares.expand_as(rows) for rows in weights])
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""

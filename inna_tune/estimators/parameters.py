@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval
 from inna_tune.engine.method import Precision
 from inna_tune.estimators.checks import Number, Where, layer_sizes, named_in, one_of
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.nets.layers import ACTIVATIONS
+from inna_tune.nets.activations import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from inna_tune.optim.decay import DECAY_LAWS
 

@@ -1,9 +1,10 @@
 """Layers that carry the member axis, the tabular net built of them, and nets of a user's own. Knows torch only."""
 
 from inna_tune.nets.explicit import ExplicitGradient
+from inna_tune.nets.explicit_inputs import ExplicitInputs
 from inna_tune.nets.layers import MemberLinear
 from inna_tune.nets.module import ModuleNet
 from inna_tune.nets.protocol import Net
 from inna_tune.nets.tabular import TabularNet
 
-__all__ = ["ExplicitGradient", "MemberLinear", "ModuleNet", "Net", "TabularNet"]
+__all__ = ["ExplicitGradient", "ExplicitInputs", "MemberLinear", "ModuleNet", "Net", "TabularNet"]

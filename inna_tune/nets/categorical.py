@@ -7,7 +7,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-_WEIGHT = "categories.weight"
+CATEGORIES = "categories.weight"
 
 # RealMLP's width for every column (Holzmüller et al., 2024), which keeps one table for all columns.
 _DIM = 8
@@ -51,21 +51,24 @@ class CategoricalEmbedding:
     @property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each parameter of one member, by name."""
-        return {_WEIGHT: (sum(self.categories), self.dim)}
+        return {CATEGORIES: (sum(self.categories), self.dim)}
 
     def initialize(
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
         """Draw one member's initial vectors from its own stream."""
-        drawn = torch.randn(self.parameter_shapes[_WEIGHT], generator=generator, dtype=torch.float64)
-        return {_WEIGHT: (_INITIAL_SCALE * drawn).to(dtype)}
+        drawn = torch.randn(self.parameter_shapes[CATEGORIES], generator=generator, dtype=torch.float64)
+        return {CATEGORIES: (_INITIAL_SCALE * drawn).to(dtype)}
 
     def __call__(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:
         """Outputs [P, B, C dim] of codes [P, B, C], whole numbers stored as floats."""
         n_members, n_rows, n_columns = codes.shape
-        starts = torch.tensor([0, *accumulate(self.categories[:-1])], device=codes.device)
-        index = (codes.long() + starts).view(n_members, n_rows * n_columns, 1)
+        index = (codes.long() + self.starts(codes)).view(n_members, n_rows * n_columns, 1)
         # gather reads the members' tables where they lie, views into one tensor of all weights; index_select and
         # functional.embedding would copy them first, 20,000 codes a member.
-        vectors = parameters[_WEIGHT].gather(1, index.expand(-1, -1, self.dim))
+        vectors = parameters[CATEGORIES].gather(1, index.expand(-1, -1, self.dim))
         return vectors.view(n_members, n_rows, n_columns * self.dim)
+
+    def starts(self, like: Tensor) -> Tensor:
+        """First code of each column in the table of all, [C] int64, on the device of ``like``."""
+        return torch.tensor([0, *accumulate(self.categories[:-1])], device=like.device)

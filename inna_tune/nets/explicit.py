@@ -2,15 +2,16 @@
 
 What autograd does for a small net is mostly to allocate: a step of one member takes 2.5 times as long with it, of 32
 members half again as long (studies/population_speed.py). Here activations and gradients have their places once and for
-all, and ReLU works in place.
+all, and activations work in place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from inna_tune.nets.layers import ACTIVATIONS
+from inna_tune.nets.activations import Passes, passes
 from inna_tune.nets.products import alone, spaced
 from inna_tune.nets.tabular import TabularNet
 
@@ -22,25 +23,140 @@ def _members(matrices: Tensor, number: int) -> Tensor:
     return matrices[:number] if len(matrices) > number else matrices.expand(number, -1, -1)
 
 
-def _selu_backward(slope: Tensor, z: Tensor) -> Tensor:
-    scale, alpha = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-    backward: Tensor = torch.ops.aten.elu_backward(slope, alpha, scale, 1.0, False, z)
-    return backward
+class _Layer:
+    """One affine map, with the place of its gradients.
+
+    Parameters
+    ----------
+    weight : Tensor of shape [P, in, out]
+    bias : Tensor of shape [P, 1, out]
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self._n_members = len(weight)
+        # A product that must not be alone is made twice.
+        self._number = 2 if alone(*weight.shape) else len(weight)
+        self._weight, self._bias = (_members(t, self._number) for t in (weight, bias))
+        self._turned = self._weight.transpose(1, 2)
+        self._doubled_gradient = spaced(self._weight.shape, weight)
+        self.weight_gradient = self._doubled_gradient[: self._n_members]
+        self.bias_gradient = torch.empty_like(bias)
+
+    def output(self, n_rows: int) -> Tensor:
+        """A place for the outputs of so many rows, [P, B, out]."""
+        return self._weight.new_empty(self._number, n_rows, self._weight.shape[2])
+
+    def below(self, n_rows: int) -> Tensor:
+        """A place for the slopes of what so many rows give it to read, [P, B, in]."""
+        return self._weight.new_empty(self._number, n_rows, self._weight.shape[1])
+
+    def own(self, matrices: Tensor) -> Tensor:
+        """Those of the members, where a product is made twice."""
+        return _members(matrices, self._n_members)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        """Outputs [P, B, out] of x [P, B, in]."""
+        return self.own(torch.baddbmm(self._bias, _members(x, self._number), self._weight, out=out))
+
+    def gradients(self, x: Tensor, slope: Tensor) -> None:
+        """Write the gradients of weight and bias."""
+        torch.sum(slope, 1, keepdim=True, out=self.bias_gradient)
+        x, slope = (_members(t, self._number) for t in (x, slope))
+        torch.bmm(x.transpose(1, 2), slope, out=self._doubled_gradient)
+
+    def backward(self, slope: Tensor, out: Tensor) -> Tensor:
+        """Derivative [P, B, in] with respect to what it read."""
+        return self.own(torch.bmm(_members(slope, self._number), self._turned, out=out))
+
+    def slope_of_inputs(self, slope: Tensor) -> Tensor:
+        """The same, [P, B, in] with the rows innermost in memory."""
+        turned = torch.bmm(self._weight, _members(slope, self._number).transpose(1, 2))
+        return self.own(turned).transpose(1, 2)
 
 
-# The kernels that autograd would call.
-_SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "gelu": torch.ops.aten.gelu_backward,
-    "silu": torch.ops.aten.silu_backward,
-    "mish": torch.ops.aten.mish_backward,
-    "selu": _selu_backward,
-}
+class _Head(_Layer):
+    """A map to few outputs: with the rows innermost its products take a fifth of the time."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(weight, bias)
+        self._turned_weight = spaced((self._number, *weight.shape[:0:-1]), weight)
+        self._turned_gradient = spaced(self._turned_weight.shape, weight)
+
+    def output(self, n_rows: int) -> Tensor:
+        return self._weight.new_empty(self._number, self._weight.shape[2], n_rows)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        self._turned_weight.copy_(self._turned)
+        x = _members(x, self._number).transpose(1, 2)
+        torch.baddbmm(self._bias.transpose(1, 2), self._turned_weight, x, out=out)
+        return self.own(out).transpose(1, 2)
+
+    def gradients(self, x: Tensor, slope: Tensor) -> None:
+        turned = slope.transpose(1, 2).contiguous()
+        torch.sum(turned.transpose(1, 2), 1, keepdim=True, out=self.bias_gradient)
+        x, turned = (_members(t, self._number) for t in (x, turned))
+        torch.bmm(turned, x, out=self._turned_gradient)
+        self._doubled_gradient.copy_(self._turned_gradient.transpose(1, 2))
+
+    def backward(self, slope: Tensor, out: Tensor) -> Tensor:
+        # In one layout, whatever the loss has made of it.
+        slope = _members(slope.transpose(1, 2).contiguous(), self._number)
+        return self.own(torch.bmm(slope.transpose(1, 2), self._turned_weight, out=out))
+
+
+class _SingleOutput(_Layer):
+    """A map to one output, without products of matrices: those with a vector take ten times as long."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__(weight, bias)
+        self._number = self._n_members
+        self._row, self._bias = weight.transpose(1, 2), bias
+        self._scratch: Tensor | None = None
+
+    def output(self, n_rows: int) -> Tensor:
+        return self._bias.new_empty(self._number, n_rows, 1)
+
+    def below(self, n_rows: int) -> Tensor:
+        return self._bias.new_empty(self._number, n_rows, self._row.shape[2])
+
+    def _product(self, a: Tensor, b: Tensor) -> Tensor:
+        if self._scratch is None or self._scratch.shape != a.shape:
+            self._scratch = torch.empty_like(a, memory_format=torch.contiguous_format)
+        return torch.mul(a, b, out=self._scratch)
+
+    def forward(self, x: Tensor, out: Tensor) -> Tensor:
+        return torch.sum(self._product(x, self._row), 2, keepdim=True, out=out).add_(self._bias)
+
+    def gradients(self, x: Tensor, slope: Tensor) -> None:
+        torch.sum(slope, 1, keepdim=True, out=self.bias_gradient)
+        torch.sum(self._product(x, slope), 1, keepdim=True, out=self.weight_gradient.transpose(1, 2))
+
+    def backward(self, slope: Tensor, out: Tensor) -> Tensor:
+        return torch.mul(slope, self._row, out=out)
+
+    def slope_of_inputs(self, slope: Tensor) -> Tensor:
+        return slope * self._row
+
+
+def _layer(weight: Tensor, bias: Tensor, *, is_head: bool) -> _Layer:
+    if not is_head:
+        return _Layer(weight, bias)
+    return _SingleOutput(weight, bias) if weight.shape[2] == 1 else _Head(weight, bias)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """For batches of one length: each layer's outputs and slopes of what it reads, and the activations between them."""
+
+    outputs: list[Tensor]
+    slopes: list[Tensor]
+    activations: list[Passes]
 
 
 class ExplicitGradient:
     """Gradients of the layers of a stacked `TabularNet`, in buffers that each pass overwrites.
 
-    What lies before the layers, embeddings, is the caller's.
+    What lies before the layers, embeddings, is the caller's; see `ExplicitInputs`.
 
     Parameters
     ----------
@@ -62,39 +178,39 @@ class ExplicitGradient:
     """
 
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
-        self._activation = net.activation
-        weights = [parameters[f"{layer.name}.weight"].detach() for layer in net.layers]
-        biases = [parameters[f"{layer.name}.bias"].detach() for layer in net.layers]
-        self._n_members = len(weights[0])
-        # A product that must not be alone is made twice.
-        self._numbers = [2 if alone(*weight.shape) else len(weight) for weight in weights]
-        self._weights = [_members(w, n) for w, n in zip(weights, self._numbers, strict=True)]
-        self._biases = [_members(b, n) for b, n in zip(biases, self._numbers, strict=True)]
-        self._transposed_weights = [weight.transpose(1, 2) for weight in self._weights]
-        self._weight_gradients = [spaced(weight.shape, weight) for weight in self._weights]
-        self._bias_gradients = [torch.empty_like(bias) for bias in biases]
+        self._activation, self._hidden = net.activation, list(net.hidden_layer_sizes)
+        self._layers = [
+            _layer(
+                parameters[f"{layer.name}.weight"].detach(),
+                parameters[f"{layer.name}.bias"].detach(),
+                is_head=layer is net.layers[-1],
+            )
+            for layer in net.layers
+        ]
         self.gradients: dict[str, Tensor] = {}
-        for layer, weight, bias in zip(net.layers, self._weight_gradients, self._bias_gradients, strict=True):
-            self.gradients |= {f"{layer.name}.weight": weight[: self._n_members], f"{layer.name}.bias": bias}
+        for layer, own in zip(net.layers, self._layers, strict=True):
+            self.gradients |= {
+                f"{layer.name}.weight": own.weight_gradient,
+                f"{layer.name}.bias": own.bias_gradient,
+            }
         # One set of places for the batches of each length; an epoch has two, whole ones and the last.
-        self._places: dict[int, tuple[list[Tensor], list[Tensor], list[Tensor]]] = {}
+        self._places: dict[int, _Places] = {}
         self._inputs: list[Tensor] = []
         self._masks: list[Tensor | None] = []
-        # What activations were applied to; ReLU needs but its result.
-        self._before: list[Tensor] = []
+        self._whole_mask: Tensor | None = None
 
-    def _rows(self, n_rows: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """For batches of this length: the layers' outputs, the same transposed, and the slopes of what they read."""
+    def _rows(self, n_rows: int) -> _Places:
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
-            outputs = [w.new_empty(len(w), n_rows, w.shape[2]) for w in self._weights]
-            slopes = [w.new_empty(len(w), n_rows, w.shape[1]) for w in self._weights[1:]]
-            self._places[n_rows] = outputs, [self._own(output).transpose(1, 2) for output in outputs], slopes
+            outputs = [layer.output(n_rows) for layer in self._layers]
+            slopes = [layer.below(n_rows) for layer in self._layers[1:]]
+            activations = [
+                passes(self._activation, layer.own(output))
+                for layer, output in zip(self._layers[:-1], outputs, strict=False)
+            ]
+            self._places[n_rows] = _Places(outputs, slopes, activations)
         return self._places[n_rows]
-
-    def _own(self, matrices: Tensor) -> Tensor:
-        return _members(matrices, self._n_members)
 
     def forward(self, x: Tensor, dropout_mask: Tensor | None = None) -> Tensor:
         """Outputs [P, B, out] of rows [P, B, in]; good until the next pass.
@@ -102,30 +218,27 @@ class ExplicitGradient:
         Parameters
         ----------
         x : Tensor of shape [P, B, width]
-            What the first layer reads.
+            What the first layer reads; either order in memory will do.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             As for `TabularNet`.
         """
-        outputs, _, _ = self._rows(x.shape[1])
-        self._inputs, self._masks, self._before = [x], [], []
-        start = 0
-        for i, (weight, bias, output) in enumerate(zip(self._weights, self._biases, outputs, strict=True)):
-            torch.baddbmm(bias, _members(self._inputs[-1], len(weight)), weight, out=output)
-            output = self._own(output)
-            if i < len(outputs) - 1:
-                if self._activation == "relu":
-                    output.relu_()
-                else:
-                    self._before.append(output)
-                    output = ACTIVATIONS[self._activation].function(output)
-                mask = None
-                if dropout_mask is not None:
-                    mask = dropout_mask[..., start : start + output.shape[2]]
-                    output.mul_(mask)
-                    start += output.shape[2]
-                self._masks.append(mask)
-            self._inputs.append(output)
-        return self._own(outputs[-1])
+        places = self._rows(x.shape[1])
+        self._inputs = [x]
+        self._split(dropout_mask)
+        for layer, output, activation, mask in zip(
+            self._layers, places.outputs, places.activations, self._masks, strict=False
+        ):
+            z = layer.forward(self._inputs[-1], output)
+            self._inputs.append(activation.forward(z, mask))
+        return self._layers[-1].forward(self._inputs[-1], places.outputs[-1])
+
+    def _split(self, mask: Tensor | None) -> None:
+        """The mask layer by layer; that of the step before comes again, written anew."""
+        if mask is None:
+            self._masks = [None] * (len(self._layers) - 1)
+        elif mask is not self._whole_mask:
+            self._masks = list(mask.split(self._hidden, -1))  # type: ignore[no-untyped-call]
+        self._whole_mask = mask
 
     def backward(self, slope: Tensor, *, through: bool = False) -> Tensor | None:
         """Write the gradients of the loss into ``gradients``, after `forward`.
@@ -139,31 +252,15 @@ class ExplicitGradient:
 
         Returns
         -------
-        Tensor of shape [P, B, width], or None
+        Tensor of shape [P, B, width], with the rows innermost in memory, or None
         """
-        _, transposed, slopes = self._rows(slope.shape[1])
-        inputs, masks, before = self._inputs, self._masks, self._before
+        places = self._rows(slope.shape[1])
+        inputs, masks = self._inputs, self._masks
         # The batch is a view of many others, which are let go with it.
-        self._inputs, self._masks, self._before = [], [], []
-        if before:
-            transposed = [output.transpose(1, 2) for output in inputs[1:]]
-        for i in reversed(range(len(self._weights))):
-            number = self._numbers[i]
-            input_ = transposed[i - 1] if i > 0 else inputs[0].transpose(1, 2)
-            torch.sum(slope, 1, keepdim=True, out=self._bias_gradients[i])
-            slope = _members(slope, number)
-            torch.bmm(_members(input_, number), slope, out=self._weight_gradients[i])
-            if i == 0:
-                return self._own(torch.bmm(slope, self._transposed_weights[0])) if through else None
-            below = slopes[i - 1]
-            torch.bmm(slope, self._transposed_weights[i], out=below)
-            below = self._own(below)
-            if (mask := masks[i - 1]) is not None:
-                below.mul_(mask)
-            if before:
-                slope = _SLOPES[self._activation](below, before[i - 1])
-            else:
-                # Where a unit was dropped or negative its activation is zero, and so is its derivative.
-                torch.ops.aten.threshold_backward.grad_input(below, inputs[i], 0, grad_input=below)
-                slope = below
-        return None
+        self._inputs = []
+        for i in range(len(self._layers) - 1, 0, -1):
+            self._layers[i].gradients(inputs[i], slope)
+            below = self._layers[i].backward(slope, places.slopes[i - 1])
+            slope = places.activations[i - 1].backward(below, masks[i - 1])
+        self._layers[0].gradients(inputs[0], slope)
+        return self._layers[0].slope_of_inputs(slope) if through else None

@@ -6,39 +6,13 @@ to a stacked output. One member is simply ``P = 1``.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from inna_tune.nets.products import affine
-
-
-class Activation(NamedTuple):
-    """An elementwise nonlinearity.
-
-    Attributes
-    ----------
-    function : callable
-        Tensor to tensor of the same shape.
-    gain : float
-        Factor g of the weights before it that keeps a second moment of 1: E[f(g z)²] = 1 for z from N(0, 1).
-    """
-
-    function: Callable[[Tensor], Tensor]
-    gain: float
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "relu": Activation(torch.relu, math.sqrt(2.0)),
-    "gelu": Activation(F.gelu, 1.4680112605),
-    "silu": Activation(F.silu, 1.5587599301),
-    "mish": Activation(F.mish, 1.4514912400),
-    "selu": Activation(torch.selu, 1.0),
-}
 
 
 @dataclass(frozen=True)

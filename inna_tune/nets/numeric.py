@@ -302,10 +302,20 @@ class PiecewiseEmbedding(NumericEmbedding):
         return (-_END, *(normal.inv_cdf(below + share * (1 - 2 * below)) for share in shares), _END)
 
     def features(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        first, slope = self.pieces(x)
+        return self.shares(x, first, slope)
+
+    def pieces(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each piece begins, and what of it a unit is, each [K, 1] and like ``like``."""
         knots = torch.tensor(self.knots, dtype=torch.float64)
-        slope = 1 / knots.diff()
-        offset, slope = (t.to(x)[:, None] for t in (-knots[:-1] * slope, slope))
-        return torch.addcmul(offset, x.reshape(-1, 1, x.shape[-1]), slope).clamp(0.0, 1.0)
+        first, slope = (t.to(like)[:, None] for t in (knots[:-1], 1 / knots.diff()))
+        return first, slope
+
+    @staticmethod
+    def shares(x: Tensor, first: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
+        """The features, of what `pieces` gave, in a place of theirs."""
+        # NOTE: one operation after the other; torch is slower to do two at once where both sides are repeated.
+        return torch.sub(x.reshape(-1, 1, x.shape[-1]), first, out=out).mul_(slope).clamp_(0.0, 1.0)
 
     def _draw(self, generator: torch.Generator, n_columns: int) -> dict[str, Tensor]:
         multiple = torch.randn(n_columns, 1, self.dim, generator=generator, dtype=torch.float64)

@@ -10,8 +10,9 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
+from inna_tune.nets.activations import ACTIVATIONS, Activation
 from inna_tune.nets.categorical import CategoricalEmbedding
-from inna_tune.nets.layers import ACTIVATIONS, Activation, MemberLinear
+from inna_tune.nets.layers import MemberLinear
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, PREFIX, NumericEmbedding
 from inna_tune.nets.protocol import Matrix
 

@@ -28,7 +28,7 @@ def test_rate_zero_drops_nothing():
     assert (drawn(0.0) == 1).all()
 
 
-def test_the_four_places_of_one_draw_are_independent():
+def test_four_places_side_by_side_are_independent():
     """Of the sixteen patterns of four neighbouring places each comes as often as independence has it."""
     keep = (drawn(0.3, shape=(100_000, 4)) > 0).long()
     pattern = (keep * torch.tensor([1, 2, 4, 8])).sum(1)
@@ -49,3 +49,26 @@ def test_a_slice_of_a_larger_mask_is_filled_alone():
     assert (whole[[0, 1, 3, 4, 5]] == 1).all()
     assert (whole[2, 7:] == 1).all()
     assert torch.equal(whole[2, :7], drawn(0.5, (7, 4)))
+
+
+def test_a_mask_that_lies_otherwise_in_memory_is_filled_alike():
+    turned = torch.ones(7, 5).T
+    fill_dropout(turned, 0.3, torch.Generator().manual_seed(0))
+    assert torch.equal(turned, drawn(0.3, (5, 7)))
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.3])
+def test_places_of_all_bits_drop_alike(rate):
+    """Whichever of the 64 bits of a draw is a place's."""
+    dropped = (drawn(rate, (5_000, 64)) == 0).sum(0).numpy()
+    expected = 5_000 * round(rate * 65536) / 65536
+    assert stats.chi2(64).sf(((dropped - expected) ** 2 / (expected * (1 - rate))).sum()) > 1e-4
+
+
+def test_masks_of_two_steps_are_independent():
+    stream = torch.Generator().manual_seed(0)
+    masks = torch.ones(2, 300, 300)
+    for mask in masks:
+        fill_dropout(mask, 0.5, stream)
+    both = int((masks == 0).all(0).sum())
+    assert stats.binomtest(both, 90_000, 0.25).pvalue > 1e-4

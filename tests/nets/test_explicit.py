@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inna_tune.engine import CrossEntropy, SquaredError
-from inna_tune.nets import ExplicitGradient, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, TabularNet
 
 P, B, IN, OUT = 3, 7, 5, 4
 
@@ -78,3 +78,51 @@ def test_outputs_that_are_not_finite_stay_with_their_member():
     explicit.backward(slope)
     for gradient in explicit.gradients.values():
         assert gradient[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize("embedding", ["none", "piecewise"])
+@pytest.mark.parametrize("categories", [(), (3,), (2, 40, 5)])
+@pytest.mark.parametrize(("n_numeric", "n_others"), [(0, 2), (1, 0), (3, 0), (3, 2)])
+@pytest.mark.parametrize("hidden", [(), (6,)])
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_gradients_of_embeddings_are_those_of_autograd(
+    embedding, categories, n_numeric, n_others, hidden, n_outputs
+):
+    net = TabularNet(
+        n_numeric + n_others + len(categories),
+        hidden,
+        n_outputs,
+        n_numeric=n_numeric,
+        categories=categories,
+        numeric_embedding=embedding,
+        n_frequencies=5,
+    )
+    stream = torch.Generator().manual_seed(0)
+    drawn = [net.initialize(stream, dtype=torch.float64) for _ in range(P)]
+    parameters = {name: torch.stack([own[name] for own in drawn]) for name in net.parameter_shapes}
+    trunk, inputs = ExplicitGradient(net, parameters), ExplicitInputs(net, parameters)
+    assert {*trunk.gradients, *inputs.gradients} == {*parameters}
+    for length in (7, 3, 7, 1, 3):
+        x = torch.randn(P, length, n_numeric + n_others, generator=stream, dtype=torch.float64)
+        codes = [torch.randint(n, (P, length, 1), generator=stream) for n in categories]
+        x = torch.cat([x, *codes], 2)
+        leaves = {name: value.clone().requires_grad_() for name, value in parameters.items()}
+        expected = net(leaves, x)
+        found = trunk.forward(inputs.forward(x))
+        torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-14)
+        slope = torch.randn(expected.shape, generator=stream, dtype=torch.float64)
+        gradients = torch.autograd.grad(expected, list(leaves.values()), slope)
+        read = trunk.backward(slope, through=not inputs.is_plain)
+        if read is not None:
+            inputs.backward(read)
+        for name, autograds in zip(leaves, gradients, strict=True):
+            own = {**trunk.gradients, **inputs.gradients}[name]
+            torch.testing.assert_close(own, autograds, rtol=1e-12, atol=1e-14)
+        # As between two steps.
+        for value in parameters.values():
+            value.mul_(1.1)
+
+
+def test_waves_are_left_to_autograd():
+    assert not ExplicitInputs.is_possible(TabularNet(2, (3,), 1, n_numeric=2, numeric_embedding="pbld"))
+    assert ExplicitInputs.is_possible(TabularNet(2, (3,), 1, n_numeric=2, numeric_embedding="piecewise"))

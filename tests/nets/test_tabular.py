@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inna_tune.nets import TabularNet
-from inna_tune.nets.layers import ACTIVATIONS
+from inna_tune.nets.activations import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from tests.nets.reference import forward, jiggle, rows, stack
 
