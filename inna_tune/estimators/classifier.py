@@ -69,8 +69,9 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights. Tables under 200 rows train to the end. With ``n_members="auto"``
         it is by other rows on tables under 4,000, see there.
-    patience : int, default=30
-        Epochs; on small tables it lasts at least 90 steps of the optimizer.
+    patience : int, default=15
+        Epochs; on small tables it lasts at least 90 steps of the optimizer. (The loss of averaged weights is smooth: of ten
+        fits of five tables 15 kept the best epoch of 30 in nine, and came within .2% of its loss in the other.)
     validation_fraction : float, default=0.1
     n_members : int or "auto", default="auto"
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.

@@ -52,7 +52,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     max_epochs: int = 100
     max_time: float | None = None
     early_stopping: bool = True
-    patience: int = 30
+    patience: int = 15
     validation_fraction: float = 0.1
     n_members: int | str = "auto"
     warm_start: bool = False
