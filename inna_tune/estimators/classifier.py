@@ -77,10 +77,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
         "auto" is as many as have 16,000 rows together: four on 4,000 rows, one on more than 8,000. On fewer rows than 4,000 it
         is four, under 2,000 eight: each leaves a quarter of the rows out, and by what nets predict of rows they never saw all
-        stop at one epoch, so that no row is lost to validation (``validation_fraction`` means nothing then). They train for 30 epochs, or as many as make 50 steps, but at most
-        ``max_epochs``, and pool the logarithms of their probabilities. Under 40 rows, or without early stopping, they have
-        all rows and train to the end. A warm start, and ``partial_fit``, go on with the nets there are; a first
-        ``partial_fit`` begins with one.
+        stop at one epoch, so that no row is lost to validation (``validation_fraction`` means nothing then). They train for
+        30 epochs, or as many as make 50 steps, but at most ``max_epochs``, and pool the logarithms of their probabilities.
+        Under 40 rows, or without early stopping, they have all rows and train to the end. A warm start, and
+        ``partial_fit``, go on with the nets there are; a first ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
     warm_start : bool, default=False
