@@ -1,30 +1,70 @@
-"""When trials report, how many are drawn together, and what a pruner is shown."""
+"""When trials report, how many are drawn together, and which end early.
 
+By the default pruner a trial begins on its first fold. The epochs at which it reports there are its first rungs, the last of
+them the end; what is left then trains on the other folds, and reports the mean over all of them at further rungs.
+"""
+
+import math
+from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.pruners import BasePruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
-# Rungs grow by this factor, and at each one the better half goes on.
-REDUCTION_FACTOR = 2
-_FIRST_RUNG_SHARE = 16
+from inna_tune.records.attributes import RACE
+
+# Rungs lie at these shares of a training.
+_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+# At each rung, of the trials that have reached it, so many go on.
+_KEPT = 1 / 3
 
 
 def rungs(max_epochs: int) -> list[int]:
-    """Epochs at which members report: about max_epochs / 16 and its doublings, the last one before the end."""
-    first = max(1, max_epochs // _FIRST_RUNG_SHARE)
-    found = []
-    while first <= max_epochs // REDUCTION_FACTOR:
-        found.append(first)
-        first *= REDUCTION_FACTOR
-    return found
+    """Epochs at which members report: at a sixteenth of a training, and each time as far again, the last one half way."""
+    return sorted({epoch for share in _SHARES if (epoch := math.floor(share * max_epochs)) > 0})
 
 
-def default_pruner(max_epochs: int) -> BasePruner:
-    """Successive halving over the rungs."""
-    first = rungs(max_epochs)[:1] or [1]
-    return SuccessiveHalvingPruner(min_resource=first[0], reduction_factor=REDUCTION_FACTOR)
+def default_pruner() -> BasePruner:
+    """That of a search which is given none."""
+    return RungPruner()
+
+
+class RungPruner(BasePruner):
+    """Lets the best third of the trials go on that have reached a rung, and the first trial always.
+
+    Asynchronous successive halving (Li et al. 2020) with a decision for every report, so that it depends on nothing but the
+    trials that it is shown: an `EarlierTrials` shows those of smaller numbers, whose laws of decay can be compared.
+
+    Attributes
+    ----------
+    races_folds : bool
+        That a trial is to begin on its first fold, and on the others where it is still there at the end of that.
+    """
+
+    races_folds = True
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether a trial ends at the step it has reported last."""
+        step = trial.last_step
+        if step is None or trial.number == 0:
+            return False
+        own = trial.intermediate_values[step]
+        if math.isnan(own):
+            return True
+        others = [
+            t.intermediate_values[step]
+            for t in study.get_trials(deepcopy=False)
+            if t.number != trial.number and step in t.intermediate_values
+        ]
+        better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
+        ahead = sum(other != own and better(other, own) == other for other in others)
+        return ahead >= max(1, math.ceil(_KEPT * (len(others) + 1)))
+
+
+def races_folds(study: optuna.Study) -> bool:
+    """Whether the trials of a study begin on their first folds: where its pruner is for it, and it was begun so."""
+    return bool(getattr(study.pruner, "races_folds", False) and study.user_attrs.get(RACE))
 
 
 def cohort_size(n_trials: int) -> int:
@@ -38,14 +78,16 @@ def cohort_size(n_trials: int) -> int:
 
 
 class EarlierTrials:
-    """A study as it looked, or will look, to a trial that knows of those with smaller numbers only."""
+    """A study as it looked, or will look, to a trial that knows of itself, and of those with smaller numbers that are alike."""
 
-    def __init__(self, study: optuna.Study, number: int) -> None:
-        self._study, self._number = study, number
+    def __init__(
+        self, study: optuna.Study, number: int, alike: Callable[[FrozenTrial], bool] = lambda trial: True
+    ) -> None:
+        self._study, self._number, self._alike = study, number, alike
 
     def get_trials(self, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=deepcopy, states=states)
-        return [t for t in trials if t.number <= self._number]
+        return [t for t in trials if t.number == self._number or (t.number < self._number and self._alike(t))]
 
     @property
     def trials(self) -> list[FrozenTrial]:
