@@ -284,9 +284,9 @@ class Group:
     def _report(self, candidate: Candidate, rung: int, before: int) -> None:
         """Report a trial's score at a rung, and end it where it is pruned, or has come to its end."""
         cohort, place = candidate.where
-        if cohort.diverged(place) or (
-            before + rung not in candidate.reports and not self._goes_on(candidate)
-        ):
+        is_first = self._races and before == 0
+        has_ended = not self._goes_on(candidate)
+        if cohort.diverged(place) or (has_ended and not is_first):
             self._finish(candidate)
             return
         if before + rung in candidate.reports:
@@ -294,9 +294,15 @@ class Group:
         scores = self._tried(candidate, lambda: self._scores(candidate, final=False))
         if scores is None:
             return
-        if self._races and before == 0:
-            self._tell(candidate, rung, scores[0])
-            if cohort.has_begun_all(place) and rung < self.epochs:
+        if is_first:
+            # Others are compared with the first trial where they are themselves, though it has ended already.
+            later = [r for r in [*rungs(self.epochs), self.epochs] if has_ended and r > rung]
+            for at in [rung, *later]:
+                self._tell(candidate, at, scores[0])
+            if has_ended:
+                self._finish(candidate)
+                return
+            if cohort.has_begun_all(place):
                 self._tell(candidate, self.epochs + rung, float(np.mean(scores)))
         else:
             if before:
