@@ -309,7 +309,7 @@ class Group:
                 # Its first fold is at its end already.
                 scores[0] = candidate.reports.get(rung, scores[0])
             self._tell(candidate, before + rung, float(np.mean(scores)))
-        if self._should_prune(candidate):
+        if self._should_prune(candidate, has_decayed=is_first and rung == self.epochs):
             cohort.drop([place])
             fold = "" if cohort.has_begun_all(place) else " of the first fold"
             self._finish(candidate, f"pruned at epoch {rung}{fold}")
@@ -318,9 +318,11 @@ class Group:
         candidate.trial.report(score, step)
         candidate.reports[step] = score
 
-    def _should_prune(self, candidate: Candidate) -> bool:
+    def _should_prune(self, candidate: Candidate, *, has_decayed: bool) -> bool:
+        """Ask the pruner, who is shown the earlier trials that can be compared: at the end of a fold, all of them."""
         study, trial = self.runner.study, candidate.trial
-        view: Any = EarlierTrials(study, trial.number, alike=self._is_alike(candidate.estimator))
+        alike = self._is_alike(candidate.estimator)
+        view: Any = EarlierTrials(study, trial.number, alike=lambda other: has_decayed or alike(other))
         return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
 
     def _is_alike(self, estimator: InnaEstimator) -> Callable[[FrozenTrial], bool]:

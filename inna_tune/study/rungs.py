@@ -17,8 +17,9 @@ from inna_tune.records.attributes import RACE
 # Rungs lie at these shares of a training. On the first fold alone, scores at the first of them rank trials nearly as those at
 # the last do (rank correlation with the end .7 to .9), and every further rung is another chance to lose the best.
 _SHARES = (1 / 32, 1 / 8, 1 / 2)
-# At each rung, of the trials that have reached it, the best one in so many goes on.
-_REDUCTION_FACTOR = 3
+# At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is, since
+# then it is large and every trial costs as much of a fit; on one of several, of few rows, more are left to the others' verdict.
+_REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 
 
 def rungs(max_epochs: int) -> list[int]:
@@ -26,24 +27,30 @@ def rungs(max_epochs: int) -> list[int]:
     return sorted({epoch for share in _SHARES if (epoch := round(share * max_epochs)) > 0})
 
 
-def default_pruner() -> BasePruner:
+def default_pruner(n_folds: int) -> BasePruner:
     """That of a search which is given none."""
-    return RungPruner()
+    is_race = n_folds > 1
+    return RungPruner(_REDUCTION_FACTOR_OF_RACES if is_race else _REDUCTION_FACTOR, races_folds=is_race)
 
 
 class RungPruner(BasePruner):
-    """Lets the best third of the trials go on that have reached a rung, and at least the best; the first trial always.
+    """Lets the best one in so many of the trials go on that have reached a rung, and at least the best; the first trial always.
 
     Asynchronous successive halving (Li et al. 2020) with a decision for every report, so that it depends on nothing but the
     trials that it is shown: an `EarlierTrials` shows those of smaller numbers, whose laws of decay can be compared.
 
-    Attributes
+    Parameters
     ----------
+    reduction_factor : int
+        Of the trials at a rung, one in so many goes on.
     races_folds : bool
-        That a trial is to begin on its first fold, and on the others where it is still there at the end of that.
+        Whether a trial is to begin on its first fold, and on the others where it is still there at the end of that.
     """
 
-    races_folds = True
+    def __init__(
+        self, reduction_factor: int = _REDUCTION_FACTOR_OF_RACES, *, races_folds: bool = True
+    ) -> None:
+        self.reduction_factor, self.races_folds = reduction_factor, races_folds
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether a trial ends at the step it has reported last."""
@@ -60,7 +67,7 @@ class RungPruner(BasePruner):
         ]
         better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
         ahead = sum(other != own and better(other, own) == other for other in others)
-        return ahead >= max(1, (len(others) + 1) // _REDUCTION_FACTOR)
+        return ahead >= max(1, (len(others) + 1) // self.reduction_factor)
 
 
 def races_folds(study: optuna.Study) -> bool:

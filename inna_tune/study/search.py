@@ -69,8 +69,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     pruner : optuna.pruners.BasePruner, optional
         Asked at every rung, and shown those of the earlier trials whose law of decay ends at a horizon as this one's does, or
         that have none, too. None: asynchronous successive halving over folds, too (`inna_tune.study.rungs.RungPruner`): a
-        trial trains on its first fold, where at each rung the best third goes on, and on the others only if it is still there
-        at the end. The first trial is never pruned; the score of a complete trial is always that of all folds.
+        trial trains on its first fold, where at each rung the better half goes on, and on the others only if it is still there
+        at the end; of a single fold, the best third. The first trial is never pruned; the score of a complete trial is always
+        that of all folds.
     population : int or "auto", default="auto"
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.

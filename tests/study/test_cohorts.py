@@ -56,7 +56,6 @@ POINTS = [
     ("inna_tune.study.evaluation.Cohort.run", 2),
     ("inna_tune.study.evaluation.Cohort.run", 5),
     ("inna_tune.study.evaluation.Cohort.begin_rest", 1),
-    ("inna_tune.study.evaluation.Cohort.begin_rest", 2),
     ("inna_tune.study.group.Group._should_prune", 5),
     ("inna_tune.study.group.Group._should_prune", 10),
     ("inna_tune.study.running.tell", 2),

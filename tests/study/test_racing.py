@@ -77,7 +77,7 @@ def test_reports_are_of_the_first_fold_then_the_mean_over_all(raced):
                 assert trial.intermediate_values[step] == pytest.approx(mean, rel=1e-6)
 
 
-def test_it_costs_less_than_a_third_of_training_all_of_them(monkeypatch):
+def test_it_costs_little_of_what_training_all_of_them_does(monkeypatch):
     seen, train_epoch = [], Population.train_epoch
 
     def counting(self, *args, **kwargs):
@@ -90,7 +90,7 @@ def test_it_costs_less_than_a_third_of_training_all_of_them(monkeypatch):
         seen.clear()
         search(pruner=pruner, refit=False).fit(*IRIS)
         costs.append(sum(seen))
-    assert costs[0] < costs[1] / 3
+    assert costs[0] < 0.6 * costs[1]
 
 
 @pytest.mark.parametrize("law", ["cosine", "constant", "power", "log"])
@@ -105,14 +105,16 @@ def test_a_trial_is_compared_with_those_whose_law_has_a_horizon_as_its_own(monke
     seen, prune = [], RungPruner.prune
 
     def watching(self, study, trial):
-        seen.append((trial.params["decay"], {t.params["decay"] for t in study.get_trials()}))
+        others = {t.params["decay"] for t in study.get_trials()}
+        seen.append((trial.last_step == NET.max_epochs, trial.params["decay"], others))
         return prune(self, study, trial)
 
     monkeypatch.setattr(RungPruner, "prune", watching)
     search().fit(*IRIS)
-    assert {"cosine"} < {law for law, _ in seen}
-    for law, others in seen:
+    assert {"cosine"} < {law for _, law, _ in seen}
+    for _, law, others in [s for s in seen if not s[0]]:
         assert others <= ({"cosine"} if law == "cosine" else {"constant", "power", "log"})
+    assert any(len(others & {"cosine", law}) == 2 for has_ended, law, others in seen if has_ended)
 
 
 class Interruption(BaseException):
@@ -193,11 +195,11 @@ def study_of(values, direction="maximize", step=4, law="cosine"):
 scores = st.lists(st.floats(-100, 100), min_size=1, max_size=30)
 
 
-@given(values=scores, direction=st.sampled_from(["maximize", "minimize"]))
+@given(values=scores, direction=st.sampled_from(["maximize", "minimize"]), factor=st.integers(2, 4))
 @settings(max_examples=60, deadline=None)
-def test_the_best_third_goes_on_and_the_first_trial(values, direction):
+def test_the_best_in_so_many_go_on_and_the_first_trial(values, direction, factor):
     study = study_of(values, direction)
-    gone = {t.number for t in study.trials if RungPruner().prune(study, t)}
+    gone = {t.number for t in study.trials if RungPruner(factor).prune(study, t)}
     assert 0 not in gone
     best = max(values) if direction == "maximize" else min(values)
     assert all(values[number] != best for number in gone)
@@ -207,7 +209,7 @@ def test_the_best_third_goes_on_and_the_first_trial(values, direction):
         assert min(kept) > max(sign * values[n] for n in gone)
     for number in gone:
         n_better = sum(sign * v > sign * values[number] for v in values)
-        assert n_better >= max(1, len(values) // 3)
+        assert n_better >= max(1, len(values) // factor)
 
 
 def test_no_number_ends_a_trial_and_no_report_does_not():
