@@ -17,8 +17,8 @@ from inna_tune.records.attributes import RACE
 # Rungs lie at these shares of a training. On the first fold alone, scores at the first of them rank trials nearly as those at
 # the last do (rank correlation with the end .7 to .9), and every further rung is another chance to lose the best.
 _SHARES = (1 / 32, 1 / 8, 1 / 2)
-# At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is, since
-# then it is large and every trial costs as much of a fit; on one of several, of few rows, more are left to the others' verdict.
+# At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is,
+# since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 
 
