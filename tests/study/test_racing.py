@@ -29,14 +29,20 @@ SPACE = SearchSpace.inna(curvature=20.0)
 
 def search(**changes):
     """By a sampler that learns nothing, so that settings don't depend on what became of earlier trials."""
-    sampler = PriorSampler(RandomSampler(), SPACE, k=np.inf, seed=0)
+    sampler = PriorSampler(RandomSampler(), SPACE, k=np.inf, seed=3)
     common = {"space": SPACE, "n_trials": 12, "cv": 3, "random_state": 0, "population": 4, "sampler": sampler}
     return InnaSearchCV(NET, **(common | changes))
 
 
 @pytest.fixture(scope="module")
 def raced():
-    return search().fit(*IRIS).study_
+    found = search().fit(*IRIS).study_
+    complete = {t.number for t in found.trials if t.state == TrialState.COMPLETE}
+    assert complete & {1, 2, 3}, (
+        "the example must have a trial of the first cohort that goes on to the other folds"
+    )
+    assert any(t.state == TrialState.PRUNED and t.last_step > NET.max_epochs for t in found.trials)
+    return found
 
 
 def test_a_complete_trial_is_trained_on_every_fold_as_if_none_had_been_pruned(raced):
@@ -121,7 +127,7 @@ class Interruption(BaseException):
     """Stands for a kill: nothing that runs may catch it."""
 
 
-@pytest.mark.parametrize(("call", "n_begun"), [(2, 1), (4, 1), (6, 3)])
+@pytest.mark.parametrize(("call", "n_begun"), [(3, 1), (4, 1), (6, 3)])
 def test_it_goes_on_from_checkpoints_on_the_first_fold_and_on_the_others(
     call, n_begun, raced, tmp_path, monkeypatch
 ):
