@@ -21,7 +21,7 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
-from inna_tune.study.rungs import EarlierTrials, races_folds, rungs
+from inna_tune.study.rungs import FINALISTS, EarlierTrials, races_folds, rungs
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
@@ -309,7 +309,11 @@ class Group:
                 # Its first fold is at its end already.
                 scores[0] = candidate.reports.get(rung, scores[0])
             self._tell(candidate, before + rung, float(np.mean(scores)))
-        if self._should_prune(candidate, has_decayed=is_first and rung == self.epochs):
+        if self._should_prune(
+            candidate,
+            has_decayed=is_first and rung == self.epochs,
+            least=FINALISTS if before + rung >= self.epochs else 1,
+        ):
             cohort.drop([place])
             fold = "" if cohort.has_begun_all(place) else " of the first fold"
             self._finish(candidate, f"pruned at epoch {rung}{fold}")
@@ -318,11 +322,13 @@ class Group:
         candidate.trial.report(score, step)
         candidate.reports[step] = score
 
-    def _should_prune(self, candidate: Candidate, *, has_decayed: bool) -> bool:
+    def _should_prune(self, candidate: Candidate, *, has_decayed: bool, least: int) -> bool:
         """Ask the pruner, who is shown the earlier trials that can be compared: at the end of a fold, all of them."""
         study, trial = self.runner.study, candidate.trial
         alike = self._is_alike(candidate.estimator)
-        view: Any = EarlierTrials(study, trial.number, alike=lambda other: has_decayed or alike(other))
+        view: Any = EarlierTrials(
+            study, trial.number, alike=lambda other: has_decayed or alike(other), least=least
+        )
         return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
 
     def _is_alike(self, estimator: InnaEstimator) -> Callable[[FrozenTrial], bool]:
