@@ -167,7 +167,7 @@ def join(
             storage=study._storage,
             study_name=study_name,
             resume=True,
-            pruner=default_pruner(estimator.max_epochs),
+            pruner=default_pruner(len(question.splits)),
             callbacks=callbacks,
             allow_mismatch=allow_mismatch,
         )

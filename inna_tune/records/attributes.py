@@ -7,6 +7,8 @@ ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
 SEED = "inna_tune:seed"
 POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
+# Whether its trials begin on their first folds, where the pruner is for it; studies of older versions have no such word.
+RACE = "inna_tune:race"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 COLUMNS = "inna_tune:columns"

@@ -44,7 +44,9 @@ class Checkpoint:
     notes : dict of str to Any
         What a pruner has noted of the trial, its system attributes.
     members : list of MemberProgress
-        Fold by fold.
+        Fold by fold, of those that the trial has begun on.
+    retries : list of int
+        How often it began anew, on each of them.
     """
 
     identity: str
@@ -54,6 +56,11 @@ class Checkpoint:
     notes: dict[str, Any] = field(default_factory=dict)
     members: list[MemberProgress] = field(default_factory=list)
     retries: list[int] = field(default_factory=list)
+
+    @property
+    def n_begun(self) -> int:
+        """Folds that the trial has begun on."""
+        return len(self.retries)
 
 
 class Checkpoints:
@@ -84,7 +91,9 @@ class Checkpoints:
             return False
         return True
 
-    def load(self, number: int, identity: str, sizes: Sequence[Sequence[int]]) -> Checkpoint | None:
+    def load(
+        self, number: int, identity: str, sizes: Sequence[Sequence[int]], *, n_first: int | None = None
+    ) -> Checkpoint | None:
         """Read a trial's checkpoint.
 
         Parameters
@@ -94,6 +103,8 @@ class Checkpoints:
             That the checkpoint must have.
         sizes : sequence of sequences of int
             Numbers in each tensor of the net, of each member of the trial.
+        n_first : int, optional
+            Members on the first fold, where a checkpoint may be of these alone.
 
         Returns
         -------
@@ -107,7 +118,8 @@ class Checkpoints:
             content, tensors = written
             if content["identity"] != identity:
                 raise ValueError("it is of other data or settings")
-            found = from_plain(content, tensors, sizes)
+            own = sizes[:n_first] if len(content["members"]) == n_first else sizes
+            found = from_plain(content, tensors, own)
         except Exception as error:  # whatever is in the file
             logger.warning("trial %d begins anew, its checkpoint is of no use: %s", number, error)
             self.remove(number)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -77,6 +77,8 @@ class Cohort:
         What `progress` gave for each trial, to go on with their training.
     retries : sequence of lists of int, optional
         What `retries` gave for each trial.
+    n_begun : sequence of int, optional
+        On how many folds each trial begins, the first ones; None: on all. `begin_rest` begins the others.
 
     Notes
     -----
@@ -89,14 +91,33 @@ class Cohort:
         estimators: Sequence[InnaEstimator],
         progress: Sequence[Sequence[MemberProgress]] | None = None,
         retries: Sequence[Sequence[int]] = (),
+        n_begun: Sequence[int] | None = None,
     ) -> None:
         self.table, self._estimators = table, list(estimators)
         self._cells: dict[tuple[int, int], _Cell] = {}
         self._trainings: list[Training] = []
+        n_folds = len(table.folds)
+        begun = [n_folds] * len(self._estimators) if n_begun is None else n_begun
+        self._begin({t: range(n) for t, n in enumerate(begun)}, progress, retries)
+
+    def _begin(
+        self,
+        folds: Mapping[int, range],
+        progress: Sequence[Sequence[MemberProgress]] | None = None,
+        retries: Sequence[Sequence[int]] = (),
+    ) -> None:
+        """Begin trials, by their places, on folds of theirs."""
+        table, estimators = self.table, self._estimators
         for stack in table.stacks(estimators[0]):
             wanted = [
-                (t, k, members) for t, e in enumerate(estimators) for k, members in table.members(e, stack)
+                (t, k, members)
+                for t, own in folds.items()
+                if not set(own).isdisjoint(stack.folds)
+                for k, members in table.members(estimators[t], stack)
+                if k in own
             ]
+            if not wanted:
+                continue
             plan = table.plan_for(estimators[0], stack.folds[0])
             known = None
             if progress is not None:
@@ -106,6 +127,19 @@ class Cohort:
                 places = range(i * plan.n_members, (i + 1) * plan.n_members)
                 begun_anew = retries[t][k] if retries and retries[t] else 0
                 self._cells[t, k] = _Cell(stack, members, training, places, begun_anew)
+
+    def n_begun(self, trial: int) -> int:
+        """On how many folds a trial has begun."""
+        return len(self._of(trial))
+
+    def has_begun_all(self, trial: int) -> bool:
+        """Whether a trial has begun on every fold."""
+        return self.n_begun(trial) == len(self.table.folds)
+
+    def begin_rest(self, trials: Iterable[int]) -> None:
+        """Begin trials on the folds that they have not begun on."""
+        n_folds = len(self.table.folds)
+        self._begin({t: range(self.n_begun(t), n_folds) for t in trials})
 
     def _train(
         self,
@@ -128,17 +162,18 @@ class Cohort:
         return training
 
     def _of(self, trial: int) -> list[_Cell]:
-        return [self._cells[trial, k] for k in range(len(self.table.folds))]
+        folds = range(len(self.table.folds))
+        return [self._cells[trial, k] for k in folds if (trial, k) in self._cells]
 
     @property
-    def _last(self) -> int:
+    def last_epoch(self) -> int:
         """At which the last of them ends."""
         return max(training.max_epochs for training in self._trainings)
 
     @property
     def epoch(self) -> int:
         """Epochs done by those that still train."""
-        return min((t.epoch for t in self._trainings if t.active), default=self._last)
+        return min((t.epoch for t in self._trainings if t.active), default=self.last_epoch)
 
     @property
     def n_active(self) -> int:
@@ -153,7 +188,7 @@ class Cohort:
         stop: Callable[[], bool] | None = None,
     ) -> None:
         """Train up to an epoch (all to their ends by default), a deadline, or until ``stop`` says so."""
-        until = self._last if until_epoch is None else min(until_epoch, self._last)
+        until = self.last_epoch if until_epoch is None else min(until_epoch, self.last_epoch)
         while True:
             # In turns, so that a deadline or a stop finds all equally far.
             while (behind := [t for t in self._trainings if t.active and t.epoch < until]) and not (
@@ -230,11 +265,11 @@ class Cohort:
         return found
 
     def scores(self, trial: int, scorer: Scorer, *, final: bool = True) -> list[float]:
-        """Score of every fold's test rows with the best weights so far; higher is better, NaN where there are none.
+        """Score of the test rows of every fold begun with the best weights so far; higher is better, NaN where there are none.
 
         ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung.
         """
-        return [self._score(trial, k, scorer, final=final) for k in range(len(self.table.folds))]
+        return [self._score(trial, k, scorer, final=final) for k in range(self.n_begun(trial))]
 
     def check(self, trial: int, scorer: Scorer, scores: Sequence[float]) -> None:
         """Refuse scores that are no numbers though there are predictions.

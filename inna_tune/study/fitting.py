@@ -89,7 +89,7 @@ def _options(search: Any) -> StudyOptions:
         own["seed"] = int(np.random.SeedSequence(search.random_state).generate_state(1)[0])
         own["seed_words"] = f"random_state={search.random_state}"
     if search.pruner is None:
-        own["pruner"] = default_pruner(search.estimator.max_epochs)
+        own["pruner"] = default_pruner(search.n_splits_)
     return StudyOptions(**own)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
@@ -21,7 +21,7 @@ from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
-from inna_tune.study.rungs import EarlierTrials, rungs
+from inna_tune.study.rungs import FINALISTS, EarlierTrials, races_folds, rungs
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
@@ -37,8 +37,9 @@ _T = TypeVar("_T")
 class Candidate:
     """A trial, the estimator with its settings, and how far it is.
 
-    ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from; ``place`` its cohort, and its place
-    in it, while it trains; ``spent`` are the seconds of this life; ``is_told`` says that it is told, or put back.
+    ``table`` is encoded for its settings; ``saved`` is the checkpoint it goes on from, ``saved_at`` the step and the epoch of
+    the last that was written; ``place`` its cohort, and its place in it, while it trains; ``spent`` are the seconds of this
+    life; ``is_told`` says that it is told, or put back.
     """
 
     trial: Trial
@@ -47,7 +48,7 @@ class Candidate:
     notes: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
     saved: Checkpoint | None = None
-    saved_epoch: int = 0
+    saved_at: tuple[int, int] = (0, 0)
     reports: dict[int, float] = field(default_factory=dict)
     place: tuple[Cohort, int] | None = None
     spent: float = 0.0
@@ -66,7 +67,7 @@ class Candidate:
     def begin_anew(self) -> None:
         """Let go of its checkpoint, but not of the seconds that it has cost."""
         self.spent = self.seconds
-        self.saved, self.saved_epoch, self.reports = None, 0, {}
+        self.saved, self.saved_at, self.reports = None, (0, 0), {}
 
     @contextmanager
     def timed(self) -> Iterator[None]:
@@ -134,14 +135,22 @@ class Pace:
 
 
 class Group:
-    """Trials of one kind in training."""
+    """Trials of one kind in training.
+
+    Where the study's pruner wants it, a trial begins on its first fold, and on the others once that has trained to its end
+    (see `inna_tune.study.rungs`).
+    """
 
     def __init__(
         self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate], *, leaves: bool = False
     ) -> None:
         self.runner, self._scorer, self.candidates, self._leaves = runner, scorer, candidates, leaves
-        self.epochs = candidates[0].estimator.max_epochs
-        each = candidates[0].estimator.max_time
+        first = candidates[0]
+        self.n_folds = len(first.table.folds)
+        self.epochs = max(first.table.plan_for(first.estimator, k).max_epochs for k in range(self.n_folds))
+        each = first.estimator.max_time
+        # A trial that its own time ends is to have a score on every fold.
+        self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:
@@ -151,7 +160,6 @@ class Group:
 
     def train(self) -> None:
         """Train the trials, and tell each as it ends."""
-        kept = clock.now()
         for candidate in self.candidates:
             candidate.place = None
         self._open = {c.trial.number: c for c in sorted(self.candidates, key=lambda c: c.trial.number)}
@@ -159,49 +167,81 @@ class Group:
             for candidate in list(self._open.values()):
                 self._cut(candidate)
             return
-        self._cohorts = self._stacked()
-        reached = 0
-        for rung in rungs(self.epochs):
-            self._announce(reached, rung)
-            self._advance(rung)
-            if not self._open:
-                return
-            reached = rung
-            # NOTE: by number, and each looking at earlier numbers only, so that what is pruned does not depend on which
-            # of the others were told before an interruption.
-            for candidate in list(self._open.values()):
-                self._report(candidate, rung)
-            if clock.now() - kept > _WORTH_KEEPING:
-                for candidate in self._open.values():
-                    self._save(candidate)
-                kept = clock.now()
-        self._announce(reached, self.epochs)
+        self._cohorts, ahead = self._stacked()
+        self._kept = clock.now()
+        if self._races:
+            self._lap([*rungs(self.epochs), self.epochs], 0)
+            for cohort in self._cohorts:
+                self._begin_rest(cohort)
+            self._cohorts += ahead
+        self._lap(rungs(self.epochs), self.epochs if self._races else 0)
+        if not self._open:
+            return
+        self._announce(max(rungs(self.epochs), default=0), self.epochs)
         self._advance(None)
         for candidate in list(self._open.values()):
             self._finish(candidate)
 
-    def _stacked(self) -> list[Cohort]:
-        """The trials as populations, one for each epoch that trials go on from."""
-        by_epoch: dict[int, list[Candidate]] = defaultdict(list)
+    def _stacked(self) -> tuple[list[Cohort], list[Cohort]]:
+        """The trials as populations, one for each epoch that trials go on from; apart, those past their first fold."""
+        alike: dict[tuple[bool, int], list[Candidate]] = defaultdict(list)
         for candidate in self.candidates:
-            by_epoch[0 if candidate.saved is None else candidate.saved.epoch].append(candidate)
-        cohorts = []
-        for _, alike in sorted(by_epoch.items()):
-            saved = [c.saved for c in alike if c.saved is not None]
-            with shared_time(alike):
+            if candidate.saved is not None and not self._races and candidate.saved.n_begun < self.n_folds:
+                candidate.begin_anew()
+            saved = candidate.saved
+            is_ahead = saved is not None and saved.n_begun > self._begins_on(candidate)
+            alike[is_ahead, 0 if saved is None else saved.epoch].append(candidate)
+        found: tuple[list[Cohort], list[Cohort]] = [], []
+        for (is_ahead, _), own in sorted(alike.items()):
+            known = [c.saved for c in own if c.saved is not None]
+            with shared_time(own):
                 cohort = Cohort(
-                    alike[0].table,
-                    [c.estimator for c in alike],
-                    [s.members for s in saved] or None,
-                    [s.retries for s in saved],
+                    own[0].table,
+                    [c.estimator for c in own],
+                    [s.members for s in known] or None,
+                    [s.retries for s in known],
+                    n_begun=[self._begins_on(c) if c.saved is None else c.saved.n_begun for c in own],
                 )
-            for place, candidate in enumerate(alike):
+            for place, candidate in enumerate(own):
                 candidate.place = cohort, place
-            cohorts.append(cohort)
-        return cohorts
+            found[is_ahead].append(cohort)
+        return found
+
+    def _begins_on(self, candidate: Candidate) -> int:
+        """Folds that a trial begins on; the first trial, whom nobody is before, on all at once."""
+        return 1 if self._races and candidate.trial.number > 0 else self.n_folds
+
+    def _begin_rest(self, cohort: Cohort) -> None:
+        """Let the trials that are left go on to the other folds."""
+        own = [c for c in self._present() if c.where[0] is cohort and not cohort.has_begun_all(c.where[1])]
+        if own:
+            with shared_time(own):
+                cohort.begin_rest([c.where[1] for c in own])
+
+    def _lap(self, stops: Sequence[int], before: int) -> None:
+        """Train the present cohorts from rung to rung; reports count the epochs that went ``before`` on the first fold."""
+        reached = 0
+        for rung in stops:
+            if not self._present():
+                return
+            self._announce(reached, rung)
+            self._advance(rung)
+            reached = rung
+            # NOTE: by number, and each looking at earlier numbers only, so that what is pruned does not depend on which
+            # of the others were told before an interruption.
+            for candidate in self._present():
+                self._report(candidate, rung, before)
+            if clock.now() - self._kept > _WORTH_KEEPING:
+                for candidate in self._present():
+                    self._save(candidate)
+                self._kept = clock.now()
+
+    def _present(self) -> list[Candidate]:
+        """Those that are not told, of the cohorts that train now."""
+        return [c for c in self._open.values() if c.where[0] in self._cohorts]
 
     def _announce(self, reached: int, until: int) -> None:
-        running = tuple(n for n, c in self._open.items() if c.where[0].is_active(c.where[1]))
+        running = tuple(c.trial.number for c in self._present() if c.where[0].is_active(c.where[1]))
         if running:
             n_members = sum(cohort.n_active for cohort in self._cohorts)
             self.runner.announce(Training(running, n_members, reached, until, self.epochs))
@@ -221,8 +261,7 @@ class Group:
                     self._finish(candidate)
         elif self.runner.stop():
             for candidate in list(self._open.values()):
-                cohort, place = candidate.where
-                if cohort.is_active(place):
+                if self._goes_on(candidate):
                     self._save(candidate)
                 else:
                     self._finish(candidate)
@@ -237,31 +276,70 @@ class Group:
         cut = budget is not None and end < self._own_end and clock.now() >= end
         self.runner.is_out_of_time |= cut or pace.is_out_of_time
 
-    def _report(self, candidate: Candidate, rung: int) -> None:
+    def _goes_on(self, candidate: Candidate) -> bool:
+        """Whether a trial has still to train, on some fold."""
+        cohort, place = candidate.where
+        return cohort.is_active(place) or not cohort.has_begun_all(place)
+
+    def _report(self, candidate: Candidate, rung: int, before: int) -> None:
         """Report a trial's score at a rung, and end it where it is pruned, or has come to its end."""
-        (cohort, place), trial = candidate.where, candidate.trial
-        if rung in candidate.reports:
-            return
-        if cohort.diverged(place) or not cohort.is_active(place):
+        cohort, place = candidate.where
+        is_first = self._races and before == 0
+        has_ended = not self._goes_on(candidate)
+        if cohort.diverged(place) or (has_ended and not is_first):
             self._finish(candidate)
+            return
+        if before + rung in candidate.reports:
             return
         scores = self._tried(candidate, lambda: self._scores(candidate, final=False))
         if scores is None:
             return
-        score = float(np.mean(scores))
-        trial.report(score, rung)
-        candidate.reports[rung] = score
-        # Far from its end such a law looks worse than others; where all trials follow it, that is fair.
-        law = DECAY_LAWS[candidate.estimator.decay]
-        comparable = not law.needs_horizon or "decay" not in trial.params
-        if comparable and self._should_prune(trial):
+        if is_first:
+            # Others are compared with the first trial where they are themselves, though it has ended already.
+            later = [r for r in [*rungs(self.epochs), self.epochs] if has_ended and r > rung]
+            for at in [rung, *later]:
+                self._tell(candidate, at, scores[0])
+            if has_ended:
+                self._finish(candidate)
+                return
+            if cohort.has_begun_all(place):
+                self._tell(candidate, self.epochs + rung, float(np.mean(scores)))
+        else:
+            if before:
+                # Its first fold is at its end already.
+                scores[0] = candidate.reports.get(rung, scores[0])
+            self._tell(candidate, before + rung, float(np.mean(scores)))
+        if self._should_prune(
+            candidate,
+            has_decayed=is_first and rung == self.epochs,
+            least=FINALISTS if before + rung >= self.epochs else 1,
+        ):
             cohort.drop([place])
-            self._finish(candidate, f"pruned at epoch {rung}")
+            fold = "" if cohort.has_begun_all(place) else " of the first fold"
+            self._finish(candidate, f"pruned at epoch {rung}{fold}")
 
-    def _should_prune(self, trial: Trial) -> bool:
-        study = self.runner.study
-        view: Any = EarlierTrials(study, trial.number)
+    def _tell(self, candidate: Candidate, step: int, score: float) -> None:
+        candidate.trial.report(score, step)
+        candidate.reports[step] = score
+
+    def _should_prune(self, candidate: Candidate, *, has_decayed: bool, least: int) -> bool:
+        """Ask the pruner, who is shown the earlier trials that can be compared: at the end of a fold, all of them."""
+        study, trial = self.runner.study, candidate.trial
+        alike = self._is_alike(candidate.estimator)
+        view: Any = EarlierTrials(
+            study, trial.number, alike=lambda other: has_decayed or alike(other), least=least
+        )
         return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
+
+    def _is_alike(self, estimator: InnaEstimator) -> Callable[[FrozenTrial], bool]:
+        """Tells trials that are as far from their end at a rung as those of an estimator: whose law has a horizon, or none."""
+        own = DECAY_LAWS[estimator.decay].needs_horizon
+
+        def is_alike(trial: FrozenTrial) -> bool:
+            law = DECAY_LAWS.get(trial.params.get("decay", estimator.decay))
+            return law is not None and law.needs_horizon == own
+
+        return is_alike
 
     def _scores(self, candidate: Candidate, *, final: bool = True) -> list[float]:
         cohort, place = candidate.where
@@ -273,7 +351,8 @@ class Group:
         """Write the checkpoint of a trial that still trains."""
         cohort, place = candidate.where
         checkpoints, trial = self.runner.checkpoints, candidate.trial
-        if not checkpoints.are_kept or not cohort.is_active(place) or cohort.epoch <= candidate.saved_epoch:
+        at = cohort.n_begun(place), cohort.epoch
+        if not checkpoints.are_kept or not self._goes_on(candidate) or not at[1] or at <= candidate.saved_at:
             return
         notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
         checkpoint = Checkpoint(
@@ -286,7 +365,7 @@ class Group:
             retries=cohort.retries(place),
         )
         if checkpoints.save(trial.number, checkpoint):
-            candidate.saved_epoch = cohort.epoch
+            candidate.saved_at = at
 
     def _leave(self, candidate: Candidate, value: float) -> None:
         """Keep the predictions and nets of a trial that is about to be told, or put back, with a value."""
@@ -345,7 +424,8 @@ class Group:
         scores = self._scores(candidate)
         value = float(np.mean(scores))
         if np.isfinite(scores).all():
-            notes["scores"] = scores
+            if cohort.has_begun_all(place):
+                notes["scores"] = scores
             if state == TrialState.COMPLETE:
                 if budget is not None:
                     budget.note_score(value, notes["epochs"])
@@ -361,7 +441,7 @@ class Group:
         """Whether a trial would have gone on, had the study had more time."""
         cohort, place = candidate.where
         by_time = any(r.stop_reason == "time" for r in cohort.results(place))
-        return cohort.is_active(place) or (by_time and clock.now() < self._own_end)
+        return self._goes_on(candidate) or (by_time and clock.now() < self._own_end)
 
     def _cut(self, candidate: Candidate) -> None:
         """Put a trial back for whoever has time for it, with what it has reached."""
@@ -374,7 +454,7 @@ class Group:
             self._save(candidate)
             notes["seconds"] = round(candidate.seconds, 4)
             epochs = max(r.epochs for r in cohort.results(place))
-            if np.isfinite(scores).all():
+            if cohort.has_begun_all(place) and np.isfinite(scores).all():
                 value = float(np.mean(scores))
                 notes[CUT] = {"value": value, "scores": scores, "epochs": epochs}
                 self._leave(candidate, value)

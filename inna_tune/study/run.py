@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, SEED
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, RACE, SEED
 from inna_tune.records.fingerprint import UnseededFoldsWarning, check, is_unseeded
 from inna_tune.space import PriorSampler
 from inna_tune.store.keeping import in_memory
@@ -166,6 +166,8 @@ def _begin(
     if beginning.curvature is not None and CURVATURE not in attrs:
         study.set_user_attr(CURVATURE, beginning.curvature)
     if not has_begun(study):
+        if getattr(study.pruner, "races_folds", False):
+            study.set_user_attr(RACE, True)
         try_first(study, beginning.first())
     # Last: by these other workers know that they may join, and what is to be tried first has to wait for them by then.
     for name, note in notes.items():

@@ -67,8 +67,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     sampler : optuna.samplers.BaseSampler, optional
         Base sampler, seen through the priors by :class:`inna_tune.PriorSampler`; None: TPE.
     pruner : optuna.pruners.BasePruner, optional
-        Asked at every rung; None: successive halving. Where trials differ in their law of decay, those with the
-        cosine law are not pruned, since their early scores say little about the end.
+        Asked at every rung, and shown those of the earlier trials whose law of decay ends at a horizon as this one's does, or
+        that have none, too. None: asynchronous successive halving over folds, too (`inna_tune.study.rungs.RungPruner`): a
+        trial trains on its first fold, where at each rung the better half goes on, and on the others only if it is still there
+        at the end; of a single fold, the best third. The first trial is never pruned; the score of a complete trial is always
+        that of all folds.
     population : int or "auto", default="auto"
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.

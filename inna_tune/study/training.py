@@ -111,10 +111,12 @@ def _take_up(runner: TrialRunner, candidate: Candidate) -> None:
     """Let a trial of a worker that died go on from its checkpoint, with the reports it had made by then."""
     trial, study = candidate.trial, runner.study
     sizes = candidate.table.tensor_sizes(candidate.estimator)
-    saved = runner.checkpoints.load(trial.number, candidate.identity, sizes)
+    first = candidate.table.plan_for(candidate.estimator, 0).n_members
+    saved = runner.checkpoints.load(trial.number, candidate.identity, sizes, n_first=first)
     if saved is None:
         return
-    candidate.saved, candidate.saved_epoch, candidate.reports = saved, saved.epoch, dict(saved.reports)
+    candidate.saved, candidate.reports = saved, dict(saved.reports)
+    candidate.saved_at = saved.n_begun, saved.epoch
     with gathered(study):
         for rung, score in saved.reports.items():
             trial.report(score, rung)

@@ -113,7 +113,8 @@ def test_a_search_tells_what_trains():
     net = InnaClassifier(hidden_layer_sizes=(8,), max_epochs=16, n_members=1)
     InnaSearchCV(net, n_trials=4, cv=3, population=2, random_state=0, callbacks=[Callback()]).fit(X, y)
     training = [h for h in heard if isinstance(h, Training)]
-    assert training[0] == Training((0, 1), 6, 0, 1, 16)
+    # The first trial on three folds, the second one on its first.
+    assert training[0] == Training((0, 1), 4, 0, 2, 16)
     assert all(t.epoch < t.until <= t.epochs and 0 < t.members <= 3 * len(t.trials) for t in training)
     assert heard.index(training[0]) < heard.index(0)
     assert sorted(h for h in heard if not isinstance(h, Training)) == [0, 1, 2, 3]

@@ -55,6 +55,7 @@ POINTS = [
     ("inna_tune.space.space._suggest", 31),
     ("inna_tune.study.evaluation.Cohort.run", 2),
     ("inna_tune.study.evaluation.Cohort.run", 5),
+    ("inna_tune.study.evaluation.Cohort.begin_rest", 1),
     ("inna_tune.study.group.Group._should_prune", 5),
     ("inna_tune.study.group.Group._should_prune", 10),
     ("inna_tune.study.running.tell", 2),
@@ -135,10 +136,10 @@ def test_trials_of_other_architectures_and_batch_sizes_train_apart(monkeypatch):
 def test_one_trial_that_fails_fails_alone(monkeypatch):
     init = Cohort.__init__
 
-    def failing(self, table, estimators, *progress):
+    def failing(self, table, estimators, *progress, **begun):
         if any(e.lr > 0.15 for e in estimators):
             raise RuntimeError("this one is to blame")
-        init(self, table, estimators, *progress)
+        init(self, table, estimators, *progress, **begun)
 
     monkeypatch.setattr(Cohort, "__init__", failing)
     space = SearchSpace({"lr": LogUniform(0.05, 0.4), "dropout": Uniform(-0.2, 0.5)})
@@ -164,7 +165,7 @@ def test_one_trial_that_fails_fails_alone(monkeypatch):
         optuna.pruners.PercentilePruner(50.0, n_startup_trials=1),
         optuna.pruners.HyperbandPruner(min_resource=1, max_resource=8),
         optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(n_startup_trials=1), patience=1),
-        optuna.pruners.ThresholdPruner(lower=-0.5),
+        optuna.pruners.ThresholdPruner(lower=-0.9),
         optuna.pruners.WilcoxonPruner(),
         optuna.pruners.NopPruner(),
     ],

@@ -312,7 +312,7 @@ def test_rungs_go_by_the_same_scorer(scoring):
         error_score="raise", pruner=optuna.pruners.NopPruner(), random_state=0,
     ).fit(ROWS, BINARY)  # fmt: skip
     [trial] = search.study_.trials
-    assert list(trial.intermediate_values) == [1, 2]
+    assert list(trial.intermediate_values) == [2]
     for value in trial.intermediate_values.values():
         assert value == pytest.approx(trial.value, abs=1e-6)
     assert trial.value == pytest.approx(cross_val_score(net, ROWS, BINARY, cv=FOLDS, scoring=scoring).mean())

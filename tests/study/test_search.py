@@ -82,7 +82,9 @@ def test_what_a_trial_leaves_in_the_study():
         assert {"seed", "epochs", "seconds", "best_epoch"} <= set(trial.user_attrs)
         if trial.state == TrialState.COMPLETE:
             assert len(trial.user_attrs["scores"]) == 2
-        assert set(trial.intermediate_values) <= set(rungs(NET.max_epochs))
+        first = [*rungs(NET.max_epochs), NET.max_epochs]
+        then = [NET.max_epochs + rung for rung in rungs(NET.max_epochs)]
+        assert set(trial.intermediate_values) <= {*first, *then}
         assert 0 < trial.params["lr"] < 100, "natural values"
     assert found.study_.user_attrs[CURVATURE] > 0
     assert isinstance(found.study_.user_attrs[SEED], int)
@@ -195,11 +197,12 @@ def test_pruned_trials_stop_at_a_rung():
     assert np.isnan(found.cv_results_["mean_test_score"][1:]).all()
 
 
-def test_rungs_double_up_to_half_the_way():
-    assert rungs(100) == [6, 12, 24, 48]
-    assert rungs(1) == []
+def test_rungs_lie_at_shares_of_a_training():
+    assert rungs(100) == [3, 12, 50]
+    assert rungs(30) == [1, 4, 15]
+    assert rungs(8) == [1, 4]
     assert rungs(2) == [1]
-    assert rungs(16) == [1, 2, 4, 8]
+    assert rungs(1) == []
 
 
 def test_a_timeout_ends_the_search_with_what_it_has():
