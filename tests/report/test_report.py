@@ -90,7 +90,7 @@ def test_everything_that_is_known_is_in_it():
         "Confusion matrix",
         "Calibration",
         "ValueError: the solver said <no> & stopped",
-        "pruned at epoch 6",
+        "pruned at epoch 12",
         "load('model.inna')",
         "inna-tune predict model.inna",
         "StratifiedKFold(n_splits=5",
