@@ -46,7 +46,7 @@ from inna_tune.nets import ModuleNet, Net, TabularNet
 _FLOAT64_ROWS = 256
 
 # On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
-# this many steps, which is 15 epochs of a table of some 1,500 rows.
+# this many steps, which is 15 epochs of a table of some 800 rows.
 _MIN_PATIENCE_STEPS = 90
 
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
