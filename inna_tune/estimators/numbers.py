@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -217,7 +218,7 @@ class _Spike:
 
 def _fit_spikes(block: Floats, ranked: "Ranked", weight: Weights | None) -> dict[int, _Spike]:
     """By place, the spikes of the columns whose middle half is one value with enough others beside it."""
-    low, high = ranked.quantiles(np.array([0.25, 0.75])).T
+    low, _, high = ranked.quartiles.T
     total = block.shape[1] if weight is None else weight.sum()
     found = {}
     for i in np.flatnonzero((low == high) & ~ranked.is_constant):
@@ -264,6 +265,11 @@ class Ranked:
         rows = np.arange(len(block))
         self.is_constant = self.values[rows, 0] == self.values[rows, np.maximum(self.counts - 1, 0)]
 
+    @cached_property
+    def quartiles(self) -> Floats:
+        """First quartile, median and third quartile of every column, [n_columns, 3]."""
+        return self.quantiles(np.array([0.25, 0.5, 0.75]))
+
     def quantiles(self, shares: Floats) -> Floats:
         """Quantiles [n_columns, len(shares)]: the least value up to which that share of the weight lies.
 
@@ -282,7 +288,7 @@ class Ranked:
 
 def fit_scales(block: Floats, ranked: Ranked, weight: Weights | None) -> tuple[Floats, Floats]:
     """Median and positive scale of every column of a block [n_columns, n_samples]."""
-    low, centers, high = ranked.quantiles(np.array([0.25, 0.5, 0.75])).T
+    low, centers, high = ranked.quartiles.T
     ends = np.maximum(ranked.counts - 1, 0)[:, None]
     # A difference, a mean and a square root of extreme values may overflow; scaling by the largest prevents it.
     largest = np.maximum(

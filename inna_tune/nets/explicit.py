@@ -113,12 +113,6 @@ class _SingleOutput(_Layer):
         self._row, self._bias = weight.transpose(1, 2), bias
         self._scratch: Tensor | None = None
 
-    def output(self, n_rows: int) -> Tensor:
-        return self._bias.new_empty(self._number, n_rows, 1)
-
-    def below(self, n_rows: int) -> Tensor:
-        return self._bias.new_empty(self._number, n_rows, self._row.shape[2])
-
     def _product(self, a: Tensor, b: Tensor) -> Tensor:
         if self._scratch is None or self._scratch.shape != a.shape:
             self._scratch = torch.empty_like(a, memory_format=torch.contiguous_format)

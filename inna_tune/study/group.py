@@ -148,6 +148,7 @@ class Group:
         first = candidates[0]
         self.n_folds = len(first.table.folds)
         self.epochs = max(first.table.plan_for(first.estimator, k).max_epochs for k in range(self.n_folds))
+        self._rungs = rungs(self.epochs)
         each = first.estimator.max_time
         # A trial that its own time ends is to have a score on every fold.
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
@@ -170,14 +171,14 @@ class Group:
         self._cohorts, ahead = self._stacked()
         self._kept = clock.now()
         if self._races:
-            self._lap([*rungs(self.epochs), self.epochs], 0)
+            self._lap([*self._rungs, self.epochs], 0)
             for cohort in self._cohorts:
                 self._begin_rest(cohort)
             self._cohorts += ahead
-        self._lap(rungs(self.epochs), self.epochs if self._races else 0)
+        self._lap(self._rungs, self.epochs if self._races else 0)
         if not self._open:
             return
-        self._announce(max(rungs(self.epochs), default=0), self.epochs)
+        self._announce(max(self._rungs, default=0), self.epochs)
         self._advance(None)
         for candidate in list(self._open.values()):
             self._finish(candidate)
@@ -296,7 +297,7 @@ class Group:
             return
         if is_first:
             # Others are compared with the first trial where they are themselves, though it has ended already.
-            later = [r for r in [*rungs(self.epochs), self.epochs] if has_ended and r > rung]
+            later = [r for r in [*self._rungs, self.epochs] if has_ended and r > rung]
             for at in [rung, *later]:
                 self._tell(candidate, at, scores[0])
             if has_ended:

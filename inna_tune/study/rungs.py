@@ -21,7 +21,6 @@ _SHARES = (1 / 32, 1 / 8, 1 / 2)
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 
-
 # From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there. On six studies of four
 # tables that let .2% of the best score be lost in place of .6%, for a quarter more of training.
 FINALISTS = 2
