@@ -81,6 +81,8 @@ class Member:
     lr, alpha, beta : float or None
         INNA's step size γ, viscous friction α and Newtonian damping β. None means: from the curvature of the
         member's loss at its initial weights (see ``inna_tune.optim.calibrate``).
+    step_ratio, friction, damping : float, optional
+        The pure numbers r, α̃ and ζ by which ``lr``, ``alpha`` and ``beta`` follow from the curvature, where these are None.
     decay, decay_power : str, float or None
         Law by which the step falls with the epoch, and its power (None: the law's own default).
     weight_decay, dropout, label_smoothing : float
@@ -95,7 +97,7 @@ class Member:
         how many leading columns in all); the others are padding and hold zeros.
     start : MemberState, optional
         To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
-        open are those of the state. Laws of decay count its epochs, but for the cosine law, which begins anew.
+        open are those of the state; pure numbers are taken at its curvature. Laws of decay count its epochs, but for the cosine law, which begins anew.
     """
 
     train_rows: npt.NDArray[np.int64]
@@ -104,6 +106,9 @@ class Member:
     lr: float | None = None
     alpha: float | None = None
     beta: float | None = None
+    step_ratio: float | None = None
+    friction: float | None = None
+    damping: float | None = None
     decay: str = "constant"
     decay_power: float | None = None
     weight_decay: float = 0.0

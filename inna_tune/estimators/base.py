@@ -33,6 +33,7 @@ from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.parameters import Parameters
+from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
@@ -166,7 +167,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""
         diverged = sum(r.stop_reason == "diverged" for r in results)
-        if self.lr != "auto" or 2 * diverged <= len(results):
+        if self.lr != "auto" or self.step_ratio is not None or 2 * diverged <= len(results):
             return []
         return [
             replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta) for m, r in zip(members, results, strict=True)
@@ -328,6 +329,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             lr=lr,
             alpha=alpha,
             beta=beta,
+            **pure_numbers_of(self),
             decay=self.decay,
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
@@ -434,6 +436,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         """Raise a ValueError that names the parameter, its value and the remedy."""
         check_parameters(self)
         self._method()
+        check_pure_numbers(self)
         if to_train:
             check_device(self)
 

@@ -35,6 +35,9 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     lr: float | str = "auto"
     alpha: float | str = "auto"
     beta: float | str = "auto"
+    step_ratio: float | None = None
+    friction: float | None = None
+    damping: float | None = None
     decay: str = "cosine"
     decay_power: float | None = None
     weight_decay: float = 0.0
@@ -66,6 +69,9 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "lr": [_POSITIVE, _AUTO],
         "alpha": [_FROM_ZERO, _AUTO],
         "beta": [_POSITIVE, _AUTO],
+        "step_ratio": [_POSITIVE, None],
+        "friction": [_POSITIVE, None],
+        "damping": [_POSITIVE, None],
         "decay": [named_in(DECAY_LAWS)],
         "decay_power": [_POSITIVE, None],
         "weight_decay": [_FROM_ZERO],
