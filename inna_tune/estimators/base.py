@@ -32,6 +32,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
+from inna_tune.estimators.metrics import Judged, ScoreOfRows
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
@@ -262,7 +263,15 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         frame, y, weight = self._read(X, y, sample_weight, reset=False)
         target = self._encode_target(y)
         x = self.encoder_.encode(frame, self._dtype)
-        return EncodedTable(x, target, self._row_weights(target, weight), weight)
+        judged = self._judged(frame, y, weight)
+        return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
+
+    def _judged(self, frame: pd.DataFrame, y: Any, weight: Weights | None) -> Judged | None:
+        """What ``eval_metric`` has to know of rows, if there is one."""
+        if self.eval_metric is None:
+            return None
+        classes = getattr(self, "classes_", None)
+        return Judged((frame,), self._plain_target(y), weight, self._from_outputs, classes)
 
     def _new_encoder(self) -> TableEncoder:
         """The encoder that a fit begins with: what ``encoder`` means, so that None and the default are one setting."""
@@ -283,7 +292,8 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        return EncodedTable(x, target, self._row_weights(target, weight), weight)
+        judged = self._judged(frame, y, weight)
+        return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:
@@ -326,8 +336,15 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             jury = Jury() if parts else None
         if not parts:
             parts = [self._split(table.target, seed)] * plan.n_members
+        measure = None
+        watched = np.unique(np.concatenate([validation for _, validation in parts]))
+        if table.judged is not None and len(watched):
+            measure = ScoreOfRows(self.eval_metric, table.judged, row)
+            measure.check(watched)
         return [
-            replace(self._member(train + row, validation + row, s, used_features), jury=jury)
+            replace(
+                self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure
+            )
             for (train, validation), s in zip(parts, member_seeds, strict=True)
         ]
 

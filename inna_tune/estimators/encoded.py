@@ -10,6 +10,7 @@ import torch
 from inna_tune.engine import TableTensors
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.metrics import Judged
 
 
 @dataclass
@@ -24,9 +25,11 @@ class EncodedTable:
     weight : ndarray of float64 [n_samples] or None
         With what the targets add.
     sample_weight : ndarray of float64 [n_samples] or None
-        As they were given.
+        As they were given; None where rows follow.
     n_validation : int
         How many of the last rows are there to be watched, and not to be trained on.
+    judged : Judged or None
+        What a scorer has to know of it, where one is to judge.
     """
 
     x: Matrix
@@ -34,6 +37,7 @@ class EncodedTable:
     weight: Weights | None
     sample_weight: Weights | None = None
     n_validation: int = 0
+    judged: Judged | None = None
 
     @property
     def n_train(self) -> int:
@@ -42,22 +46,20 @@ class EncodedTable:
 
     def followed_by(self, validation: "EncodedTable") -> "EncodedTable":
         """The same table with rows to be watched at its end."""
-        weights = [
-            None
-            if own is None and other is None
-            else np.concatenate(
-                [np.ones(len(t.target)) if w is None else w for t, w in ((self, own), (validation, other))]
+        weight = None
+        if self.weight is not None or validation.weight is not None:
+            weight = np.concatenate(
+                [np.ones(len(t.target)) if t.weight is None else t.weight for t in (self, validation)]
             )
-            for own, other in (
-                (self.weight, validation.weight),
-                (self.sample_weight, validation.sample_weight),
-            )
-        ]
+        judged = self.judged
+        if judged is not None and validation.judged is not None:
+            judged = judged.followed_by(validation.judged)
         return EncodedTable(
             np.concatenate([self.x, validation.x]),
             np.concatenate([self.target, validation.target]),
-            *weights,
+            weight,
             n_validation=len(validation.target),
+            judged=judged,
         )
 
     def tensors(self, device: torch.device) -> TableTensors:

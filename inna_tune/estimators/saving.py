@@ -338,6 +338,8 @@ def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
             value = _optimizer_name(value)
         elif name == "device":
             value = str(value)
+        elif name == "eval_metric" and not isinstance(value, str):
+            value = None
         elif name == "random_state" and not isinstance(value, int | np.integer):
             value = None
         elif name == "class_weight" and isinstance(value, dict):

@@ -61,7 +61,8 @@ def with_validation(
         target = estimator._encode_target(y)
         x = estimator.encoder_.encode(frame, table.x.dtype.type)
     factors = estimator._row_weights(target, weight, learned_on=(table.target, table.sample_weight))
-    return table.followed_by(EncodedTable(x, target, factors, weight))
+    judged = estimator._judged(frame, y, weight)
+    return table.followed_by(EncodedTable(x, target, factors, weight, judged=judged))
 
 
 @contextmanager
