@@ -13,14 +13,41 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperGroup
 
 from inna_tune.visible import visible, visible_json
 
 TABLE = "A file (.csv, .tsv, .parquet, .feather, .jsonl, .xlsx), - for a pipe, or sklearn:NAME."
 DEFAULT_STORAGE = "sqlite:///inna_tune.db"
 
+
+class _Usage(TyperGroup):
+    """Typer's messages about words that make no sense, through the door."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _seen():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _seen():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _seen() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # NOTE: told by what it has, since click's classes lie elsewhere in newer versions of typer.
+        if hasattr(error, "format_message"):
+            message = visible(error.format_message(), lines=True)
+            error.format_message = lambda: message
+        raise
+
+
 app = typer.Typer(
     name="inna-tune",
+    cls=_Usage,
     help="Tune INNA, the inertial Newton algorithm, on your table.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,8 +64,8 @@ class Door(Console):
     No text is markup, in the cells of a table neither, and what a terminal would obey is shown as an escape.
     """
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """One line, whatever is in it."""

@@ -74,8 +74,8 @@ def render_report(study: Any, *, dashboard: str | None = None) -> str:
 def environment() -> jinja2.Environment:
     """Where the templates are; what they are given is text, never markup.
 
-    Such text may hold what HTML forbids (control characters), what UTF-8 can't write (lone surrogates), and what turns the page's
-    direction: all of it is made visible.
+    Such text may hold what HTML forbids (control characters), what UTF-8 can't write (lone surrogates), and what turns the
+    direction of the page: all of it is made visible.
     """
     return jinja2.Environment(
         loader=jinja2.PackageLoader("inna_tune.report", "templates"),
