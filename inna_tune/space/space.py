@@ -317,9 +317,12 @@ class SearchSpace(Mapping[str, Entry]):
                 raise ValueError(f"parameter {name!r} is given twice")
             try:
                 laws[name] = _entry_from_json({k: v for k, v in item.items() if k != "name"})
-            except ValueError as error:
+            except Exception as error:  # whatever is in the file
                 raise ValueError(f"parameter {name!r}: {error}") from None
-        return cls(laws)
+        try:
+            return cls(laws)
+        except Exception as error:
+            raise ValueError(f"these laws make no space: {error}") from None
 
     # ------------------------------------------------------------------ shipped
 

@@ -145,12 +145,23 @@ def has_begun(study: optuna.Study) -> bool:
 
 def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> None:
     """Let a study that has not begun try these settings before the sampler's."""
-    # Skipping what is there lets a worker that died in between, or another one, go on.
+    # Skipping what is there lets a worker that died in between, or another one, go on. Once for all: Optuna would read
+    # all trials for each setting.
+    trials = study.get_trials(deepcopy=False)
+    queued = {_key(trial.system_attrs.get("fixed_params", trial.params)) for trial in trials}
     with without_messages():
         for setting in settings:
             plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
-            study.enqueue_trial(plain, skip_if_exists=True)
+            if _key(plain) not in queued:
+                queued.add(_key(plain))
+                study.enqueue_trial(plain)
     study.set_user_attr(PORTFOLIO, len(settings))
+
+
+def _key(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What settings have in common that are one, their numbers to five digits: another machine may measure them anew."""
+    words = ((n, f"{v:.5g}" if isinstance(v, float) else repr(v)) for n, v in setting.items())
+    return tuple(sorted(words))
 
 
 def _method_of_inna(estimator: InnaEstimator) -> Method:
