@@ -21,6 +21,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
+from inna_tune.strangers_json import loads
 
 if TYPE_CHECKING:
     from inna_tune.estimators.base import InnaEstimator
@@ -233,7 +234,7 @@ def load(
         plain = tensors.pop(_CONTENT).numpy().tobytes().decode() if _CONTENT in tensors else metadata["model"]
         if metadata["digest"] != digest(plain, tensors):
             raise ValueError("it was changed after it was written; take it from where it came once more")
-        content = json.loads(plain)
+        content = loads(plain)
         kind = class_of(name := str(content["class"]))
         model: Any = None if kind is None else kind()
         if model is not None:

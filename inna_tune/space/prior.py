@@ -14,6 +14,7 @@ from inna_tune.files import replacing
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical
 from inna_tune.space.space import SearchSpace, When
+from inna_tune.strangers_json import loads
 
 PRIOR_FORMAT = 1
 MOST_FIRST = 500  # settings of a portfolio: each is written into a study before its first trial
@@ -124,8 +125,8 @@ class Prior:
         """
         try:
             source = path if isinstance(path, Traversable) else Path(path)
-            content = json.loads(source.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            content = loads(source.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise PriorFileError(f"{path} is no prior file: {error}") from None
         if not isinstance(content, dict) or "inna_tune_prior" not in content:
             raise PriorFileError(

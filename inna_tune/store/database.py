@@ -47,7 +47,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from inna_tune.store.decoding import decode, decoding
+from inna_tune.store.decoding import decoding
+from inna_tune.strangers_json import loads
 
 TRIAL = models.TrialModel
 _PARAM = models.TrialParamModel
@@ -154,7 +155,7 @@ class StudyDatabase(RDBStorage):
                 trial.intermediate_values[row["step"]] = value
             else:
                 attributes = trial.user_attrs if model is _USER_ATTR else trial.system_attrs
-                attributes[row["key"]] = decode(row["value_json"])
+                attributes[row["key"]] = loads(row["value_json"])
         return trial
 
     def _write_rows(self, session: Session, rows: list[tuple[Any, dict[str, Any]]]) -> None:
@@ -267,7 +268,7 @@ class StudyDatabase(RDBStorage):
             models.StudyModel.find_or_raise_by_id(study_id, session)
             query = select(model.key, model.value_json).where(model.study_id == study_id)
             with decoding(f"the study with id {study_id}"):
-                return {key: decode(value) for key, value in session.execute(query)}
+                return {key: loads(value) for key, value in session.execute(query)}
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """See `optuna.storages.BaseStorage`; a study that can't be read is there by its name alone."""
@@ -298,7 +299,7 @@ class StudyDatabase(RDBStorage):
         with _create_scoped_session(self.scoped_session) as session:
             query = select(SYSTEM_ATTR.key, SYSTEM_ATTR.value_json).where(SYSTEM_ATTR.trial_id == trial_id)
             with decoding(f"the trial with id {trial_id}"):
-                attributes = {key: decode(value) for key, value in session.execute(query)}
+                attributes = {key: loads(value) for key, value in session.execute(query)}
             if not attributes:  # is there such a trial at all?
                 models.TrialModel.find_or_raise_by_id(trial_id, session)
             return attributes
@@ -405,9 +406,9 @@ def _read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenT
                 trial.distributions[name] = _distribution(content)
                 trial.params[name] = trial.distributions[name].to_external_repr(number)
             elif source == 1:
-                trial.user_attrs[name] = decode(content)
+                trial.user_attrs[name] = loads(content)
             elif source == 2:
-                trial.system_attrs[name] = decode(content)
+                trial.system_attrs[name] = loads(content)
             elif source == 3:
                 trial.intermediate_values[int(name)] = _NOT_FINITE.get(content, number)
             else:

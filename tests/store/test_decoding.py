@@ -10,10 +10,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 
 from inna_tune.records.overview import UNREADABLE, describe_study, list_studies
-from inna_tune.store.decoding import decode
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import open_storage
 from inna_tune.store.transfer import export_study
+from inna_tune.strangers_json import loads
 from tests.plots.studies import make_study
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -85,7 +85,7 @@ def test_a_study_that_cannot_be_read_is_listed_by_its_name(made, tmp_path):
 
 def test_how_deep_it_is_does_not_depend_on_brackets_in_texts():
     texts = {"a": "[" * 500, 'b"\\': '\\"' + "{" * 500}
-    assert decode(json.dumps(texts)) == texts
-    assert decode(json.dumps([[0]] * 500)) == [[0]] * 500
+    assert loads(json.dumps(texts)) == texts
+    assert loads(json.dumps([[0]] * 500)) == [[0]] * 500
     with pytest.raises(ValueError, match="over 100 deep"):
-        decode(json.dumps(texts)[:-1] + ', "c": ' + "[" * 101 + "]" * 101 + "}")
+        loads(json.dumps(texts)[:-1] + ', "c": ' + "[" * 101 + "]" * 101 + "}")
