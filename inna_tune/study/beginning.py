@@ -16,7 +16,7 @@ from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO, UNTUNED
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
@@ -70,6 +70,8 @@ def begin(
         if first == "auto" and isinstance(given, SearchSpace):
             return []
         own = untuned(folded, estimator, space, seed)
+        if own is not None:
+            study.set_user_attr(UNTUNED, _plain(own))
         return ([] if own is None else [own]) + (portfolio if first == "auto" else [])
 
     return Beginning(space, settings, curvature)
@@ -151,11 +153,15 @@ def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> Non
     queued = {_key(trial.system_attrs.get("fixed_params", trial.params)) for trial in trials}
     with without_messages():
         for setting in settings:
-            plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
+            plain = _plain(setting)
             if _key(plain) not in queued:
                 queued.add(_key(plain))
                 study.enqueue_trial(plain)
     study.set_user_attr(PORTFOLIO, len(settings))
+
+
+def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
 
 
 def _key(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
