@@ -301,10 +301,10 @@ class Database(Kind):
     def make(self) -> None:
         frame().to_csv("t.csv", index=False)
         run("fit", "t.csv", "--target", "label", "--trials", "3", "--study", "s", *SETTINGS)
-        with contextlib.closing(sqlite3.connect(self.path)) as connection:
-            connection.execute("PRAGMA journal_mode=DELETE")
 
     def change(self, rng: random.Random) -> None:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")  # one file
         if rng.random() < 0.15:
             super().change(rng)
             return
