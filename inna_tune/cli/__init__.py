@@ -3,7 +3,11 @@
 Every command is in a module of this package and joins the app when that is imported; what they share is in `console`.
 """
 
+import io
 import sys
+import traceback
+import warnings
+from typing import Any
 
 # In the order in which the help lists the commands.
 # isort: off
@@ -24,4 +28,25 @@ def main() -> None:
     if "--debug" in words:  # wherever it stands: after an error people append it
         words.remove("--debug")
         words.insert(0, "--debug")
-    sys.exit(app(words))
+    warnings.showwarning = _show_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that cannot write a letter gets its escape
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        sys.exit(app(words))
+    except BrokenPipeError:
+        raise
+    except Exception:  # with --debug
+        console.err.lines(traceback.format_exc())
+        sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    console.err.lines(text.rstrip()) if file is None else file.write(text)

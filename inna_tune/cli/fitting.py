@@ -176,7 +176,7 @@ def predict(
     with one_line_errors():
         from inna_tune.estimators import load
         from inna_tune.files import check_output, replacing
-        from inna_tune.tables.predicting import predict_table
+        from inna_tune.tables.predicting import predict_table, spreadsheet_warning
         from inna_tune.tables.reading import read
 
         path = check_output(output, inputs=[model, table])
@@ -188,6 +188,8 @@ def predict(
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
             predictions.to_csv(written, index=False)
+        if (warning := spreadsheet_warning(predictions)) is not None:
+            say(f"Note: {warning}", err)
         if as_json:
             print_json(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}

@@ -1,6 +1,5 @@
 """One stack of members: early stopping, divergence, best weights, histories."""
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,8 +11,9 @@ from inna_tune import clock
 from inna_tune.engine.jury import mean_loss, output_together
 from inna_tune.engine.members import HISTORY, SCORE, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.population import Population
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Losses are of order one by construction (log of the classes, squared error of a standardised target): a member
 # beyond this has left for good, though float32 may take some more epochs to say so.

@@ -1,6 +1,5 @@
 """Training of any number of members: stacked as is quickest, halted at any epoch, taken on again."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -18,8 +17,9 @@ from inna_tune.engine.stack import Stack
 from inna_tune.engine.threads import torch_threads
 from inna_tune.engine.width import is_out_of_memory, quickest_layout
 from inna_tune.nets import Net
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Training:

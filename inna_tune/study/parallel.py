@@ -1,7 +1,6 @@
 """Several workers on one study: processes that joblib places, here or on a cluster, each with the storage open."""
 
 import copy
-import logging
 import os
 import pickle
 import tempfile
@@ -30,8 +29,9 @@ from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import StudyJob
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Abandonment, Signals, Stopped
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOOK_EVERY = 0.1  # seconds between looks for finished trials and signals
 # Times a worker may end before its work is done, for each of them, and without a trial finished in between.
