@@ -11,7 +11,7 @@ from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, SearchSpace
 from inna_tune.cli import app
-from inna_tune.files import check_output, replacing
+from inna_tune.files import replacing
 from inna_tune.report import write_report
 from inna_tune.space import Prior, Uniform
 from inna_tune.store.opening import create_study, open_storage
@@ -78,22 +78,6 @@ def test_of_a_picture_of_a_prior(any_umask, tmp_path):
     assert CliRunner().invoke(app, words).exit_code == 0
     assert_mode(tmp_path / "p.svg", any_umask)
     assert os.listdir(tmp_path) == ["p.svg"]
-
-
-def test_an_output_is_checked_before_work_begins(tmp_path):
-    table = tmp_path / "t.csv"
-    table.write_text("a\n1\n")
-    assert check_output(table) == table
-    assert check_output(tmp_path / "new.csv", inputs=["sklearn:iris", str(table)]).name == "new.csv"
-    os.mkfifo(tmp_path / "pipe")
-    for path, words in (
-        (table, "is what is read; name another"),
-        (tmp_path, "is a folder; name a file in it"),
-        (tmp_path / "no" / "f", "no folder .*/no to write f into; make it first"),
-        (tmp_path / "pipe", "is no ordinary file; name one"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            check_output(path, inputs=[str(table)])
 
 
 def test_of_databases_and_exported_studies(any_umask, tmp_path):
@@ -216,6 +200,7 @@ def test_nothing_else_makes_files_of_a_mode_of_its_own():
         text = path.read_text()
         assert "mkstemp" not in text, path
         assert "NamedTemporaryFile" not in text, path
-        assert "chmod" not in text, path
+        # In files.py what replaces another file gets the mode that this one had.
+        assert path.name == "files.py" or "chmod" not in text, path
         # It writes to a file of its own, which only its owner can read, and renames that.
         assert "save_file" not in text, path

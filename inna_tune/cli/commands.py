@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from inna_tune.cli.console import app, err, say
+from inna_tune.cli.console import Told, app, err, say
 
 
 def command_line(*names: str, **values: Any) -> str:
@@ -46,12 +46,13 @@ def again(context: typer.Context, **changes: Any) -> str:
 
 @contextmanager
 def resumable(resumption: str) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
+    """Say after Ctrl-C what is safe, and how to go on."""
     try:
         yield
     except KeyboardInterrupt:
+        say("Interrupted; finished trials are safe.", err)
         say(f"Resume with: {resumption}", err)
-        raise
+        raise Told from None
 
 
 def more_trials(n_trials: int, states: Sequence[Mapping[str, int]]) -> int:

@@ -72,6 +72,10 @@ def _options(
     _debug = debug
 
 
+class Told(KeyboardInterrupt):
+    """An interrupt of which the person has been told what it left."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
@@ -82,8 +86,9 @@ def one_line_errors() -> Iterator[None]:
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
         yield
-    except KeyboardInterrupt:
-        err.print("Interrupted; finished trials are safe.")
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Told):
+            err.print("Interrupted.")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone; the program's frame ends it without a word
