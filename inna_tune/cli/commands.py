@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from inna_tune.cli.console import Told, app, err, say
+from inna_tune.cli.starting import begin_work
 
 
 def command_line(*names: str, **values: Any) -> str:
@@ -47,6 +48,7 @@ def again(context: typer.Context, **changes: Any) -> str:
 @contextmanager
 def resumable(resumption: str) -> Iterator[None]:
     """Say after Ctrl-C what is safe, and how to go on."""
+    begin_work()
     try:
         yield
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.cli import app
 from inna_tune.engine import Training
 from inna_tune.estimators import EnsembleClassifier
-from tests.test_cli import MAIN, SMALL, command, environment, folder, run  # noqa: F401
+from tests.test_cli import MAIN, SMALL, environment, folder, run  # noqa: F401
 from tests.warm import Program
 
 FIT = ("fit", "people.csv", "--target", "label", "--trials", "2", *SMALL)
@@ -48,7 +48,7 @@ def test_ctrl_c_while_the_best_settings_are_fitted(folder):  # noqa: F811
         said, error = process.communicate()
     assert process.returncode == 130, error
     assert error.splitlines()[0] == "Interrupted; finished trials are safe."
-    assert "held-out" not in said
+    assert "untuned default" not in said
     assert (folder / "people.inna").read_bytes() == (folder / "straight.inna").read_bytes()
     trials, attributes = told(folder)
     assert (len(trials), {state.name for *_, state in trials}) == (2, {"COMPLETE"})
@@ -129,3 +129,69 @@ def test_where_there_are_no_trials_nothing_is_said_of_them(folder, monkeypatch):
     with contextlib.chdir(folder):
         done = CliRunner().invoke(app, ["columns", "people.csv"])
     assert (done.exit_code, done.stderr) == (130, "Interrupted.\n")
+
+
+# Interrupts itself when it is about to import the module that its first word names.
+IMPORTING = """
+import os, signal, sys
+name = sys.argv.pop(1)
+class Finder:
+    def find_spec(self, found, path=None, target=None):
+        if found == name:
+            print("interrupted", flush=True)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    "module", ["inna_tune.cli.console", "rich.table", "optuna", "numpy", "pandas", "sklearn.utils", "torch"]
+)
+def test_ctrl_c_while_it_starts_is_one_line(module, folder):  # noqa: F811
+    words = ("predict", "people.inna", "people.csv", "-o", "out.csv")
+    with Program(IMPORTING + MAIN, module, *words, cwd=folder, env=environment(), loaded=()) as process:
+        said, error = process.communicate()
+    assert (process.returncode, said, error) == (130, "interrupted\n", "Interrupted.\n")
+
+
+def test_ctrl_c_between_imports_is_one_line_too(folder):  # noqa: F811
+    code = "import inna_tune.cli.program as program\ndef run():\n    raise KeyboardInterrupt\nprogram.run = run\n"
+    with Program(code + MAIN, cwd=folder, env=environment()) as process:
+        said, error = process.communicate()
+    assert (process.returncode, said, error) == (130, "", "Interrupted.\n")
+
+
+FULL = "os.dup2(os.open('/dev/full', os.O_WRONLY), {0})\n"
+CLOSED = "os.close({0})\nsys.{1} = None\n"
+BROKEN = "read, write = os.pipe()\nos.close(read)\nos.dup2(write, {0})\n"
+OUT, ERR = (1, "stdout"), (2, "stderr")
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [
+        (FULL.format(*ERR), 0, ""),
+        (FULL.format(*OUT), 2, "not all that was printed has arrived: No space left on device\n"),
+        (CLOSED.format(*ERR) + CLOSED.format(*OUT), 0, ""),
+        (BROKEN.format(*ERR) + BROKEN.format(*OUT), 1, ""),
+    ],
+    ids=["errors to a full disk", "results to a full disk", "both closed", "both to nobody"],
+)
+def test_a_search_does_not_end_since_nobody_reads_what_it_says(how, code, said, folder):  # noqa: F811
+    with Program("import os, sys\n" + how + MAIN, *FIT, cwd=folder, env=environment()) as process:
+        _, error = process.communicate()
+    assert process.returncode == code, error
+    assert error.endswith(said)
+    assert "Traceback" not in error
+    assert {state.name for *_, state in told(folder)[0]} == {"COMPLETE"}
+    assert (folder / "people.inna").exists()
+
+
+def test_predictions_that_do_not_arrive_are_no_success(folder):  # noqa: F811
+    run(folder, *FIT)
+    code = "import os, sys\n" + FULL.format(*OUT) + MAIN
+    words = ("predict", "people.inna", "people.csv", "-o", "-")
+    with Program(code, *words, cwd=folder, env=environment()) as process:
+        _, error = process.communicate()
+    assert (process.returncode, error.count("\n")) == (2, 1)
+    assert "No space left" in error

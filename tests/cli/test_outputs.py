@@ -191,10 +191,10 @@ def _refuse_all(command, kind, argument, folder, force):
         "/dev/stdout": "no ordinary file",
         "/dev/fd/1": "no ordinary file",
         "folder": "is a folder",
-        "no/such/file": "no folder",
-        "notes.txt/file": "no folder",
+        "no/such/file.png": "no folder",
+        "notes.txt/file.png": "no folder",
         "round": "no file can be there",
-        "x" * 256: "no file can be there",
+        "x" * 252 + ".png": "no file can be there",
     }.items():
         assert_refused(write(folder, command, path, *force), argument, path, words)
     if command != "predict":
