@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from inna_tune.cli.commands import again, more_trials, resumable
+from inna_tune.cli.commands import again, more_trials, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
@@ -110,6 +110,7 @@ def compare(
         _print_comparison(found)
         say(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report")
         say(f"Resume:   {resumption}")
+        say_variable(out, resumption)
 
 
 def _listed(names: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,7 +43,27 @@ _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
-Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
+STORAGE_VARIABLE = "INNA_TUNE_STORAGE"  # as in inna_tune.store.errors, which a --help need not wait for
+
+
+def _find_storage(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """The URL that was given, or that of the variable, which also may be named: ``$NAME``, where no shell has filled it in."""
+    named = re.fullmatch(r"\$\{?(\w+)\}?", value)
+    if named is not None:
+        return os.environ.get(named[1], value)
+    source = context.get_parameter_source(str(parameter.name))
+    return (
+        os.environ.get(STORAGE_VARIABLE, value) if source is not None and source.name == "DEFAULT" else value
+    )
+
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        callback=_find_storage,
+        help=f"Database of the studies: an Optuna URL. The variable {STORAGE_VARIABLE} may hold it, with its password.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from inna_tune.cli.commands import again, command_line, more_trials, resumable
+from inna_tune.cli.commands import again, command_line, more_trials, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
@@ -171,6 +171,7 @@ def fit(
         say(f"Model:    {path} ({made})")
         for what, command in commands.items():
             say(f"{what.capitalize() + ':':<9} {command}")
+        say_variable(out, *commands.values())
 
 
 @app.command()

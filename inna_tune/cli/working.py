@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.commands import again, resumable
+from inna_tune.cli.commands import again, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
@@ -67,3 +67,4 @@ def worker(
         say(f"Now:   {after}")
         if after.left_to_do:
             say(f"Resume: {again(context)}")
+            say_variable(out, again(context))

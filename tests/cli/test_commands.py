@@ -33,6 +33,7 @@ GIVEN = {
         "verbose": True,
         "ensemble": True,
         "model": "-my model.inna",
+        "force": True,
         "allow_mismatch": True,
         "as_json": True,
     },
