@@ -69,7 +69,7 @@ def _port_part(url: str) -> tuple[int, int] | None:
     """What follows the host and a colon and is no port: the password, where the host was forgotten."""
     if url.startswith("sqlite"):
         return None
-    slashes = re.search("//+", url)
+    slashes = re.match(r"([A-Za-z][\w+.-]*:)?//+", url)
     begin = url.rfind("@") + 1 or (0 if slashes is None else slashes.end())
     if begin == 0:  # no URL at all: a name and its password, or a scheme
         found = re.match(r"[^:]{2,}:", url)
@@ -85,6 +85,12 @@ def _query_part(url: str) -> tuple[int, int] | None:
         if _SECRET_NAMES.search(unquote(found[1])):
             return found.end(), len(url)
     return None
+
+
+def has_secret_before_host(url: str) -> bool:
+    """Whether a parameter with a secret seems to stand before a host: it has an @, and the rest of it would be the host."""
+    found = _query_part(url)
+    return found is not None and found[0] <= url.rfind("@")
 
 
 def without_secrets(text: str, url: URL) -> str:

@@ -25,7 +25,7 @@ from inna_tune.store.database import (
     read_trials,
     transaction,
 )
-from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.errors import StorageError, has_secret_before_host, redact_url
 from inna_tune.store.store import OWNER, RUNG, Store, owner_record
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def parse_url(url: str) -> URL:
             f"storage {redact_url(url)!r} is not a database URL; for a file write 'sqlite:///studies.db'"
         ) from None
     if parsed.get_backend_name() != "sqlite" and (
-        "@" in f"{parsed.host}" or re.search("[@:]", f"{parsed.database}")
+        "@" in f"{parsed.host}"
+        or re.search("[@:]", f"{parsed.database}") is not None
+        or has_secret_before_host(url)
     ):
         # It would be taken for the host or the database, and told to others as such.
         raise StorageError(
