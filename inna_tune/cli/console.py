@@ -72,6 +72,10 @@ Settings = Annotated[
         help="A parameter of InnaClassifier or InnaRegressor, such as max_epochs=30; once for each.",
     ),
 ]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="NAME", help="A column that is to be no feature; once for each."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
 
 

@@ -12,6 +12,7 @@ from inna_tune.cli.console import (
     LEAST_SECONDS,
     TABLE,
     AsJson,
+    Drop,
     Settings,
     Storage,
     app,
@@ -40,6 +41,7 @@ def fit(
     target: Annotated[
         list[str] | None, typer.Option(help="Column to predict; once for each of several columns of numbers.")
     ] = None,
+    drop: Drop = None,
     trials: Annotated[
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
@@ -110,7 +112,7 @@ def fit(
             force=force,
         )
         learned = None if prior in (None, SHIPPED) else Prior.load(prior)
-        found, problem = read_problem(table, target, task, console)
+        found, problem = read_problem(table, target, task, console, drop=drop or ())
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         say(f"Task: {problem.description}", console)
@@ -145,6 +147,7 @@ def fit(
                 "table": table,
                 "target": problem.target,
                 "targets": list(problem.targets),
+                "dropped": list(problem.dropped),
                 "task": problem.task,
                 "study": name,
                 "held_out_scores": report.scores.T.to_dict(),

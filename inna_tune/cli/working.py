@@ -48,7 +48,7 @@ def worker(
         opened = open_storage(storage, create=False)
         job = read_job(opened, study)
         console = err if as_json else out
-        _, problem = read_problem(table, target or job.target, job.task, console)
+        _, problem = read_problem(table, target or job.target, job.task, console, drop=job.drop)
         if (found := find_progress(opened, study, job.n_trials)) is not None:
             say(f"Found: {found}", console)
         with resumable(again(context)), Progress(job.n_trials, study) as progress:

@@ -146,7 +146,9 @@ def tune(
     notes = None
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
-        notes = FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings)).note()
+        notes = FitRequest(
+            n_trials, problem.target, problem.task, seed, held_out, tuple(settings), problem.dropped
+        ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
         raise ValueError(

@@ -20,6 +20,7 @@ GIVEN = {
     "fit": {
         "table": "-my people.csv",
         "target": "the label",
+        "drop": ["age"],
         "trials": 3,
         "timeout": 1234.5,
         "jobs": -1,
@@ -40,6 +41,7 @@ GIVEN = {
     "compare": {
         "table": "-my people.csv",
         "target": "the label",
+        "drop": ["age"],
         "optimizers": "adamw, sgd",
         "baselines": "",
         "trials": 3,
