@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,7 +93,27 @@ _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
-Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
+STORAGE_VARIABLE = "INNA_TUNE_STORAGE"  # as in inna_tune.store.errors, which a --help need not wait for
+
+
+def _find_storage(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """The URL that was given, or that of the variable, which also may be named: ``$NAME``, where no shell has filled it in."""
+    named = re.fullmatch(r"\$\{?(\w+)\}?", value)
+    if named is not None:
+        return os.environ.get(named[1], value)
+    source = context.get_parameter_source(str(parameter.name))
+    return (
+        os.environ.get(STORAGE_VARIABLE, value) if source is not None and source.name == "DEFAULT" else value
+    )
+
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        callback=_find_storage,
+        help=f"Database of the studies: an Optuna URL. The variable {STORAGE_VARIABLE} may hold it, with its password.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -99,6 +121,10 @@ Settings = Annotated[
         metavar="NAME=VALUE",
         help="A parameter of InnaClassifier or InnaRegressor, such as max_epochs=30; once for each.",
     ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="NAME", help="A column that is to be no feature; once for each."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
 
@@ -122,6 +148,10 @@ def _options(
     _debug = debug
 
 
+class Told(KeyboardInterrupt):
+    """An interrupt of which the person has been told what it left."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
@@ -132,8 +162,9 @@ def one_line_errors() -> Iterator[None]:
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
         yield
-    except KeyboardInterrupt:
-        err.print("Interrupted; finished trials are safe.")
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Told):
+            err.print("Interrupted.")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone; the program's frame ends it without a word

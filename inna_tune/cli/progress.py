@@ -43,9 +43,12 @@ class Progress:
         Of the study.
     console : rich.console.Console
         A terminal gets the live view, anything else plain lines.
+    prefix : str
+        What plain lines begin with, where there are several studies.
     """
 
-    def __init__(self, n_trials: int, name: str, console: Console = err) -> None:
+    def __init__(self, n_trials: int, name: str, console: Console = err, *, prefix: str = "") -> None:
+        self.prefix = prefix
         self.n_trials, self.name, self.console = n_trials, name, console
         self.began = time.monotonic()
         self.counts = dict.fromkeys((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL), 0)
@@ -87,7 +90,7 @@ class Progress:
         every = max(1, self.n_trials // _LINES)
         if self._live is None and (self.done % every == 0 or self.done == self.n_trials):
             parts = [f"trial {self.done}/{self.n_trials}", self._best_text(), self._left_text()]
-            say(", ".join(filter(None, parts)), self.console)
+            say(self.prefix + ", ".join(filter(None, parts)), self.console)
 
     def _count(self, study: Any) -> None:
         record = StudyRecord(study)

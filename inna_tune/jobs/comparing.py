@@ -16,6 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
@@ -286,10 +287,11 @@ class _Field:
         ).fit(self.X, self.y)
         found = search.best_estimator_
         best = found
-        if isinstance(found, Ensemble):
-            best = clone(search.estimator).set_params(**search.best_params_, random_state=self.seeds[0])
-            best.fit(self.X, self.y)
-        others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
+        with interrupts_end_all():
+            if isinstance(found, Ensemble):
+                best = clone(search.estimator).set_params(**search.best_params_, random_state=self.seeds[0])
+                best.fit(self.X, self.y)
+            others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
         entries = [_Entry(name, search.study_, [best, *others])]
         if isinstance(found, Ensemble):
             entries.append(_Entry(ensemble_of(name), search.study_, [found], is_ensemble=True))

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_square
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.joining import JOB, FitRequest
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
@@ -146,7 +147,9 @@ def tune(
     notes = None
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
-        notes = FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings)).note()
+        notes = FitRequest(
+            n_trials, problem.target, problem.task, seed, held_out, tuple(settings), problem.dropped
+        ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
         raise ValueError(
@@ -175,7 +178,7 @@ def tune(
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
         own = default.max_time
-        with without_time_warnings():
+        with without_time_warnings(), interrupts_end_all():
             default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
         before_scores = clock.now()
         score_rows(default, X_held, y_held)
@@ -199,7 +202,8 @@ def tune(
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
         raise
     if timeout is None:
-        default.fit(X, y)
+        with interrupts_end_all():
+            default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)

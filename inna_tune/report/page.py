@@ -23,6 +23,7 @@ from inna_tune.records.text import duration, plain, settings_text
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
+from inna_tune.store.errors import storage_word
 from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.tables.understanding import Understanding
 from inna_tune.visible import visible
@@ -225,14 +226,23 @@ def _model(record: StudyRecord) -> str | None:
 
 
 def _commands(record: StudyRecord, model: str | None) -> dict[str, str]:
-    where = store_of(record.study).words
-    given = ["--storage", where if "://" in where else f"sqlite:///{where}"]
-    stored = where != "memory"
-    return {
-        "predict": shlex.join(["inna-tune", "predict", model or "", "NEW_TABLE", "-o", "predictions.csv"]),
-        "show": shlex.join(["inna-tune", "show", record.name, *given]) if stored else "",
-        "dashboard": shlex.join(["inna-tune", "dashboard", *given]) if stored else "",
+    store = store_of(record.study)
+    url = store.words if "://" in store.words else f"sqlite:///{store.path}"
+    found = {"predict": _command("predict", [model or "", "NEW_TABLE"], "-o predictions.csv")}
+    if store.path is None and "://" not in store.words:  # memory, or what no URL names
+        return found | {"show": "", "dashboard": ""}
+    storage = f"--storage {storage_word(url)}"
+    return found | {
+        "show": _command("show", [record.name], storage),
+        "dashboard": _command("dashboard", [], storage),
     }
+
+
+def _command(name: str, arguments: list[str], options: str) -> str:
+    """A command for a shell, in which no argument is taken for an option."""
+    if any(each.startswith("-") for each in arguments):
+        return f"inna-tune {name} {options} {shlex.join(['--', *arguments])}"
+    return " ".join(filter(None, ["inna-tune", name, shlex.join(arguments), options]))
 
 
 def _provenance(record: StudyRecord) -> list[tuple[str, str]]:

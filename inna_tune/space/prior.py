@@ -126,6 +126,12 @@ class Prior:
         try:
             source = path if isinstance(path, Traversable) else Path(path)
             content = loads(source.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"There is no prior file {path}; make one with `inna-tune prior learn STUDY -o FILE`"
+            ) from None
+        except OSError as error:
+            raise OSError(f"The prior file {path} cannot be read: {error.strerror}") from None
         except ValueError as error:
             raise PriorFileError(f"{path} is no prior file: {error}") from None
         if not isinstance(content, dict) or "inna_tune_prior" not in content:

@@ -104,6 +104,17 @@ class _Reader(sqlite3.Connection):
         self.execute("PRAGMA query_only=ON")
 
 
+def file_of(url: str) -> Path | None:
+    """The file that an SQLite URL names, absolute, there or not; None for every other URL.
+
+    Raises
+    ------
+    StorageError
+        If it is no URL.
+    """
+    return _path_in(parse_url(url))
+
+
 def _path_in(url: URL) -> Path | None:
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None

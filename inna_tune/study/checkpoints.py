@@ -72,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT)
+        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT, save_time_only=True)
 
     @property
     def are_kept(self) -> bool:

@@ -22,6 +22,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from inna_tune.engine.threads import torch_threads
+from inna_tune.files import scratch_folder
 from inna_tune.store.opening import open_store, storage_errors, store_of
 from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
@@ -90,7 +91,7 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
 @contextmanager
 def _temporary_storage() -> Iterator[BaseStorage]:
     with (
-        tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder,
+        scratch_folder(tempfile.gettempdir()) as folder,
         closing(open_store(f"sqlite:///{folder}/studies.db")) as store,
     ):
         yield store.storage

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import is_classifier
 
-from inna_tune.tables.problem import TableError
+from inna_tune.tables.problem import TableError, nearest
 
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -44,7 +44,12 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     missing = [n for n in names if n not in frame.columns]
     if missing:
         listed = ", ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-        raise TableError(f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.")
+        others = [str(n) for n in frame.columns if n not in names]
+        near = [(n, other) for n in missing[:10] if (other := nearest(str(n), others)) is not None]
+        hint = "" if not near else f" Is {near[0][0]!r} what is called {near[0][1]!r} here? Rename it."
+        raise TableError(
+            f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.{hint}"
+        )
     X = frame[names]
     schema = getattr(model, "schema_", None)
     if schema is not None and schema.names == list(map(str, names)):
