@@ -46,10 +46,12 @@ def again(context: typer.Context, **changes: Any) -> str:
 
 @contextmanager
 def resumable(resumption: str) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
+    """Say after Ctrl-C, or where the database went away, how to go on."""
+    from inna_tune.store.errors import UnreachableError
+
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UnreachableError):
         say(f"Resume with: {resumption}", err)
         raise
 
