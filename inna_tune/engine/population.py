@@ -8,6 +8,7 @@ weights as one vector, [n], are put together when they are asked for.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ from torch import Tensor
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator
+from inna_tune.engine.counted_dropout import CountedDropout, row_keys
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
+from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping
-from inna_tune.nets import Net
+from inna_tune.nets import Net, TabularNet
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
@@ -87,8 +90,9 @@ class Population:
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
         self.method = Method() if method is None else method
-        # Decided once: a member that the others leave goes on as it began.
-        self.stacked = stacked or len(members) > 1
+        # Decided once: a member that the others leave goes on as it began. Elsewhere than on a CPU it costs nothing, and a
+        # graph can hold it.
+        self.stacked = stacked or len(members) > 1 or not table.x.is_cpu
         self.members = list(members)
         self.batch_size, self.horizon = batch_size, float(horizon)
         device, self.dtype = table.x.device, table.x.dtype
@@ -110,20 +114,17 @@ class Population:
             net.initialize(g, used_features=m.used_features, dtype=self.dtype)
             for m, g in zip(members, initial, strict=True)
         ]
-        self.tensors = {
-            name: aligned(torch.stack([own[name] for own in drawn]).to(device))
-            for name in net.parameter_shapes
-        }
+        self.tensors = self._laid_out(
+            {name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes}
+        )
         starts = [m.start for m in members if m.start is not None] if states is None else list(states)
         if starts:
             if len(starts) < len(members):
                 raise ValueError("members: some have a state to go on from and others have none")
-            self.tensors = {
-                name: aligned(view.clone())
-                for name, view in stacked_views(
-                    net, torch.stack([s.weights for s in starts]).to(self.table.x)
-                ).items()
-            }
+            weights = torch.stack([s.weights for s in starts]).to(self.table.x)
+            self.tensors = self._laid_out(
+                {name: view.clone() for name, view in stacked_views(net, weights).items()}
+            )
         self.label_smoothing = self._column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
@@ -251,7 +252,15 @@ class Population:
     @property
     def _trained(self) -> list[str]:
         """Names of the tensors that are stepped."""
-        return [name for name in self.tensors if name not in self.net.buffers]
+        return [name for name in self.net.parameter_shapes if name not in self.net.buffers]
+
+    def _laid_out(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same numbers where they are stepped: as one matrix where each operation is a launch."""
+        self._joined: Joined | None = None
+        if self.stacked and self.device.type != "cpu" and record_of(self.method.optimizer).is_elementwise:
+            self._joined = Joined({name: tensors[name] for name in self._trained})
+            return tensors | self._joined.views(self._joined.matrix)
+        return {name: aligned(tensor) for name, tensor in tensors.items()}
 
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
@@ -259,8 +268,17 @@ class Population:
         # Written anew each step; ones where a member drops nothing.
         self._mask: Tensor | None = None
         self._kinds = None
-        if self._drops and self.dtype == torch.float64 and self.table.x.shape[1]:
-            self._kinds = self.table.x.cpu().unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        self._counted: CountedDropout | None = None
+        tells_rows = self.dtype == torch.float64 and self.table.x.shape[1] > 0
+        if self._drops and self.device.type != "cpu" and self.net.dropout_width > 0:
+            self._counted = CountedDropout(
+                [m.dropout for m in self.members],
+                self.net.dropout_width,
+                self.table.x,
+                row_keys(self.table.x, self._sections) if tells_rows else None,
+            )
+        elif self._drops and tells_rows:
+            self._kinds = self.table.x.unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
         self._captured: Captured | None = None
         return Stepping(
             self.net,
@@ -274,6 +292,7 @@ class Population:
             else None,
             stacked=self.stacked,
             own_stream=self._own_stream,
+            joined=self._joined,
         )
 
     # ------------------------------------------------------------------ training
@@ -290,10 +309,7 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        least = self.net.minimum_rows
-        own_steps = torch.tensor(
-            [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
-        )
+        own_steps = torch.tensor(self._own_steps())
         step = torch.arange(int(own_steps.max()))[:, None]
         # A law that ends with the horizon is begun anew by a member that goes on.
         before = torch.tensor(
@@ -314,6 +330,11 @@ class Population:
         factor = torch.where(step < own_steps, factor, 0.0)
         lr = self.settings["lr"]
         return lr * factor[..., None].to(lr)
+
+    def _own_steps(self) -> list[int]:
+        """Steps of each member in an epoch."""
+        least = self.net.minimum_rows
+        return [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
 
     def train_epoch(
         self,
@@ -344,6 +365,10 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
+        masks: Callable[[Tensor, int], Tensor] | None = None
+        if self._counted is not None:
+            keys = self._counted.draw(self.dropout_streams, self._own_steps())
+            masks = partial(self._counted.masks, keys, batch_size=self.batch_size)
         batches = iterate_batches(
             self.table,
             rows,
@@ -351,6 +376,8 @@ class Population:
             self.batch_size,
             self.net.minimum_rows,
             full_vectors=self._fills_vectors,
+            masks=masks,
+            mask_width=self.net.dropout_width,
         )
         with matrix_products(self.method.precision, self.device):
             return self._steps(batches, rates, numbers, deadline, after_step)
@@ -364,24 +391,41 @@ class Population:
         after_step: Callable[[], None] | None,
     ) -> tuple[Tensor, bool]:
         total, seen = self.table.x.new_zeros(2, len(self))
+        completed = True
+        losses: list[Tensor] = []
+        counts: list[Tensor] = []
         for step, batch in enumerate(batches):
             if deadline is not None and clock.now() > deadline:
-                return total / seen.clamp(min=1), False
+                completed = False
+                break
             rate = rates[step] if numbers is None else numbers[step]
-            total += self._step(batch, rate) * batch.count
-            seen += batch.count
+            loss = self._step(batch, rate)
+            if self.device.type == "cpu":
+                total += loss * batch.count
+                seen += batch.count
+            else:
+                losses.append(loss)
+                counts.append(batch.count)
             if after_step is not None:
                 after_step()
-        return total / seen, True
+        if losses:
+            count = torch.stack(counts)
+            total, seen = (torch.stack(losses) * count).sum(0), count.sum(0)
+        return total / (seen if completed else seen.clamp(min=1)), completed
 
     def _step(self, batch: Batch, rate: Any) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        mask = self._dropout_mask(batch)
+        mask = batch.mask if self._counted is not None else self._dropout_mask(batch)
         if Captured.is_possible(self.stepping, self.device) and batch.x.shape[1] == self.batch_size:
             if self._captured is None or not self._captured.fits(batch):
                 self._captured = Captured(self.stepping, batch, mask)
             return self._captured(batch, rate, mask)
         return self.stepping(batch, rate, mask)
+
+    @property
+    def _sections(self) -> tuple[int, ...]:
+        """Widths of the table's leading sections, to each of which a member's padding is added."""
+        return (self.net.n_numeric, self.net.n_others) if isinstance(self.net, TabularNet) else ()
 
     def _own_stream(self) -> AbstractContextManager[object]:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
@@ -409,11 +453,11 @@ class Population:
                 if self._kinds is None:
                     fill_dropout(own, member.dropout, stream)
                     continue
-                present, place = self._kinds[batch.rows[i, : len(own)].cpu()].unique(return_inverse=True)
+                present, place = self._kinds[batch.rows[i, : len(own)]].unique(return_inverse=True)
                 drawn = own.new_empty(len(present), own.shape[1])
                 fill_dropout(drawn, member.dropout, stream)
                 own.copy_(drawn[place])
-        return mask.to(self.device)
+        return mask
 
     # ------------------------------------------------------------------ members leave
 
@@ -465,6 +509,6 @@ class Population:
         self.label_smoothing = self.label_smoothing[index]
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
-        self.tensors = {name: aligned(tensor.detach()[index]) for name, tensor in self.tensors.items()}
+        self.tensors = self._laid_out({name: t.detach()[index] for name, t in self.tensors.items()})
         older, self.stepping = self.stepping, self._new_stepping()
         self.stepping.adopt(older, index)
