@@ -114,17 +114,43 @@ class OnDevice(torch.Tensor):
         return _dispatch(func, args, kwargs or {})
 
 
-def _host(value):
-    return value.host if isinstance(value, OnDevice) else value
+@functools.cache
+def _facts(func):
+    """Of an operation: its name, names of its arguments, those it writes to, and how many results it has."""
+    schema = func._schema
+    written = [a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    name = schema.name.removeprefix("aten::").rstrip("_")
+    return name, [a.name for a in schema.arguments], written, len(schema.returns)
+
+
+def _unpacked(value, found):
+    """What lies on the CPU behind an argument; tensors that are met are added to ``found``."""
+    if isinstance(value, OnDevice):
+        found.append(value)
+        return value.host
+    if isinstance(value, torch.Tensor):
+        found.append(value)
+    elif isinstance(value, (list, tuple)):
+        return [_unpacked(each, found) for each in value]
+    return value
+
+
+def _packed(value):
+    if isinstance(value, torch.Tensor):
+        return OnDevice(value)
+    return type(value)(_packed(each) for each in value) if isinstance(value, (list, tuple)) else value
 
 
 def _dispatch(func, args, kwargs):
-    log, name = _logs[-1], func._schema.name.removeprefix("aten::").rstrip("_")
-    tensors = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    log = _logs[-1]
+    name, names, written, n_results = _facts(func)
+    tensors = []
+    host_args = _unpacked(args, tensors)
+    host_kwargs = {key: _unpacked(value, tensors) for key, value in kwargs.items()}
     target = kwargs.get("device")
     to_host = target is not None and torch.device(target).type == "cpu"
-    if target is not None and not to_host:
-        kwargs = kwargs | {"device": torch.device("cpu")}
+    if target is not None:
+        host_kwargs["device"] = torch.device("cpu")
     strangers = [t for t in tensors if not isinstance(t, OnDevice)]
     if name == "copy" and len(args) > 1:
         to_host = not isinstance(args[0], OnDevice)
@@ -134,40 +160,35 @@ def _dispatch(func, args, kwargs):
     elif any(t.dim() > 0 for t in strangers):
         raise MixedDevicesError(f"{func} of {[(t.device.type, tuple(t.shape)) for t in tensors]}")
     by_mask = name.startswith("index") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:2])
-    if name in _WAITS or to_host or by_mask or (name == "repeat_interleave" and kwargs.get("output_size") is None):
+    unsized = name == "repeat_interleave" and kwargs.get("output_size") is None
+    if name in _WAITS or to_host or by_mask or unsized:
         log.note_read(str(func))
     if name not in _FREE:
         log.kernels[name] += _launches(name, args)
-    host_args, host_kwargs = pytree.tree_map(_host, (args, kwargs))
     found = func(*host_args, **host_kwargs)
+    if _graphs:
+        _graphs[-1].note(func, host_args, host_kwargs, found, launches=name not in _FREE)
     if to_host or name in ("_local_scalar_dense", "item", "is_nonzero", "equal"):
         return args[0] if name == "copy" else found
-    return _as_given(func, args, kwargs, found)
+    if written:
+        # What was written to is what was given.
+        given = dict(zip(names, args, strict=False)) | kwargs
+        own = [given[each] for each in written if each in given]
+        return None if n_results == 0 else own[0] if n_results == 1 else tuple(own)
+    return _packed(found)
 
 
 def _launches(name, args):
     """One; but one a tensor where a list of tensors does not go through torch's kernel for lists."""
-    lists = [each for each in args if isinstance(each, (list, tuple)) and each and isinstance(each[0], torch.Tensor)]
-    if not name.startswith("_foreach") or not lists:
+    if not name.startswith("_foreach"):
         return 1
+    lists = [each for each in args if isinstance(each, (list, tuple)) and isinstance(each[0], torch.Tensor)]
     alike = all(
-        t.stride() == first.stride() and t.dtype == first.dtype and t.shape == first.shape
+        t.stride() == row[0].stride() and t.dtype == row[0].dtype and t.shape == row[0].shape
         for row in zip(*lists, strict=True)
-        for first, t in [(row[0], t) for t in row[1:]]
+        for t in row
     )
     return 1 if alike else len(lists[0])
-
-
-def _as_given(func, args, kwargs, found):
-    """Results as tensors of the device; what was written to is what was given."""
-    named = {a.name: a for a in func._schema.arguments}
-    given = dict(zip(named, args, strict=False)) | kwargs
-    written = [given[n] for n, a in named.items() if a.alias_info is not None and a.alias_info.is_write and n in given]
-    if written:
-        if not func._schema.returns:
-            return None
-        return written[0] if len(func._schema.returns) == 1 else tuple(written)
-    return pytree.tree_map_only(torch.Tensor, OnDevice, found)
 
 
 def _empty(size, *_, dtype=None, memory_format=None, **__):
@@ -181,8 +202,43 @@ def _empty_strided(size, stride, dtype=None, **__):
 def _copy_from(source, target, non_blocking=False):
     # Here arrive only tensors that torch brings by itself, those of `torch.tensor`.
     _logs[-1].uploads.append("tensor")
-    _host(target).copy_(_host(source))
+    source = source.host if isinstance(source, OnDevice) else source
+    target.host.copy_(source)
     return target
+
+
+class Graph:
+    """As a CUDA graph: what was done while it was captured is done again, in the same memory, by `replay`."""
+
+    def __init__(self):
+        self._done, self.replays = [], 0
+
+    def note(self, func, args, kwargs, found, *, launches):
+        if launches:
+            self._done.append((func, args, kwargs, found))
+
+    def replay(self):
+        self.replays += 1
+        for func, args, kwargs, found in self._done:
+            again = func(*args, **kwargs)
+            for old, new in zip(pytree.tree_leaves(found), pytree.tree_leaves(again), strict=True):
+                if isinstance(old, torch.Tensor) and old is not new and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+_graphs = []
+
+
+@contextmanager
+def capture(graph):
+    """What ``torch.cuda.graph`` is to CUDA; a wait for the device cannot be captured, nor what the host brings."""
+    _graphs.append(graph)
+    try:
+        with watched(may_read=False) as log:
+            yield
+    finally:
+        _graphs.remove(graph)
+    assert not log.uploads, f"captured what comes from the host: {log.uploads}"
 
 
 def _kernel(func, *args, **kwargs):
@@ -192,9 +248,13 @@ def _kernel(func, *args, **kwargs):
 @functools.cache
 def begin():
     """Make the device known to torch, for the rest of this process; the device."""
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+    from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-    _setup_privateuseone_for_python_backend(NAME)
+    class Module(_DummyBackendModule):
+        def get_amp_supported_dtype(self):
+            return [torch.bfloat16]
+
+    _setup_privateuseone_for_python_backend(NAME, Module())
     library = torch.library.Library("aten", "IMPL")
     library.impl("empty.memory_format", _empty, "PrivateUse1")
     library.impl("empty_strided", _empty_strided, "PrivateUse1")

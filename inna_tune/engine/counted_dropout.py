@@ -13,17 +13,18 @@ from torch import Tensor
 # Bits of a hash that decide on one unit, and how many units a hash decides on.
 _DIGITS, _UNITS = 16, 4
 
-# Odd numbers of 64 bits without a pattern: the golden ratio, and the factors of the finisher of MurmurHash3.
+# The step of SplitMix64 (Steele, Lea and Flood, 2014), and the factors and the shift of the finisher of MurmurHash3.
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 _FACTORS = (0xFF51AFD7ED558CCD - 2**64, 0xC4CEB9FE1A85EC53 - 2**64)
+_SHIFT = 33
 
 # Columns of a kind of the table are told apart by numbers that begin here for each kind.
 _KIND = 2**20
 
 
 def _folded(words: Tensor) -> Tensor:
-    # NOTE: a sum where hash functions have an exclusive or, since torch's shift drags the sign along.
-    return words.add_(words >> 32)
+    # torch's shift drags the sign along.
+    return words.bitwise_xor_((words >> _SHIFT).bitwise_and_(2 ** (64 - _SHIFT) - 1))
 
 
 def mixed(words: Tensor) -> Tensor:
@@ -68,9 +69,7 @@ class CountedDropout:
         Rows of the table with the same key drop the same units. By default it is the place in the batch that tells.
     """
 
-    def __init__(
-        self, rates: Sequence[float], width: int, like: Tensor, keys: Tensor | None = None
-    ) -> None:
+    def __init__(self, rates: Sequence[float], width: int, like: Tensor, keys: Tensor | None = None) -> None:
         self._rates, self._width, self._keys = list(rates), width, keys
         most = 2**_DIGITS
         dropped = torch.tensor([min(round(rate * most), most - 1) for rate in rates])
@@ -115,4 +114,4 @@ class CountedDropout:
         own = mixed(keys.index_select(0, step).T + whose)
         words = mixed(own[:, :, None] + self._words)
         kept = words.view(torch.int16)[:, :, : self._width] >= self._least
-        return kept * self._factor
+        return torch.mul(kept, self._factor)

@@ -91,5 +91,3 @@ class Joined:
 
     def _is_matrix(self, value: Any) -> bool:
         return isinstance(value, Tensor) and tuple(value.shape[1:]) == (self._width,)
-
-

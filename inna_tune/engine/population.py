@@ -8,7 +8,6 @@ weights as one vector, [n], are put together when they are asked for.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,15 +17,14 @@ from torch import Tensor
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator
-from inna_tune.engine.counted_dropout import CountedDropout, row_keys
-from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
+from inna_tune.engine.masks import Masks
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping
-from inna_tune.nets import Net, TabularNet
+from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
@@ -264,21 +262,7 @@ class Population:
 
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
-        self._drops = any(m.dropout > 0 for m in self.members)
-        # Written anew each step; ones where a member drops nothing.
-        self._mask: Tensor | None = None
-        self._kinds = None
-        self._counted: CountedDropout | None = None
-        tells_rows = self.dtype == torch.float64 and self.table.x.shape[1] > 0
-        if self._drops and self.device.type != "cpu" and self.net.dropout_width > 0:
-            self._counted = CountedDropout(
-                [m.dropout for m in self.members],
-                self.net.dropout_width,
-                self.table.x,
-                row_keys(self.table.x, self._sections) if tells_rows else None,
-            )
-        elif self._drops and tells_rows:
-            self._kinds = self.table.x.unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        self._masks = Masks(self.net, self.table, self.members, self.dropout_streams, self.batch_size)
         self._captured: Captured | None = None
         return Stepping(
             self.net,
@@ -365,10 +349,6 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
-        masks: Callable[[Tensor, int], Tensor] | None = None
-        if self._counted is not None:
-            keys = self._counted.draw(self.dropout_streams, self._own_steps())
-            masks = partial(self._counted.masks, keys, batch_size=self.batch_size)
         batches = iterate_batches(
             self.table,
             rows,
@@ -376,8 +356,8 @@ class Population:
             self.batch_size,
             self.net.minimum_rows,
             full_vectors=self._fills_vectors,
-            masks=masks,
-            mask_width=self.net.dropout_width,
+            masks=self._masks.of_epoch(self._own_steps()),
+            mask_width=self._masks.width,
         )
         with matrix_products(self.method.precision, self.device):
             return self._steps(batches, rates, numbers, deadline, after_step)
@@ -415,49 +395,18 @@ class Population:
 
     def _step(self, batch: Batch, rate: Any) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        mask = batch.mask if self._counted is not None else self._dropout_mask(batch)
+        mask = self._masks.of(batch)
         if Captured.is_possible(self.stepping, self.device) and batch.x.shape[1] == self.batch_size:
             if self._captured is None or not self._captured.fits(batch):
                 self._captured = Captured(self.stepping, batch, mask)
             return self._captured(batch, rate, mask)
         return self.stepping(batch, rate, mask)
 
-    @property
-    def _sections(self) -> tuple[int, ...]:
-        """Widths of the table's leading sections, to each of which a member's padding is added."""
-        return (self.net.n_numeric, self.net.n_others) if isinstance(self.net, TabularNet) else ()
-
     def _own_stream(self) -> AbstractContextManager[object]:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
         if not self.net.draws:
             return nullcontext()
         return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
-
-    def _dropout_mask(self, batch: Batch) -> Tensor | None:
-        """Factors of the hidden units, drawn from each member's own stream for its own rows only.
-
-        In float64, the type of small tables, rows whose columns are equal drop the same units, so that a row of weight two
-        is two rows: they are told in the order of their values, which is the same however often and wherever they come.
-        """
-        if not self._drops or self.net.dropout_width == 0:
-            return None
-        shape = (*batch.x.shape[:2], self.net.dropout_width)
-        if self._mask is None or self._mask.shape != shape:
-            self._mask = torch.ones(shape, dtype=self.dtype)
-        mask = self._mask
-        for i, (member, stream) in enumerate(zip(self.members, self.dropout_streams, strict=True)):
-            if member.dropout > 0:
-                own = mask[i, : batch.counts[i]]
-                if len(own) < shape[1]:
-                    mask[i, len(own) :] = 1.0
-                if self._kinds is None:
-                    fill_dropout(own, member.dropout, stream)
-                    continue
-                present, place = self._kinds[batch.rows[i, : len(own)]].unique(return_inverse=True)
-                drawn = own.new_empty(len(present), own.shape[1])
-                fill_dropout(drawn, member.dropout, stream)
-                own.copy_(drawn[place])
-        return mask
 
     # ------------------------------------------------------------------ members leave
 

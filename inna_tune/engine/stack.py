@@ -54,6 +54,13 @@ class Stack:
         self.max_epochs, self._keep_states = max_epochs, keep_states
         self.epoch, self._seconds = 0, 0.0
         self._best = population.flat
+        self._has_juries = any(member.jury is not None for member in population.members)
+        table = population.table
+        if self._has_juries and not table.x.is_cpu:
+            weight = None if table.weight is None else table.weight.cpu()
+            table = replace(table, target=table.target.cpu(), weight=weight)
+        # Juries judge on the host.
+        self._judged_table = table
         for position, place in enumerate(self.active):
             if (known := results.get(place)) is not None:
                 self._go_on_from(position, known)
@@ -93,13 +100,14 @@ class Stack:
             rates = self.population.learning_rates(self.epoch)
             train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
             outputs = self.population.watched_outputs()
-            watched_loss = self.population.watched_loss(outputs).tolist()
-            judged = self._judged(outputs, watched_loss)
+            watched = self.population.watched_loss(outputs)
+            told = [train_loss, watched, rates[0].flatten(), *([outputs] if self._has_juries else [])]
+            train_loss, watched, first_rates, *outputs_of_all = _on_host(told)
+            watched_loss = watched.tolist()
+            judged = self._judged(outputs_of_all[0], watched_loss) if outputs_of_all else watched_loss
             self._seconds += clock.now() - began
             self.epoch += 1
-            self._record(
-                train_loss.tolist(), watched_loss, judged, rates[0].flatten().tolist(), completed=completed
-            )
+            self._record(train_loss.tolist(), watched_loss, judged, first_rates.tolist(), completed=completed)
         if self.epoch >= self.max_epochs:
             self._leave(self.active, "max_epochs")
 
@@ -110,9 +118,9 @@ class Stack:
         for jury in dict.fromkeys(m.jury for m in members if m.jury is not None):
             sane = [p for p, m in enumerate(members) if m.jury is jury and _is_sane(watched_loss[p])]
             if sane:
-                rows = [population.watched_rows[p] for p in sane]
+                rows = [torch.from_numpy(members[p].validation_rows) for p in sane]
                 own = [outputs[p, : len(r)] for p, r in zip(sane, rows, strict=True)]
-                loss = loss_together(population.loss, population.table, rows, own)
+                loss = loss_together(population.loss, self._judged_table, rows, own)
                 found = [loss if p in sane else value for p, value in enumerate(found)]
         return found
 
@@ -191,6 +199,15 @@ class Stack:
     def best_weights(self, place: int) -> Tensor | None:
         """Best weights so far of one that still trains, shape [n]; None where no epoch ended finite."""
         return self._best[self.active.index(place)] if self._results[place].best_epoch > 0 else None
+
+
+def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same on the CPU, by one wait for the device for all of them."""
+    if all(tensor.is_cpu for tensor in tensors):
+        return list(tensors)
+    together = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu()
+    parts = together.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _is_sane(loss: float) -> bool:

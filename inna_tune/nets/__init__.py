@@ -8,4 +8,12 @@ from inna_tune.nets.module import ModuleNet
 from inna_tune.nets.protocol import Net
 from inna_tune.nets.tabular import TabularNet
 
-__all__ = ["ExplicitGradient", "ExplicitInputs", "LeanInputs", "MemberLinear", "ModuleNet", "Net", "TabularNet"]
+__all__ = [
+    "ExplicitGradient",
+    "ExplicitInputs",
+    "LeanInputs",
+    "MemberLinear",
+    "ModuleNet",
+    "Net",
+    "TabularNet",
+]

@@ -135,9 +135,7 @@ class _SingleOutput(_Layer):
         return slope * self._row
 
 
-def _layer(
-    weight: Tensor, bias: Tensor, places: tuple[Tensor, Tensor] | None, *, is_head: bool
-) -> _Layer:
+def _layer(weight: Tensor, bias: Tensor, places: tuple[Tensor, Tensor] | None, *, is_head: bool) -> _Layer:
     # What a CPU is slow at is nothing that an accelerator minds, to which every operation more is a launch more.
     if not is_head or not weight.is_cpu:
         return _Layer(weight, bias, None if weight.is_cpu else places)

@@ -21,7 +21,9 @@ class LeanInputs(ExplicitInputs):
         Where the gradients are to lie, by name of the parameter.
     """
 
-    def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self, net: TabularNet, parameters: Mapping[str, Tensor], places: Mapping[str, Tensor]
+    ) -> None:
         super().__init__(net, parameters)
         self.gradients = {name: places[name] for name in self._parameters}
         self._features = self._index = torch.empty(0)
@@ -63,7 +65,7 @@ class LeanInputs(ExplicitInputs):
         if self._numeric is not None:
             own = slope[:, : self._plain_at]
             weight, bias = self.gradients[WEIGHT], self.gradients[BIAS]
-            torch.sum(own.unflatten(1, (-1, self._numeric.dim)), 3, out=bias)
+            torch.sum(own.view(n_members, -1, self._numeric.dim, n_rows), 3, out=bias)
             turned = own.reshape(-1, self._numeric.dim, n_rows).transpose(1, 2)
             weight.copy_(torch.bmm(self._features, turned).view(weight.shape))
         if CATEGORIES in self._parameters:

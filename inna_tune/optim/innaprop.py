@@ -204,7 +204,6 @@ class INNAprop(InertialNewton):
             self._advance(group, piece, lr, gradient_decay=decay)
             batch.scale = piece.scale
 
-
     def _update_lean(self, group: dict[str, Any], batch: Batch) -> None:
         """The same of members on an accelerator, in the fewest operations."""
         lr, beta, weight_decay = group["lr"], group["beta"], group["weight_decay"]
