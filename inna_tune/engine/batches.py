@@ -156,6 +156,9 @@ def iterate_batches(
     coefficient = valid.to(table.x.dtype) * share
     if table.weight is not None and mean_weight is not None:
         coefficient = coefficient * (take(table.weight, index) / mean_weight)
+    if not coefficient.is_cpu:
+        # Products read it a row after the other.
+        coefficient = coefficient.contiguous()
     width = max(table.x.shape[1], 0 if masks is None else mask_width, 1)
     stretch = max(1, _GATHER_ELEMENTS // (len(rows) * batch_size * width)) * batch_size
     for begin in range(0, longest, stretch):

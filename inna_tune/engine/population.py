@@ -349,6 +349,7 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
+        self.stepping.announce(rates)
         batches = iterate_batches(
             self.table,
             rows,

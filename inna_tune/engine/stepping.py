@@ -220,6 +220,10 @@ class Stepping:
         shares = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
         torch._foreach_lerp_(self._averages, weights, [shares.expand_as(rows) for rows in weights])
 
+    def announce(self, rates: Tensor) -> None:
+        """Tell the step sizes of an epoch, [steps, P, 1], before its first step."""
+        self._updates.announce(rates)
+
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""
         one = slice(member, member + 1)
