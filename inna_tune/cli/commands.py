@@ -61,7 +61,9 @@ def resumable(resumption: str) -> Iterator[None]:
             say("Interrupted; finished trials are safe.", err)
         say(f"Resume with: {resumption}", err)
         say_variable(err, resumption)
-        raise Told from None
+        if isinstance(error, KeyboardInterrupt):
+            raise Told from None
+        raise
 
 
 def say_variable(console: Console, *commands: str) -> None:
