@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -236,14 +236,17 @@ class FoldedTable:
         # Stacks are copies of the folds, quicker made than sent to another process.
         return self.__dict__ | {"_stacks": {}}
 
-    def test_part(self, fold: int) -> tuple[Any, Any, dict[str, Any]]:
-        """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them."""
+    def test_part(self, fold: int, given: Mapping[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:
+        """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them.
+
+        ``given`` is the rest of all rows, where it is not what the table was made with.
+        """
         X, y, _, splits, score_params = self._source
         test = splits[fold][1]
         return (
             _safe_indexing(X, test),
             _safe_indexing(y, test),
-            of_rows(score_params or {}, test, self._n_rows),
+            of_rows(dict((score_params if given is None else given) or {}), test, self._n_rows),
         )
 
     def encoded_for(self, estimator: InnaEstimator) -> "FoldedTable":

@@ -11,8 +11,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Str
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
-
-ENSEMBLE = "ensemble"  # what ``refit`` may be, beside true and false
+from inna_tune.study.metrics import ENSEMBLE, Metrics, is_several
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
@@ -55,8 +54,12 @@ def check_search(search: Any) -> None:
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
     refit = search.refit
-    if not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
-        raise InvalidParameterError(f"refit={refit!r} must be True, False or {ENSEMBLE!r}.")
+    if is_several(search.scoring):
+        Metrics.of(search.estimator, search.scoring, refit=refit)
+    elif not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
+        raise InvalidParameterError(
+            f"refit={refit!r} must be True, False or {ENSEMBLE!r}; names of metrics are for several of them, scoring=[…]."
+        )
     estimator, space, first = search.estimator, search.space, search.first
     estimator._check_parameters()
     if not isinstance(search.sampler, PriorSampler):

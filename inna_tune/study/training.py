@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from inna_tune.study.scoring import Scorer, sees_predictions_only
 class NetEvaluation:
     """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``.
 
+    ``others`` are scorers of further metrics by their names, each with what it gets of all rows beside rows and labels.
     ``keeps``: whether finished trials leave what an ensemble is made of, even where nothing outlives the process.
     """
 
@@ -39,6 +40,7 @@ class NetEvaluation:
     given: SearchSpace | Prior | None = None
     first: str | Sequence[Mapping[str, Any]] = "auto"
     keeps: bool = False
+    others: Mapping[str, tuple[Scorer, dict[str, Any]]] = field(default_factory=dict)
 
     def begin(self, study: optuna.Study, seed: int) -> Beginning:
         """Space and first settings at the curvature of the loss, see `inna_tune.study.beginning.begin`."""
@@ -85,7 +87,7 @@ class NetEvaluation:
         """Train and tell trials that stack."""
         try:
             with storage_errors(runner.study._storage):
-                Group(runner, self.scorer, group, leaves=self._leaves(runner)).train()
+                Group(runner, self.scorer, group, leaves=self._leaves(runner), others=self.others).train()
         except (EndingError, StorageError):
             raise  # no trial is to blame
         except Exception as error:
