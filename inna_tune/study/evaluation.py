@@ -323,7 +323,8 @@ class Cohort:
         try:
             if not sees_predictions_only(scorer):
                 X, y, params = self.table.test_part(k, given)
-                return as_number(scorer(self.model(trial, k), X, y, **params))
+                model = self.table.folds[k].whole(self.model(trial, k))
+                return as_number(scorer(model, X, y, **params))
             raw = self._raw(cell, k, exact=final)
             if not np.isfinite(raw).all():
                 return math.nan

@@ -13,6 +13,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.records.attributes import ENSEMBLE as CHOSEN
 from inna_tune.records.attributes import REASON
@@ -21,6 +22,8 @@ from inna_tune.store.opening import storage_errors
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.ensemble import choose
+from inna_tune.study.foldwise import FoldwiseEvaluation, seeded
+from inna_tune.study.job import Evaluation
 from inna_tune.study.metrics import ENSEMBLE, Metrics
 from inna_tune.study.parameters import check_search
 from inna_tune.study.question import Question
@@ -30,6 +33,7 @@ from inna_tune.study.run import StudyOptions, StudyRun, run_study
 from inna_tune.study.rungs import default_pruner
 from inna_tune.study.scoring import describe_scorer, sees_predictions_only, takes_weights
 from inna_tune.study.training import NetEvaluation
+from inna_tune.study.tuned import fit_whole, is_ours, net_of, own_settings
 
 
 def fit_search(
@@ -76,11 +80,18 @@ def fit_search(
             f"{describe_scorer(question.scorer)} may ask for more than predictions. Make a scorer of it by "
             "sklearn.metrics.make_scorer, or give refit=True."
         )
+    if wants_ensemble and not isinstance(search.estimator, InnaEstimator):
+        raise ValueError(
+            f"refit={ENSEMBLE!r}: an ensemble is of InnaClassifier or InnaRegressor alone, and estimator is a "
+            f"{type(search.estimator).__name__}. Give refit=True."
+        )
     budget = Budget.of(search, len(question.frame), begun=began)
 
     made: list[NetEvaluation] = []
 
-    def evaluation() -> NetEvaluation:
+    def evaluation() -> Evaluation:
+        if not is_ours(search.estimator):
+            return FoldwiseEvaluation.of(question, search.space, search.first)
         made.append(
             NetEvaluation(
                 question.folded(budget),
@@ -128,9 +139,9 @@ def _finish(search: Any, question: Question, budget: Budget | None, evaluation: 
     best = record.best_first[0] if record.best_first else None
     if best is None:
         _say_that_none_scored(search, trials, by_time=budget is not None and not is_stopped(search.study_))
-    search.cv_results_ = collect_results(trials, search.n_splits_, question.metrics)
+    search.cv_results_ = collect_results(trials, search.n_splits_, question.metrics, search.estimator)
     search.best_index_ = -1 if best is None else [t.number for t in trials].index(best.number)
-    search.best_params_ = {} if best is None else dict(best.params)
+    search.best_params_ = {} if best is None else own_settings(search.estimator, best.params)
     search.best_score_ = math.nan if best is None else float(cast("float", value_of(best)))
     if is_classifier(search.estimator):
         search.classes_ = np.unique(question.labels)
@@ -174,15 +185,23 @@ def _ensemble(
 def _refitted(search: Any, best: FrozenTrial | None, question: Question, budget: Budget | None) -> Any:
     """An estimator with the best settings, or as it is where there are none, fitted within the time that is left."""
     model = clone(search.estimator).set_params(**search.best_params_)
-    if model.random_state is None:
-        model.random_state = search.random_state if best is None else best.user_attrs.get("seed")
-    own = model.max_time
+    net: Any = net_of(model)
+    seed = search.random_state if best is None else best.user_attrs.get("seed")
+    weight = question.routed.weight
+    if not is_ours(model):
+        with seeded(seed):
+            return fit_whole(model, question.X, question.target, weight)
+    if net.random_state is None:
+        net.random_state = seed
+    own = net.max_time
     if budget is not None:
         left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
-        model.max_time = left if own is None else min(own, left)
+        net.max_time = left if own is None else min(own, left)
     with nullcontext() if budget is None else without_time_warnings("max_time="):
-        model.fit(question.frame, question.labels, sample_weight=question.routed.weight)
-    return model.set_params(max_time=own)
+        # Transformers see the table as their folds did.
+        fit_whole(model, question.frame if net is model else question.X, question.labels, weight)
+    net.set_params(max_time=own)
+    return model
 
 
 def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time: bool) -> None:

@@ -62,7 +62,7 @@ class Candidate:
     @property
     def kind(self) -> Any:
         """Trials of one kind train as one population."""
-        return self.estimator._population_key(), self.estimator._may_be_padded
+        return self.estimator._population_key(), self.estimator._may_be_padded, self.table.key
 
     def begin_anew(self) -> None:
         """Let go of its checkpoint, but not of the seconds that it has cost."""

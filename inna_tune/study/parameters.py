@@ -6,22 +6,18 @@ from typing import Any
 
 import numpy as np
 from optuna.pruners import BasePruner
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
 
-from inna_tune.estimators.base import InnaEstimator
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
 from inna_tune.study.metrics import ENSEMBLE, Metrics, is_several
+from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
 # As scikit-learn declares them, but with words that name the remedy; and a truth value is no number here.
 _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
-    "estimator": (
-        [InnaEstimator],
-        "an InnaClassifier or an InnaRegressor; for other models use SearchSpace.suggest and PriorSampler in an Optuna "
-        "objective",
-    ),
     "n_trials": ([_AT_LEAST_ONE], "a whole number of at least 1"),
     "population": ([_AT_LEAST_ONE, StrOptions({"auto"})], "a whole number of at least 1, or 'auto'"),
     "n_jobs": (
@@ -49,8 +45,27 @@ def check_option(name: str, value: Any) -> None:
         raise InvalidParameterError(f"{name}={value!r} must be {words}.")
 
 
+def check_estimator(estimator: Any) -> None:
+    """Refuse what a search cannot tune, alone or at the end of a pipeline.
+
+    Raises
+    ------
+    InvalidParameterError
+        Naming what it may be.
+    """
+    if is_ours(estimator) or (
+        is_of_skorch(estimator) and (is_classifier(estimator) or is_regressor(estimator))
+    ):
+        return
+    raise InvalidParameterError(
+        f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor, a classifier or regressor of skorch, or a "
+        "pipeline that ends in one; for other models use SearchSpace.suggest and PriorSampler in an Optuna objective."
+    )
+
+
 def check_search(search: Any) -> None:
     """Check the parameters of an InnaSearchCV, each by itself and those that go together."""
+    check_estimator(search.estimator)
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
     refit = search.refit
@@ -61,7 +76,8 @@ def check_search(search: Any) -> None:
             f"refit={refit!r} must be True, False or {ENSEMBLE!r}; names of metrics are for several of them, scoring=[…]."
         )
     estimator, space, first = search.estimator, search.space, search.first
-    estimator._check_parameters()
+    if is_ours(estimator):
+        net_of(estimator)._check_parameters()
     if not isinstance(search.sampler, PriorSampler):
         try:
             PriorSampler(search.sampler, SearchSpace.inna(curvature=1.0))
@@ -77,10 +93,12 @@ def check_search(search: Any) -> None:
         raise TypeError(f"first={first!r} must hold mappings of parameters to values.")
     if space is not None:
         names = space.space if isinstance(space, Prior) else space
-        unknown = sorted(set(names) - set(estimator.get_params()))
+        unknown = sorted(name for name in names if own_name(estimator, name) is None)
         if unknown:
             remedy = ""
-            if estimator.encoder is None and any(name.startswith("encoder__") for name in unknown):
+            if getattr(net_of(estimator), "encoder", 0) is None and any(
+                name.startswith("encoder__") for name in unknown
+            ):
                 remedy = " Those of the encoder it has if it is given one, encoder=TableEncoder()."
             raise ValueError(
                 f"space names parameters that {type(estimator).__name__} does not have: {unknown}.{remedy}"

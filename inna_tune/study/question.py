@@ -13,7 +13,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_consistent_length
 
-from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.targets import read_labels
@@ -24,6 +24,7 @@ from inna_tune.study.metrics import Metrics
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import Scorer, named_scorer, scorer_name
 from inna_tune.study.splits import resolve_splits
+from inna_tune.study.tuned import is_ours, net_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Question:
     of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by.
     """
 
-    estimator: InnaEstimator
+    estimator: Any
     X: Any
     frame: pd.DataFrame
     target: Any
@@ -48,7 +49,7 @@ class Question:
     def of(
         cls,
         owner: Any,
-        estimator: InnaEstimator,
+        estimator: Any,
         X: Any,
         y: Any,
         *,
@@ -73,9 +74,12 @@ class Question:
         check_consistent_length(frame, y)
         classifier = is_classifier(estimator)
         target = read_target(y, classifier=classifier, stacklevel=stacklevel + 1)
-        labels = clone(estimator)._plain_target(target)
+        reader = clone(net_of(estimator))
+        if not is_ours(estimator):
+            reader = InnaClassifier() if classifier else InnaRegressor()
+        labels = reader._plain_target(target)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
-        clone(estimator)._fit_target(labels, None)
+        reader._fit_target(labels, None)
         metrics = Metrics.of(estimator, scoring, np.unique(labels) if classifier else None, refit=refit)
         routed = route(len(frame), metrics)
         splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)

@@ -11,10 +11,11 @@ from scipy.stats import rankdata
 from inna_tune.records.attributes import CUT, METRICS
 from inna_tune.records.record import as_number, value_of
 from inna_tune.study.metrics import Metrics
+from inna_tune.study.tuned import own_settings
 
 
 def collect_results(
-    trials: Sequence[FrozenTrial], n_splits: int, metrics: Metrics
+    trials: Sequence[FrozenTrial], n_splits: int, metrics: Metrics, estimator: Any
 ) -> dict[str, npt.NDArray[Any]]:
     """Finished trials, and those that time cut off with a score, as scikit-learn's ``cv_results_``, one row each.
 
@@ -22,19 +23,20 @@ def collect_results(
     have scores; the others hold NaN and share the last rank. A study that was begun without one of the metrics has none by it
     of the trials from before.
     """
+    settings = [own_settings(estimator, t.params) for t in trials]
     results: dict[str, npt.NDArray[Any]] = {
         "number": np.array([t.number for t in trials]),
         "state": np.array([t.state.name if t.state.is_finished() else "CUT" for t in trials]),
         "mean_fit_time": np.array([t.user_attrs.get("seconds", np.nan) for t in trials], dtype=float),
-        "params": np.array([t.params for t in trials], dtype=object),
+        "params": np.array(settings, dtype=object),
     }
     for name in metrics.scorers:
         results |= _of_metric(trials, n_splits, name, is_objective=name == metrics.objective)
-    for name in sorted({name for t in trials for name in t.params}):
+    for name in sorted({name for own in settings for name in own}):
         column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
-        for row, trial in enumerate(trials):
-            if name in trial.params:
-                column[row] = trial.params[name]
+        for row, own in enumerate(settings):
+            if name in own:
+                column[row] = own[name]
         results[f"param_{name}"] = column
     return results
 

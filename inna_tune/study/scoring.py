@@ -15,6 +15,7 @@ from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, ro
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from inna_tune.study.routing import routing_is_on
+from inna_tune.study.tuned import net_of
 
 Scorer = Callable[..., float]
 
@@ -58,7 +59,7 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
             scorer = make_scorer(root_mean_squared_error, greater_is_better=False)
         if routing_is_on():
             # It stands for the estimator's own ``score``, so it takes the weights if that would.
-            asked = get_routing_for_object(estimator).score.requests.get("sample_weight")
+            asked = get_routing_for_object(net_of(estimator)).score.requests.get("sample_weight")
             scorer = scorer.set_score_request(sample_weight=asked)
         return cast("Scorer", scorer)
     if not (isinstance(scoring, str) or callable(scoring)):

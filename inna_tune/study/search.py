@@ -32,10 +32,14 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    estimator : InnaClassifier or InnaRegressor
-        Settings that the space does not name stay as they are here.
+    estimator : InnaClassifier or InnaRegressor, or Pipeline that ends in one; or a net of skorch
+        Settings that the space does not name stay as they are here. Of a pipeline the transformers are fitted to the training
+        rows of each fold; weights go to the net. A net of skorch (or a pipeline that ends in one) trains fold by fold, with a
+        fit each; after the first fold the better half of the trials goes on.
     space : SearchSpace or Prior, optional
-        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). A `inna_tune.space.Prior`
+        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). Names are as ``set_params``
+        takes them; those of the net that a pipeline ends in, and of the optimizer of a skorch net, may do without what stands
+        before them (``lr`` for ``innaclassifier__lr``, ``alpha`` for ``optimizer__alpha``). A `inna_tune.space.Prior`
         learned from other studies is moved to the curvature of this one, and its portfolio is tried first. None:
         ``SearchSpace.inna`` centred on the curvature of the loss at the initial weights, which is measured once a study and
         stored in it.

@@ -9,13 +9,13 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 
-from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.frames import check_weights
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.metrics import Metrics
 from inna_tune.study.question import Question
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import UndefinedScoreError, takes_weights
+from inna_tune.study.tuned import as_ours, is_ours, net_of
 
 
 def cross_validate(
@@ -35,7 +35,7 @@ def cross_validate(
 
     Parameters
     ----------
-    estimator : InnaClassifier or InnaRegressor
+    estimator : InnaClassifier or InnaRegressor, or Pipeline that ends in one
         Stays unfitted.
     X : DataFrame or array of shape [n_samples, n_features]
     y : array of shape [n_samples]
@@ -71,13 +71,13 @@ def cross_validate(
     >>> bool(found["test_score"].mean() > 0.8)
     True
     """
-    if not isinstance(estimator, InnaEstimator):
+    if not is_ours(estimator):
         raise TypeError(
-            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor; "
+            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor, or a pipeline that ends in one; "
             "for other models use sklearn.model_selection.cross_validate."
         )
     model = clone(estimator)
-    model._check_parameters()
+    as_ours(model)._check_parameters()
     if y is None:
         raise ValueError("cross_validate requires y to be passed, but the target y is None.")
 
@@ -91,11 +91,11 @@ def cross_validate(
         others = {name: score[name] for name in metrics.others}
         return Routed(weight, {} if groups is None else {"groups": groups}, score[metrics.objective], others)
 
-    question = Question.of(model, model, X, y, cv=cv, scoring=scoring, route=routed)
+    question = Question.of(clone(net_of(model)), model, X, y, cv=cv, scoring=scoring, route=routed)
     metrics, n_splits = question.metrics, len(question.splits)
     began = time.monotonic()
     table = question.folded()
-    cohort = Cohort(table, [model])
+    cohort = Cohort(table, [as_ours(model)])
     cohort.run()
     trained = time.monotonic()
     scores = {
