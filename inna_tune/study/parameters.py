@@ -1,6 +1,6 @@
 """What InnaSearchCV is told, checked before anything is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,10 +9,11 @@ from optuna.pruners import BasePruner
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
 
+from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
 from inna_tune.study.metrics import ENSEMBLE, Metrics, is_several
-from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name
+from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name, prefix_of
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
@@ -103,6 +104,29 @@ def check_search(search: Any) -> None:
             raise ValueError(
                 f"space names parameters that {type(estimator).__name__} does not have: {unknown}.{remedy}"
             )
+        _check_numbers(estimator, names)
     if isinstance(space, SearchSpace) and not isinstance(first, str):
         for setting in first:
             check_setting(space, setting)
+
+
+def _check_numbers(estimator: Any, names: Collection[str]) -> None:
+    """Check that nothing is searched whose pure number, or natural counterpart, is set or searched, too."""
+    if not is_ours(estimator):
+        return
+    net, prefix = net_of(estimator), prefix_of(estimator)
+    names = {name.removeprefix(prefix) for name in names}
+    for pure, natural in PURE.items():
+        if pure in names and (natural in names or getattr(net, natural) != "auto"):
+            where = (
+                "the space" if natural in names else f"{natural}={getattr(net, natural)!r} of the estimator"
+            )
+            raise ValueError(
+                f"space names {pure!r}, which sets {natural}, and so does {where}; leave one of them out."
+            )
+        value = getattr(net, pure)
+        if natural in names and value is not None:
+            raise ValueError(
+                f"space names {natural!r}, and {pure}={value!r} of the estimator sets it, too; leave {pure} at None, or give "
+                "space=None, which then searches the other pure numbers."
+            )
