@@ -14,30 +14,80 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from inna_tune.visible import visible, visible_json
 
 TABLE = "A file (.csv, .tsv, .parquet, .feather, .jsonl, .xlsx), - for a pipe, or sklearn:NAME."
 DEFAULT_STORAGE = "sqlite:///inna_tune.db"
 
+
+class _Usage(TyperGroup):
+    """Typer's messages about words that make no sense, through the door."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _seen():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _seen():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _seen() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # NOTE: told by what it has, since click's classes lie elsewhere in newer versions of typer.
+        if hasattr(error, "format_message"):
+            message = visible(error.format_message(), lines=True)
+            error.format_message = lambda: message
+        raise
+
+
 app = typer.Typer(
     name="inna-tune",
+    cls=_Usage,
     help="Tune INNA, the inertial Newton algorithm, on your table.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+LEAST_SECONDS = 0.1  # of a budget
+_LONGEST = 2000  # letters of an error, which may quote a cell of megabytes
+
+
+class Door(Console):
+    """The door that all texts pass on their way to the terminal, since names and labels in them are strangers'.
+
+    No text is markup, in the cells of a table neither, and what a terminal would obey is shown as an escape.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """One line, whatever is in it."""
+        return super().render_str(visible(text), **options)
+
+    def lines(self, text: str) -> None:
+        """Print a text of several lines."""
+        self.print(Text(visible(text, lines=True)))
+
+
+out = Door()
+err = Door(stderr=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
 
 def say(text: object, console: Console = out) -> None:
-    """Print a text as it is: what it quotes may have square brackets."""
-    console.print(text, markup=False)
+    """Print one line."""
+    console.print(visible(str(text)))
 
-
-LEAST_SECONDS = 0.1  # of a budget
 
 _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
@@ -136,8 +186,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    # NOTE: markup=False, since a message may quote text in square brackets.
-    err.print(f"inna-tune: {' '.join(message.split())}", markup=False, style="red")
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    err.print(f"inna-tune: {line}", style="red")
 
 
 def time_left(timeout: float | None) -> float | None:
@@ -159,7 +211,8 @@ def print_json(content: Any) -> None:
     """Print results for scripts: what is not finite as null, times as ISO 8601."""
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which a name in a database may hold, is no UTF-8.
-    out.print(text.encode("utf-8", "replace").decode("utf-8"), markup=False, emoji=False)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    out.print(Text(visible_json(text)))
 
 
 def _plain(thing: Any) -> Any:

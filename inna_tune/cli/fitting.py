@@ -192,7 +192,7 @@ def predict(
     with one_line_errors():
         from inna_tune.estimators import load
         from inna_tune.files import replacing
-        from inna_tune.tables.predicting import predict_table
+        from inna_tune.tables.predicting import predict_table, spreadsheet_warning
         from inna_tune.tables.reading import read
 
         if output == STDOUT and as_json:
@@ -209,6 +209,8 @@ def predict(
         for note in found.notes:
             say(note, err)
         predictions = predict_table(fitted, found.frame)
+        if (warning := spreadsheet_warning(predictions)) is not None:
+            say(f"Note: {warning}", err)
         if path is None:
             predictions.to_csv(sys.stdout, index=False)
             return

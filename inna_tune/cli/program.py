@@ -1,6 +1,10 @@
 """All commands, and the words by which one of them is run."""
 
 import sys
+import traceback
+import warnings
+from contextlib import suppress
+from typing import Any
 
 # In the order in which the help lists the commands.
 # isort: off
@@ -21,5 +25,24 @@ def run() -> int:
     if "--debug" in words:  # wherever it stands: after an error people append it
         words.remove("--debug")
         words.insert(0, "--debug")
-    app(words)
+    warnings.showwarning = _show_warning
+    with suppress(AttributeError):  # a terminal that cannot write a letter gets its escape
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        app(words)
+    except Exception:  # with --debug
+        console.err.lines(traceback.format_exc())
+        return 1
     return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    text = warnings.formatwarning(message, category, filename, lineno, line)
+    console.err.lines(text.rstrip()) if file is None else file.write(text)

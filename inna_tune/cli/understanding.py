@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from inna_tune.cli.console import TABLE, AsJson, Drop, app, one_line_errors, out, print_json, say
@@ -79,7 +78,7 @@ def show_columns(understood: "Understanding", console: Any) -> None:
             view.example,
             view.left_out or "",
         )
-        listed.add_row(*map(escape, cells), style="dim" if view.left_out else "")
+        listed.add_row(*cells, style="dim" if view.left_out else "")
     console.print(listed)
     if understood.target is not None:
         say(f"Task: {understood.target}", console)

@@ -197,6 +197,7 @@ def compare(
         n_tuning_rows=len(tuning),
         n_held_out_rows=len(held),
         contenders=tuple(contenders),
+        n_fits=n_fits,
     )
 
 
@@ -329,7 +330,9 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
     power = 0.5 if root else 1.0
     # NOTE: the smallest float, since the loss of a model that is always right has no logarithm.
     safe = {name: np.maximum(rows, np.finfo(np.float64).tiny) for name, rows in losses.items()}
-    drawn = {name: power * draws for name, draws in resample_log_means(safe).items()}
+    # There is one ensemble of a search: it counts as being as lucky as one fit of its best settings.
+    like = {e.name: entries[0].name for e in entries if e.is_ensemble and e.name in safe}
+    drawn = {name: power * draws for name, draws in resample_log_means(safe, like=like).items()}
     centre = {name: power * math.log(rows.mean()) for name, rows in safe.items()}
     reference = entries[0].name
     # Bonferroni: that all intervals hold together has the 95%.

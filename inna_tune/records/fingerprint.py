@@ -1,6 +1,5 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
-import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,12 +16,13 @@ from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT
 from inna_tune.records.describing import changes, describe, describe_settings, setting_changes
 from inna_tune.records.hashing import content, digest
 from inna_tune.store.opening import store_of
+from inna_tune.visible import get_logger
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
 _LONGEST = 200  # letters of a name
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 
 
 class MismatchError(ValueError):

@@ -2,7 +2,6 @@
 
 import html
 import ipaddress
-import logging
 import re
 import socket
 import threading
@@ -19,10 +18,11 @@ import optuna
 from inna_tune.report.page import environment, render_report
 from inna_tune.store.errors import DATABASE_ERRORS
 from inna_tune.store.opening import open_storage, storage_errors
+from inna_tune.visible import get_logger
 
 HOST, PORT = "127.0.0.1", 8080
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LINK = (
     '<a href="/reports/here" style="position:fixed;right:1rem;bottom:1rem;z-index:2000;padding:.45rem .8rem;'

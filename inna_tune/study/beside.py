@@ -21,6 +21,7 @@ from safetensors.torch import save as serialize
 from inna_tune.estimators.saving import Tensors, digest
 from inna_tune.files import replacing, sweep
 from inna_tune.store.opening import store_of
+from inna_tune.strangers_json import loads
 
 _SUFFIX, _HALF_WRITTEN = ".safetensors", ".tmp"
 # No file takes so long to write, and no two clocks are so far apart.
@@ -119,7 +120,7 @@ class FilesBeside:
             tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != self._form or metadata["digest"] != digest(metadata["content"], tensors):
             raise ValueError("it is damaged, or of another version")
-        return json.loads(metadata["content"]), tensors
+        return loads(metadata["content"]), tensors
 
     def remove(self, number: int, *, kind: str = "") -> None:
         """Delete what a trial has, and what a killed worker left of it half written."""

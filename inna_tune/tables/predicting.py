@@ -9,6 +9,10 @@ from sklearn.base import is_classifier
 
 from inna_tune.tables.problem import TableError, nearest
 
+# https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_MOST_LETTERS = 40
+
 
 def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     """Predictions for a table, with a probability a class from a classifier.
@@ -57,6 +61,36 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     columns = {"prediction": model.classes_[probabilities.argmax(1)]}
     columns |= {f"probability_{label}": probabilities[:, k] for k, label in enumerate(model.classes_)}
     return pd.DataFrame(columns, index=frame.index)
+
+
+def spreadsheet_warning(predictions: pd.DataFrame) -> str | None:
+    """What to know before a spreadsheet opens predictions as a file: labels that it would run; None where there are none.
+
+    The labels stay as they are, since whoever joins the predictions with a table has to find them there.
+    """
+    labels = predictions["prediction"].unique() if "prediction" in predictions else ()
+    found = [label for label in labels if isinstance(label, str) and _is_formula(label)]
+    if not found:
+        return None
+    shown = ", ".join(map(_short, found[:3])) + (" …" if len(found) > 3 else "")
+    return (
+        f"{len(found)} label(s) begin as formulas do ({shown}), and a spreadsheet may run them: import the column as text "
+        "there, and do not open the file by a double click."
+    )
+
+
+def _is_formula(label: str) -> bool:
+    if not label.startswith(_FORMULA):
+        return False
+    try:
+        float(label)
+    except ValueError:
+        return True
+    return False
+
+
+def _short(label: str) -> str:
+    return repr(label if len(label) <= _MOST_LETTERS else f"{label[:_MOST_LETTERS]}…")
 
 
 def _values(model: Any, predicted: npt.NDArray[np.float64], index: pd.Index) -> pd.DataFrame:
