@@ -27,6 +27,7 @@ from inna_tune.cli.console import (
 from inna_tune.cli.outputs import MODEL, PREDICTIONS, Force, check_output, default_file
 from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
 from inna_tune.records.text import count, settings_text
+from inna_tune.visible import visible
 
 SHIPPED = "shipped"
 STDOUT = "-"
@@ -217,14 +218,16 @@ def predict(
         for note in found.notes:
             say(note, err)
         predictions = predict_table(fitted, found.frame)
+        if (warning := spreadsheet_warning(predictions)) is not None:
+            say(f"Note: {warning}", err)
         if path is None:
-            predictions.to_csv(sys.stdout, index=False)
+            written = predictions.to_csv(index=False)
+            # A pipe gets what a file would; a terminal obeys what labels may hold.
+            sys.stdout.write(visible(written, lines=True) if sys.stdout.isatty() else written)
             return
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
             predictions.to_csv(written, index=False)
-        if (warning := spreadsheet_warning(predictions)) is not None:
-            say(f"Note: {warning}", err)
         if as_json:
             print_json(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}

@@ -282,5 +282,5 @@ def _check_export(target: Path, refused: Refused, *, force: bool, study: str | N
         raise refused(f"that is a database with other studies, {', '.join(map(repr, others[:3]))} among them")
     if not force:
         raise refused("that is there already", "name another file, or replace it with --force")
-    if any(Path(f"{target}{suffix}").exists() for suffix in ("-wal", "-journal")):
+    if any(os.path.exists(f"{target}{suffix}") for suffix in ("-wal", "-journal")):
         raise refused("that database is in use", "end what uses it, or name another file")

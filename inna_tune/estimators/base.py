@@ -148,6 +148,12 @@ class InnaEstimator(
             If a parameter or a table makes no sense; the message names it and the remedy.
         DivergenceError
             If the settings diverge within the first epoch.
+
+        Notes
+        -----
+        Ctrl-C ends a fit with the best weights so far, and a warning; within `InnaSearchCV` and the ensembles it raises
+        KeyboardInterrupt, as a model that was trained half must not stand for a whole one. A search of others, such as
+        scikit-learn's ``GridSearchCV``, goes on with its next fit: end it by a second Ctrl-C before that has an epoch.
         """
         began = clock.now()
         self._check_parameters()
