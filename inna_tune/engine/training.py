@@ -1,6 +1,5 @@
 """Training of any number of members: stacked as is quickest, halted at any epoch, taken on again."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -15,10 +14,12 @@ from inna_tune.engine.members import Member, MemberProgress, MemberResult
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.engine.stack import Stack
-from inna_tune.engine.width import is_out_of_memory, quickest_layout, torch_threads
+from inna_tune.engine.threads import torch_threads
+from inna_tune.engine.width import is_out_of_memory, quickest_layout
 from inna_tune.nets import Net
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Training:
@@ -41,6 +42,8 @@ class Training:
         Whether results say where training ended, so that it can go on (`Member.start`).
     progress : sequence of MemberProgress, optional
         What `progress` gave for each member, to go on with their training. Those that have not left are equally far.
+    threads : int, optional
+        The most threads that torch may use. None: as many as it is set to.
 
     Attributes
     ----------
@@ -73,6 +76,7 @@ class Training:
         stacked: bool = False,
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
+        threads: int | None = None,
     ) -> None:
         if width is not None and width < 1:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
@@ -89,7 +93,7 @@ class Training:
             method=method,
             stacked=stacked or len(self.members) > 1,
         )
-        self.threads = torch.get_num_threads()
+        self.threads = torch.get_num_threads() if threads is None else threads
         self._results: dict[int, MemberResult] = {}
         if progress is not None:
             self._results = {i: p.result for i, p in enumerate(progress) if p.state is None}
@@ -98,20 +102,21 @@ class Training:
                 raise ValueError(f"progress: the members are at different epochs, {sorted(epochs)}")
             self.epoch = max(epochs, default=max_epochs)
         everyone = [i for i in range(len(self.members)) if i not in self._results]
-        if width is None:
-            width = 1
-            if everyone:
-                width, self.threads = quickest_layout(
-                    net,
-                    table,
-                    [self.members[i] for i in everyone],
-                    loss,
-                    batch_size=batch_size,
-                    method=method,
-                )
         self._stacks: list[Stack] = []
-        for places in self._parts(everyone, width):
-            self._add(places)
+        with torch_threads(self.threads):
+            if width is None:
+                width = 1
+                if everyone:
+                    width, self.threads = quickest_layout(
+                        net,
+                        table,
+                        [self.members[i] for i in everyone],
+                        loss,
+                        batch_size=batch_size,
+                        method=method,
+                    )
+            for places in self._parts(everyone, width):
+                self._add(places)
 
     def _parts(self, places: Sequence[int], width: int) -> list[list[int]]:
         """Places in parts of at most ``width``; those that one jury judges stay together."""
@@ -149,6 +154,7 @@ class Training:
     def _halve(self, places: list[int], error: Exception) -> None:
         parts = self._parts(places, -(-len(places) // 2))
         if not is_out_of_memory(error) or len(parts) < 2:
+            _say_what_to_do(error)
             raise error
         logger.warning(
             "memory ran out with %d members stacked; going on with half as many at a time", len(places)
@@ -221,6 +227,7 @@ class Training:
                 stack.run(self.epoch, deadline=deadline)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(self._parts(active, 1)) < 2:
+                    _say_what_to_do(error)
                     raise
                 problem = error
             else:
@@ -253,3 +260,12 @@ class Training:
         """Best weights so far of a member, shape [n]; None where no epoch ended finite."""
         stack = self._stack_of(member)
         return self._results[member].weights if stack is None else stack.best_weights(member)
+
+
+def _say_what_to_do(error: BaseException) -> None:
+    """Add the remedy to what torch says where memory ran out with nothing left to halve."""
+    if is_out_of_memory(error):
+        error.add_note(
+            "The memory does not hold what cannot be parted: choose a smaller batch_size, smaller hidden_layer_sizes or "
+            "another device."
+        )

@@ -1,6 +1,5 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
-import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,12 +17,13 @@ from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT
 from inna_tune.records.describing import changes, describe, describe_settings, setting_changes
 from inna_tune.records.hashing import content, digest
 from inna_tune.store.opening import store_of
+from inna_tune.visible import get_logger
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
 _LONGEST = 200  # letters of a name
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 
 
 class MismatchError(ValueError):
@@ -161,7 +161,7 @@ def check(
     MismatchError
         They differ; the message names each difference. Or the stored one is of another form.
     """
-    stored = study.user_attrs.get(FINGERPRINT)
+    stored: Any = study.user_attrs.get(FINGERPRINT)
     if stored is None:
         # Another process may have begun the same study by now, with another question.
         stored = store_of(study).settle(study._study_id, FINGERPRINT, dict(current))

@@ -12,7 +12,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON
+from inna_tune.optim.dynamics import settings_from_curvature
+from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, PORTFOLIO, REASON, UNTUNED
 from inna_tune.records.heldout import HeldOut
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
@@ -193,12 +194,38 @@ class StudyRecord:
             return trial.params[name]
         return _mapping(self.settings.get("parameters")).get(name)
 
+    def steps(self, trial: FrozenTrial) -> dict[str, float]:
+        """``lr``, ``alpha`` and ``beta`` of a trial, NaN where unknown.
+
+        Those that are set by pure numbers are told at the study's curvature, where all three are known; each net has its own.
+        """
+        found = {name: as_number(self.setting(trial, name)) for name in ("lr", "alpha", "beta")}
+        numbers = [as_number(self.setting(trial, name)) for name in ("friction", "damping", "step_ratio")]
+        curvature = self.curvature
+        if curvature is None or not 0 < curvature < math.inf or not all(0 < n < math.inf for n in numbers):
+            return found
+        friction, damping, ratio = numbers
+        if friction < 2 * damping:
+            natural = settings_from_curvature(
+                curvature, scaled_alpha=friction, damping_ratio=damping, stable_step_ratio=ratio
+            )._asdict()
+            found = {name: natural[name] if math.isnan(value) else value for name, value in found.items()}
+        return found
+
     @cached_property
     def parameters(self) -> list[str]:
         """Names of the tuned parameters: those of the space in its order, then others by name."""
         seen = {name for t in self.trials for name in t.params}
         known = [] if self.space is None else [name for name in self.space if name in seen]
         return known + sorted(seen - set(known))
+
+    @cached_property
+    def untuned(self) -> FrozenTrial | None:
+        """The trial of what the estimator was set to, where that was tried."""
+        own = self.attributes.get(UNTUNED)
+        if own is None and as_number(self.attributes.get(PORTFOLIO)) >= 1 and self.trials:
+            own = self.trials[0].params  # studies of older versions tried it first, and did not say so
+        return next((t for t in self.trials if own and t.params == own), None)
 
     @cached_property
     def horizon(self) -> float | None:

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from inna_tune.optim.decay import describe_decay
-from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS
+from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS, PURE
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.text import plain
@@ -33,13 +33,13 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
         falls by the power law, exponent 0.5; weight decay 0.0001; dropout 0.1". Without a full stop; settings that INNA does
         not have follow as name and value. Empty where the trial has none.
     """
-    lr, alpha, beta = (as_number(record.setting(trial, name)) for name in _STEPS)
+    lr, alpha, beta = record.steps(trial).values()
     parts = []
     optimizer = OPTIMIZERS.get(str(record.setting(trial, "optimizer") or DEFAULT))
     if optimizer is not None and optimizer.describe is not None:
         with suppress(ValueError):  # some are unknown, or left to the training to find
             parts.append(optimizer.describe(lr, alpha, beta, record.curvature))
-    told = set(_BY_INNA) if parts else _BY_INNA - set(_STEPS)
+    told = _BY_INNA | set(PURE) if parts else _BY_INNA - set(_STEPS)
     decay = record.setting(trial, "decay")
     if isinstance(decay, str):
         parts.append(describe_decay(decay, as_number(record.setting(trial, "decay_power"))))
@@ -64,6 +64,10 @@ def tuning_gain(found: HeldOut) -> str | None:
     if gain is None or not tuned:
         return None
     loss = next(iter(tuned))  # the first score is the loss that the gain is of
+    changed = f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default"
+    between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
+    if not found.luck:
+        return f"{changed} ({between}, of the rows alone): one fit of each cannot tell that from the luck of a seed."
     if gain.is_clear:
         verb, sign = ("lowered", -1) if gain.change < 0 else ("raised", 1)
         low, high = sorted((sign * gain.low, sign * gain.high))
@@ -71,7 +75,4 @@ def tuning_gain(found: HeldOut) -> str | None:
             f"Tuning {verb} the held-out {loss} by {abs(gain.change):.1%} against the untuned default "
             f"(95% interval {low:.1%} to {high:.1%})."
         )
-    return (
-        f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default (95% interval "
-        f"{gain.low:+.1%} to {gain.high:+.1%}): {found.rows} rows cannot tell whether that is a gain."
-    )
+    return f"{changed} ({between}): {found.rows} rows and one fit of each cannot tell whether that is a gain."

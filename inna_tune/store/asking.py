@@ -1,6 +1,5 @@
 """Ask for the next trial of a study that workers share, and tell what came of it."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from inna_tune.store.opening import gathered, storage_errors, store_of
 from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
+from inna_tune.visible import get_logger
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 
 
 def ask(study: optuna.Study, worker: Worker, n_trials: int) -> Trial | None:

@@ -22,10 +22,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
@@ -47,8 +49,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
+from inna_tune.store.decoding import decoding
 from inna_tune.store.errors import redact_url
 from inna_tune.store.waiting import waited_for
+from inna_tune.strangers_json import loads
 
 TRIAL = models.TrialModel
 _PARAM = models.TrialParamModel
@@ -185,7 +189,7 @@ class StudyDatabase(RDBStorage):
                 trial.intermediate_values[row["step"]] = value
             else:
                 attributes = trial.user_attrs if model is USER_ATTR else trial.system_attrs
-                attributes[row["key"]] = json.loads(row["value_json"])
+                attributes[row["key"]] = loads(row["value_json"])
         return trial
 
     def _write_rows(self, session: Session, rows: list[tuple[Any, dict[str, Any]]]) -> None:
@@ -195,9 +199,9 @@ class StudyDatabase(RDBStorage):
             upsert(session, model, [row for each, row in rows if each is model])
 
     def _check_running(self, session: Session, trial_id: int) -> TrialState:
-        state: TrialState | None = session.execute(
-            select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update()
-        ).scalar_one_or_none()
+        query = select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update()
+        with decoding(f"the trial with id {trial_id}"):
+            state: TrialState | None = session.execute(query).scalar_one_or_none()
         if state is None:
             raise KeyError(models.NOT_FOUND_MSG)
         self.check_trial_is_updatable(trial_id, state)
@@ -238,7 +242,8 @@ class StudyDatabase(RDBStorage):
         )
         with _create_scoped_session(self.scoped_session) as session:
             stored = session.execute(query).scalar_one_or_none()
-        return None if stored is None else _distribution(stored)
+        with decoding(f"parameter {param_name!r}"):
+            return None if stored is None else _distribution(stored)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `optuna.storages.BaseStorage`."""
@@ -278,6 +283,41 @@ class StudyDatabase(RDBStorage):
             session.execute(update(TRIAL.__table__).where(TRIAL.trial_id == trial_id).values(changes))
         return True
 
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """See `optuna.storages.BaseStorage`."""
+        with decoding(f"the study with id {study_id}", missing=KeyError):
+            return super().get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        return self._study_attributes(models.StudyUserAttributeModel, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        return self._study_attributes(models.StudySystemAttributeModel, study_id)
+
+    def _study_attributes(self, model: Any, study_id: int) -> dict[str, Any]:
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session)
+            query = select(model.key, model.value_json).where(model.study_id == study_id)
+            with decoding(f"the study with id {study_id}"):
+                return {key: loads(value) for key, value in session.execute(query)}
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """See `optuna.storages.BaseStorage`; a study that can't be read is there by its name alone."""
+        with _create_scoped_session(self.scoped_session) as session:
+            query = select(models.StudyModel.study_id, models.StudyModel.study_name)
+            rows = session.execute(query.order_by(models.StudyModel.study_id)).all()
+        return [self._frozen(study_id, name) for study_id, name in rows]
+
+    def _frozen(self, study_id: int, name: str) -> FrozenStudy:
+        try:
+            directions = self.get_study_directions(study_id)
+            own, system = self.get_study_user_attrs(study_id), self.get_study_system_attrs(study_id)
+        except StorageInternalError:
+            directions, own, system = [StudyDirection.NOT_SET], {}, {}
+        return FrozenStudy(name, None, own, system, study_id, directions=directions)
+
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `optuna.storages.BaseStorage`."""
         with _create_scoped_session(self.scoped_session) as session:
@@ -291,7 +331,8 @@ class StudyDatabase(RDBStorage):
         self._flush()
         with _create_scoped_session(self.scoped_session) as session:
             query = select(SYSTEM_ATTR.key, SYSTEM_ATTR.value_json).where(SYSTEM_ATTR.trial_id == trial_id)
-            attributes = {key: json.loads(value) for key, value in session.execute(query)}
+            with decoding(f"the trial with id {trial_id}"):
+                attributes = {key: loads(value) for key, value in session.execute(query)}
             if not attributes:  # is there such a trial at all?
                 models.TrialModel.find_or_raise_by_id(trial_id, session)
             return attributes
@@ -421,6 +462,11 @@ _CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for eac
 
 def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
     """Read the trials that meet all conditions on `TRIAL`, in the order of their ids."""
+    with decoding("a trial"):
+        return _read_trials(session, *chosen)
+
+
+def _read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
     trials = {
         trial_id: FrozenTrial(
             number=number,
@@ -448,9 +494,9 @@ def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTr
                 trial.distributions[name] = _distribution(content)
                 trial.params[name] = trial.distributions[name].to_external_repr(number)
             elif source == 1:
-                trial.user_attrs[name] = json.loads(content)
+                trial.user_attrs[name] = loads(content)
             elif source == 2:
-                trial.system_attrs[name] = json.loads(content)
+                trial.system_attrs[name] = loads(content)
             elif source == 3:
                 trial.intermediate_values[int(name)] = _NOT_FINITE.get(content, number)
             else:

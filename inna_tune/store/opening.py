@@ -1,5 +1,6 @@
 """Open the place where studies live, and the studies in it."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -155,8 +156,10 @@ def load_study(storage: str | BaseStorage, name: str) -> optuna.Study:
         try:
             return optuna.load_study(study_name=name, storage=opened)
         except KeyError:
-            known = ", ".join(sorted(optuna.get_all_study_names(opened))[:10]) or "none"
-            raise StorageError(f"There is no study {name!r} in this storage; its studies: {known}") from None
+            names = sorted(optuna.get_all_study_names(opened))
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its studies: {', '.join(names[:10]) or 'none'}"
+            raise StorageError(f"There is no study {name!r} in this storage; {hint}") from None
 
 
 def check_study_name(name: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from inna_tune.store.database import TRIAL, transaction
-from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url
+from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url, without_secrets
 from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of, utc_now
 
 
@@ -65,10 +65,7 @@ class Server(Database):
             remedy = str(error).split("Please ")[-1].replace("$STORAGE_URL", shown)
             raise StorageError(f"{shown} has tables of another Optuna; {remedy}") from None
         except DATABASE_ERRORS as error:
-            cause = cause_of(error)
-            if parsed.password is not None:
-                cause = cause.replace(str(parsed.password), "***")
-            raise StorageError(f"{shown}: {cause}") from None
+            raise StorageError(f"{shown}: {without_secrets(cause_of(error), parsed)}") from None
 
     @classmethod
     def connect_args(cls, url: URL) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Studies in a relational database, where every decision is one transaction: which trial a worker runs next."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
@@ -28,7 +29,7 @@ from inna_tune.store.database import (
     read_trials,
     transaction,
 )
-from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.errors import StorageError, has_secret_before_host, redact_url
 from inna_tune.store.store import OWNER, RUNG, Store, owner_record
 from inna_tune.store.waiting import waited_for
 
@@ -74,11 +75,22 @@ def parse_url(url: str) -> URL:
         It isn't one.
     """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise StorageError(
             f"storage {redact_url(url)!r} is not a database URL; for a file write 'sqlite:///studies.db'"
         ) from None
+    if parsed.get_backend_name() != "sqlite" and (
+        "@" in f"{parsed.host}"
+        or re.search("[@:]", f"{parsed.database}") is not None
+        or has_secret_before_host(url)
+    ):
+        # It would be taken for the host or the database, and told to others as such.
+        raise StorageError(
+            f"storage {redact_url(url)!r}: its user name or password has a character that means something else in a URL; "
+            "write / as %2F, : as %3A, @ as %40"
+        )
+    return parsed
 
 
 def as_template(url: str) -> str:

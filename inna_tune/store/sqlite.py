@@ -108,6 +108,17 @@ class _Reader(sqlite3.Connection):
         self.execute("PRAGMA query_only=ON")
 
 
+def file_of(url: str) -> Path | None:
+    """The file that an SQLite URL names, absolute, there or not; None for every other URL.
+
+    Raises
+    ------
+    StorageError
+        If it is no URL.
+    """
+    return _path_in(parse_url(url))
+
+
 class _ReadOnly(sqlite3.Connection):
     """A connection to a file that can't be written, or lies in a folder where no file can be made."""
 

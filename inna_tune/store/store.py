@@ -1,6 +1,5 @@
 """A place where studies are kept, and all that the rest has to know of it; each kind of place is a file."""
 
-import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -13,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of
 from inna_tune.store.locks import host_folder
+from inna_tune.visible import get_logger
 
 if TYPE_CHECKING:
     from inna_tune.store.workers import Worker
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
 RUNG = "completed_rung_"  # successive halving's own notes of a trial's reports
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _claiming = threading.Lock()  # what storages without transactions have
 
 

@@ -1,6 +1,5 @@
 """Workers that share a study: who is alive, and what is left to do."""
 
-import logging
 import os
 import re
 import socket
@@ -23,12 +22,13 @@ from optuna.trial import TrialState
 from inna_tune.store.locks import is_held, place_of, remove_lock, take_lock
 from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.store.store import OWNER
+from inna_tune.visible import get_logger
 
 BEAT = 15.0  # seconds between the signs of life that other hosts see; a quarter of sql.LEASE
 
 _ID = "[0-9a-f]{32}"
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 _living: set[str] = set()  # the workers of this process
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_living.clear)

@@ -4,7 +4,6 @@ A trial that is taken up again goes on from its checkpoint, on a CPU by one thre
 A file that is damaged or of something else costs what it would have saved, nothing more.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_args
@@ -15,12 +14,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
-from inna_tune.engine.members import HISTORY, StopReason
+from inna_tune.engine.members import HISTORY, SCORE, StopReason
 from inna_tune.estimators.saving import Tensors
 from inna_tune.store.opening import store_of
 from inna_tune.study.beside import FilesBeside
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FORMAT = "inna-tune checkpoint 2"
 
@@ -72,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT)
+        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT, save_time_only=True)
 
     @property
     def are_kept(self) -> bool:
@@ -201,7 +201,7 @@ def _member(plain: dict[str, Any], sizes: Sequence[int]) -> MemberProgress:
     result = MemberResult(**plain["result"])
     if result.stop_reason not in get_args(StopReason):
         raise ValueError(f"a member stopped for {result.stop_reason!r}")
-    if tuple(result.history) != HISTORY:
+    if tuple(result.history) not in (HISTORY, (*HISTORY, SCORE)):
         raise ValueError("a history has other columns")
     numbers = [[getattr(result, name) for name in _NUMBERS], *result.history.values()]
     if any(type(value) not in (int, float) for values in numbers for value in values):

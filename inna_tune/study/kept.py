@@ -5,7 +5,6 @@ before it is told, so that one that is told has them; where they can't be writte
 nothing else is lost.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,8 +26,9 @@ from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.study.beside import FilesBeside
 from inna_tune.study.checkpoints import Checkpoint, from_plain, to_plain
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FORMAT = "inna-tune trained 1"
 # Trials whose nets are kept: an ensemble of more gains nothing that can be measured, and a net may be large.

@@ -1,7 +1,6 @@
 """Several workers on one study: processes that joblib places, here or on a cluster, each with the storage open."""
 
 import copy
-import logging
 import os
 import pickle
 import tempfile
@@ -22,7 +21,8 @@ from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_back
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
+from inna_tune.files import scratch_folder
 from inna_tune.store.errors import UnreachableError
 from inna_tune.store.opening import open_store, storage_errors, store_of
 from inna_tune.store.waiting import waiting_until
@@ -32,8 +32,9 @@ from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import StudyJob
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Abandonment, Signals, Stopped
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOOK_EVERY = 0.1  # seconds between looks for finished trials and signals
 # Times a worker may end before its work is done, for each of them, and without a trial finished in between.
@@ -92,7 +93,7 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
 @contextmanager
 def _temporary_storage() -> Iterator[BaseStorage]:
     with (
-        tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder,
+        scratch_folder(tempfile.gettempdir()) as folder,
         closing(open_store(f"sqlite:///{folder}/studies.db")) as store,
     ):
         yield store.storage

@@ -27,8 +27,9 @@ from inna_tune.study.job import Evaluation, StudyJob
 from inna_tune.study.kept import Kept
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.rungs import cohort_size
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

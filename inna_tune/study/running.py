@@ -1,6 +1,5 @@
 """The loop of one worker: trials are drawn, evaluated in cohorts, and told, until the study has its number."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,8 +22,9 @@ from inna_tune.study.checkpoints import Checkpoints
 from inna_tune.study.job import StudyJob, Training
 from inna_tune.study.kept import Kept
 from inna_tune.study.signals import Stopped
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WAIT = 0.2  # seconds between looks at what other workers still run
 
