@@ -252,6 +252,9 @@ def _print_summary(report: Any) -> None:
     else:
         say(f"Best:     trial {best['trial']}, {best['words']}")
         say("Settings: " + settings_text(best["settings"]))
+    for failed in found["failed"]:
+        numbers = ", ".join(map(str, failed["trials"]))
+        say(f"Failed:   {count(len(failed['trials']), 'trial')} ({numbers}): {failed['reason']}")
     if found["cut"]:
         say(f"Time cut off: {', '.join(found['cut'])}; more of it may help")
     if found["misleading"]:

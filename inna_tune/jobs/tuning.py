@@ -99,6 +99,11 @@ class TuningReport:
                 "settings": dict(best.params),
                 "words": describe_trial(record, best),
             },
+            "failed": [
+                {"reason": reason, "trials": numbers}
+                for state, reason, numbers in record.reasons
+                if state == "failed"
+            ],
             "cut": list(self.cut),
             "ensemble": None if self.ensemble is None else asdict(self.ensemble),
             "held_out": self.held_out.scores,
@@ -217,7 +222,8 @@ def tune(
         search.timeout = max(left, _DEFAULT_SHARE * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
-            fit_search(search, X, y, {}, notes=notes)
+            # Where no trial gets a score, a second fit of the same would be time lost.
+            fit_search(search, X, y, {}, notes=notes, untuned=default if timeout is not None else None)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:

@@ -65,7 +65,7 @@ def refused(url: str, *words: str, create: bool = True) -> str:
 
 def test_settings_hold_for_each_connection_and_after_pickling(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
-    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 60_000}
+    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 5_000}
     for each in (storage, pickle.loads(pickle.dumps(storage))):
         engine = each._backend.engine
         with engine.connect() as one, engine.connect() as two:
