@@ -1,5 +1,6 @@
 """What the curvature of a population's losses at the initial weights sets: INNA's settings, and a scale a tensor."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -8,11 +9,18 @@ from torch import Tensor
 
 from inna_tune.engine.batches import Batch
 from inna_tune.engine.losses import Loss
+from inna_tune.engine.members import Member
 from inna_tune.engine.method import Method
 from inna_tune.nets import Net
 from inna_tune.optim.calibration import calibrate
+from inna_tune.optim.dynamics import (
+    DAMPING_RATIO,
+    STABLE_STEP_RATIO,
+    largest_stable_step,
+    settings_from_curvature,
+)
 from inna_tune.optim.factors import step_factors
-from inna_tune.optim.optimizers import record_of
+from inna_tune.optim.optimizers import PURE, record_of
 
 
 class Calibrator:
@@ -71,8 +79,8 @@ class Calibrator:
             found = step_factors(self._loss_of(leaves), leaves.values(), member_axis=True)
         return {name: factor[:, None] for name, factor in zip(leaves, found, strict=True)}
 
-    def settings(self, factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Curvature in the coordinates that the factors stretch, and the settings that follow from it, each [P, 1]."""
+    def curvature(self, factors: Mapping[str, Tensor]) -> Tensor:
+        """Curvature in the coordinates that the factors stretch, [P, 1]; where there is none what stands in for it."""
         leaves = self._leaves([name for name in self._fixed if name not in self._net.buffers])
         first = next(iter(leaves.values()))
         ones = first.new_ones(len(first))
@@ -82,17 +90,78 @@ class Calibrator:
                 leaves.values(),
                 member_axis=True,
                 seed=self._seeds,
-                scaled_alpha=self._loss.scaled_alpha,
                 step_factors=[factors[n][:, 0] if n in factors else ones for n in leaves]
                 if factors
                 else None,
             )
-        settings = {
-            name: torch.as_tensor(getattr(found, name)).to(first).view(-1, 1)
-            for name in ("curvature", "lr", "alpha", "beta")
-        }
-        record = record_of(self._method.optimizer)
-        if record.step_at is not None:
-            options = {**record.options, **self._method.optimizer_params}
-            settings["lr"] = record.step_at(settings["curvature"], options)
-        return settings
+        return torch.as_tensor(found.curvature).to(first).view(-1, 1)
+
+
+def settings_at(
+    curvature: Tensor,
+    members: Sequence[Member],
+    given: Mapping[str, Sequence[float | None]],
+    *,
+    loss: Loss,
+    method: Method,
+) -> dict[str, Tensor]:
+    """``lr``, ``alpha`` and ``beta`` of members at a curvature, each [P, 1]: as given, else by pure numbers.
+
+    Parameters
+    ----------
+    curvature : Tensor of shape [P, 1]
+    members : sequence of P Member
+        Their pure numbers count; those that are None are the usual ones.
+    given : mapping of str to sequences of P float or None
+        ``lr``, ``alpha`` and ``beta``. What is None follows from the pure numbers. The step of a member that has one is the
+        largest that is stable with the friction and damping in use; of others, with the usual ones, whatever is given.
+    loss : Loss
+        Knows the usual friction.
+    method : Method
+
+    Raises
+    ------
+    ValueError
+        If a damping ratio asks for a damping that is not positive.
+    """
+
+    def column(values: Sequence[float | None], otherwise: float) -> Tensor:
+        return curvature.new_tensor([otherwise if v is None else v for v in values])[:, None]
+
+    def said(values: Sequence[float | None]) -> Tensor:
+        return torch.tensor([v is not None for v in values], device=curvature.device)[:, None]
+
+    own = {name: [getattr(m, name) for m in members] for name in PURE}
+    friction = column(own["friction"], loss.scaled_alpha)
+    damping = column(own["damping"], DAMPING_RATIO)
+    ratio = column(own["step_ratio"], STABLE_STEP_RATIO)
+    record = record_of(method.optimizer)
+    if record.step_at is not None:
+        options = {**record.options, **method.optimizer_params}
+        step = record.step_at(curvature, options, ratio)
+        lr = torch.where(said(given["lr"]), column(given["lr"], 0.0), step)
+        return {"lr": lr} | {name: column(given[name], math.nan) for name in ("alpha", "beta")}
+    has_alpha, has_beta = said(given["alpha"]), said(given["beta"])
+    # Where beta is given no damping ratio has to be reached.
+    reached = torch.where(has_beta, torch.maximum(damping, friction), damping)
+    usual = settings_from_curvature(
+        curvature, scaled_alpha=friction, damping_ratio=reached, stable_step_ratio=ratio
+    )
+    alpha = torch.where(has_alpha, column(given["alpha"], 0.0), usual.alpha)
+    root = curvature.sqrt()
+    of_both = torch.where(has_alpha & said(own["damping"]), (2 * damping - alpha / root) / root, usual.beta)
+    beta = torch.where(has_beta, column(given["beta"], 0.0), of_both)
+    if not bool((beta > 0).all()):
+        i = int((beta <= 0).nonzero()[0, 0])
+        raise ValueError(
+            f"damping={own['damping'][i]!r}: no beta has this damping ratio with alpha={float(alpha[i]):.4g} at the "
+            f"curvature {float(curvature[i]):.4g}; give more than alpha / (2 √curvature)."
+        )
+    in_use = torch.minimum(largest_stable_step(alpha, beta, ratio * curvature), 2 / alpha)
+    is_pure = said(own["step_ratio"]) | said(own["friction"]) | said(own["damping"])
+    step = torch.where(is_pure, in_use, usual.lr)
+    return {
+        "lr": torch.where(said(given["lr"]), column(given["lr"], 0.0), step),
+        "alpha": alpha,
+        "beta": beta,
+    }

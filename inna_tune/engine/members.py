@@ -1,5 +1,6 @@
 """What a member of a population is told, and what it brings back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,10 @@ from torch import Tensor
 
 StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
 HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")  # columns
+SCORE = "validation_score"  # another, of members that have a measure
+
+Measure = Callable[[Tensor, Tensor], float]
+"""Rows of the population's table, [n], and outputs for them, [n, out], to a number that is less the better these are."""
 
 
 @dataclass(eq=False)
@@ -81,6 +86,8 @@ class Member:
     lr, alpha, beta : float or None
         INNA's step size γ, viscous friction α and Newtonian damping β. None means: from the curvature of the
         member's loss at its initial weights (see ``inna_tune.optim.calibrate``).
+    step_ratio, friction, damping : float, optional
+        The pure numbers r, α̃ and ζ by which ``lr``, ``alpha`` and ``beta`` follow from the curvature, where these are None.
     decay, decay_power : str, float or None
         Law by which the step falls with the epoch, and its power (None: the law's own default).
     weight_decay, dropout, label_smoothing : float
@@ -90,12 +97,14 @@ class Member:
         The member stops after this many epochs without a better validation loss. None: never.
     jury : Jury, optional
         Members that hold the same one are stopped together; they stand side by side and all have validation rows.
+    measure : callable, optional
+        What validation rows are judged by in place of the loss, see `Measure`; of members of one jury that of the first.
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
     start : MemberState, optional
         To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
-        open are those of the state. Laws of decay count its epochs, but for the cosine law, which begins anew.
+        open are those of the state; pure numbers are taken at its curvature. Laws of decay count its epochs, but for the cosine law, which begins anew.
     """
 
     train_rows: npt.NDArray[np.int64]
@@ -104,6 +113,9 @@ class Member:
     lr: float | None = None
     alpha: float | None = None
     beta: float | None = None
+    step_ratio: float | None = None
+    friction: float | None = None
+    damping: float | None = None
     decay: str = "constant"
     decay_power: float | None = None
     weight_decay: float = 0.0
@@ -111,6 +123,7 @@ class Member:
     label_smoothing: float = 0.0
     patience: int | None = None
     jury: Jury | None = None
+    measure: Measure | None = None
     used_features: tuple[int, int] | int | None = None
     start: MemberState | None = None
 
@@ -126,7 +139,8 @@ class MemberResult:
     best_epoch : int
         Epochs trained when ``weights`` were reached; 0 means none.
     best_loss : float
-        Validation loss there (training loss without validation rows; that of the ensemble, where a `Jury` judges).
+        Validation loss there, or what a measure made of the validation rows (training loss without validation rows; that of
+        the ensemble, where a `Jury` judges).
     epochs : int
         Epochs trained in all.
     stop_reason : str
@@ -136,7 +150,8 @@ class MemberResult:
     curvature : float or None
         The measured curvature, where it was needed.
     history : dict of str to list
-        Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``; one entry an epoch.
+        Columns ``epoch``, ``train_loss``, ``validation_loss``, ``lr``, ``seconds``, and ``validation_score``, higher is
+        better, where a measure judges; one entry an epoch.
     state : MemberState or None
         Where training ended, if it was asked for and is finite.
     step_factors : dict of str to float

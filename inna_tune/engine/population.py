@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
-from inna_tune.engine.calibrating import Calibrator
+from inna_tune.engine.calibrating import Calibrator, settings_at
 from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.losses import Loss
@@ -27,13 +27,15 @@ from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
-from inna_tune.optim.optimizers import record_of
+from inna_tune.optim.optimizers import PURE, record_of
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
 _CALIBRATION_ROWS = 1024
 # Of those, on which a scale a tensor is: quotients of curvatures ask for less than a step does.
 _SCALING_ROWS = 512
 _SANITY_ROWS = 256
+
+_PURE_OF = {natural: pure for pure, natural in PURE.items()}
 
 
 class Population:
@@ -177,15 +179,17 @@ class Population:
             if states is not None:
                 return states[i].settings[name]
             own: float | None = getattr(member, name)
-            if own is None and member.start is not None:
-                return member.start.settings[name]
-            return usual.get(name, math.nan) if own is None else own
+            if own is not None:
+                return own
+            if member.start is None:
+                return usual.get(name, math.nan)
+            by_number = usual.get(name, math.nan) is None and getattr(member, _PURE_OF[name]) is not None
+            return None if by_number else member.start.settings[name]
 
         everyone = range(len(self))
         given = {name: [said(name, i) for i in everyone] for name in ("lr", "alpha", "beta")}
-        given["curvature"] = [
-            math.nan if states is None else states[i].settings["curvature"] for i in everyone
-        ]
+        before = [m.start for m in self.members] if states is None else states
+        given["curvature"] = [math.nan if state is None else state.settings["curvature"] for state in before]
         given["weight_decay"] = [m.weight_decay for m in self.members]
         filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
         is_fresh = states is None and self.members[0].start is None
@@ -201,21 +205,30 @@ class Population:
             order = torch.randperm(len(self.rows[i]), generator=streams[i])[:_CALIBRATION_ROWS]
             rows[i] = self.rows[i][order.to(self.device)]
         if is_scaled:
-            measured = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
+            scales = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
             place = torch.tensor([which.index(lead[i]) for i in everyone], device=self.device)
-            self.factors = {name: factor[place] for name, factor in measured.items()}
+            self.factors = {name: factor[place] for name, factor in scales.items()}
         if open_ones:
             chosen = torch.tensor(open_ones, device=self.device)
-            first = sorted({lead[i] for i in open_ones})
-            calibrator = self._calibrator(first, [rows[i] for i in first], _CALIBRATION_ROWS)
-            its = torch.tensor(first, device=self.device)
-            found = calibrator.settings({name: factor[its] for name, factor in self.factors.items()})
-            place = torch.tensor([first.index(lead[i]) for i in open_ones], device=self.device)
+            # Where a member goes on, its curvature is that of its beginning.
+            unknown = [i for i in open_ones if math.isnan(given["curvature"][i] or 0.0)]
+            if unknown:
+                first = sorted({lead[i] for i in unknown})
+                its = torch.tensor(first, device=self.device)
+                measured = self._calibrator(first, [rows[i] for i in first], _CALIBRATION_ROWS).curvature(
+                    {name: factor[its] for name, factor in self.factors.items()}
+                )
+                place = torch.tensor([first.index(lead[i]) for i in unknown], device=self.device)
+                filled["curvature"][torch.tensor(unknown, device=self.device)] = measured[place]
+            found = settings_at(
+                filled["curvature"][chosen],
+                [self.members[i] for i in open_ones],
+                {name: [given[name][i] for i in open_ones] for name in ("lr", "alpha", "beta")},
+                loss=self.loss,
+                method=self.method,
+            )
             for name, values in found.items():
-                is_open = name == "curvature"
-                missing = [is_open or given[name][i] is None for i in open_ones]
-                where = torch.tensor(missing, device=self.device)[:, None]
-                filled[name][chosen] = torch.where(where, values[place], filled[name][chosen])
+                filled[name][chosen] = values
         return filled
 
     def _known_factors(self, states: Sequence[MemberState] | None) -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from inna_tune import clock
-from inna_tune.engine.jury import loss_together
-from inna_tune.engine.members import HISTORY, MemberProgress, MemberResult, StopReason
+from inna_tune.engine.jury import mean_loss, output_together
+from inna_tune.engine.members import HISTORY, SCORE, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.population import Population
 
 logger = logging.getLogger(__name__)
@@ -69,9 +69,15 @@ class Stack:
                 alpha=used["alpha"],
                 beta=used["beta"],
                 curvature=None if math.isnan(used["curvature"]) else used["curvature"],
-                history={name: [] for name in HISTORY},
+                history={name: [] for name in self._columns(position)},
                 step_factors=population.factors_of(position),
             )
+
+    def _columns(self, position: int) -> tuple[str, ...]:
+        """What is written down of the member at a position in every epoch."""
+        member = self.population.members[position]
+        is_scored = member.measure is not None and len(member.validation_rows) > 0
+        return (*HISTORY, SCORE) if is_scored else HISTORY
 
     def _go_on_from(self, position: int, known: MemberResult) -> None:
         if known.weights is not None:
@@ -104,16 +110,29 @@ class Stack:
             self._leave(self.active, "max_epochs")
 
     def _judged(self, outputs: Tensor, watched_loss: list[float]) -> list[float]:
-        """The loss by which each member is judged: its own, or that of its jury."""
+        """By what each member is judged: its own loss, what its measure makes of its outputs, or that of its jury."""
         found = list(watched_loss)
         members, population = self.population.members, self.population
+
+        def own(position: int) -> tuple[Tensor, Tensor]:
+            rows = population.watched_rows[position]
+            return rows, outputs[position, : len(rows)]
+
+        for position, member in enumerate(members):
+            if member.measure is not None and member.jury is None and len(member.validation_rows):
+                found[position] = member.measure(*own(position))
         for jury in dict.fromkeys(m.jury for m in members if m.jury is not None):
             sane = [p for p, m in enumerate(members) if m.jury is jury and _is_sane(watched_loss[p])]
             if sane:
-                rows = [population.watched_rows[p] for p in sane]
-                own = [outputs[p, : len(r)] for p, r in zip(sane, rows, strict=True)]
-                loss = loss_together(population.loss, population.table, rows, own)
-                found = [loss if p in sane else value for p, value in enumerate(found)]
+                index, output = output_together(
+                    population.loss, *zip(*(own(p) for p in sane), strict=True)
+                )
+                measure = members[sane[0]].measure
+                if measure is None:
+                    together = mean_loss(population.loss, population.table, index, output)
+                else:
+                    together = measure(index, output)
+                found = [together if p in sane else value for p, value in enumerate(found)]
         return found
 
     def _record(
@@ -138,6 +157,8 @@ class Stack:
             row = (self.epoch, train_loss[position], validation_loss, rates[position], self._seconds)
             for name, value in zip(HISTORY, row, strict=True):
                 result.history[name].append(value)
+            if SCORE in result.history:
+                result.history[SCORE].append(-judged[position])
             if not (_is_sane(train_loss[position]) and _is_sane(watched)):
                 leaving[place] = "diverged"
                 continue

@@ -32,12 +32,15 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
+from inna_tune.estimators.metrics import Judged, ScoreOfRows
 from inna_tune.estimators.parameters import Parameters
+from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
+from inna_tune.estimators.validating import check_validation, with_validation
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
@@ -78,8 +81,10 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         """Encode y by what was learned."""
         raise NotImplementedError
 
-    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
-        """The weights of rows with what their targets add."""
+    def _row_weights(
+        self, target: npt.NDArray[Any], weight: Weights | None, *, learned_on: Any = None
+    ) -> Weights | None:
+        """The weights of rows with what their targets add, as it is of these rows or of another (target, weight)."""
         return weight
 
     def _target_to_plain(self) -> dict[str, Any]:
@@ -100,7 +105,16 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
 
     # ------------------------------------------------------------------ fit
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+    ) -> Self:
         """Train on a table.
 
         Parameters
@@ -111,6 +125,13 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             Labels, or values.
         sample_weight : array of shape [n_samples], optional
             Weight of each row; only their ratios matter.
+        X_val : DataFrame or array of shape [n_validation, n_features], optional
+            Rows to stop early by, of the same columns. All members then train on all rows of X, and differ by their seeds
+            alone; ``validation_fraction`` means nothing.
+        y_val : array of shape [n_validation], optional
+            Their labels, all of which are in y, or values.
+        sample_weight_val : array of shape [n_validation], optional
+            Their weights.
 
         Returns
         -------
@@ -119,19 +140,22 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         Raises
         ------
         ValueError
-            If a parameter or the table makes no sense; the message names it and the remedy.
+            If a parameter or a table makes no sense; the message names it and the remedy.
         DivergenceError
             If the settings diverge within the first epoch.
         """
         began = clock.now()
         self._check_parameters()
+        is_given = check_validation(self, X_val, y_val, sample_weight_val)
         states = self._states if self.warm_start and hasattr(self, "weights_") else None
         if states is None:
             table = self._encode_for_fit(X, y, sample_weight)
             self.net_ = self._own_net()
         else:
             table = self._encode_more(X, y, sample_weight)
-        plan = self._plan_for(len(table.target), begun_with=None if states is None else len(states))
+        if is_given:
+            table = with_validation(self, table, X_val, y_val, sample_weight_val)
+        plan = self._plan_for(table.n_train, begun_with=None if states is None else len(states))
         members = self._members_for(table, plan)
         deadline = None if self.max_time is None else began + self.max_time
         tensors = table.tensors(self._torch_device())
@@ -166,7 +190,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""
         diverged = sum(r.stop_reason == "diverged" for r in results)
-        if self.lr != "auto" or 2 * diverged <= len(results):
+        if self.lr != "auto" or self.step_ratio is not None or 2 * diverged <= len(results):
             return []
         return [
             replace(m, lr=r.lr / 4, alpha=r.alpha, beta=r.beta) for m, r in zip(members, results, strict=True)
@@ -239,7 +263,15 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         frame, y, weight = self._read(X, y, sample_weight, reset=False)
         target = self._encode_target(y)
         x = self.encoder_.encode(frame, self._dtype)
-        return EncodedTable(x, target, self._row_weights(target, weight))
+        judged = self._judged(frame, y, weight)
+        return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
+
+    def _judged(self, frame: pd.DataFrame, y: Any, weight: Weights | None) -> Judged | None:
+        """What ``eval_metric`` has to know of rows, if there is one."""
+        if self.eval_metric is None:
+            return None
+        classes = getattr(self, "classes_", None)
+        return Judged((frame,), self._plain_target(y), weight, self._from_outputs, classes)
 
     def _new_encoder(self) -> TableEncoder:
         """The encoder that a fit begins with: what ``encoder`` means, so that None and the default are one setting."""
@@ -260,7 +292,8 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        return EncodedTable(x, target, self._row_weights(target, weight))
+        judged = self._judged(frame, y, weight)
+        return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:
@@ -294,16 +327,28 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
     ) -> list[Member]:
         """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
         seed, *member_seeds = self._seeds(plan.n_members)
-        parts = parts_left_out(plan, table.x, table.target, seed)
-        jury = Jury() if parts else None
+        if table.n_validation:
+            everything = np.arange(len(table.target), dtype=np.int64)
+            parts = [(everything[: table.n_train], everything[table.n_train :])] * plan.n_members
+            jury = Jury() if plan.n_folds else None
+        else:
+            parts = parts_left_out(plan, table.x, table.target, seed)
+            jury = Jury() if parts else None
         if not parts:
-            parts = [self._split(table.target, table.weight, seed)] * plan.n_members
+            parts = [self._split(table.target, seed)] * plan.n_members
+        measure = None
+        watched = np.unique(np.concatenate([validation for _, validation in parts]))
+        if table.judged is not None and len(watched):
+            measure = ScoreOfRows(self.eval_metric, table.judged, row)
+            measure.check(watched)
         return [
-            replace(self._member(train + row, validation + row, s, used_features), jury=jury)
+            replace(
+                self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure
+            )
             for (train, validation), s in zip(parts, member_seeds, strict=True)
         ]
 
-    def _split(self, target: npt.NDArray[Any], weight: Weights | None, seed: int) -> tuple[Rows, Rows]:
+    def _split(self, target: npt.NDArray[Any], seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and rows to watch for early stopping."""
         if not self.early_stopping:
             rows = np.arange(len(target), dtype=np.int64)
@@ -328,6 +373,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             lr=lr,
             alpha=alpha,
             beta=beta,
+            **pure_numbers_of(self),
             decay=self.decay,
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
@@ -434,6 +480,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         """Raise a ValueError that names the parameter, its value and the remedy."""
         check_parameters(self)
         self._method()
+        check_pure_numbers(self)
         if to_train:
             check_device(self)
 

@@ -217,13 +217,19 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
             self.__dict__.pop("_all_classes", None)
         return self
 
-    def _row_weights(self, target: npt.NDArray[Any], weight: Weights | None) -> Weights | None:
+    def _row_weights(
+        self, target: npt.NDArray[Any], weight: Weights | None, *, learned_on: Any = None
+    ) -> Weights | None:
         if self.class_weight is None:
             return weight
-        present = np.unique(target)
+        trained, its_weight = (target, weight) if learned_on is None else learned_on
+        present = np.unique(trained)
         factors = np.ones(len(self.classes_))
         factors[present] = compute_class_weight(
-            self.class_weight, classes=self.classes_[present], y=self.classes_[target], sample_weight=weight
+            self.class_weight,
+            classes=self.classes_[present],
+            y=self.classes_[trained],
+            sample_weight=its_weight,
         )
         return np.asarray(factors[target] if weight is None else weight * factors[target])
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
 from inna_tune.engine import TableTensors
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.metrics import Judged
 
 
 @dataclass
@@ -21,11 +23,44 @@ class EncodedTable:
         Its type is that of the training.
     target : ndarray, [n_samples] int64 classes or [n_samples, n_targets] float64
     weight : ndarray of float64 [n_samples] or None
+        With what the targets add.
+    sample_weight : ndarray of float64 [n_samples] or None
+        As they were given; None where rows follow.
+    n_validation : int
+        How many of the last rows are there to be watched, and not to be trained on.
+    judged : Judged or None
+        What a scorer has to know of it, where one is to judge.
     """
 
     x: Matrix
     target: npt.NDArray[Any]
     weight: Weights | None
+    sample_weight: Weights | None = None
+    n_validation: int = 0
+    judged: Judged | None = None
+
+    @property
+    def n_train(self) -> int:
+        """Rows to train on."""
+        return len(self.target) - self.n_validation
+
+    def followed_by(self, validation: "EncodedTable") -> "EncodedTable":
+        """The same table with rows to be watched at its end."""
+        weight = None
+        if self.weight is not None or validation.weight is not None:
+            weight = np.concatenate(
+                [np.ones(len(t.target)) if t.weight is None else t.weight for t in (self, validation)]
+            )
+        judged = self.judged
+        if judged is not None and validation.judged is not None:
+            judged = judged.followed_by(validation.judged)
+        return EncodedTable(
+            np.concatenate([self.x, validation.x]),
+            np.concatenate([self.target, validation.target]),
+            weight,
+            n_validation=len(validation.target),
+            judged=judged,
+        )
 
     def tensors(self, device: torch.device) -> TableTensors:
         """The same on a device."""

@@ -13,6 +13,7 @@ from sklearn.utils._param_validation import Interval
 from inna_tune.engine.method import Precision
 from inna_tune.estimators.checks import Number, Where, layer_sizes, named_in, one_of
 from inna_tune.estimators.encoder import TableEncoder
+from inna_tune.estimators.metrics import is_metric
 from inna_tune.nets.activations import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from inna_tune.optim.decay import DECAY_LAWS
@@ -35,6 +36,9 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     lr: float | str = "auto"
     alpha: float | str = "auto"
     beta: float | str = "auto"
+    step_ratio: float | None = None
+    friction: float | None = None
+    damping: float | None = None
     decay: str = "cosine"
     decay_power: float | None = None
     weight_decay: float = 0.0
@@ -52,6 +56,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     max_epochs: int = 100
     max_time: float | None = None
     early_stopping: bool = True
+    eval_metric: Any = None
     patience: int = 15
     validation_fraction: float = 0.1
     n_members: int | str = "auto"
@@ -66,6 +71,9 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "lr": [_POSITIVE, _AUTO],
         "alpha": [_FROM_ZERO, _AUTO],
         "beta": [_POSITIVE, _AUTO],
+        "step_ratio": [_POSITIVE, None],
+        "friction": [_POSITIVE, None],
+        "damping": [_POSITIVE, None],
         "decay": [named_in(DECAY_LAWS)],
         "decay_power": [_POSITIVE, None],
         "weight_decay": [_FROM_ZERO],
@@ -86,6 +94,10 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "max_epochs": [_COUNT],
         "max_time": [_POSITIVE, None],
         "early_stopping": ["boolean"],
+        "eval_metric": [
+            Where(is_metric, "the name of a scorer of scikit-learn's, a function of (estimator, X, y)"),
+            None,
+        ],
         "patience": [_COUNT],
         "validation_fraction": [Number(Real, 0, 1, closed="neither")],
         "n_members": [_COUNT, _AUTO],

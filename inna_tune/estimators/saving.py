@@ -21,6 +21,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
+from inna_tune.optim.optimizers import PURE
 
 if TYPE_CHECKING:
     from inna_tune.estimators.base import InnaEstimator
@@ -38,6 +39,9 @@ _CLASSES: dict[str, "type[SavedMixin]"] = {}
 _TORCH = "torch.optim."
 ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+# Parameters that came after the first model files.
+_LATER = frozenset({"encoder", *PURE, "eval_metric", "n_jobs"})
 
 
 class ModelFileError(ValueError):
@@ -334,6 +338,8 @@ def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
             value = _optimizer_name(value)
         elif name == "device":
             value = str(value)
+        elif name == "eval_metric" and not isinstance(value, str):
+            value = None
         elif name == "random_state" and not isinstance(value, int | np.integer):
             value = None
         elif name == "class_weight" and isinstance(value, dict):
@@ -341,7 +347,7 @@ def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
             value = [[typed(k), float(v)] for k, v in zip(labels, value.values(), strict=True)]
         plain[name] = value
     # Absent where it is None, so that versions from before it was a parameter read the file.
-    return {name: value for name, value in plain.items() if name != "encoder" or value is not None}
+    return {name: value for name, value in plain.items() if name not in _LATER or value is not None}
 
 
 def _optimizer_name(kind: type) -> str:

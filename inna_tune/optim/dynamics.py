@@ -24,6 +24,9 @@ from inna_tune.optim.continuous import energy as energy
 if TYPE_CHECKING:
     from inna_tune.optim.criticality import stationarity as stationarity
 
+DAMPING_RATIO, STABLE_STEP_RATIO = 0.75, 2.0
+"""Where ζ and r are left open: the best on average, see `settings_from_curvature`."""
+
 Real: TypeAlias = Any
 """A float, a numpy array or a torch tensor."""
 
@@ -190,8 +193,8 @@ def settings_from_curvature(
     curvature: Real,
     *,
     scaled_alpha: Real = 0.24,
-    damping_ratio: Real = 0.75,
-    stable_step_ratio: Real = 2.0,
+    damping_ratio: Real = DAMPING_RATIO,
+    stable_step_ratio: Real = STABLE_STEP_RATIO,
 ) -> Settings:
     r"""INNA's hyper-parameters from the curvature of the problem and three pure numbers.
 

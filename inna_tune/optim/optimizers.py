@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Kind: TypeAlias = "str | type[Optimizer]"
 DEFAULT = "inna"
 
+PURE = {"step_ratio": "lr", "friction": "alpha", "damping": "beta"}
+"""The pure numbers r, α̃ and ζ, each with the natural setting that it stands for at a curvature."""
+
 
 @dataclass(frozen=True)
 class OptimizerRecord:
@@ -34,7 +37,10 @@ class OptimizerRecord:
         The prior of each setting that is its own, as `inna_tune.space.Law.from_json` reads it; options under
         ``optimizer__NAME``. None: the shipped priors of INNA.
     step_at : callable, optional
-        The step at a curvature, from that and all options. None: `inna_tune.optim.settings_from_curvature` has all three.
+        The step at a curvature, from that, all options and the stable-step ratio. None:
+        `inna_tune.optim.settings_from_curvature` has all three.
+    pure : tuple of str
+        Of `PURE` those that it knows.
     describe : callable, optional
         lr, alpha, beta and curvature (or None) to a clause that says what these mean.
     steps_matrices : bool
@@ -48,7 +54,8 @@ class OptimizerRecord:
     usual: Mapping[str, float | None]
     options: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] | None = None
-    step_at: Callable[[Tensor, Mapping[str, Any]], Tensor] | None = None
+    step_at: Callable[[Tensor, Mapping[str, Any], Tensor], Tensor] | None = None
+    pure: tuple[str, ...] = ()
     describe: Callable[[float, float, float, float | None], str] | None = None
     steps_matrices: bool = False
     is_capturable: bool = False
@@ -86,6 +93,7 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         options={"decoupled_weight_decay": False},
         describe=_later("description", "describe_settings"),
         is_capturable=True,
+        pure=tuple(PURE),
     ),
     "innaprop": OptimizerRecord(
         _later("innaprop", "INNAprop"),
@@ -127,8 +135,9 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
             "optimizer__momentum": {"law": "Beta", "a": 5.0, "b": 1.0, "low": 0.0, "high": 0.995},
             "lr": _around(1e-2),
         },
-        # Half of the largest stable step of heavy ball, 2(1 + μ)/λ: as far from the edge as INNA's r = 2.
-        step_at=lambda curvature, options: (1.0 + options["momentum"]) / curvature,
+        # The largest step of heavy ball that is stable at curvature rλ: 2(1 + μ)/(rλ).
+        step_at=lambda curvature, options, ratio: 2.0 * (1.0 + options["momentum"]) / (ratio * curvature),
+        pure=("step_ratio",),
     ),
 }
 

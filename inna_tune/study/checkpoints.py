@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
-from inna_tune.engine.members import HISTORY, StopReason
+from inna_tune.engine.members import HISTORY, SCORE, StopReason
 from inna_tune.estimators.saving import Tensors
 from inna_tune.store.opening import store_of
 from inna_tune.study.beside import FilesBeside
@@ -201,7 +201,7 @@ def _member(plain: dict[str, Any], sizes: Sequence[int]) -> MemberProgress:
     result = MemberResult(**plain["result"])
     if result.stop_reason not in get_args(StopReason):
         raise ValueError(f"a member stopped for {result.stop_reason!r}")
-    if tuple(result.history) != HISTORY:
+    if tuple(result.history) not in (HISTORY, (*HISTORY, SCORE)):
         raise ValueError("a history has other columns")
     numbers = [[getattr(result, name) for name in _NUMBERS], *result.history.values()]
     if any(type(value) not in (int, float) for values in numbers for value in values):

@@ -2,23 +2,22 @@
 
 import copy
 import inspect
-import numbers
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
+from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring, get_scorer, log_loss, make_scorer, root_mean_squared_error
 from sklearn.utils.metadata_routing import get_routing_for_object
 
+from inna_tune.estimators.predicted import PredictedClassifier as PredictedClassifier
+from inna_tune.estimators.predicted import as_number as as_number
+from inna_tune.estimators.predicted import sees_predictions_only as sees_predictions_only
 from inna_tune.study.routing import routing_is_on
 
 Scorer = Callable[..., float]
-
-_ACCURACY = get_scorer("accuracy")
 
 
 class UnweightedScorerWarning(UserWarning):
@@ -138,37 +137,10 @@ def scorer_name(estimator: Any, scoring: Any) -> str:
     return getattr(scoring, "__name__", None) or repr(scoring)
 
 
-def sees_predictions_only(scorer: Scorer) -> bool:
-    """Whether all that a scorer has to do with a model and X is to ask for the predictions of X.
-
-    So do those of scikit-learn and of its ``make_scorer``; a function of one's own, or a class derived from theirs, may do
-    anything with them.
-    """
-    return type(scorer) is type(_ACCURACY)
-
-
 def describe_scorer(scorer: Any) -> str:
     """What a message calls a scorer."""
     function = getattr(scorer, "_score_func", scorer)
     return str(getattr(function, "__name__", None) or repr(function))
-
-
-def as_number(score: Any) -> float:
-    """What a scorer returned as a float.
-
-    Raises
-    ------
-    ValueError
-        If it is no number.
-    """
-    if hasattr(score, "item"):
-        with suppress(ValueError):  # more than one number
-            score = score.item()
-    if not isinstance(score, numbers.Real):
-        raise ValueError(
-            f"scoring must return a number, got {str(score)[:80]} ({type(score).__name__}) instead."
-        )
-    return float(score)
 
 
 def of_all_classes(
@@ -180,20 +152,3 @@ def of_all_classes(
     found = np.zeros((len(predicted), len(classes)), predicted.dtype)
     found[:, np.searchsorted(classes, own)] = predicted
     return found
-
-
-class PredictedClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for a fitted classifier whose probabilities on the rows to score are known."""
-
-    def __init__(self, probabilities: Any = None, classes: Any = None) -> None:
-        self.probabilities = probabilities
-        self.classes = classes
-        self.classes_ = classes
-
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """The known probabilities, whatever X."""
-        return np.asarray(self.probabilities)
-
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """The most probable classes, whatever X."""
-        return np.asarray(self.classes_[self.probabilities.argmax(1)])

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, RegressorMixin
 
+from inna_tune.estimators.predicted import PredictedRegressor
 from inna_tune.records.functions import is_of_library
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Predictions
@@ -20,20 +20,6 @@ _STEPS, _PATIENCE = 25, 8
 _TOLERANCE = 1e-12
 
 Floats = npt.NDArray[np.float64]
-
-
-class _Predicted(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Stands for a fitted regressor whose predictions of the rows to score are known."""
-
-    def __init__(self, values: Floats | None = None) -> None:
-        self.values = values
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def predict(self, X: object) -> Floats:
-        """The known values, whatever X."""
-        return np.asarray(self.values)
 
 
 class Judge:
@@ -82,7 +68,7 @@ class Judge:
             if not is_of_library(getattr(self._scorer, "_score_func", None)):
                 X, y, params = self._table.test_part(k)
             classes = self._table.classes
-            model = _Predicted(average) if classes is None else PredictedClassifier(average, classes)
+            model = PredictedRegressor(average) if classes is None else PredictedClassifier(average, classes)
             found = as_number(self._scorer(model, X, y, **params))
         return found if math.isfinite(found) else -math.inf
 
