@@ -53,8 +53,8 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
 
     Notes
     -----
-    What it can't do (quantiles, soft classes) AutoGluon says and leaves it out; multi-label targets and ranking AutoGluon does not
-    do itself.
+    What it can't do (quantiles, soft classes) AutoGluon says, and leaves it out; multi-label targets and ranking AutoGluon does
+    not do itself.
     """
 
     ag_key: ClassVar[str] = "INNA"
@@ -63,6 +63,7 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
     seed_name: ClassVar[str] = "random_state"
     _supported_problem_types: ClassVar[list[str]] = [BINARY, MULTICLASS, REGRESSION]
     _default_auxiliary_params_extra: ClassVar[dict[str, Any]] = {
+        "problem_types": _supported_problem_types,
         "valid_raw_types": [R_BOOL, R_INT, R_FLOAT, R_CATEGORY],
         # Texts come as categories or counts of words, too; these have as many columns as there are words.
         "ignored_type_group_special": [S_TEXT_NGRAM, S_TEXT_AS_CATEGORY],
@@ -74,7 +75,9 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         given = {n: v.default if isinstance(v, space.Space) else v for n, v in self.params.items()}
         given.pop(self.seed_name, None)
         known = _kind(self.problem_type)().get_params(deep=True)
-        if unknown := sorted(n for n in given if n not in known and not n.startswith(("encoder__", "optimizer__"))):
+        if unknown := sorted(
+            n for n in given if n not in known and not n.startswith(("encoder__", "optimizer__"))
+        ):
             raise ValueError(
                 f"hyperparameters={{InnaModel: …}}: {_kind(self.problem_type).__name__} has no parameter {unknown}; it has "
                 f"{', '.join(sorted(known))}"
@@ -84,7 +87,10 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
     def _get_default_searchspace(self) -> dict[str, Any]:
         return {
             name: space.Real(
-                entry.distribution.low, entry.distribution.high, default=entry.default, log=entry.distribution.log
+                entry.distribution.low,
+                entry.distribution.high,
+                default=entry.default,
+                log=entry.distribution.log,
             )
             for name, entry in ranges(_kind(self.problem_type)).items()
         }
@@ -152,8 +158,11 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ what AutoGluon plans by
 
-    def _get_default_stopping_metric(self) -> Any:
-        return super()._get_default_stopping_metric()
+    @classmethod
+    def _get_default_ag_args(cls) -> dict[str, Any]:
+        # By default AutoGluon leaves a model out without a word where the problem is of another type; by its constraint
+        # "problem_types" above it says so.
+        return {}
 
     @classmethod
     def _class_tags(cls) -> dict[str, Any]:

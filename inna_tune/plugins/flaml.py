@@ -39,13 +39,6 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
     ------
     ValueError
         If the task is another one; FLAML asks for the search space, where it is raised too, before anything is trained.
-
-    Examples
-    --------
-    >>> from flaml import AutoML  # doctest: +SKIP
-    >>> automl = AutoML()  # doctest: +SKIP
-    >>> automl.add_learner("inna", InnaLearner)  # doctest: +SKIP
-    >>> automl.fit(X, y, task="classification", estimator_list=["inna"], time_budget=60)  # doctest: +SKIP
     """
 
     # FLAML writes what a fit ended with back under this name, so that the last fit, which has no limit, is as long.
@@ -99,7 +92,12 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         return params
 
     def fit(
-        self, X_train: Any, y_train: Any, budget: float | None = None, free_mem_ratio: float = 0, **kwargs: Any
+        self,
+        X_train: Any,
+        y_train: Any,
+        budget: float | None = None,
+        free_mem_ratio: float = 0,
+        **kwargs: Any,
     ) -> float:
         """Train within a budget.
 
