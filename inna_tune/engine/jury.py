@@ -10,9 +10,7 @@ from inna_tune.engine.losses import Loss
 
 
 @torch.no_grad()
-def output_together(
-    loss: Loss, rows: Sequence[Tensor], outputs: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+def output_together(loss: Loss, rows: Sequence[Tensor], outputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """The rows that any member validates on, and the mean of what those say that do.
 
     Parameters

@@ -104,7 +104,8 @@ class Member:
         how many leading columns in all); the others are padding and hold zeros.
     start : MemberState, optional
         To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
-        open are those of the state; pure numbers are taken at its curvature. Laws of decay count its epochs, but for the cosine law, which begins anew.
+        open are those of the state, and pure numbers are taken at its curvature. Laws of decay count its epochs, but for the
+        cosine law, which begins anew.
     """
 
     train_rows: npt.NDArray[np.int64]

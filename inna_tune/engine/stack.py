@@ -124,9 +124,7 @@ class Stack:
         for jury in dict.fromkeys(m.jury for m in members if m.jury is not None):
             sane = [p for p, m in enumerate(members) if m.jury is jury and _is_sane(watched_loss[p])]
             if sane:
-                index, output = output_together(
-                    population.loss, *zip(*(own(p) for p in sane), strict=True)
-                )
+                index, output = output_together(population.loss, *zip(*(own(p) for p in sane), strict=True))
                 measure = members[sane[0]].measure
                 if measure is None:
                     together = mean_loss(population.loss, population.table, index, output)

@@ -41,6 +41,8 @@ class Training:
         Whether results say where training ended, so that it can go on (`Member.start`).
     progress : sequence of MemberProgress, optional
         What `progress` gave for each member, to go on with their training. Those that have not left are equally far.
+    threads : int, optional
+        The most threads that torch may use. None: as many as it is set to.
 
     Attributes
     ----------
@@ -73,6 +75,7 @@ class Training:
         stacked: bool = False,
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
+        threads: int | None = None,
     ) -> None:
         if width is not None and width < 1:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
@@ -89,7 +92,7 @@ class Training:
             method=method,
             stacked=stacked or len(self.members) > 1,
         )
-        self.threads = torch.get_num_threads()
+        self.threads = torch.get_num_threads() if threads is None else threads
         self._results: dict[int, MemberResult] = {}
         if progress is not None:
             self._results = {i: p.result for i, p in enumerate(progress) if p.state is None}
@@ -98,20 +101,21 @@ class Training:
                 raise ValueError(f"progress: the members are at different epochs, {sorted(epochs)}")
             self.epoch = max(epochs, default=max_epochs)
         everyone = [i for i in range(len(self.members)) if i not in self._results]
-        if width is None:
-            width = 1
-            if everyone:
-                width, self.threads = quickest_layout(
-                    net,
-                    table,
-                    [self.members[i] for i in everyone],
-                    loss,
-                    batch_size=batch_size,
-                    method=method,
-                )
         self._stacks: list[Stack] = []
-        for places in self._parts(everyone, width):
-            self._add(places)
+        with torch_threads(self.threads):
+            if width is None:
+                width = 1
+                if everyone:
+                    width, self.threads = quickest_layout(
+                        net,
+                        table,
+                        [self.members[i] for i in everyone],
+                        loss,
+                        batch_size=batch_size,
+                        method=method,
+                    )
+            for places in self._parts(everyone, width):
+                self._add(places)
 
     def _parts(self, places: Sequence[int], width: int) -> list[list[int]]:
         """Places in parts of at most ``width``; those that one jury judges stay together."""

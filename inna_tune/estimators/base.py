@@ -32,7 +32,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
-from inna_tune.estimators.metrics import Judged, ScoreOfRows
+from inna_tune.estimators.metrics import ScoreOfRows, judged_of
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
@@ -40,6 +40,7 @@ from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
+from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
@@ -147,14 +148,20 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         began = clock.now()
         self._check_parameters()
         is_given = check_validation(self, X_val, y_val, sample_weight_val)
+        with threads_of(self.n_jobs):
+            self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val) if is_given else None, began)
+        return self
+
+    def _fit(self, rows: tuple[Any, Any, Any], validation: tuple[Any, Any, Any] | None, began: float) -> None:
+        """Train on rows with their target and weights, and stop early by others, where these are given."""
         states = self._states if self.warm_start and hasattr(self, "weights_") else None
         if states is None:
-            table = self._encode_for_fit(X, y, sample_weight)
+            table = self._encode_for_fit(*rows)
             self.net_ = self._own_net()
         else:
-            table = self._encode_more(X, y, sample_weight)
-        if is_given:
-            table = with_validation(self, table, X_val, y_val, sample_weight_val)
+            table = self._encode_more(*rows)
+        if validation is not None:
+            table = with_validation(self, table, *validation)
         plan = self._plan_for(table.n_train, begun_with=None if states is None else len(states))
         members = self._members_for(table, plan)
         deadline = None if self.max_time is None else began + self.max_time
@@ -171,7 +178,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             warnings.warn(
                 f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         for _ in range(RETRIES if states is None else 0):
             retried = self._retried(members, results)
@@ -180,12 +187,11 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             warnings.warn(
                 f"The automatic step size lr={results[0].lr:.4g} diverged; trying a quarter of it.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
             members = retried
             results = self._train(tensors, members, deadline, plan.max_epochs)
         self._take_results(results)
-        return self
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""
@@ -209,13 +215,17 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             warnings.warn(
                 "Training was interrupted; the best weights so far are kept.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return training.results
 
     def _train_one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:
         """One epoch on all rows given, from where training stands: what ``partial_fit`` does."""
         self._check_parameters()
+        with threads_of(self.n_jobs):
+            self._one_epoch(X, y, sample_weight)
+
+    def _one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:
         goes_on = hasattr(self, "weights_")
         if goes_on:
             table = self._encode_more(X, y, sample_weight)
@@ -263,15 +273,8 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         frame, y, weight = self._read(X, y, sample_weight, reset=False)
         target = self._encode_target(y)
         x = self.encoder_.encode(frame, self._dtype)
-        judged = self._judged(frame, y, weight)
+        judged = judged_of(self, frame, y, weight)
         return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
-
-    def _judged(self, frame: pd.DataFrame, y: Any, weight: Weights | None) -> Judged | None:
-        """What ``eval_metric`` has to know of rows, if there is one."""
-        if self.eval_metric is None:
-            return None
-        classes = getattr(self, "classes_", None)
-        return Judged((frame,), self._plain_target(y), weight, self._from_outputs, classes)
 
     def _new_encoder(self) -> TableEncoder:
         """The encoder that a fit begins with: what ``encoder`` means, so that None and the default are one setting."""
@@ -292,7 +295,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
         is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
         x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
-        judged = self._judged(frame, y, weight)
+        judged = judged_of(self, frame, y, weight)
         return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
 
     @property
@@ -342,9 +345,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             measure = ScoreOfRows(self.eval_metric, table.judged, row)
             measure.check(watched)
         return [
-            replace(
-                self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure
-            )
+            replace(self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure)
             for (train, validation), s in zip(parts, member_seeds, strict=True)
         ]
 
@@ -363,6 +364,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         used_features: tuple[int, int] | int | None = None,
     ) -> Member:
         """A member with this estimator's settings."""
+        numbers: dict[str, Any] = dict(pure_numbers_of(self))
         lr, alpha, beta = (
             None if value == "auto" else float(value) for value in (self.lr, self.alpha, self.beta)
         )
@@ -373,7 +375,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             lr=lr,
             alpha=alpha,
             beta=beta,
-            **pure_numbers_of(self),
+            **numbers,
             decay=self.decay,
             decay_power=self.decay_power,
             weight_decay=float(self.weight_decay),
@@ -447,6 +449,7 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
             stacked=stacked,
             keep_states=keep_states,
             progress=progress,
+            threads=n_threads(self.n_jobs),
         )
 
     # ------------------------------------------------------------------ predict
@@ -459,7 +462,8 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
     def _outputs_of(self, encoded: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         """Outputs of every member for a table that is encoded, [P, n_samples, out]."""
         rows = torch.from_numpy(np.ascontiguousarray(encoded)).to(self.weights_.device)
-        return np.asarray(predicted(self.net_, self.weights_, rows).cpu().numpy())
+        with threads_of(self.n_jobs):
+            return np.asarray(predicted(self.net_, self.weights_, rows).cpu().numpy())
 
     def _to_file(self) -> tuple[dict[str, Any], Tensors]:
         return to_plain(self)

@@ -49,7 +49,7 @@ class FittedMixin(BaseEstimator):  # type: ignore[misc]
             warnings.warn(
                 "Training diverged before it ended; the best weights before that are kept. Lower lr to train longer.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         self._keep([r for r in results if r.weights is not None])
 

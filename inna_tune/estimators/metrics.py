@@ -73,6 +73,14 @@ class Judged:
         return self.frames[-1].iloc[index - start]
 
 
+def judged_of(estimator: Any, frame: pd.DataFrame, y: Any, weight: Weights | None) -> Judged | None:
+    """What the scorer of an estimator has to know of rows; None where it has none."""
+    if estimator.eval_metric is None:
+        return None
+    classes = getattr(estimator, "classes_", None)
+    return Judged((frame,), estimator._plain_target(y), weight, estimator._from_outputs, classes)
+
+
 class ScoreOfRows:
     """A measure as the engine takes it (`inna_tune.engine.members.Measure`): what a scorer says, negated.
 
@@ -102,7 +110,9 @@ class ScoreOfRows:
         predicted = self._judged.from_outputs(output.double().cpu().numpy()[None])
         try:
             found = -self._score(rows.cpu().numpy() - self._row, predicted)
-        except ValueError:  # as of logarithms of predictions below zero, in an epoch that then is no better than others
+        except (
+            ValueError
+        ):  # as of logarithms of predictions below zero, in an epoch that then is no better than others
             return math.inf
         return math.inf if math.isnan(found) else found
 

@@ -65,6 +65,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     module: Callable[[int, int], torch.nn.Module] | None = None
     precision: str = "float32"
     device: str = "auto"
+    n_jobs: int | None = None
     random_state: Any = None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -109,6 +110,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         ],
         "precision": [one_of(*get_args(Precision))],
         "device": [_AUTO, Where(torch.device, "'cpu', 'cuda' or another torch device")],
+        "n_jobs": [_COUNT, Number(Integral, None, -1, closed="right"), None],
         "random_state": [Integral, np.random.RandomState, np.random.Generator, None],
     }
 

@@ -40,6 +40,9 @@ _TORCH = "torch.optim."
 ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
+# What a file holds of parameters that may be things which it cannot hold.
+_PLAIN: dict[str, Any] = {"random_state": int | np.integer, "eval_metric": str}
+
 # Parameters that came after the first model files.
 _LATER = frozenset({"encoder", *PURE, "eval_metric", "n_jobs"})
 
@@ -338,9 +341,7 @@ def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
             value = _optimizer_name(value)
         elif name == "device":
             value = str(value)
-        elif name == "eval_metric" and not isinstance(value, str):
-            value = None
-        elif name == "random_state" and not isinstance(value, int | np.integer):
+        elif name in _PLAIN and not isinstance(value, _PLAIN[name]):
             value = None
         elif name == "class_weight" and isinstance(value, dict):
             labels = [key.item() if isinstance(key, np.generic) else key for key in value]

@@ -13,7 +13,19 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
 
     # What members of one population may differ in; all else they share.
     _member_parameters = frozenset(
-        {"lr", "alpha", "beta", "step_ratio", "friction", "damping", "decay", "decay_power", "weight_decay", "dropout", "label_smoothing"}
+        {
+            "lr",
+            "alpha",
+            "beta",
+            "step_ratio",
+            "friction",
+            "damping",
+            "decay",
+            "decay_power",
+            "weight_decay",
+            "dropout",
+            "label_smoothing",
+        }
         | {"early_stopping", "patience", "validation_fraction", "random_state"}
     )
     # What only training reads: a table is encoded alike whatever it is. For all else it is encoded anew.
@@ -28,6 +40,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
             "batch_size",
             "max_epochs",
             "max_time",
+            "n_jobs",
         }
     )
 

@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.base import is_classifier
 
 from inna_tune.estimators.encoded import EncodedTable
+from inna_tune.estimators.metrics import judged_of
 from inna_tune.estimators.targets import read_labels
 
 
@@ -61,7 +62,7 @@ def with_validation(
         target = estimator._encode_target(y)
         x = estimator.encoder_.encode(frame, table.x.dtype.type)
     factors = estimator._row_weights(target, weight, learned_on=(table.target, table.sample_weight))
-    judged = estimator._judged(frame, y, weight)
+    judged = judged_of(estimator, frame, y, weight)
     return table.followed_by(EncodedTable(x, target, factors, weight, judged=judged))
 
 

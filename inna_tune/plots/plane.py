@@ -10,6 +10,7 @@ from matplotlib.patches import Patch
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from inna_tune.optim.optimizers import PURE
 from inna_tune.plots.priors import joint_density, mass_levels
 from inna_tune.plots.style import (
     GREY,
@@ -29,7 +30,7 @@ from inna_tune.plots.style import (
     star,
     tidy,
 )
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import StudyRecord
 from inna_tune.space import SearchSpace
 
 _SHARES = (0.9, 0.5)
@@ -86,7 +87,7 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     placed = [
         t
         for t in record.trials
-        if as_number(t.params.get("alpha")) > 0 and as_number(t.params.get("beta")) > 0
+        if _tunes(t, "alpha") and _tunes(t, "beta") and all(record.steps(t)[n] > 0 for n in ("alpha", "beta"))
     ]
     if not placed:
         raise NothingToPlotError("The study does not tune alpha and beta, so that there is no plane to draw.")
@@ -99,22 +100,23 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     handles += _draw_trials(figure, axes, record, placed)
     prior, spread = _draw_prior(axes, space, placed)
     handles += prior
-    x_limits, y_limits = (_limits(placed, name, spread.get(name, ())) for name in ("alpha", "beta"))
+    x_limits, y_limits = (_limits(record, placed, name, spread.get(name, ())) for name in ("alpha", "beta"))
     words = [
         f"Scatter plot of {len(placed)} trials over alpha and beta, both logarithmic, coloured by {record.metric.name}."
     ]
     if best_first:
         best = best_first[0]
-        star(axes, best.params["alpha"], best.params["beta"], size=14)
+        steps = record.steps(best)
+        star(axes, steps["alpha"], steps["beta"], size=14)
         handles.append(
             Line2D([], [], marker="*", color=VERMILION, ls="", ms=11, label=f"best: trial {best.number}")
         )
         words.append(
-            f"The best, trial {best.number}, has alpha {best.params['alpha']:.4g} and beta {best.params['beta']:.4g}."
+            f"The best, trial {best.number}, has alpha {steps['alpha']:.4g} and beta {steps['beta']:.4g}."
         )
     if prior:
         words.append("Contours hold 50% and 90% of the prior.")
-    lr = as_number(record.setting(best_first[0], "lr")) if best_first else float("nan")
+    lr = record.steps(best_first[0])["lr"] if best_first else float("nan")
     if record.curvature is not None and lr > 0 and record.is_by_inna:
         y_limits = _with_edge(x_limits, y_limits, lr, record.curvature)
         handles.append(_draw_edge(axes, lr, record.curvature, x_limits, y_limits))
@@ -132,9 +134,18 @@ def alpha_beta_plane(study: Any, space: SearchSpace | None = None) -> Figure:
     return finish(figure, "Alpha and beta", " ".join(words))
 
 
-def _limits(placed: list[FrozenTrial], name: str, spread: tuple[float, ...]) -> tuple[float, float]:
+def _tunes(trial: FrozenTrial, name: str) -> bool:
+    """Whether a trial was drawn with a setting, or with the pure number that sets it."""
+    return name in trial.params or any(
+        pure in trial.params for pure, natural in PURE.items() if natural == name
+    )
+
+
+def _limits(
+    record: StudyRecord, placed: list[FrozenTrial], name: str, spread: tuple[float, ...]
+) -> tuple[float, float]:
     """What was tried and most of the prior, and a margin; bounds that nobody goes near would leave an empty picture."""
-    logs = np.log([*(float(t.params[name]) for t in placed), *spread])
+    logs = np.log([*(record.steps(t)[name] for t in placed), *spread])
     margin = max(0.08 * float(logs.max() - logs.min()), 0.25)
     return float(np.exp(logs.min() - margin)), float(np.exp(logs.max() + margin))
 
@@ -160,14 +171,14 @@ def _draw_trials(figure: Figure, axes: Axes, record: StudyRecord, placed: list[F
     for state, marker, label in ((TrialState.PRUNED, "x", "pruned"), (TrialState.FAIL, "+", "failed")):
         some = [t for t in placed if t.state == state]
         if some:
-            x, y = ([t.params[name] for t in some] for name in ("alpha", "beta"))
+            x, y = ([record.steps(t)[name] for t in some] for name in ("alpha", "beta"))
             colour = GREY if many or state == TrialState.PRUNED else ink()
             axes.scatter(x, y, s=16, marker=marker, color=colour, lw=0.8, rasterized=many, zorder=2)
             handles.append(
                 Line2D([], [], marker=marker, color=colour, ls="", ms=5, label=f"{label} ({len(some)})")
             )
     if complete:
-        x, y = ([t.params[name] for t in complete] for name in ("alpha", "beta"))
+        x, y = ([record.steps(t)[name] for t in complete] for name in ("alpha", "beta"))
         scores = [record.score(t) for t in complete]
         low, high = score_limits(scores, record)
         points = axes.scatter(

@@ -25,7 +25,7 @@ from inna_tune.records.functions import Use, code_digests, is_of_library, public
 from inna_tune.records.hashing import DIGEST, content, digest
 
 # Of an estimator what training does not see: where it computes, and what a search, which fits clones only, has no use for.
-UNSEEN = frozenset({"device", "warm_start"})
+UNSEEN = frozenset({"device", "n_jobs", "warm_start"})
 
 _DEPTH = 12  # of things within things
 _SHORT = 120  # letters of a text, or numbers of an array, that are kept as they are

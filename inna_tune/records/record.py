@@ -12,6 +12,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON
 from inna_tune.records.heldout import HeldOut
 from inna_tune.space import SearchSpace
@@ -192,6 +193,24 @@ class StudyRecord:
         if name in trial.params:
             return trial.params[name]
         return _mapping(self.settings.get("parameters")).get(name)
+
+    def steps(self, trial: FrozenTrial) -> dict[str, float]:
+        """``lr``, ``alpha`` and ``beta`` of a trial, NaN where unknown.
+
+        Those that are set by pure numbers are told at the study's curvature, where all three are known; each net has its own.
+        """
+        found = {name: as_number(self.setting(trial, name)) for name in ("lr", "alpha", "beta")}
+        numbers = [as_number(self.setting(trial, name)) for name in ("friction", "damping", "step_ratio")]
+        curvature = self.curvature
+        if curvature is None or not 0 < curvature < math.inf or not all(0 < n < math.inf for n in numbers):
+            return found
+        friction, damping, ratio = numbers
+        if friction < 2 * damping:
+            natural = settings_from_curvature(
+                curvature, scaled_alpha=friction, damping_ratio=damping, stable_step_ratio=ratio
+            )._asdict()
+            found = {name: natural[name] if math.isnan(value) else value for name, value in found.items()}
+        return found
 
     @cached_property
     def parameters(self) -> list[str]:

@@ -7,7 +7,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from inna_tune.optim.decay import describe_decay
-from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS
+from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS, PURE
 from inna_tune.records.heldout import HeldOut
 from inna_tune.records.record import StudyRecord, as_number
 from inna_tune.records.text import plain
@@ -33,13 +33,13 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
         falls by the power law, exponent 0.5; weight decay 0.0001; dropout 0.1". Without a full stop; settings that INNA does
         not have follow as name and value. Empty where the trial has none.
     """
-    lr, alpha, beta = (as_number(record.setting(trial, name)) for name in _STEPS)
+    lr, alpha, beta = record.steps(trial).values()
     parts = []
     optimizer = OPTIMIZERS.get(str(record.setting(trial, "optimizer") or DEFAULT))
     if optimizer is not None and optimizer.describe is not None:
         with suppress(ValueError):  # some are unknown, or left to the training to find
             parts.append(optimizer.describe(lr, alpha, beta, record.curvature))
-    told = set(_BY_INNA) if parts else _BY_INNA - set(_STEPS)
+    told = _BY_INNA | set(PURE) if parts else _BY_INNA - set(_STEPS)
     decay = record.setting(trial, "decay")
     if isinstance(decay, str):
         parts.append(describe_decay(decay, as_number(record.setting(trial, "decay_power"))))

@@ -24,6 +24,13 @@ _SAYING = threading.Lock()
 
 _FORMAT = 1
 
+# Every friction is below twice every damping ratio, so that all of them go together.
+_PURE_LAWS: dict[str, LogNormal] = {
+    "friction": LogNormal(0.12, 1.0, low=0.01, high=0.65),
+    "damping": LogNormal(0.75, 0.35, low=0.35, high=2.5),
+    "step_ratio": LogNormal(2.0, 0.7, low=0.25, high=16.0),
+}
+
 
 @dataclass(frozen=True)
 class When:
@@ -321,10 +328,39 @@ class SearchSpace(Mapping[str, Entry]):
                 raise ValueError(f"parameter {name!r}: {error}") from None
         return cls(laws)
 
+    def to_scipy(self) -> dict[str, Any]:
+        """The priors for searches that know nothing of them, such as scikit-learn's ``RandomizedSearchCV``.
+
+        Returns
+        -------
+        dict
+            Name to a distribution of `scipy.stats` (numbers between bounds) or to a list of choices. What exists under a
+            condition alone is left out: a search that knows no conditions leaves it as the estimator has it.
+
+        Raises
+        ------
+        ValueError
+            If a law is over a pure number of some curvature; ``SearchSpace.inna(pure=True)`` has none.
+
+        Examples
+        --------
+        >>> from inna_tune.space import SearchSpace
+        >>> found = SearchSpace.inna(pure=True).to_scipy()
+        >>> sorted(found)
+        ['damping', 'decay', 'dropout', 'friction', 'step_ratio', 'weight_decay']
+        >>> found["decay"]
+        ['power', 'constant', 'log', 'cosine']
+        """
+        from inna_tune.space.foreign import scipy_distribution
+
+        return {
+            name: scipy_distribution(name, law) for name, law in self.items() if not isinstance(law, When)
+        }
+
     # ------------------------------------------------------------------ shipped
 
     @classmethod
-    def inna(cls, curvature: float | None = None) -> Self:
+    def inna(cls, curvature: float | None = None, *, pure: bool = False) -> Self:
         """The shipped priors over INNA's settings, under the names of the estimators' parameters.
 
         Parameters
@@ -338,15 +374,29 @@ class SearchSpace(Mapping[str, Entry]):
             diverged in 0.3% of the runs, where log-uniform lr, alpha and beta diverged in 25%
             (studies/edge_of_stability.py). Without a curvature the priors are wide
             laws over the natural values.
+        pure : bool, default=False
+            The same priors over ``friction``, ``damping`` and ``step_ratio``, the pure numbers themselves, which
+            `InnaClassifier` and `InnaRegressor` take: no curvature has to be known, since each fit measures its own.
 
         Returns
         -------
         SearchSpace
-            Over ``alpha``, ``beta``, ``lr``, ``decay``, ``decay_power`` (under the power law only), ``weight_decay`` and
-            ``dropout``, all natural values.
+            Over ``alpha``, ``beta``, ``lr`` (or ``friction``, ``damping``, ``step_ratio``), ``decay``, ``decay_power`` (under
+            the power law only), ``weight_decay`` and ``dropout``.
+
+        Raises
+        ------
+        ValueError
+            If pure numbers are asked for at a curvature.
         """
         laws: dict[str, Entry] = {}
-        if curvature is None:
+        if pure:
+            if curvature is not None:
+                raise ValueError(
+                    f"curvature={curvature!r}: pure numbers are the same at every curvature; give pure=True alone"
+                )
+            laws |= _PURE_LAWS
+        elif curvature is None:
             laws["alpha"] = LogNormal(0.2, 1.5, low=0.005, high=5.0)
             laws["beta"] = LogNormal(0.2, 1.0, low=0.01, high=5.0)
             laws["lr"] = LogUniform(1e-3, 1.0)
@@ -374,9 +424,7 @@ def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: BaseDistrib
 
 def _stable_settings(curvature: float) -> dict[str, Entry]:
     """The priors over α̃, ζ and r, with natural bounds that hold every value their bounds can reach."""
-    friction = LogNormal(0.12, 1.0, low=0.01, high=0.65)
-    damping = LogNormal(0.75, 0.35, low=0.35, high=2.5)
-    ratio = LogNormal(2.0, 0.7, low=0.25, high=16.0)
+    friction, damping, ratio = _PURE_LAWS.values()
     root = math.sqrt(curvature)
     beta_low, beta_high = (2 * damping.low - friction.high) / root, (2 * damping.high - friction.low) / root
     corners = np.meshgrid(

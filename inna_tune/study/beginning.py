@@ -3,6 +3,7 @@
 import math
 import numbers
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ from sklearn.base import clone
 from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.pure import pure_numbers_of, usual_numbers
 from inna_tune.optim.decay import DECAY_LAWS
-from inna_tune.optim.optimizers import DEFAULT
+from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO
-from inna_tune.space import Prior, SearchSpace
+from inna_tune.space import LogNormal, Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Beginning
 
 _STEPS = ("lr", "alpha", "beta")
+
+# How far friction stays below twice the damping ratio, where one of them is fixed.
+_MARGIN = 1.05
 
 
 def begin(
@@ -60,7 +65,7 @@ def begin(
             # Whoever names no space goes on with that of the study.
             space = SearchSpace.from_json(described["space"])
         else:
-            space = SearchSpace.inna(curvature=curvature)
+            space = shipped(estimator, curvature)
 
     def settings() -> list[dict[str, Any]]:
         if not isinstance(first, str):
@@ -73,6 +78,37 @@ def begin(
         return ([] if own is None else [own]) + (portfolio if first == "auto" else [])
 
     return Beginning(space, settings, curvature)
+
+
+def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
+    """The shipped priors for an estimator: over natural values at a curvature.
+
+    Where the estimator is set to pure numbers, these stay, and the others are searched as pure numbers, too, since the
+    natural values of one hang on those of the others.
+    """
+    fixed = {name: value for name, value in pure_numbers_of(estimator).items() if value is not None}
+    if not fixed:
+        return SearchSpace.inna(curvature=curvature)
+    natural = {pure for pure, name in PURE.items() if getattr(estimator, name) != "auto"}
+    # A damping ratio is of friction and damping both.
+    if "friction" in natural:
+        natural.add("damping")
+    known = record_of(estimator.optimizer).pure
+    laws = {
+        name: entry
+        for name, entry in SearchSpace.inna(pure=True).items()
+        if name not in fixed and name not in natural and (name not in PURE or name in known)
+    }
+    if "friction" in natural and estimator.beta == "auto" and not {"damping", "friction"} & fixed.keys():
+        laws = {"beta": SearchSpace.inna()["beta"], **laws}
+    friction, damping = laws.get("friction"), laws.get("damping")
+    if isinstance(friction, LogNormal) and "damping" in fixed:
+        most = min(friction.high, 2 * fixed["damping"] / _MARGIN)
+        laws["friction"] = replace(friction, high=most, low=min(friction.low, most / 4))
+    if isinstance(damping, LogNormal) and "friction" in fixed:
+        least = max(damping.low, _MARGIN * fixed["friction"] / 2)
+        laws["damping"] = replace(damping, low=least, high=max(damping.high, 4 * least))
+    return SearchSpace(laws)
 
 
 def untuned(
@@ -90,6 +126,8 @@ def untuned(
         Of the initial weights, at which "auto" is found out, on the first fold.
     """
     said = estimator.get_params()
+    usual = usual_numbers(estimator)
+    said |= {name: usual[name] for name in PURE if said[name] is None and said[PURE[name]] == "auto"}
     if any(said[name] == "auto" for name in _STEPS if name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
         method = _method_of_inna(estimator) if estimator.optimizer == DEFAULT else estimator._method()

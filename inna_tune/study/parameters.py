@@ -1,6 +1,6 @@
 """What InnaSearchCV is told, checked before anything is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,6 +9,7 @@ from optuna.pruners import BasePruner
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
 
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
 
@@ -82,6 +83,27 @@ def check_search(search: Any) -> None:
             raise ValueError(
                 f"space names parameters that {type(estimator).__name__} does not have: {unknown}.{remedy}"
             )
+        _check_numbers(estimator, names)
     if isinstance(space, SearchSpace) and not isinstance(first, str):
         for setting in first:
             check_setting(space, setting)
+
+
+def _check_numbers(estimator: InnaEstimator, names: Collection[str]) -> None:
+    """Check that nothing is searched whose pure number, or natural counterpart, is set or searched, too."""
+    for pure, natural in PURE.items():
+        if pure in names and (natural in names or getattr(estimator, natural) != "auto"):
+            where = (
+                "the space"
+                if natural in names
+                else f"{natural}={getattr(estimator, natural)!r} of the estimator"
+            )
+            raise ValueError(
+                f"space names {pure!r}, which sets {natural}, and so does {where}; leave one of them out."
+            )
+        value = getattr(estimator, pure)
+        if natural in names and value is not None:
+            raise ValueError(
+                f"space names {natural!r}, and {pure}={value!r} of the estimator sets it, too; leave {pure} at None, or give "
+                "space=None, which then searches the other pure numbers."
+            )

@@ -29,6 +29,12 @@ BOTH = {
     "lr": (["auto", 0.1, 1, np.float32(0.1), np.int64(1), np.str_("auto"), 5e-324], [0, 0.0, *NO_STEPS]),
     "alpha": (["auto", 0, 0.0, 0.5, np.float16(2.0)], NO_STEPS),
     "beta": (["auto", 0.1, 1], [0, 0.0, *NO_STEPS]),
+    "step_ratio": (
+        [None, 0.5, 2, np.float32(1.5), 1e-9, 1e9],
+        [0, 0.0, "auto", *NO_STEPS[:4], *NO_STEPS[5:]],
+    ),
+    "friction": ([None, 0.1, 1, np.float16(0.5)], [0, 0.0, "auto", *NO_STEPS[:4], *NO_STEPS[5:]]),
+    "damping": ([None, 0.75, 3, np.float64(1)], [0, 0.0, "auto", *NO_STEPS[:4], *NO_STEPS[5:]]),
     "decay": choices("constant", "power", "log", "cosine"),
     "decay_power": ([None, 0.5, 1, np.float64(2)], [0, -1, *NO_NUMBERS[1:]]),
     "weight_decay": ([0, 0.0, 1e-4, 3], [-0.1, *NO_NUMBERS]),
@@ -68,6 +74,7 @@ BOTH = {
     "max_epochs": COUNTS,
     "max_time": ([None, 0.5, 60, np.float32(1)], [0, -1, *NO_NUMBERS[1:]]),
     "early_stopping": FLAGS,
+    "eval_metric": ([None, "roc_auc", "r2", lambda e, X, y: 0.0], ["", "none such", True, 3, ["r2"], b"r2"]),
     "patience": COUNTS,
     "validation_fraction": ([0.1, np.float32(0.5), 0.999], [0, 0.0, 1, 1.0, *NO_NUMBERS]),
     "n_members": COUNTS,
@@ -76,6 +83,7 @@ BOTH = {
     "module": ([None, torch.nn.Linear, lambda a, b: torch.nn.Linear(a, b)], ["net", 3, torch.zeros(2)]),
     "precision": choices("float32", "tf32", "bf16"),
     "device": (["auto", "cpu", torch.device("cpu")], ["abacus", "", 1.5, []]),
+    "n_jobs": ([None, 1, 4, -1, -2, np.int64(2)], [0, 1.0, True, "1", np.nan, [1]]),
     "random_state": (
         [None, 0, np.int64(3), np.random.RandomState(0), np.random.default_rng(0)],
         ["today", 1.0, [1], np.random.SeedSequence(0)],
