@@ -92,7 +92,7 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
                 default=entry.default,
                 log=entry.distribution.log,
             )
-            for name, entry in ranges(_kind(self.problem_type)).items()
+            for name, entry in ranges(_kind(self.problem_type), self.nondefault_params).items()
         }
 
     def _fit(

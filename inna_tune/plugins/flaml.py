@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from flaml import tune
 from flaml.automl.model import BaseEstimator
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators import DivergenceError, InnaClassifier, InnaRegressor
@@ -120,7 +120,6 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         began = time.time()
         weight = kwargs.get("sample_weight")
         settings = dict(self.params)
-        settings.pop("n_jobs", None)
         if budget is not None:
             settings["max_time"] = max(budget, _LEAST_SECONDS)
         X_train = self._preprocess(X_train)
@@ -150,7 +149,6 @@ def _kind(task: Any) -> type[InnaClassifier] | type[InnaRegressor]:
     return InnaRegressor if getattr(task, "name", task) == "regression" else InnaClassifier
 
 
-def _domain(distribution: BaseDistribution) -> Any:
-    assert isinstance(distribution, FloatDistribution)
+def _domain(distribution: FloatDistribution) -> Any:
     draw = tune.loguniform if distribution.log else tune.uniform
     return draw(lower=distribution.low, upper=distribution.high)

@@ -1,14 +1,13 @@
 """What a foreign search may tune of an estimator: settings that mean the same on every table, with their bounds."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from optuna.distributions import FloatDistribution, IntDistribution
+from optuna.distributions import FloatDistribution
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.optim.optimizers import PURE
 from inna_tune.space import SearchSpace
-
-# What the shipped space holds of natural values, by the pure number that is behind it.
-_PURE = {"lr": "step_ratio", "alpha": "friction", "beta": "damping"}
 
 
 class Range(NamedTuple):
@@ -16,22 +15,25 @@ class Range(NamedTuple):
 
     Attributes
     ----------
-    distribution : FloatDistribution or IntDistribution
+    distribution : FloatDistribution
         Bounds and scale.
-    default : float or int
+    default : float
         Where a search does well to begin, within the bounds.
     """
 
-    distribution: FloatDistribution | IntDistribution
+    distribution: FloatDistribution
     default: float
 
 
-def ranges(kind: type[InnaClassifier] | type[InnaRegressor]) -> dict[str, Range]:
+def ranges(kind: type[InnaClassifier] | type[InnaRegressor], given: Collection[str] = ()) -> dict[str, Range]:
     """What of an estimator a search that knows no priors does well to tune.
 
     Parameters
     ----------
     kind : InnaClassifier or InnaRegressor
+    given : collection of str
+        Parameters that are set already. They are left out, and with a natural number (``lr``, ``alpha``, ``beta``) the pure one
+        that would set it.
 
     Returns
     -------
@@ -49,10 +51,11 @@ def ranges(kind: type[InnaClassifier] | type[InnaRegressor]) -> dict[str, Range]
         "weight_decay": 0.0,
     }
     found = {}
-    shipped = SearchSpace.inna(curvature=1.0)
-    for natural in ("lr", "alpha", "beta", "dropout", "weight_decay"):
-        name = _PURE.get(natural, natural)
-        distribution = shipped.law(natural).pure.distribution
+    shipped = SearchSpace.inna(pure=True)
+    for name, default in defaults.items():
+        if name in given or PURE.get(name) in given:
+            continue
+        distribution = shipped.distribution(name)
         assert isinstance(distribution, FloatDistribution)
-        found[name] = Range(distribution, max(defaults[name], distribution.low))
+        found[name] = Range(distribution, max(default, distribution.low))
     return found
