@@ -57,6 +57,8 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
     not do itself.
     """
 
+    model: Any
+
     ag_key: ClassVar[str] = "INNA"
     ag_name: ClassVar[str] = "INNA"
     ag_priority: ClassVar[int] = 50
