@@ -32,6 +32,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
+from inna_tune.estimators.memory import MemoryMixin
 from inna_tune.estimators.metrics import ScoreOfRows, judged_of
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
@@ -61,7 +62,9 @@ RETRIES = 3
 _PIECES, _FREQUENCIES = 48, 16
 
 
-class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False):
+class InnaEstimator(
+    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False
+):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
     encoder_: TableEncoder
@@ -291,12 +294,15 @@ class InnaEstimator(StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Pa
         self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
         self.encoder_.fit(frame, sample_weight=weight)
         self.schema_ = TableSchema.of_frame(frame)
-        # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
-        is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
-        is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
-        x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
+        x = self.encoder_.encode(frame, np.float32 if in_parts else self._type_for(len(frame)))
         judged = judged_of(self, frame, y, weight)
         return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
+
+    def _type_for(self, n_rows: int) -> type[np.float32] | type[np.float64]:
+        """Type of the weights of a fit on so many rows."""
+        # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
+        is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
+        return np.float64 if n_rows <= _FLOAT64_ROWS and is_plain else np.float32
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:
