@@ -161,6 +161,18 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
     # ------------------------------------------------------------------ what AutoGluon plans by
 
     @classmethod
+    def _estimate_memory_usage_static(
+        cls,
+        *,
+        X: pd.DataFrame,
+        y: pd.Series | None = None,
+        hyperparameters: dict[str, Any] | None = None,
+        problem_type: str,
+        **kwargs: Any,
+    ) -> int:
+        return _estimator(problem_type, hyperparameters or {}).estimate_memory(X, y)
+
+    @classmethod
     def _get_default_ag_args(cls) -> dict[str, Any]:
         # By default AutoGluon leaves a model out without a word where the problem is of another type; by its constraint
         # "problem_types" above it says so.

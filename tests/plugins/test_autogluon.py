@@ -201,11 +201,13 @@ def test_memory_is_estimated_by_rows_and_settings():
         many = pd.concat([rows] * (n_rows // len(rows)), ignore_index=True)
         return InnaModel.estimate_memory_usage_static(X=many, hyperparameters=hyperparameters, **words)
 
-    assert 0 < estimate(120) < estimate(12_000)
+    assert 0 < estimate(1_200, n_members=1) < estimate(120_000, n_members=1)
     assert estimate(120, hidden_layer_sizes=(8,), n_members=1) < estimate(
         120, hidden_layer_sizes=(4096, 4096), n_members=1
     )
     assert isinstance(estimate(120), int)
+    # As many nets as few rows get by default.
+    assert estimate(120) > estimate(120, n_members=1)
 
 
 def test_a_fold_without_a_class_has_a_column_for_it():
