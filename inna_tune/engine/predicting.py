@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.engine.forward import outputs, stacked_views
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
 from inna_tune.nets import ExplicitGradient, ExplicitInputs, Net, TabularNet
 from inna_tune.nets.products import aligned, spaced
 

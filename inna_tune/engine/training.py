@@ -15,7 +15,8 @@ from inna_tune.engine.members import Member, MemberProgress, MemberResult
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
 from inna_tune.engine.stack import Stack
-from inna_tune.engine.width import is_out_of_memory, quickest_layout, torch_threads
+from inna_tune.engine.threads import torch_threads
+from inna_tune.engine.width import is_out_of_memory, quickest_layout
 from inna_tune.nets import Net
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,7 @@ measured, once a process. What a member learns does not depend on it.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
+from inna_tune.engine.threads import torch_threads
 from inna_tune.nets import Net
 
 # Never more than this share of the memory that is free.
@@ -88,19 +88,6 @@ def quickest_layout(
     return Layout(-(-len(members) // n_stacks), best.threads)
 
 
-@contextmanager
-def torch_threads(number: int) -> Iterator[None]:
-    """Let torch use so many threads within; what it used before is put back."""
-    before = torch.get_num_threads()
-    if number != before:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        if number != before:
-            torch.set_num_threads(before)
-
-
 def width_for_memory(net: Net, table: TableTensors, *, batch_size: int) -> int:
     """Members that `MEMORY_SHARE` of the free memory holds, at least 1."""
     weights = sum(torch.Size(shape).numel() for shape in net.parameter_shapes.values())
@@ -141,8 +128,10 @@ def _seconds_a_member(
         replace(m, train_rows=m.train_rows[:few], lr=1e-6, alpha=1.0, beta=1e-3, decay="constant")
         for m in members
     ]
+    # What factors of steps are measured by costs more than the steps that are timed, and these are no slower by them.
+    plain = None if method is None else replace(method, scale_tensors=False)
     population = Population(
-        net, table, short, loss, batch_size=batch_size, horizon=1, method=method, stacked=True
+        net, table, short, loss, batch_size=batch_size, horizon=1, method=plain, stacked=True
     )
     times: list[float] = []
 

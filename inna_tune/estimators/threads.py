@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import joblib
 from threadpoolctl import threadpool_limits
 
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
 
 
 def n_threads(n_jobs: int | None) -> int | None:

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from inna_tune.engine import Member, MemberProgress, MemberResult, Training, outputs
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet

@@ -22,7 +22,7 @@ from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_back
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
 from inna_tune.store.opening import open_store, storage_errors, store_of
 from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from inna_tune.engine import outputs, predicted
 from inna_tune.engine.predicting import rounds_rows_alike
-from inna_tune.engine.width import torch_threads
+from inna_tune.engine.threads import torch_threads
 from inna_tune.nets import TabularNet
 
 # More than two blocks.

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from inna_tune.engine import CrossEntropy, Member, Population, TableTensors, Training, width
+from inna_tune.engine.calibrating import Calibrator
+from inna_tune.engine.method import Method
 from inna_tune.engine.stack import Stack
+from inna_tune.engine.threads import torch_threads
 from inna_tune.nets import TabularNet
 
 N_ROWS = 300
@@ -136,7 +139,7 @@ def test_the_width_is_the_quickest(monkeypatch):
 
 
 def test_the_threads_are_the_quickest_and_put_back(monkeypatch):
-    with width.torch_threads(3):
+    with torch_threads(3):
         level = {1: 1.0, 2: 1.0, 4: 1.0}
         assert choose(level, 4, monkeypatch, alone={1: 0.5, 2: 0.4, 4: 0.3}) == (4, 1)
         assert choose(level, 4, monkeypatch, alone={1: 2.0, 2: 2.0, 4: 2.0}) == (4, 3)
@@ -149,10 +152,43 @@ def test_the_threads_are_the_quickest_and_put_back(monkeypatch):
 
 def test_the_number_of_threads_changes_no_bit():
     members = make_members(4)
-    with width.torch_threads(1):
+    with torch_threads(1):
         expected = train(members, width=4)
-    with width.torch_threads(2):
+    with torch_threads(2):
         assert_same(train(members, width=4), expected)
+
+
+def test_steps_are_timed_without_measuring_factors(monkeypatch):
+    monkeypatch.setattr(width, "_measured", {})
+    measured, factors = [], Calibrator.factors
+    monkeypatch.setattr(Calibrator, "factors", lambda self: measured.append(self) or factors(self))
+    train(make_members(4), method=Method(scale_tensors=True), width=None)
+    assert len(width._measured) >= 1
+    assert len(measured) == 1, "once, by those who train"
+
+
+@pytest.mark.parametrize(("hidden", "used"), [((16, 16), {1}), ((1100,), {3})])
+def test_thin_layers_are_measured_by_one_thread(hidden, used, monkeypatch):
+    seen, loss_of = set(), Calibrator._loss_of
+
+    def noting(self, leaves):
+        seen.add(torch.get_num_threads())
+        return loss_of(self, leaves)
+
+    monkeypatch.setattr(Calibrator, "_loss_of", noting)
+    member = replace(make_members(1)[0], lr=None)
+    with torch_threads(3):
+        Population(
+            TabularNet(6, hidden, 3),
+            make_table(),
+            [member],
+            CrossEntropy(),
+            batch_size=32,
+            horizon=1,
+            method=Method(scale_tensors=True),
+        )
+        assert torch.get_num_threads() == 3
+    assert seen == used
 
 
 def test_the_width_is_bounded_by_memory(monkeypatch):
