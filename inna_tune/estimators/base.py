@@ -31,6 +31,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.interruption import keeps_best
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.memory import MemoryMixin
 from inna_tune.estimators.metrics import ScoreOfRows, judged_of
@@ -213,7 +214,7 @@ class InnaEstimator(
             training.run(deadline=deadline, shorten=True)
         except KeyboardInterrupt:
             training.stop()
-            if not any(r.weights is not None for r in training.results):
+            if not keeps_best() or not any(r.weights is not None for r in training.results):
                 raise
             warnings.warn(
                 "Training was interrupted; the best weights so far are kept.",

@@ -45,6 +45,8 @@ class FitRequest:
         Share of the rows that tuning never sees.
     settings : tuple of str
         Of the estimator, as `make_estimator` takes them.
+    drop : tuple of str
+        Columns of the table that are no features.
     """
 
     n_trials: int
@@ -53,10 +55,13 @@ class FitRequest:
     seed: int
     held_out: float
     settings: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
-        return {JOB: asdict(self) | {"settings": list(self.settings)}}  # as JSON gives it back
+        # As JSON gives it back; what was dropped only where something was, as before it could be.
+        plain = asdict(self) | {"settings": list(self.settings), "drop": list(self.drop)}
+        return {JOB: {name: value for name, value in plain.items() if name != "drop" or value}}
 
 
 def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
@@ -85,6 +90,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             seed=int(stored["seed"]),
             held_out=float(stored["held_out"]),
             settings=tuple(stored.get("settings", ())),
+            drop=tuple(map(str, stored.get("drop", ()))),
         )
         if not (
             request.n_trials >= 1

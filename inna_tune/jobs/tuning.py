@@ -16,12 +16,13 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_square
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.joining import JOB, FitRequest
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
-from inna_tune.records.leaderboard import EnsembleNote
+from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
@@ -87,6 +88,7 @@ class TuningReport:
             "held_out": self.held_out.scores,
             "change": self.held_out.gain,
             "gain": tuning_gain(self.held_out),
+            "counts_luck": self.held_out.luck,
             "misleading": record.misleading,
         }
 
@@ -145,7 +147,9 @@ def tune(
     notes = None
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
-        notes = FitRequest(n_trials, problem.target, problem.task, seed, held_out, tuple(settings)).note()
+        notes = FitRequest(
+            n_trials, problem.target, problem.task, seed, held_out, tuple(settings), problem.dropped
+        ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
         raise ValueError(
@@ -174,7 +178,7 @@ def tune(
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
         own = default.max_time
-        with without_time_warnings():
+        with without_time_warnings(), interrupts_end_all():
             default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
         before_scores = clock.now()
         score_rows(default, X_held, y_held)
@@ -198,7 +202,8 @@ def tune(
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
         raise
     if timeout is None:
-        default.fit(X, y)
+        with interrupts_end_all():
+            default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)
@@ -209,21 +214,40 @@ def tune(
     cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
     with storage_errors(study._storage):
         record = StudyRecord(study)
+        note = EnsembleNote.of(record) if isinstance(best, Ensemble) else None
+        # Nothing is said of a gain over what time cut off, nor of settings over themselves.
+        says = bool(record.best_first) and not cut and not _is_untuned(record, note)
+        folds = _folds(record, note, metric=scores.columns[0]) if says else None
         found = summarize_held_out(
             best,
             X_held,
             y_held,
             scores=scores,
-            # Nothing is said of a gain over what time cut off, nor of the default over itself.
-            gain=relative_change(before, after, root=not classifier)
-            if record.best_first and not cut
-            else None,
+            gain=relative_change(before, after, root=not classifier, folds=folds) if says else None,
+            luck=folds is not None,
             trial=record.best_first[0].number if record.best_first else None,
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
-    ensemble = EnsembleNote.of(StudyRecord(study)) if isinstance(best, Ensemble) else None
-    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), ensemble)
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note)
+
+
+def _is_untuned(record: StudyRecord, note: EnsembleNote | None) -> bool:
+    """Whether the model has the settings of the untuned default."""
+    best = {record.best_first[0].number} if note is None else set(note.weights)
+    return record.untuned is not None and best == {record.untuned.number}
+
+
+def _folds(
+    record: StudyRecord, note: EnsembleNote | None, *, metric: str
+) -> tuple[list[float], list[float]] | None:
+    """Losses on the folds of the untuned settings and of the model's; None where one of them is not known."""
+    if record.untuned is None or record.metric.name != metric:
+        return None
+    scores = scores_of_folds(record.best_first[0]) if note is None else note.scores
+    before = losses_of_folds(record, scores_of_folds(record.untuned))
+    after = losses_of_folds(record, scores)
+    return None if before is None or after is None or len(before) != len(after) else (before, after)
 
 
 def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:

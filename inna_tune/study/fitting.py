@@ -15,6 +15,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.records.attributes import CUT, REASON
 from inna_tune.records.attributes import ENSEMBLE as CHOSEN
@@ -119,9 +120,10 @@ def _finish(search: Any, question: Question, budget: Budget | None, evaluation: 
     if search.refit:
         began = clock.now()
         model = None
-        if search.refit == ENSEMBLE and best is not None:
-            model = _ensemble(search, question, evaluation, budget)
-        search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
+        with interrupts_end_all():
+            if search.refit == ENSEMBLE and best is not None:
+                model = _ensemble(search, question, evaluation, budget)
+            search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
         search.refit_time_ = clock.now() - began
 
 
