@@ -98,6 +98,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         weight two then is two rows.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
+    callbacks : sequence of callables, optional
+        Called after every epoch of ``fit`` with an `inna_tune.estimators.Epoch`; one that returns True ends the training, with
+        the best weights so far. Those of scikit-learn's protocol (``set_callbacks``, from 1.9 on) hear of epochs as tasks. Of
+        a search they watch the refit alone. No model file holds them.
     random_state : int, RandomState, Generator or None, default=None
         The same whole number gives the same model, whatever ran before.
 
