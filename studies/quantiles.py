@@ -3,8 +3,8 @@
     [INNA_TUNE_DATA=folder] python studies/quantiles.py [--tables abalone,ames] [--rows 4000] [--epochs 100]
 
 ``InnaRegressor(quantiles=(.1, .5, .9))`` as it comes, on five public regressions: so many training rows of each, drawn by seed
-0, and 3,000 others or what there is to test on. Beside the share that the interval holds stand the mean pinball loss, in standard
-deviations of the target, and that of the training rows' own quantiles, which know nothing of a row. Writes
+0, and 3,000 others or what there is to test on. Beside the share that the interval holds stand the mean pinball loss, in
+standard deviations of the target, and that of the training rows' own quantiles, which know nothing of a row. Writes
 ``studies/results/quantiles.csv`` and a table of it in ``quantiles.md``.
 """
 

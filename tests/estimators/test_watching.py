@@ -153,8 +153,9 @@ def test_scikit_learns_own_callbacks_work():
 
     monitor = ScoringMonitor(scoring="accuracy")
     model = net(max_epochs=3).set_callbacks(monitor).fit(X, Y)
-    log = str(monitor.get_logs())
-    assert "accuracy" in log
+    found = monitor.get_logs().data_as_pandas
+    assert len(found) == 4  # the epochs, and the whole
+    assert found["accuracy"].iloc[-1] == pytest.approx(model.score(X, Y))
     assert np.array_equal(clone(model).fit(X, Y).predict(X), model.predict(X))
 
 
