@@ -12,6 +12,7 @@ from inna_tune.estimators.onnx_files import to_onnx, to_program
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import ModelFileError, load, save
 from inna_tune.estimators.schema import ColumnSchema, TableSchema
+from inna_tune.estimators.watching import Epoch
 
 __all__ = [
     "ColumnSchema",
@@ -20,6 +21,7 @@ __all__ = [
     "DroppedColumnWarning",
     "EnsembleClassifier",
     "EnsembleRegressor",
+    "Epoch",
     "ExportedModel",
     "InnaClassifier",
     "InnaRegressor",

@@ -265,14 +265,17 @@ class _Model(_Constants):
             known[np.arange(len(places)), places] = 1.0
             self.keep("known", known)
         else:
-            self._one_target = bool(model._one_target)
+            self._one_target, self._has_quantiles = bool(model._one_target), model.quantiles is not None
             self.keep("mean", model.target_mean_)
             self.keep("scale", model.target_scale_)
 
     def forward(self, encoded: Tensor) -> Tensor:
         raw: Tensor = self.members(encoded)
         if not self._is_classifier:
-            values = raw.mean(0) * self.of("scale") + self.of("mean")
+            values = raw.mean(0)
+            if self._has_quantiles:
+                return values.sort(-1).values * self.of("scale") + self.of("mean")
+            values = values * self.of("scale") + self.of("mean")
             return values[:, 0] if self._one_target else values
         if self._pools_logarithms:
             found = torch.softmax(torch.log_softmax(raw, -1).mean(0), -1)
@@ -291,7 +294,7 @@ class ExportedModel(_Constants):
         float32 [B, n_encoded] each.
     output_names : tuple of str
         ``("probabilities", "place")`` of a classifier, whose place is that of the most probable of its classes;
-        ``("prediction",)`` of a regressor.
+        ``("prediction",)`` of a regressor, or ``("quantiles",)`` [B, n_quantiles].
     """
 
     def __init__(self, model: Any, *, encoded: bool) -> None:
@@ -311,7 +314,9 @@ class ExportedModel(_Constants):
             else (RAW,)
         )
         self._is_classifier = hasattr(model, "classes_")
-        self.output_names = ("probabilities", "place") if self._is_classifier else ("prediction",)
+        has_quantiles = getattr(models[0], "quantiles", None) is not None
+        of_values = ("quantiles",) if has_quantiles else ("prediction",)
+        self.output_names = ("probabilities", "place") if self._is_classifier else of_values
 
     def forward(self, *inputs: Tensor) -> Any:
         encoded = [encoder(inputs[0]) for encoder in self.encoders] if len(self.encoders) else list(inputs)

@@ -27,6 +27,7 @@ from inna_tune.records.hashing import DIGEST, content, digest
 
 # Of an estimator what training does not see: where it computes, and what a search, which fits clones only, has no use for.
 UNSEEN = frozenset({"device", "n_jobs", "warm_start"})
+_WATCHING = "callbacks"  # of an estimator, whose training they see and do not change
 
 _DEPTH = 12  # of things within things
 _SHORT = 120  # letters of a text, or numbers of an array, that are kept as they are
@@ -76,7 +77,7 @@ def describe_settings(estimator: BaseEstimator, tuned: Collection[str] = ()) -> 
     described = describe(type(estimator))
     parameters = {}
     for name, value in estimator.get_params(deep=False).items():
-        if name in tuned:
+        if name in tuned or name == _WATCHING:
             continue
         if name == "hidden_layer_sizes" and hasattr(estimator, "_layer_sizes"):
             value = list(estimator._layer_sizes())

@@ -16,6 +16,7 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.schema import TableSchema
+from inna_tune.estimators.watching import without_callbacks
 from inna_tune.records.attributes import ENSEMBLE as CHOSEN
 from inna_tune.records.attributes import REASON
 from inna_tune.records.record import StudyRecord, value_of
@@ -66,9 +67,13 @@ def fit_search(
             others=list(metrics.others),
         )
 
+    # Trials train beside each other, and nobody watches one of them.
+    template = clone(search.estimator)
+    if is_ours(template):
+        without_callbacks(net_of(template))
     question = Question.of(
         search,
-        search.estimator,
+        template,
         X,
         y,
         cv=search.cv,
@@ -102,7 +107,7 @@ def fit_search(
         made.append(
             NetEvaluation(
                 question.folded(budget),
-                search.estimator,
+                template,
                 question.scorer,
                 search.space,
                 search.first,

@@ -74,7 +74,8 @@ class Fold:
     def fitted(self) -> dict[str, Any]:
         """What encoding has fitted, by name of the attribute."""
         settings = self.estimator.get_params(deep=False)
-        return {name: value for name, value in vars(self.estimator).items() if name not in settings}
+        own = vars(self.estimator).items()
+        return {name: value for name, value in own if name not in settings and not name.startswith("_skl_")}
 
 
 class FoldStack:

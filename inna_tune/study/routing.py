@@ -81,9 +81,9 @@ def route(
     if routing_is_on():
         given = {name: value for name, value in given.items() if value is not None}
         routed = process_routing(search, "fit", **given)
-        if others := sorted(set(routed.estimator.fit) - {"sample_weight"}):
+        if foreign := sorted(set(routed.estimator.fit) - {"sample_weight"}):
             raise TypeError(
-                f"the estimator asks for {others}, and a search fits it on folds, whose rows these do not belong to; fit the "
+                f"the estimator asks for {foreign}, and a search fits it on folds, whose rows these do not belong to; fit the "
                 "best settings on them yourself, with refit=False."
             )
         weight = check_weights(routed.estimator.fit.get("sample_weight"), n_rows)
