@@ -9,7 +9,7 @@ from sklearn.model_selection import train_test_split
 from inna_tune.plugins.autogluon import InnaModel
 
 
-def main(hyperparameters=None):
+def main(hyperparameters=None, seconds=120):
     features, target = load_breast_cancer(return_X_y=True, as_frame=True)
     table = features.assign(y=target.map({0: "malignant", 1: "benign"}))
     train, test = train_test_split(table, stratify=table["y"], random_state=0)
@@ -24,7 +24,7 @@ def main(hyperparameters=None):
         # Folds one after the other, in this process; with Ray installed AutoGluon trains them side by side.
         one_by_one = {"fold_fitting_strategy": "sequential_local"}
         predictor.fit(
-            train, hyperparameters=models, num_bag_folds=2, time_limit=120, ag_args_ensemble=one_by_one
+            train, hyperparameters=models, num_bag_folds=2, time_limit=seconds, ag_args_ensemble=one_by_one
         )
         board = predictor.leaderboard(test, extra_metrics=["accuracy"], silent=True)
         again = TabularPredictor.load(f"{folder}/models")

@@ -7,24 +7,22 @@ from sklearn.model_selection import train_test_split
 from inna_tune.plugins.flaml import InnaLearner
 
 
-def main(seconds=20, learners=("inna", "rf")):
+def main(seconds=20, **settings):
     table, target = load_breast_cancer(return_X_y=True, as_frame=True)
     train_x, test_x, train_y, test_y = train_test_split(table, target, stratify=target, random_state=0)
 
     automl = AutoML()
     automl.add_learner("inna", InnaLearner)
-    automl.fit(
-        train_x,
-        train_y,
-        task="classification",
-        metric="log_loss",
-        estimator_list=list(learners),
-        time_budget=seconds,
-        verbose=0,
-        n_jobs=1,
-        # Any parameter of InnaClassifier goes in here, to be tuned or fixed.
-        custom_hp={"inna": {"hidden_layer_sizes": {"domain": "64-64"}}},
-    )
+    # Any parameter of InnaClassifier goes in by custom_hp, to be tuned or fixed.
+    own = {"inna": {"hidden_layer_sizes": {"domain": "64-64"}}}
+    words = {
+        "estimator_list": ["inna", "rf"],
+        "metric": "log_loss",
+        "custom_hp": own,
+        "n_jobs": 1,
+        "verbose": 0,
+    }
+    automl.fit(train_x, train_y, task="classification", time_budget=seconds, **words | settings)
     print(f"best learner: {automl.best_estimator} with {automl.best_config}")
     for name, loss in automl.best_loss_per_estimator.items():
         print(f"validation log-loss of {name}: {loss:.4f}")

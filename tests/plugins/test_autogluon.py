@@ -60,7 +60,7 @@ def model_of(predictor, name):
 @pytest.mark.parametrize("task", LOADERS)
 def test_it_is_on_the_leaderboard_and_a_saved_predictor_loads(task, fit, tmp_path):
     rows = table(task)
-    predictor = fit(rows, num_bag_folds=2, time_limit=120)
+    predictor = fit(rows, num_bag_folds=2, time_limit=3600)
     board = predictor.leaderboard(silent=True)
     assert "INNA_BAG_L1" in set(board["model"])
     assert predictor.problem_type == task
