@@ -50,15 +50,20 @@ def again(context: typer.Context, **changes: Any) -> str:
 
 @contextmanager
 def resumable(resumption: str) -> Iterator[None]:
-    """Say after Ctrl-C what is safe, and how to go on."""
+    """Say after Ctrl-C what is safe, or where the database went away, and how to go on."""
+    from inna_tune.store.errors import UnreachableError
+
     begin_work()
     try:
         yield
-    except KeyboardInterrupt:
-        say("Interrupted; finished trials are safe.", err)
+    except (KeyboardInterrupt, UnreachableError) as error:
+        if isinstance(error, KeyboardInterrupt):
+            say("Interrupted; finished trials are safe.", err)
         say(f"Resume with: {resumption}", err)
         say_variable(err, resumption)
-        raise Told from None
+        if isinstance(error, KeyboardInterrupt):
+            raise Told from None
+        raise
 
 
 def say_variable(console: Console, *commands: str) -> None:

@@ -154,7 +154,11 @@ class Told(KeyboardInterrupt):
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
+    """One line on standard error and a code.
+
+    2 for wrong input, 75 where the database was away for too long (``EX_TEMPFAIL``: later it may work), 130 for an interrupt,
+    1 for what should not happen.
+    """
     try:
         if is_own_process:
             # The progress line says what Optuna's messages would. Here, since importing it takes the time of a --help.
@@ -171,8 +175,10 @@ def one_line_errors() -> Iterator[None]:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if _debug:
             raise
+        from inna_tune.store.errors import UnreachableError
+
         _complain(str(error))
-        raise typer.Exit(2) from None
+        raise typer.Exit(75 if isinstance(error, UnreachableError) else 2) from None
     except (typer.Exit, typer.Abort):
         raise
     except Exception as error:

@@ -1,5 +1,6 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -156,8 +157,9 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     MismatchError
         They differ; the message names each difference. Or the stored one is of another form.
     """
-    stored = study.user_attrs.get(FINGERPRINT)
-    if stored is None:
+    stored: Any = study.user_attrs.get(FINGERPRINT)
+    begins = stored is None
+    if begins:
         # Another process may have begun the same study by now, with another question.
         stored = store_of(study).settle(study._study_id, FINGERPRINT, dict(current))
     if stored == current:
@@ -168,6 +170,9 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
             "go on with the inna-tune that began it, or use another study name"
         )
     found = differences(stored, current)
+    if begins and not found and not _is_close(stored.get("space"), current.get("space")):
+        # Whoever resumes a study may change its priors; of two that begin it neither knows.
+        found = ["another search has begun it in this moment, with another space"]
     if found and not allow_mismatch:
         raise MismatchError(
             f"study {study.study_name!r} was made for something else: {'; '.join(found)}. "
@@ -178,6 +183,17 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
         study.set_user_attr(ALLOWED_MISMATCH, known + [each for each in found if each not in known])
     for note in [*found, *notes(stored, current)]:
         _logger.warning("study %s: %s", study.study_name, note)
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    """Whether what JSON holds is the same but for the rounding of numbers: machines measure curvatures to some digits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-2)
+    return bool(one == other)
 
 
 def _is_of_this_form(stored: Any, current: Mapping[str, Any]) -> bool:

@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -21,7 +22,7 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
@@ -45,16 +46,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from inna_tune.store.decoding import decoding
+from inna_tune.store.errors import redact_url
+from inna_tune.store.waiting import waited_for
 from inna_tune.strangers_json import loads
 
 TRIAL = models.TrialModel
 _PARAM = models.TrialParamModel
-_VALUE = models.TrialValueModel
+VALUE = models.TrialValueModel
 REPORT = models.TrialIntermediateValueModel
-_USER_ATTR = models.TrialUserAttributeModel
+USER_ATTR = models.TrialUserAttributeModel
 SYSTEM_ATTR = models.TrialSystemAttributeModel
 
 _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
@@ -62,16 +66,38 @@ _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
+_FULL = 2  # as SQLite numbers ``synchronous``
+
+
 @contextmanager
-def transaction(database: RDBStorage) -> Iterator[Session]:
+def transaction(database: RDBStorage, *, durable: bool = False) -> Iterator[Session]:
     """Open a transaction that on SQLite holds the write lock from its start.
 
     On a server, lock the rows that a decision rests on (``with_for_update``).
+
+    Parameters
+    ----------
+    database : RDBStorage
+    durable : bool
+        Whether what it writes is on the disk before it returns, so that a power cut leaves it there, and all before it. Else
+        it is there for every process that is killed, and on the disk soon. A server does the former always.
     """
     with _create_scoped_session(database.scoped_session) as session:
         if database.engine.name == "sqlite":
+            _set_durability(session, durable)
             session.execute(text("BEGIN IMMEDIATE"))
         yield session
+
+
+def _set_durability(session: Session, durable: bool) -> None:
+    # A connection has one level at a time, which can't change within a transaction.
+    known = session.connection().info
+    if "usual" not in known:
+        known["usual"] = known["level"] = session.execute(text("PRAGMA synchronous")).scalar_one()
+    level = max(known["usual"], _FULL) if durable else known["usual"]
+    if level != known["level"]:
+        session.execute(text(f"PRAGMA synchronous={level}"))
+        known["level"] = level
 
 
 def upsert(session: Session, model: Any, rows: list[dict[str, Any]]) -> None:
@@ -114,9 +140,16 @@ class StudyDatabase(RDBStorage):
         self._local.pending = []
         try:
             yield
-            self._flush()
+            waited_for(self._flush, self.words)
         finally:
             self._local.pending = None
+
+    def words(self) -> str:
+        """What a person calls it: the path of its file, or its URL without password."""
+        url = make_url(self.url)
+        if url.get_backend_name() == "sqlite" and url.database is not None:
+            return str(Path(url.database).absolute())
+        return redact_url(self.url)
 
     @property
     def _pending(self) -> list[tuple[Any, dict[str, Any]]] | None:
@@ -129,16 +162,17 @@ class StudyDatabase(RDBStorage):
         with transaction(self) as session:
             self._write_rows(session, [(model, row)])
 
-    def _taken(self) -> list[tuple[Any, dict[str, Any]]]:
-        """What is gathered, which the caller writes."""
+    @contextmanager
+    def _taken(self) -> Iterator[list[tuple[Any, dict[str, Any]]]]:
+        """What is gathered, which the block writes; where it raises, it is still to be written."""
         rows = list(self._pending or ())
+        yield rows
         if rows and self._pending is not None:
             self._pending.clear()
-        return rows
 
     def _flush(self) -> None:
-        if rows := self._taken():
-            with transaction(self) as session:
+        if self._pending:
+            with self._taken() as rows, transaction(self) as session:
                 self._write_rows(session, rows)
 
     def _with_gathered(self, trial: FrozenTrial) -> FrozenTrial:
@@ -154,7 +188,7 @@ class StudyDatabase(RDBStorage):
                 value = _NOT_FINITE.get(row["intermediate_value_type"].name, row["intermediate_value"])
                 trial.intermediate_values[row["step"]] = value
             else:
-                attributes = trial.user_attrs if model is _USER_ATTR else trial.system_attrs
+                attributes = trial.user_attrs if model is USER_ATTR else trial.system_attrs
                 attributes[row["key"]] = loads(row["value_json"])
         return trial
 
@@ -220,7 +254,7 @@ class StudyDatabase(RDBStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `optuna.storages.BaseStorage`."""
-        self._write(_USER_ATTR, trial_id=trial_id, key=key, value_json=json.dumps(value))
+        self._write(USER_ATTR, trial_id=trial_id, key=key, value_json=json.dumps(value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `optuna.storages.BaseStorage`."""
@@ -230,17 +264,16 @@ class StudyDatabase(RDBStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See `optuna.storages.BaseStorage`; one caller alone gets a WAITING trial."""
-        rows = self._taken()
-        with transaction(self) as session:
+        with self._taken() as rows, transaction(self, durable=state.is_finished()) as session:
             stored = self._check_running(session, trial_id)
             if rows:
                 self._write_rows(session, rows)
             if state == TrialState.RUNNING and stored != TrialState.WAITING:
                 return False
             for objective, value in enumerate(values or ()):
-                number, kind = _VALUE.value_to_stored_repr(value)
+                number, kind = VALUE.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
-                upsert(session, _VALUE, [row])
+                upsert(session, VALUE, [row])
             changes: dict[str, Any] = {"state": state}
             now = datetime.now(UTC).replace(tzinfo=None)
             if state == TrialState.RUNNING:
@@ -335,13 +368,66 @@ class StudyDatabase(RDBStorage):
 
 
 class CachedDatabase(_CachedStorage):
-    """Optuna's cache of finished trials, which reads no whole trial for its system attributes."""
+    """Optuna's cache of finished trials, which reads no whole trial for its system attributes.
+
+    A database that is away is waited for, and what it raises is a `StorageError` (see `inna_tune.store.waiting`).
+    """
+
+    def words(self) -> str:
+        """What a person calls the database."""
+        backend = self._backend
+        return backend.words() if isinstance(backend, StudyDatabase) else redact_url(backend.url)
+
+    def forget(self) -> None:
+        """Read all trials anew, the finished ones, too."""
+        with self._lock:
+            self._studies.clear()
+            self._trial_id_to_study_id_and_number.clear()
+            self._study_id_and_number_to_trial_id.clear()
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """See `optuna.storages.BaseStorage`."""
+        begun = 0
+
+        def work() -> bool:
+            nonlocal begun
+            begun += 1
+            try:
+                return super(CachedDatabase, self).set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                # Where the connection broke after it was written, it is there at the second attempt.
+                stored = self._backend.get_trial(trial_id)
+                if begun > 1 and stored.state == state and _are_equal(stored.values, values):
+                    return True
+                raise
+
+        return waited_for(work, self.words)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See `optuna.storages.BaseStorage`."""
         with self._lock:
             trial = self._get_cached_trial(trial_id)
         return self._backend.get_trial_system_attrs(trial_id) if trial is None else trial.system_attrs
+
+
+def _are_equal(stored: Sequence[float] | None, values: Sequence[float] | None) -> bool:
+    return list(stored or ()) == list(values or ())
+
+
+def _patient(method: Any) -> Any:
+    """A method of `CachedDatabase` that waits for the database."""
+
+    @wraps(method)
+    def patient(self: CachedDatabase, *args: Any, **kwargs: Any) -> Any:
+        return waited_for(partial(method, self, *args, **kwargs), self.words)
+
+    return patient
+
+
+for _name in {name for name in vars(_CachedStorage) if not name.startswith("_")} - {"set_trial_state_values"}:
+    setattr(CachedDatabase, _name, _patient(getattr(CachedDatabase, _name)))
 
 
 @lru_cache(maxsize=1024)
@@ -363,10 +449,10 @@ def _details_of(source: int, model: Any, name: Any, number: Any, text: Any) -> S
 # All that belongs to some trials in one statement: asking costs more than answering.
 _DETAILS = union_all(
     _details_of(0, _PARAM, _PARAM.param_name, _PARAM.param_value, _PARAM.distribution_json),
-    _details_of(1, _USER_ATTR, _USER_ATTR.key, null(), _USER_ATTR.value_json),
+    _details_of(1, USER_ATTR, USER_ATTR.key, null(), USER_ATTR.value_json),
     _details_of(2, SYSTEM_ATTR, SYSTEM_ATTR.key, null(), SYSTEM_ATTR.value_json),
     _details_of(3, REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type),
-    _details_of(4, _VALUE, _VALUE.objective, _VALUE.value, _VALUE.value_type),
+    _details_of(4, VALUE, VALUE.objective, VALUE.value, VALUE.value_type),
 ).order_by("place")
 _TRIALS = (TRIAL.trial_id, TRIAL.number, TRIAL.state, TRIAL._datetime_start_utc, TRIAL._datetime_complete_utc)
 _CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for each trial

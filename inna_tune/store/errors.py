@@ -7,10 +7,22 @@ from urllib.parse import quote, quote_plus, unquote
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-BUSY_TIMEOUT = 60.0  # seconds a connection to an SQLite file waits for another's write lock
+BUSY_TIMEOUT = 5.0  # seconds a connection to an SQLite file waits for another's write lock, before it says so
 DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError, sqlite3.Error)
+# Codes of SQLite: https://www.sqlite.org/rescode.html. The file is busy, its disk full or failing, its folder not mounted.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
 
 
 class StorageError(ValueError):
@@ -25,6 +37,27 @@ class MissingError(StorageError):
 STORAGE_VARIABLE = "INNA_TUNE_STORAGE"
 _SECRET_NAMES = re.compile("pass|pwd|secret|token|odbc", re.IGNORECASE)
 _HIDDEN = "***"
+
+
+class UnreachableError(StorageError):
+    """A database that was in use is away, locked or full, and was so for too long; nothing that it holds is lost."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what a database driver raised may be over in a while: the database was busy, full or out of reach."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlite3.Error):
+            # The lower byte; the others say more.
+            return (getattr(cause, "sqlite_errorcode", None) or 0) & 0xFF in _PASSING
+        if isinstance(cause, DBAPIError) and isinstance(cause.orig, sqlite3.Error):
+            return may_pass(cause.orig)
+        if isinstance(cause, OperationalError | InterfaceError | PoolTimeoutError):
+            return True
+        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def redact_url(url: str) -> str:
@@ -116,5 +149,5 @@ def cause_of(error: BaseException) -> str:
     if "readonly" in text:
         return f"the file is read-only ({text}); make it and its folder writable, or choose another file"
     if "is locked" in text:
-        return f"another process held the file for over {BUSY_TIMEOUT:.0f} s ({text}); end it and resume"
+        return f"another process holds the file ({text}); end it and resume"
     return text

@@ -57,8 +57,8 @@ def store_of(kept: BaseStorage | optuna.Study) -> Store:
 def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> BaseStorage:
     """Open a storage of studies, ready for many workers.
 
-    An SQLite file gets a write-ahead log, ``synchronous=NORMAL``, foreign keys and a busy timeout; its
-    tables, like those of a server, are made under a lock, so that any number of processes may open a new
+    An SQLite file gets a write-ahead log, ``synchronous=NORMAL`` (FULL where a trial is told), foreign keys and
+    a busy timeout; its tables, like those of a server, are made under a lock, so that any number of processes may open a new
     storage at once. Nothing is created or changed if it fails.
 
     Parameters
@@ -67,7 +67,7 @@ def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> B
         A database URL such as ``sqlite:///inna_tune.db`` or ``postgresql+psycopg://user@host/name``; an
         Optuna storage, used as it is; None keeps the studies in memory.
     create : bool
-        Whether a missing SQLite file may be made.
+        Whether a missing SQLite file may be made. If not, one that is read-only, or in a folder that is, is opened to be read.
 
     Returns
     -------

@@ -20,6 +20,7 @@ from inna_tune.store.opening import MAX_STUDY_NAME, check_study_name, load_study
 from inna_tune.store.quiet import without_messages
 from inna_tune.store.sqlite import SQLiteFile
 from inna_tune.store.store import OWNER, Store
+from inna_tune.store.waiting import at_once, waiting_until
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ def export_study(
         raise _is_there(target)
     if not target.parent.is_dir():
         raise StorageError(f"there is no folder {target.parent}; make it first")
-    with closing(open_store(storage, create=False)) as source, source.errors():
+    with (
+        waiting_until(at_once),
+        closing(open_store(storage, create=False)) as source,
+        source.errors(),
+    ):
         if target.exists() and source.path is not None and target.samefile(source.path):
             raise StorageError(f"{target} is the database that the study is in; name another file")
         study = load_study(source.storage, name)
@@ -118,7 +123,11 @@ def import_studies(
     StorageError
         If the file is no database, lacks the study, or a name is taken: then nothing is taken in.
     """
-    with closing(SQLiteFile.reading(Path(file).absolute())) as source, source.errors():
+    with (
+        waiting_until(at_once),
+        closing(SQLiteFile.reading(Path(file).absolute())) as source,
+        source.errors(),
+    ):
         names = sorted(optuna.get_all_study_names(source.storage))
         if only is not None:
             if only not in names:

@@ -104,8 +104,28 @@ def test_where_memory_runs_out_half_as_many_train_at_a_time(error, from_epoch, m
 
 def test_a_member_that_does_not_fit_alone_says_so(monkeypatch):
     failing_above(0, monkeypatch, error=torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError) as raised:
         train(make_members(4), width=4)
+    (note,) = raised.value.__notes__
+    assert "smaller batch_size" in note
+
+
+def test_memory_that_runs_out_within_an_epoch_loses_nothing(monkeypatch, caplog):
+    """Steps that were made before it did count for nothing: the halves begin again from their seeds."""
+    members = make_members(5)
+    expected = train(members, patience=3)
+    step, steps = Population._step, []
+
+    def failing(self, batch, rate):
+        steps.append(len(self))
+        if len(self) > 2 and steps.count(len(self)) > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, batch, rate)
+
+    monkeypatch.setattr(Population, "_step", failing)
+    assert_same(train(members, width=5, patience=3), expected)
+    assert {5, 3} < set(steps)
+    assert caplog.text.count("going on with half as many") == 2
 
 
 def test_other_errors_pass(monkeypatch):

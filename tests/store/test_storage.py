@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from inna_tune.store import sqlite
+from inna_tune.store import sqlite, waiting
 from inna_tune.store.errors import StorageError, redact_url
 from inna_tune.store.locks import temporary_lock
 from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
@@ -265,7 +265,10 @@ class TestRefused:
         assert "secret" not in message
 
 
-def test_an_error_while_tuning_is_one_line_that_says_what_to_do(database: Path) -> None:
+def test_an_error_while_tuning_is_one_line_that_says_what_to_do(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     storage = open_storage(f"sqlite:///{database}")
     study = create_study(storage, "first", "minimize", resume=True)
     with storage._backend.engine.connect() as connection:
@@ -274,7 +277,8 @@ def test_an_error_while_tuning_is_one_line_that_says_what_to_do(database: Path) 
     trial = study.ask()
     with (
         pytest.raises(
-            StorageError, match=r"studies.db: the disk is full .* finished trials are safe"
+            StorageError,
+            match=r"studies.db: waited 0 s for the database: the disk is full .* finished trials are safe",
         ) as raised,
         storage_errors(storage),
     ):
