@@ -67,6 +67,13 @@ def fit(
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What to tune by: any scorer's name of scikit-learn, such as roc_auc or neg_mean_absolute_error. If not "
+            "given: the loss that the net is trained on."
+        ),
+    ] = None,
     ensemble: Annotated[
         bool,
         typer.Option(
@@ -137,6 +144,7 @@ def fit(
                 n_jobs=jobs,
                 seed=seed,
                 settings=settings or (),
+                metric=metric,
                 space=learned,
                 refit="ensemble" if ensemble else True,
                 callbacks=(shown,),

@@ -57,10 +57,10 @@ def test_the_loss_together_is_that_of_the_mean_of_what_a_row_has(weighted, regre
         weight = float(table.weight[row]) if weighted else 1.0
         total, weights = total + weight * loss, weights + weight
     loss = SquaredError() if regression else CrossEntropy()
-    together = output_together(
+    index, output = output_together(
         loss, [torch.from_numpy(r) for r in rows], [torch.from_numpy(o) for o in outputs]
     )
-    found = mean_loss(loss, table, *together)
+    found = mean_loss(loss, table, index, output)
     assert found == pytest.approx(total / weights)
 
 
