@@ -23,7 +23,17 @@ FLOORS = {
     "space": 1,
     "estimators": 2,
 }
-FLOORS |= {"tables": 3, "records": 3, "study": 4, "jobs": 5, "plots": 6, "report": 7, "cli": 8, "plugins": 8}
+FLOORS |= {
+    "tables": 3,
+    "records": 3,
+    "loggers": 3,
+    "study": 4,
+    "jobs": 5,
+    "plots": 6,
+    "report": 7,
+    "cli": 8,
+    "plugins": 8,
+}
 KNOWS = {  # of what lies below
     "space": {"optim"},
     "engine": {"nets", "optim"},
@@ -31,6 +41,7 @@ KNOWS = {  # of what lies below
     "records": {"optim", "space", "store"},
     "tables": {"estimators"},
     "plugins": {"estimators", "optim", "space"},
+    "loggers": {"estimators"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 

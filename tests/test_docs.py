@@ -19,7 +19,7 @@ from tests.warm import Program
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-ROOMS = ("optim", "space", "nets", "engine", "estimators", "study", "plots", "report")
+ROOMS = ("optim", "space", "nets", "engine", "estimators", "study", "plots", "report", "loggers")
 
 
 def blocks(path, language):

@@ -44,7 +44,7 @@ def ranges(kind: type[InnaClassifier] | type[InnaRegressor], given: Collection[s
     untuned = kind()
     defaults = {
         "step_ratio": 2.0,
-        "friction": kind._loss.scaled_alpha,
+        "friction": untuned._loss.scaled_alpha,
         "damping": 0.75,
         "dropout": untuned.dropout,
         # The least there is on a logarithmic scale stands for none.

@@ -140,7 +140,9 @@ def notes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     return found + [sentence for sentence, allowed in _space_changes(stored, current) if allowed]
 
 
-def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bool = False) -> None:
+def check(
+    study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bool = False, begins: bool = False
+) -> None:
     """Write the fingerprint into a study that has none, or compare it with the one stored.
 
     Parameters
@@ -151,6 +153,8 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     allow_mismatch : bool
         Go on in spite of differences; they are recorded in the study's user attributes, and the first
         fingerprint stays.
+    begins : bool
+        Whether the study had none when it was opened, so that whoever has given it one by now began it at the same time.
 
     Raises
     ------
@@ -158,8 +162,7 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
         They differ; the message names each difference. Or the stored one is of another form.
     """
     stored: Any = study.user_attrs.get(FINGERPRINT)
-    begins = stored is None
-    if begins:
+    if stored is None:
         # Another process may have begun the same study by now, with another question.
         stored = store_of(study).settle(study._study_id, FINGERPRINT, dict(current))
     if stored == current:

@@ -426,8 +426,10 @@ def _patient(method: Any) -> Any:
     return patient
 
 
-for _name in {name for name in vars(_CachedStorage) if not name.startswith("_")} - {"set_trial_state_values"}:
-    setattr(CachedDatabase, _name, _patient(getattr(CachedDatabase, _name)))
+# What is left of the base class is made of these.
+for _name in {*vars(_CachedStorage), "get_trial_system_attrs"} - {"set_trial_state_values"}:
+    if not _name.startswith("_"):
+        setattr(CachedDatabase, _name, _patient(getattr(CachedDatabase, _name)))
 
 
 @lru_cache(maxsize=1024)

@@ -162,7 +162,7 @@ def _begin(
             UnseededFoldsWarning,
             stacklevel=5,
         )
-    check(study, described, allow_mismatch=options.allow_mismatch)
+    check(study, described, allow_mismatch=options.allow_mismatch, begins=FINGERPRINT not in attrs)
     if SEED in attrs and options.seed not in (None, seed):
         logger.warning(
             "study %s goes on with the seed that it was begun with, not with %s",
