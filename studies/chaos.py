@@ -343,7 +343,7 @@ def run_faults(arguments):
             print(row, flush=True)
             row.pop("seconds")
             known = pd.concat([known[known.fault != fault], pd.DataFrame([row])], ignore_index=True)
-            known.to_csv(FAULTS, index=False)
+            known.convert_dtypes().to_csv(FAULTS, index=False)
 
 
 def main():

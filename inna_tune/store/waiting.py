@@ -1,6 +1,5 @@
 """A database that is away, locked or full is waited for: what was asked of it is asked again until it answers."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,12 +9,13 @@ from typing import TypeVar
 from sqlalchemy.exc import IntegrityError
 
 from inna_tune.store.errors import DATABASE_ERRORS, StorageError, UnreachableError, cause_of, may_pass
+from inna_tune.visible import get_logger
 
 PATIENCE = 600.0  # seconds that a database may be away
 _FIRST, _LONGEST = 0.05, 5.0  # seconds between two attempts: twice as many each time
 _SILENT = 3.0  # seconds of waiting that are worth no word
 
-_logger = logging.getLogger("inna_tune.store")
+_logger = get_logger("inna_tune.store")
 _T = TypeVar("_T")
 
 
