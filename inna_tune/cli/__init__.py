@@ -1,28 +1,33 @@
 """The command line ``inna-tune``. It says nothing of its own: the rooms below do the work.
 
-Every command is in a module of this package and joins the app when that is imported; what they share is in `console`.
+Every command is in a module of this package and joins the app when `program` imports it; what they share is in `console`.
+Here nothing is imported that takes time, so that Ctrl-C is understood from the first moment.
 """
 
-import sys
+from typing import TYPE_CHECKING, Any
 
-# In the order in which the help lists the commands.
-# isort: off
-from inna_tune.cli import understanding  # noqa: F401
-from inna_tune.cli import fitting, leaving, comparing, working, looking  # noqa: F401
-from inna_tune.cli import transfer, reporting, dashboard, prior, bugs  # noqa: F401
+from inna_tune.cli.starting import run_program
 
-# isort: on
-from inna_tune.cli import console
-from inna_tune.cli.console import app
+if TYPE_CHECKING:
+    from inna_tune.cli.console import app
 
 __all__ = ["app", "main"]
 
 
 def main() -> None:
     """Entry point of the ``inna-tune`` command."""
-    console.is_own_process = True
-    words = sys.argv[1:]
-    if "--debug" in words:  # wherever it stands: after an error people append it
-        words.remove("--debug")
-        words.insert(0, "--debug")
-    sys.exit(app(words))
+
+    def run() -> int:
+        from inna_tune.cli.program import run
+
+        return run()
+
+    run_program(run)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'inna_tune.cli' has no attribute {name!r}")
+    from inna_tune.cli.program import app
+
+    return app

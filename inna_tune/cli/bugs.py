@@ -31,7 +31,7 @@ def bug_report(as_json: AsJson = False) -> None:
         for name, found in versions.items():
             say(f"{name}: {found}")
         for name, text in texts.items():
-            out.print(f"\nFound by {name}:\n{text}", markup=False, emoji=False)
+            out.lines(f"\nFound by {name}:\n{text}")
 
 
 def _versions() -> dict[str, str]:

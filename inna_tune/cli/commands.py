@@ -6,8 +6,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from rich.console import Console
 
-from inna_tune.cli.console import app, err, say
+from inna_tune.cli.console import STORAGE_VARIABLE, Told, app, err, say
+from inna_tune.cli.starting import begin_work
+
+_VARIABLE = f"${STORAGE_VARIABLE}"
 
 
 def command_line(*names: str, **values: Any) -> str:
@@ -23,7 +27,7 @@ def command_line(*names: str, **values: Any) -> str:
     found: Any = typer.main.get_command(app)
     for name in names:
         found = found.commands[name]
-    return shlex.join([str(app.info.name), *names, *_words(found, values)])
+    return _joined([str(app.info.name), *names, *_words(found, values)])
 
 
 def again(context: typer.Context, **changes: Any) -> str:
@@ -41,17 +45,31 @@ def again(context: typer.Context, **changes: Any) -> str:
         own = _words(here.command, here.params | (changes if here is context else {}))
         words = [str(app.info.name if here.parent is None else here.info_name), *own, *words]
         here = here.parent
-    return shlex.join(words)
+    return _joined(words)
 
 
 @contextmanager
 def resumable(resumption: str) -> Iterator[None]:
-    """Say after Ctrl-C how to go on."""
+    """Say after Ctrl-C what is safe, or where the database went away, and how to go on."""
+    from inna_tune.store.errors import UnreachableError
+
+    begin_work()
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, UnreachableError) as error:
+        if isinstance(error, KeyboardInterrupt):
+            say("Interrupted; finished trials are safe.", err)
         say(f"Resume with: {resumption}", err)
+        say_variable(err, resumption)
+        if isinstance(error, KeyboardInterrupt):
+            raise Told from None
         raise
+
+
+def say_variable(console: Console, *commands: str) -> None:
+    """Say what a variable is to hold that stands in commands for a URL with a password."""
+    if any(_VARIABLE in command for command in commands):
+        say(f"{STORAGE_VARIABLE} is to hold the URL of the database, with its password.", console)
 
 
 def more_trials(n_trials: int, states: Sequence[Mapping[str, int]]) -> int:
@@ -69,8 +87,6 @@ def more_trials(n_trials: int, states: Sequence[Mapping[str, int]]) -> int:
 
 def _words(of: Any, values: Mapping[str, Any]) -> list[str]:
     """Arguments and options of a command with these values."""
-    from inna_tune.store.errors import redact_url
-
     unknown = values.keys() - {each.name for each in of.params}
     if unknown:
         raise TypeError(f"{of.name} has no parameters {sorted(unknown)}")
@@ -88,12 +104,23 @@ def _words(of: Any, values: Mapping[str, Any]) -> list[str]:
         else:
             name = max(each.opts, key=len)
             for part in parts:
-                part = redact_url(part) if each.name == "storage" else part
+                part = _without_password(part) if each.name == "storage" else part
                 # What begins with a dash would be taken for another option.
                 options += [f"{name}={part}"] if part.startswith("-") else [name, part]
     if any(part.startswith("-") for part in arguments):
         return [*options, "--", *arguments]
     return [*arguments, *options]
+
+
+def _without_password(storage: str) -> str:
+    from inna_tune.store.errors import has_password
+
+    return _VARIABLE if has_password(storage) else storage
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Words as a shell takes them; the variable is for the shell to fill in."""
+    return " ".join(f'"{word}"' if word == _VARIABLE else shlex.quote(word) for word in words)
 
 
 def _word(value: Any) -> str:

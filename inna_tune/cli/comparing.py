@@ -5,12 +5,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from inna_tune.cli.commands import again, more_trials, resumable
+from inna_tune.cli.commands import again, more_trials, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
     TABLE,
     AsJson,
+    Drop,
     Settings,
     Storage,
     app,
@@ -31,6 +32,7 @@ def compare(
     context: typer.Context,
     table: Annotated[str, typer.Argument(help=TABLE)],
     target: Annotated[list[str] | None, typer.Option(help="Column to predict.")] = None,
+    drop: Drop = None,
     optimizers: Annotated[
         str, typer.Option(help=f"Of {', '.join(OPTIMIZERS)}; separated by commas.")
     ] = ",".join(OPTIMIZERS),
@@ -79,7 +81,7 @@ def compare(
         from inna_tune.store.errors import redact_url
 
         console = err if as_json else out
-        _, problem = read_problem(table, target, task, console)
+        _, problem = read_problem(table, target, task, console, drop=drop or ())
         name = study or default_name(table)
         say(f"Task: {problem.description}", console)
         same = {"target": problem.target, "study": name, "resume": True}
@@ -98,7 +100,7 @@ def compare(
                 n_jobs=jobs,
                 ensemble=ensemble,
                 settings=settings or (),
-                watch=lambda study: Progress(trials, study),
+                watch=lambda study: Progress(trials, study, prefix=f"{study.removeprefix(f'{name}-')}: "),
                 allow_mismatch=allow_mismatch,
             )
         states = [each.trials for each in found.contenders if each.study is not None]
@@ -110,6 +112,7 @@ def compare(
         _print_comparison(found)
         say(f"Studies:  {name}-… in {redact_url(storage)}; see one by inna-tune report")
         say(f"Resume:   {resumption}")
+        say_variable(out, resumption)
 
 
 def _listed(names: str) -> list[str]:

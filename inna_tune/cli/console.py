@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,36 +14,106 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from inna_tune.visible import visible, visible_json
 
 TABLE = "A file (.csv, .tsv, .parquet, .feather, .jsonl, .xlsx), - for a pipe, or sklearn:NAME."
 DEFAULT_STORAGE = "sqlite:///inna_tune.db"
 
+
+class _Usage(TyperGroup):
+    """Typer's messages about words that make no sense, through the door."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _seen():
+            return super().make_context(*args, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _seen():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _seen() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        # NOTE: told by what it has, since click's classes lie elsewhere in newer versions of typer.
+        if hasattr(error, "format_message"):
+            message = visible(error.format_message(), lines=True)
+            error.format_message = lambda: message
+        raise
+
+
 app = typer.Typer(
     name="inna-tune",
+    cls=_Usage,
     help="Tune INNA, the inertial Newton algorithm, on your table.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+LEAST_SECONDS = 0.1  # of a budget
+_LONGEST = 2000  # letters of an error, which may quote a cell of megabytes
+
+
+class Door(Console):
+    """The door that all texts pass on their way to the terminal, since names and labels in them are strangers'.
+
+    No text is markup, in the cells of a table neither, and what a terminal would obey is shown as an escape.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, soft_wrap=True, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """One line, whatever is in it."""
+        return super().render_str(visible(text), **options)
+
+    def lines(self, text: str) -> None:
+        """Print a text of several lines."""
+        self.print(Text(visible(text, lines=True)))
+
+
+out = Door()
+err = Door(stderr=True)
 if not out.is_terminal:
     out.width = 160  # a file or a pipe has no edge to wrap tables at
 
 
 def say(text: object, console: Console = out) -> None:
-    """Print a text as it is: what it quotes may have square brackets."""
-    console.print(text, markup=False)
+    """Print one line."""
+    console.print(visible(str(text)))
 
-
-LEAST_SECONDS = 0.1  # of a budget
 
 _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
 _started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
 
-Storage = Annotated[str, typer.Option(help="Database of the studies: an Optuna URL.")]
+STORAGE_VARIABLE = "INNA_TUNE_STORAGE"  # as in inna_tune.store.errors, which a --help need not wait for
+
+
+def _find_storage(context: typer.Context, parameter: typer.CallbackParam, value: str) -> str:
+    """The URL that was given, or that of the variable, which also may be named: ``$NAME``, where no shell has filled it in."""
+    named = re.fullmatch(r"\$\{?(\w+)\}?", value)
+    if named is not None:
+        return os.environ.get(named[1], value)
+    source = context.get_parameter_source(str(parameter.name))
+    return (
+        os.environ.get(STORAGE_VARIABLE, value) if source is not None and source.name == "DEFAULT" else value
+    )
+
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        callback=_find_storage,
+        help=f"Database of the studies: an Optuna URL. The variable {STORAGE_VARIABLE} may hold it, with its password.",
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -49,6 +121,10 @@ Settings = Annotated[
         metavar="NAME=VALUE",
         help="A parameter of InnaClassifier or InnaRegressor, such as max_epochs=30; once for each.",
     ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option("--drop", metavar="NAME", help="A column that is to be no feature; once for each."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, for scripts.")]
 
@@ -72,9 +148,17 @@ def _options(
     _debug = debug
 
 
+class Told(KeyboardInterrupt):
+    """An interrupt of which the person has been told what it left."""
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """One line on standard error and a code: 2 for wrong input, 130 for an interrupt, 1 for what should not happen."""
+    """One line on standard error and a code.
+
+    2 for wrong input, 75 where the database was away for too long (``EX_TEMPFAIL``: later it may work), 130 for an interrupt,
+    1 for what should not happen.
+    """
     try:
         if is_own_process:
             # The progress line says what Optuna's messages would. Here, since importing it takes the time of a --help.
@@ -82,21 +166,36 @@ def one_line_errors() -> Iterator[None]:
 
             optuna.logging.set_verbosity(optuna.logging.WARNING)
         yield
-    except KeyboardInterrupt:
-        err.print("Interrupted; finished trials are safe.")
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, Told):
+            err.print("Interrupted.")
         raise typer.Exit(130) from None
     except BrokenPipeError:
         raise  # whoever read our output has gone; the program's frame ends it without a word
     except (ValueError, TypeError, OSError, ImportError) as error:
         if _debug:
             raise
+        from inna_tune.store.errors import UnreachableError
+
         _complain(str(error))
-        raise typer.Exit(2) from None
+        raise typer.Exit(75 if isinstance(error, UnreachableError) else 2) from None
     except (typer.Exit, typer.Abort):
         raise
+    except MemoryError as error:
+        if _debug:
+            raise
+        _complain(
+            f"there is not enough memory for this ({error}); take fewer rows or columns, or smaller nets"
+        )
+        raise typer.Exit(2) from None
     except Exception as error:
         if _debug:
             raise
+        from inna_tune.store.errors import DATABASE_ERRORS, cause_of
+
+        if isinstance(error, DATABASE_ERRORS):  # where no room told which storage it was
+            _complain(f"the storage of the studies: {cause_of(error)}")
+            raise typer.Exit(2) from None
         _complain(
             f"unexpected {type(error).__name__}: {error}. See more with: inna-tune --debug …; please report it with what "
             "inna-tune bug-report prints"
@@ -105,8 +204,10 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _complain(message: str) -> None:
-    # NOTE: markup=False, since a message may quote text in square brackets.
-    err.print(f"inna-tune: {' '.join(message.split())}", markup=False, style="red")
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    err.print(f"inna-tune: {line}", style="red")
 
 
 def time_left(timeout: float | None) -> float | None:
@@ -128,7 +229,8 @@ def print_json(content: Any) -> None:
     """Print results for scripts: what is not finite as null, times as ISO 8601."""
     text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     # A lone surrogate, which a name in a database may hold, is no UTF-8.
-    out.print(text.encode("utf-8", "replace").decode("utf-8"), markup=False, emoji=False)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    out.print(Text(visible_json(text)))
 
 
 def _plain(thing: Any) -> Any:

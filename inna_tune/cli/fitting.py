@@ -1,16 +1,18 @@
 """``inna-tune fit`` and ``predict``."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from inna_tune.cli.commands import again, command_line, more_trials, resumable
+from inna_tune.cli.commands import again, command_line, more_trials, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
     TABLE,
     AsJson,
+    Drop,
     Settings,
     Storage,
     app,
@@ -22,10 +24,13 @@ from inna_tune.cli.console import (
     say,
     time_left,
 )
+from inna_tune.cli.outputs import MODEL, PREDICTIONS, Force, check_output, default_file
 from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
 from inna_tune.records.text import count, settings_text
+from inna_tune.visible import visible
 
 SHIPPED = "shipped"
+STDOUT = "-"
 MOST_COLUMNS = 200  # that the study keeps for its report
 LOOKING_SHARE = 0.05  # of a budget of time, for looking at the columns
 
@@ -37,6 +42,7 @@ def fit(
     target: Annotated[
         list[str] | None, typer.Option(help="Column to predict; once for each of several columns of numbers.")
     ] = None,
+    drop: Drop = None,
     trials: Annotated[
         int, typer.Option(help="Trials of the study in all, earlier ones included.", min=1)
     ] = 50,
@@ -79,6 +85,7 @@ def fit(
     model: Annotated[
         str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
     ] = None,
+    force: Force = False,
     allow_mismatch: Annotated[
         bool, typer.Option("--allow-mismatch", help="Resume although the data or the question differ.")
     ] = False,
@@ -93,9 +100,9 @@ def fit(
     """
     with one_line_errors():
         from inna_tune.cli.progress import Progress
-        from inna_tune.files import check_output
+        from inna_tune.estimators import save
         from inna_tune.jobs.tuning import tune
-        from inna_tune.records.attributes import COLUMNS, MODEL
+        from inna_tune.records import attributes
         from inna_tune.records.overview import find_progress
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
@@ -103,10 +110,17 @@ def fit(
 
         # The one JSON object stands alone on standard output.
         console = err if as_json else out
-        learned = None if prior in (None, SHIPPED) else Prior.load(prior)
         name = study or default_name(table)
-        path = check_output(model or f"{name}.inna", inputs=[table])
-        found, problem = read_problem(table, target, task, console)
+        path = check_output(
+            default_file(name, ".inna") if model is None else model,
+            MODEL,
+            "--out",
+            reads={"table": table, "prior": prior},
+            storage=storage,
+            force=force,
+        )
+        learned = None if prior in (None, SHIPPED) else Prior.load(prior)
+        found, problem = read_problem(table, target, task, console, drop=drop or ())
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         say(f"Task: {problem.description}", console)
@@ -137,20 +151,19 @@ def fit(
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
             )
-        search = report.search
-        notes = {
-            "table": table,
-            "target": problem.target,
-            "targets": list(problem.targets),
-            "task": problem.task,
-            "study": name,
-            "held_out_scores": report.scores.T.to_dict(),
-        }
-        from inna_tune.estimators import save
-
-        save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
-        search.study_.set_user_attr(MODEL, path.name)
-        search.study_.set_user_attr(COLUMNS, understood.to_json(most=MOST_COLUMNS))
+            search = report.search
+            notes = {
+                "table": table,
+                "target": problem.target,
+                "targets": list(problem.targets),
+                "dropped": list(problem.dropped),
+                "task": problem.task,
+                "study": name,
+                "held_out_scores": report.scores.T.to_dict(),
+            }
+            save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
+            search.study_.set_user_attr(attributes.MODEL, path.name)
+            search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
             "report": command_line("report", study=name, storage=storage),
             "predict": command_line("predict", model=str(path), table="NEW_TABLE", output="predictions.csv"),
@@ -161,20 +174,24 @@ def fit(
             print_json(report.summary() | where)
             return
         _print_summary(report)
-        say(f"Study:    {name} in {redact_url(storage)} ({count(len(search.study_.trials), 'trial')})")
+        states = report.summary()["trials"]
+        done = sum(states[state] for state in ("complete", "pruned", "fail") if state in states)
+        say(f"Study:    {name} in {redact_url(storage)} ({count(done, 'trial')})")
         made = f"fitted on the {report.n_tuning_rows} rows that were tuned on"
         if report.ensemble is not None:
             made = f"an ensemble of {report.ensemble.words}"
         say(f"Model:    {path} ({made})")
         for what, command in commands.items():
             say(f"{what.capitalize() + ':':<9} {command}")
+        say_variable(out, *commands.values())
 
 
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(help="File that fit wrote.")],
     table: Annotated[str, typer.Argument(help=TABLE)],
-    output: Annotated[str, typer.Option("--output", "-o", help="CSV file to write.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="CSV file to write; - for standard output.")],
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write predictions, and the probability of every class, for a table.
@@ -183,16 +200,31 @@ def predict(
     """
     with one_line_errors():
         from inna_tune.estimators import load
-        from inna_tune.files import check_output, replacing
-        from inna_tune.tables.predicting import predict_table
+        from inna_tune.files import replacing
+        from inna_tune.tables.predicting import predict_table, spreadsheet_warning
         from inna_tune.tables.reading import read
 
-        path = check_output(output, inputs=[model, table])
+        if output == STDOUT and as_json:
+            raise ValueError(
+                "--output - and --json both want standard output; name a file for the predictions"
+            )
+        path = None
+        if output != STDOUT:
+            path = check_output(
+                output, PREDICTIONS, "--output", reads={"model": model, "table": table}, force=force
+            )
         fitted = load(model)
         found = read(table, schema=fitted.schema_ if hasattr(fitted, "feature_names_in_") else None)
         for note in found.notes:
             say(note, err)
         predictions = predict_table(fitted, found.frame)
+        if (warning := spreadsheet_warning(predictions)) is not None:
+            say(f"Note: {warning}", err)
+        if path is None:
+            written = predictions.to_csv(index=False)
+            # A pipe gets what a file would; a terminal obeys what labels may hold.
+            sys.stdout.write(visible(written, lines=True) if sys.stdout.isatty() else written)
+            return
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
             predictions.to_csv(written, index=False)
@@ -220,6 +252,9 @@ def _print_summary(report: Any) -> None:
     else:
         say(f"Best:     trial {best['trial']}, {best['words']}")
         say("Settings: " + settings_text(best["settings"]))
+    for failed in found["failed"]:
+        numbers = ", ".join(map(str, failed["trials"]))
+        say(f"Failed:   {count(len(failed['trials']), 'trial')} ({numbers}): {failed['reason']}")
     if found["cut"]:
         say(f"Time cut off: {', '.join(found['cut'])}; more of it may help")
     if found["misleading"]:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from inna_tune.cli.console import AsJson, app, one_line_errors, print_json, say
+from inna_tune.cli.outputs import PROGRAM, PROGRAM_MARK, Force, check_output
 
 
 @app.command()
@@ -21,6 +22,7 @@ def export(
             "columns that are not plain numbers."
         ),
     ] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a model as ONNX or as a program of torch, to run it elsewhere.
@@ -29,9 +31,9 @@ def export(
     """
     with one_line_errors():
         from inna_tune.estimators import load, to_module, to_onnx, to_program
-        from inna_tune.files import check_output, replacing
+        from inna_tune.files import replacing
 
-        path = check_output(output, inputs=[model])
+        path = check_output(output, PROGRAM, "--output", reads={"model": model}, force=force)
         if path.suffix not in (".onnx", ".pt2"):
             raise ValueError(f"output={output!r} must end in .onnx or .pt2")
         fitted = load(model)
@@ -43,7 +45,8 @@ def export(
             import torch
 
             with replacing(path, suffix=path.suffix) as written:
-                torch.export.save(to_program(fitted, encoded=wanted), str(written))
+                program = to_program(fitted, encoded=wanted)
+                torch.export.save(program, str(written), extra_files={PROGRAM_MARK: ""})
         inputs, outputs = list(module.input_names), list(module.output_names)
         if as_json:
             print_json({"output": str(path), "inputs": inputs, "outputs": outputs})

@@ -1,5 +1,7 @@
 """``inna-tune prior learn`` and ``prior show``."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +18,7 @@ from inna_tune.cli.console import (
     print_json,
     say,
 )
+from inna_tune.cli.outputs import PICTURE, PRIOR, Force, check_output, picture_metadata
 from inna_tune.records.text import count, settings_text
 
 prior_app = typer.Typer(help="Learn priors from finished studies, and look at them.", no_args_is_help=True)
@@ -29,6 +32,7 @@ def prior_learn(
     storage: Storage = DEFAULT_STORAGE,
     top: Annotated[float, typer.Option(help="Share of each study's trials that count as its best.")] = 0.1,
     portfolio: Annotated[int, typer.Option(help="Settings to try first.", min=0)] = 8,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn a prior from finished studies: where their best settings lie, in numbers that fit any data.
@@ -36,11 +40,10 @@ def prior_learn(
     Example: [bold]inna-tune prior learn churn adult -o prior.json[/bold]
     """
     with one_line_errors():
-        from inna_tune.files import check_output
         from inna_tune.space import learn
         from inna_tune.store.opening import load_study
 
-        path = check_output(output)
+        path = check_output(output, PRIOR, "--output", storage=storage, force=force)
         found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
         found.save(path)
         if as_json:
@@ -59,6 +62,7 @@ def prior_show(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Picture of the laws to write (.png, .svg, .pdf).")
     ] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Describe a prior: its laws, what is tried first, and what it was learned from.
@@ -71,16 +75,17 @@ def prior_show(
 
         found = Prior.shipped(file) if file in TASKS else Prior.load(file)
         if output is not None:
-            from inna_tune.files import check_output, replacing
+            from inna_tune.files import replacing
             from inna_tune.plots.priors import priors
 
             # By the suffix matplotlib knows the format; where there is none, it would add one of its own.
-            path = check_output(output)
-            if not path.suffix:
-                path = check_output(f"{output}.png")
-                output = str(path)
+            if output not in ("", "-") and not Path(output).suffix and not os.path.lexists(output):
+                output = f"{output}.png"
+            path = check_output(output, PICTURE, "--output", reads={"prior": file}, force=force)
             with replacing(path, suffix=path.suffix) as written:
-                priors(found.space).savefig(written)
+                priors(found.space).savefig(
+                    written, format=path.suffix[1:] or "png", metadata=picture_metadata(path)
+                )
         if as_json:
             print_json({"prior": file, "picture": output, **_content(found)})
             return

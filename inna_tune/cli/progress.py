@@ -11,9 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from inna_tune.cli.console import err
+from inna_tune.cli.console import err, say
 from inna_tune.records.record import StudyRecord
 from inna_tune.records.text import duration
+from inna_tune.visible import visible
 
 if TYPE_CHECKING:
     from inna_tune.study.job import Training
@@ -42,9 +43,12 @@ class Progress:
         Of the study.
     console : rich.console.Console
         A terminal gets the live view, anything else plain lines.
+    prefix : str
+        What plain lines begin with, where there are several studies.
     """
 
-    def __init__(self, n_trials: int, name: str, console: Console = err) -> None:
+    def __init__(self, n_trials: int, name: str, console: Console = err, *, prefix: str = "") -> None:
+        self.prefix = prefix
         self.n_trials, self.name, self.console = n_trials, name, console
         self.began = time.monotonic()
         self.counts = dict.fromkeys((TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL), 0)
@@ -86,7 +90,7 @@ class Progress:
         every = max(1, self.n_trials // _LINES)
         if self._live is None and (self.done % every == 0 or self.done == self.n_trials):
             parts = [f"trial {self.done}/{self.n_trials}", self._best_text(), self._left_text()]
-            self.console.print(", ".join(filter(None, parts)), markup=False)
+            say(self.prefix + ", ".join(filter(None, parts)), self.console)
 
     def _count(self, study: Any) -> None:
         record = StudyRecord(study)
@@ -120,7 +124,7 @@ class Progress:
         pruned, failed = self.counts[TrialState.PRUNED], self.counts[TrialState.FAIL]
         head = Table.grid(padding=(0, 1))
         head.add_row(
-            Text(f"Tuning {self.name}", style="bold", overflow="ellipsis", no_wrap=True),
+            Text(visible(f"Tuning {self.name}"), style="bold", overflow="ellipsis", no_wrap=True),
             ProgressBar(total=self.n_trials, completed=self.done, width=24),
             Text(f"{self.done} of {self.n_trials} trials", no_wrap=True),
         )
@@ -132,7 +136,7 @@ class Progress:
         ]
         rows.append(Text("  " + " · ".join(filter(None, details)), style="dim"))
         if self.best is not None:
-            line = Text("  " + self._best_text())
+            line = Text(visible("  " + self._best_text()))
             if len(self.bests) > 1:
                 spark = sparkline(list(self.bests), ascii_only=self.console.options.ascii_only)
                 line.append(f"  {spark}", style="cyan")
@@ -140,5 +144,5 @@ class Progress:
         if self.done >= self.n_trials:
             rows.append(Text("  fitting the best settings, and the default beside them", style="dim"))
         elif self.training is not None:
-            rows.append(Text(f"  {self.training}", style="dim"))
+            rows.append(Text(visible(f"  {self.training}"), style="dim"))
         return Group(*rows)

@@ -7,6 +7,7 @@ import typer
 from inna_tune.cli.commands import command_line
 from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, print_json, say
 from inna_tune.cli.looking import studies_app
+from inna_tune.cli.outputs import DATABASE, Force, check_output
 from inna_tune.records.text import count
 
 
@@ -15,7 +16,7 @@ def export(
     study: Annotated[str, typer.Argument(help="Name of the study.")],
     output: Annotated[str, typer.Option("--output", "-o", help="SQLite file to write.")],
     storage: Storage = DEFAULT_STORAGE,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a study into a file of its own: to keep, or to send.
@@ -25,6 +26,7 @@ def export(
     with one_line_errors():
         from inna_tune.store.transfer import export_study
 
+        check_output(output, DATABASE, "--output", storage=storage, force=force, study=study)
         done = export_study(storage, study, output, replace=force)
         if as_json:
             print_json({"study": done, "file": output})

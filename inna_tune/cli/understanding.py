@@ -1,12 +1,12 @@
 """``inna-tune columns``, and the same table within ``fit``."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from inna_tune.cli.console import TABLE, AsJson, app, one_line_errors, out, print_json, say
+from inna_tune.cli.console import TABLE, AsJson, Drop, app, one_line_errors, out, print_json, say
 
 if TYPE_CHECKING:
     from inna_tune.tables.problem import Problem
@@ -23,6 +23,7 @@ def columns(
     task: Annotated[
         str | None, typer.Option(help="binary, multiclass or regression; found if not given.")
     ] = None,
+    drop: Drop = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what is understood of a table, column by column, and what may be wrong with it.
@@ -30,14 +31,17 @@ def columns(
     Example: [bold]inna-tune columns churn.csv --target churn[/bold]
     """
     with one_line_errors():
-        from inna_tune.tables.problem import make_problem
+        from inna_tune.tables.problem import find_dropped, make_problem
         from inna_tune.tables.reading import read
         from inna_tune.tables.understanding import understand
 
         found = read(table)
         wanted = target or found.target
-        problem = None if wanted is None else make_problem(found.frame, wanted, task=task)
-        understood = understand(found.frame, found.schema, problem)
+        problem = None if wanted is None else make_problem(found.frame, wanted, task=task, drop=drop or ())
+        frame = found.frame
+        if problem is None:
+            frame = frame.drop(columns=list(find_dropped(frame, drop or ())))
+        understood = understand(frame, found.schema, problem)
         remarks = [*found.notes, *([] if problem is None else problem.remarks)]
         if as_json:
             print_json({"table": table, "remarks": remarks} | understood.to_json())
@@ -49,14 +53,14 @@ def columns(
 
 
 def read_problem(
-    table: str, target: list[str] | str | None, task: str | None, console: Any
+    table: str, target: list[str] | str | None, task: str | None, console: Any, *, drop: Sequence[str] = ()
 ) -> tuple["TableRead", "Problem"]:
     """A table and what is to be learned of it, with what there is to say of both said."""
     from inna_tune.tables.problem import make_problem
     from inna_tune.tables.reading import read
 
     found = read(table)
-    problem = make_problem(found.frame, target or found.target, task=task)
+    problem = make_problem(found.frame, target or found.target, task=task, drop=drop)
     for remark in (*found.notes, *problem.remarks):
         say(remark, console)
     return found, problem
@@ -74,7 +78,7 @@ def show_columns(understood: "Understanding", console: Any) -> None:
             view.example,
             view.left_out or "",
         )
-        listed.add_row(*map(escape, cells), style="dim" if view.left_out else "")
+        listed.add_row(*cells, style="dim" if view.left_out else "")
     console.print(listed)
     if understood.target is not None:
         say(f"Task: {understood.target}", console)

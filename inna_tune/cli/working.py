@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from inna_tune.cli.commands import again, resumable
+from inna_tune.cli.commands import again, resumable, say_variable
 from inna_tune.cli.console import (
     DEFAULT_STORAGE,
     LEAST_SECONDS,
@@ -48,7 +48,7 @@ def worker(
         opened = open_storage(storage, create=False)
         job = read_job(opened, study)
         console = err if as_json else out
-        _, problem = read_problem(table, target or job.target, job.task, console)
+        _, problem = read_problem(table, target or job.target, job.task, console, drop=job.drop)
         if (found := find_progress(opened, study, job.n_trials)) is not None:
             say(f"Found: {found}", console)
         with resumable(again(context)), Progress(job.n_trials, study) as progress:
@@ -67,3 +67,4 @@ def worker(
         say(f"Now:   {after}")
         if after.left_to_do:
             say(f"Resume: {again(context)}")
+            say_variable(out, again(context))

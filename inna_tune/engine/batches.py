@@ -1,6 +1,6 @@
 """Which row each member sees when: every member sees each of its rows exactly once an epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +51,8 @@ class Batch:
         The same on the host.
     rows : Tensor of int64, shape [P, B]
         Their numbers in the table.
+    mask : Tensor of shape [P, B, width], optional
+        Factors of the hidden units, where these are drawn with the batches.
     """
 
     x: Tensor
@@ -59,6 +61,7 @@ class Batch:
     count: Tensor
     counts: tuple[int, ...]
     rows: Tensor
+    mask: Tensor | None = None
 
 
 def pad(rows: Sequence[Tensor], multiple: int = 1) -> tuple[Tensor, Tensor]:
@@ -107,6 +110,8 @@ def iterate_batches(
     minimum_rows: int = 1,
     *,
     full_vectors: bool = False,
+    masks: Callable[[Tensor, int], Tensor] | None = None,
+    mask_width: int = 0,
 ) -> Iterator[Batch]:
     """Batches of one epoch.
 
@@ -125,6 +130,9 @@ def iterate_batches(
     full_vectors : bool, default=False
         Fill up every batch, the last too, to one length, a multiple of `FULL_VECTORS`: how a product of matrices is
         rounded depends on their sizes, and the longest of the last batches on who trains beside a member.
+    masks : callable, optional
+        Masks [P, n, mask_width] of rows [P, n], from the batch of a number on.
+    mask_width : int, default=0
     """
     lengths = [len(r) for r in rows]
     own_size = batch_size
@@ -148,11 +156,15 @@ def iterate_batches(
     coefficient = valid.to(table.x.dtype) * share
     if table.weight is not None and mean_weight is not None:
         coefficient = coefficient * (take(table.weight, index) / mean_weight)
-    width = max(table.x.shape[1], 1)
+    if not coefficient.is_cpu:
+        # Products read it a row after the other.
+        coefficient = coefficient.contiguous()
+    width = max(table.x.shape[1], 0 if masks is None else mask_width, 1)
     stretch = max(1, _GATHER_ELEMENTS // (len(rows) * batch_size * width)) * batch_size
     for begin in range(0, longest, stretch):
         part = index[:, begin : begin + stretch]
         x, target = take(table.x, part), take(table.target, part)
+        mask = None if masks is None else masks(part, begin // batch_size)
         for start in range(0, part.shape[1], batch_size):
             here, step = slice(start, start + batch_size), (begin + start) // batch_size
             if not any(counts[step]):
@@ -164,4 +176,5 @@ def iterate_batches(
                 count[step],
                 counts[step],
                 part[:, here],
+                None if mask is None else mask[:, here],
             )

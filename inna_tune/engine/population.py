@@ -17,9 +17,10 @@ from torch import Tensor
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator, settings_at
-from inna_tune.engine.dropout import fill_dropout
 from inna_tune.engine.forward import forward, stacked_views
+from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
+from inna_tune.engine.masks import Masks
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping
@@ -93,8 +94,9 @@ class Population:
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
         self.method = Method() if method is None else method
-        # Decided once: a member that the others leave goes on as it began.
-        self.stacked = stacked or len(members) > 1
+        # Decided once: a member that the others leave goes on as it began. Elsewhere than on a CPU it costs nothing, and a
+        # graph can hold it.
+        self.stacked = stacked or len(members) > 1 or not table.x.is_cpu
         self.members = list(members)
         self.batch_size, self.horizon = batch_size, float(horizon)
         device, self.dtype = table.x.device, table.x.dtype
@@ -116,20 +118,17 @@ class Population:
             net.initialize(g, used_features=m.used_features, dtype=self.dtype)
             for m, g in zip(members, initial, strict=True)
         ]
-        self.tensors = {
-            name: aligned(torch.stack([own[name] for own in drawn]).to(device))
-            for name in net.parameter_shapes
-        }
+        self.tensors = self._laid_out(
+            {name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes}
+        )
         starts = [m.start for m in members if m.start is not None] if states is None else list(states)
         if starts:
             if len(starts) < len(members):
                 raise ValueError("members: some have a state to go on from and others have none")
-            self.tensors = {
-                name: aligned(view.clone())
-                for name, view in stacked_views(
-                    net, torch.stack([s.weights for s in starts]).to(self.table.x)
-                ).items()
-            }
+            weights = torch.stack([s.weights for s in starts]).to(self.table.x)
+            self.tensors = self._laid_out(
+                {name: view.clone() for name, view in stacked_views(net, weights).items()}
+            )
         self.label_smoothing = self._column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
@@ -270,16 +269,19 @@ class Population:
     @property
     def _trained(self) -> list[str]:
         """Names of the tensors that are stepped."""
-        return [name for name in self.tensors if name not in self.net.buffers]
+        return [name for name in self.net.parameter_shapes if name not in self.net.buffers]
+
+    def _laid_out(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same numbers where they are stepped: as one matrix where each operation is a launch."""
+        self._joined: Joined | None = None
+        if self.stacked and self.device.type != "cpu" and record_of(self.method.optimizer).is_elementwise:
+            self._joined = Joined({name: tensors[name] for name in self._trained})
+            return tensors | self._joined.views(self._joined.matrix)
+        return {name: aligned(tensor) for name, tensor in tensors.items()}
 
     def _new_stepping(self) -> Stepping:
         """What steps ``tensors`` as they are now."""
-        self._drops = any(m.dropout > 0 for m in self.members)
-        # Written anew each step; ones where a member drops nothing.
-        self._mask: Tensor | None = None
-        self._kinds = None
-        if self._drops and self.dtype == torch.float64 and self.table.x.shape[1]:
-            self._kinds = self.table.x.cpu().unique(dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        self._masks = Masks(self.net, self.table, self.members, self.dropout_streams, self.batch_size)
         self._captured: Captured | None = None
         return Stepping(
             self.net,
@@ -293,6 +295,7 @@ class Population:
             else None,
             stacked=self.stacked,
             own_stream=self._own_stream,
+            joined=self._joined,
         )
 
     # ------------------------------------------------------------------ training
@@ -309,10 +312,7 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        least = self.net.minimum_rows
-        own_steps = torch.tensor(
-            [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
-        )
+        own_steps = torch.tensor(self._own_steps())
         step = torch.arange(int(own_steps.max()))[:, None]
         # A law that ends with the horizon is begun anew by a member that goes on.
         before = torch.tensor(
@@ -333,6 +333,11 @@ class Population:
         factor = torch.where(step < own_steps, factor, 0.0)
         lr = self.settings["lr"]
         return lr * factor[..., None].to(lr)
+
+    def _own_steps(self) -> list[int]:
+        """Steps of each member in an epoch."""
+        least = self.net.minimum_rows
+        return [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
 
     def train_epoch(
         self,
@@ -363,6 +368,7 @@ class Population:
         for own, stream in zip(self.rows, self.order_streams, strict=True):
             rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
+        self.stepping.announce(rates)
         batches = iterate_batches(
             self.table,
             rows,
@@ -370,6 +376,8 @@ class Population:
             self.batch_size,
             self.net.minimum_rows,
             full_vectors=self._fills_vectors,
+            masks=self._masks.of_epoch(self._own_steps()),
+            mask_width=self._masks.width,
         )
         with matrix_products(self.method.precision, self.device):
             return self._steps(batches, rates, numbers, deadline, after_step)
@@ -383,19 +391,31 @@ class Population:
         after_step: Callable[[], None] | None,
     ) -> tuple[Tensor, bool]:
         total, seen = self.table.x.new_zeros(2, len(self))
+        completed = True
+        losses: list[Tensor] = []
+        counts: list[Tensor] = []
         for step, batch in enumerate(batches):
             if deadline is not None and clock.now() > deadline:
-                return total / seen.clamp(min=1), False
+                completed = False
+                break
             rate = rates[step] if numbers is None else numbers[step]
-            total += self._step(batch, rate) * batch.count
-            seen += batch.count
+            loss = self._step(batch, rate)
+            if self.device.type == "cpu":
+                total += loss * batch.count
+                seen += batch.count
+            else:
+                losses.append(loss)
+                counts.append(batch.count)
             if after_step is not None:
                 after_step()
-        return total / seen, True
+        if losses:
+            count = torch.stack(counts)
+            total, seen = (torch.stack(losses) * count).sum(0), count.sum(0)
+        return total / (seen if completed else seen.clamp(min=1)), completed
 
     def _step(self, batch: Batch, rate: Any) -> Tensor:
         """One step of every member on its batch; the batch losses, [P]."""
-        mask = self._dropout_mask(batch)
+        mask = self._masks.of(batch)
         if Captured.is_possible(self.stepping, self.device) and batch.x.shape[1] == self.batch_size:
             if self._captured is None or not self._captured.fits(batch):
                 self._captured = Captured(self.stepping, batch, mask)
@@ -407,32 +427,6 @@ class Population:
         if not self.net.draws:
             return nullcontext()
         return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
-
-    def _dropout_mask(self, batch: Batch) -> Tensor | None:
-        """Factors of the hidden units, drawn from each member's own stream for its own rows only.
-
-        In float64, the type of small tables, rows whose columns are equal drop the same units, so that a row of weight two
-        is two rows: they are told in the order of their values, which is the same however often and wherever they come.
-        """
-        if not self._drops or self.net.dropout_width == 0:
-            return None
-        shape = (*batch.x.shape[:2], self.net.dropout_width)
-        if self._mask is None or self._mask.shape != shape:
-            self._mask = torch.ones(shape, dtype=self.dtype)
-        mask = self._mask
-        for i, (member, stream) in enumerate(zip(self.members, self.dropout_streams, strict=True)):
-            if member.dropout > 0:
-                own = mask[i, : batch.counts[i]]
-                if len(own) < shape[1]:
-                    mask[i, len(own) :] = 1.0
-                if self._kinds is None:
-                    fill_dropout(own, member.dropout, stream)
-                    continue
-                present, place = self._kinds[batch.rows[i, : len(own)].cpu()].unique(return_inverse=True)
-                drawn = own.new_empty(len(present), own.shape[1])
-                fill_dropout(drawn, member.dropout, stream)
-                own.copy_(drawn[place])
-        return mask.to(self.device)
 
     # ------------------------------------------------------------------ members leave
 
@@ -484,6 +478,6 @@ class Population:
         self.label_smoothing = self.label_smoothing[index]
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]
-        self.tensors = {name: aligned(tensor.detach()[index]) for name, tensor in self.tensors.items()}
+        self.tensors = self._laid_out({name: t.detach()[index] for name, t in self.tensors.items()})
         older, self.stepping = self.stepping, self._new_stepping()
         self.stepping.adopt(older, index)

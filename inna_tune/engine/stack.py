@@ -1,6 +1,5 @@
 """One stack of members: early stopping, divergence, best weights, histories."""
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -12,8 +11,9 @@ from inna_tune import clock
 from inna_tune.engine.jury import mean_loss, output_together
 from inna_tune.engine.members import HISTORY, SCORE, MemberProgress, MemberResult, StopReason
 from inna_tune.engine.population import Population
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Losses are of order one by construction (log of the classes, squared error of a standardised target): a member
 # beyond this has left for good, though float32 may take some more epochs to say so.
@@ -54,6 +54,13 @@ class Stack:
         self.max_epochs, self._keep_states = max_epochs, keep_states
         self.epoch, self._seconds = 0, 0.0
         self._best = population.flat
+        self._has_judges = any(m.jury is not None or m.measure is not None for m in population.members)
+        table = population.table
+        if self._has_judges and not table.x.is_cpu:
+            weight = None if table.weight is None else table.weight.cpu()
+            table = replace(table, target=table.target.cpu(), weight=weight)
+        # Juries and measures judge on the host.
+        self._judged_table = table
         for position, place in enumerate(self.active):
             if (known := results.get(place)) is not None:
                 self._go_on_from(position, known)
@@ -99,13 +106,14 @@ class Stack:
             rates = self.population.learning_rates(self.epoch)
             train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
             outputs = self.population.watched_outputs()
-            watched_loss = self.population.watched_loss(outputs).tolist()
-            judged = self._judged(outputs, watched_loss)
+            watched = self.population.watched_loss(outputs)
+            told = [train_loss, watched, rates[0].flatten(), *([outputs] if self._has_judges else [])]
+            train_loss, watched, first_rates, *outputs_of_all = _on_host(told)
+            watched_loss = watched.tolist()
+            judged = self._judged(outputs_of_all[0], watched_loss) if outputs_of_all else watched_loss
             self._seconds += clock.now() - began
             self.epoch += 1
-            self._record(
-                train_loss.tolist(), watched_loss, judged, rates[0].flatten().tolist(), completed=completed
-            )
+            self._record(train_loss.tolist(), watched_loss, judged, first_rates.tolist(), completed=completed)
         if self.epoch >= self.max_epochs:
             self._leave(self.active, "max_epochs")
 
@@ -115,7 +123,7 @@ class Stack:
         members, population = self.population.members, self.population
 
         def own(position: int) -> tuple[Tensor, Tensor]:
-            rows = population.watched_rows[position]
+            rows = torch.from_numpy(members[position].validation_rows)
             return rows, outputs[position, : len(rows)]
 
         for position, member in enumerate(members):
@@ -127,7 +135,7 @@ class Stack:
                 index, output = output_together(population.loss, *zip(*(own(p) for p in sane), strict=True))
                 measure = members[sane[0]].measure
                 if measure is None:
-                    together = mean_loss(population.loss, population.table, index, output)
+                    together = mean_loss(population.loss, self._judged_table, index, output)
                 else:
                     together = measure(index, output)
                 found = [together if p in sane else value for p, value in enumerate(found)]
@@ -210,6 +218,15 @@ class Stack:
     def best_weights(self, place: int) -> Tensor | None:
         """Best weights so far of one that still trains, shape [n]; None where no epoch ended finite."""
         return self._best[self.active.index(place)] if self._results[place].best_epoch > 0 else None
+
+
+def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same on the CPU, by one wait for the device for all of them."""
+    if all(tensor.is_cpu for tensor in tensors):
+        return list(tensors)
+    together = torch.cat([tensor.reshape(-1) for tensor in tensors]).cpu()
+    parts = together.split([tensor.numel() for tensor in tensors])  # type: ignore[no-untyped-call]
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def _is_sane(loss: float) -> bool:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import Batch
+from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
-from inna_tune.nets import ExplicitGradient, ExplicitInputs, Net, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, Net, TabularNet
 from inna_tune.optim.optimizers import record_of
 
 
@@ -35,11 +36,11 @@ class Stepping:
         Whether a single member steps as in company.
     own_stream : callable
         Context in which a net may draw from torch's global stream.
+    joined : Joined, optional
+        The trained ones of ``tensors`` as one matrix, where they are stepped as one.
 
     Attributes
     ----------
-    averages : list of Tensor, each [P, n]
-        The averaged weights, trained tensors in their order; empty without averaging.
     is_capturable : bool
         Whether optimizer and net allow a CUDA graph to hold a step.
     """
@@ -56,38 +57,55 @@ class Stepping:
         label_smoothing: Tensor | None,
         stacked: bool,
         own_stream: Callable[[], AbstractContextManager[object]],
+        joined: Joined | None = None,
     ) -> None:
+        self._joined = joined
         self.net, self.loss, self.method, self.stacked = net, loss, method, stacked
         self.label_smoothing, self._own_stream = label_smoothing, own_stream
         trained = [name for name in tensors if name not in net.buffers]
         n_members = len(next(iter(tensors.values())))
         # One row a member, so that settings of shape [P, 1] fit every tensor.
-        self.rows = [torch.nn.Parameter(tensors[name].detach().view(n_members, -1)) for name in trained]
+        own_rows = [tensors[name].detach().view(n_members, -1) for name in trained]
+        self.rows = [torch.nn.Parameter(rows) for rows in ([joined.matrix] if joined else own_rows)]
+        places: dict[str, Tensor] | None = None
+        if joined is not None:
+            self.rows[0].grad = torch.zeros_like(joined.matrix)
+            places = joined.views(self.rows[0].grad)
         # The passes through a plain trunk are written out, and those of the usual embeddings; autograd computes what is left.
         self._explicit: ExplicitGradient | None = None
         self._inputs: ExplicitInputs | None = None
         explicit: dict[str, Tensor] = {}
         if isinstance(net, TabularNet) and net.is_trunk_plain and method.is_plain:
-            self._explicit = ExplicitGradient(net, tensors)
+            self._explicit = ExplicitGradient(net, tensors, places)
             explicit |= self._explicit.gradients
             if ExplicitInputs.is_possible(net):
-                self._inputs = ExplicitInputs(net, tensors)
+                self._inputs = (
+                    ExplicitInputs(net, tensors) if places is None else LeanInputs(net, tensors, places)
+                )
                 explicit |= self._inputs.gradients
         self._leaves: dict[str, Tensor] = {}
         self._leaf_rows: list[Tensor] = []
-        for name, rows in zip(trained, self.rows, strict=True):
-            if name in explicit:
-                rows.grad = explicit[name].view(rows.shape)
-            else:
+        for i, name in enumerate(trained):
+            if name not in explicit:
                 self._leaves[name] = tensors[name].detach().requires_grad_()
-                self._leaf_rows.append(rows)
+            if places is not None:
+                if name not in explicit:
+                    self._leaf_rows.append(places[name])
+            elif name in explicit:
+                self.rows[i].grad = explicit[name].view(self.rows[i].shape)
+            else:
+                self._leaf_rows.append(self.rows[i])
         self._named = dict(tensors) | self._leaves
         # INNA with f·g for the gradient is INNA in coordinates that are stretched by the root of f.
-        self._scaled = [
-            (rows, factors[name])
-            for name, rows in zip(trained, self.rows, strict=True)
-            if factors is not None and name in factors
-        ]
+        self._scaled: list[tuple[Tensor, Tensor]] = []
+        if joined is not None and factors:
+            self._scaled = [(self.rows[0], joined.spread(factors))]
+        elif factors:
+            self._scaled = [
+                (rows, factors[name])
+                for name, rows in zip(trained, self.rows, strict=True)
+                if name in factors
+            ]
         is_still = not (net.draws or net.buffers)
         self.is_capturable = is_still and record_of(method.optimizer).is_capturable
         matrices = net.matrices
@@ -100,8 +118,15 @@ class Stepping:
             shapes=[tuple(tensors[name].shape[1:]) for name in trained],
             matrices={i: matrices[name] for i, name in enumerate(trained) if name in matrices},
         )
-        self.averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
+        self._averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
         self.count = self.rows[0].new_zeros(n_members, 1)
+
+    @property
+    def averages(self) -> list[Tensor]:
+        """The averaged weights, trained tensors in their order, each [P, n]; empty without averaging."""
+        if self._joined is None or not self._averages:
+            return self._averages
+        return self._joined.parts(self._averages[0])
 
     def __call__(self, batch: Batch, rate: Any, dropout_mask: Tensor | None) -> Tensor:
         """One step of every member on its batch.
@@ -160,7 +185,10 @@ class Stepping:
 
     def _keep(self, gradients: Sequence[Tensor]) -> None:
         for rows, gradient in zip(self._leaf_rows, gradients, strict=True):
-            rows.grad = gradient.reshape(rows.shape)
+            if self._joined is None:
+                rows.grad = gradient.reshape(rows.shape)
+            else:
+                rows.copy_(gradient)
 
     def _clip(self, longest: float) -> None:
         gradients = [rows.grad for rows in self.rows if rows.grad is not None]
@@ -177,27 +205,46 @@ class Stepping:
             count = float(self.count) + (rate != 0)
             self.count.fill_(count)
             share = 0.0 if rate == 0 else 1.0 - min((1.0 + count) / (10.0 + count), decay)
-            torch._foreach_lerp_(self.averages, weights, share)
+            torch._foreach_lerp_(self._averages, weights, share)
+            return
+        if self._joined is not None:
+            # The same in fewer operations: 1 - (1 + k) / (10 + k) is 9 / (10 + k), and zero where a member stands still.
+            moving = rate.sign()
+            self.count += moving
+            most = 9.0 / max(1.0 - decay, torch.finfo(self.count.dtype).tiny)
+            share = moving.mul_(9.0).div_((self.count + 10.0).clamp_(max=most))
+            self._averages[0].lerp_(weights[0], share)
             return
         moving = (rate != 0).to(self.count)
         self.count += moving
         shares = (1.0 - ((1.0 + self.count) / (10.0 + self.count)).clamp(max=decay)) * moving
-        torch._foreach_lerp_(self.averages, weights, [shares.expand_as(rows) for rows in weights])
+        torch._foreach_lerp_(self._averages, weights, [shares.expand_as(rows) for rows in weights])
+
+    def announce(self, rates: Tensor) -> None:
+        """Tell the step sizes of an epoch, [steps, P, 1], before its first step."""
+        self._updates.announce(rates)
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""
         one = slice(member, member + 1)
-        return self._updates.take(member), [a[one].clone() for a in self.averages], self.count[one].clone()
+        updates = self._updates.take(member)
+        if self._joined is not None:
+            updates = self._joined.apart(updates[0])
+        return updates, [a[one].clone() for a in self.averages], self.count[one].clone()
 
     def put(self, states: Sequence[MemberState]) -> None:
         """Remember of every member what `take` gave."""
         if all(state.updates for state in states):
-            self._updates.put([state.updates for state in states])
-        if self.averages and all(state.averages for state in states):
-            self.averages = [
-                torch.cat(parts).to(self.count.device)
+            updates = [state.updates for state in states]
+            if self._joined is not None:
+                updates = [[self._joined.together(own)] for own in updates]
+            self._updates.put(updates)
+        if self._averages and all(state.averages for state in states):
+            averages = [
+                torch.cat(parts).to(self.count)
                 for parts in zip(*(state.averages for state in states), strict=True)
             ]
+            self._averages = averages if self._joined is None else [self._joined.joined(averages)]
             self.count = torch.cat([state.count for state in states]).to(self.count)
 
     def adopt(self, older: "Stepping", index: Tensor) -> None:
@@ -211,7 +258,7 @@ class Stepping:
             Their places in it.
         """
         self._updates.adopt(older._updates, index)
-        self.averages = [average[index] for average in older.averages]
+        self._averages = [average[index] for average in older._averages]
         self.count = older.count[index]
 
 
@@ -255,11 +302,11 @@ class Captured:
         return batch.x.shape == self._places[0].shape
 
     def __call__(self, batch: Batch, rate: Tensor, dropout_mask: Tensor | None) -> Tensor:
-        """One step, as by `Stepping`; the losses are good until the next."""
+        """One step, as by `Stepping`."""
         for place, value in zip(self._places, (batch.x, batch.target, batch.coefficient), strict=True):
             place.copy_(value)
         if self._mask is not None and dropout_mask is not None:
             self._mask.copy_(dropout_mask)
         self._rate.copy_(rate)
         self._graph.replay()
-        return self._loss
+        return self._loss.clone()

@@ -1,6 +1,5 @@
 """Training of any number of members: stacked as is quickest, halted at any epoch, taken on again."""
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
@@ -18,8 +17,9 @@ from inna_tune.engine.stack import Stack
 from inna_tune.engine.threads import torch_threads
 from inna_tune.engine.width import is_out_of_memory, quickest_layout
 from inna_tune.nets import Net
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Training:
@@ -154,6 +154,7 @@ class Training:
     def _halve(self, places: list[int], error: Exception) -> None:
         parts = self._parts(places, -(-len(places) // 2))
         if not is_out_of_memory(error) or len(parts) < 2:
+            _say_what_to_do(error)
             raise error
         logger.warning(
             "memory ran out with %d members stacked; going on with half as many at a time", len(places)
@@ -226,6 +227,7 @@ class Training:
                 stack.run(self.epoch, deadline=deadline)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(self._parts(active, 1)) < 2:
+                    _say_what_to_do(error)
                     raise
                 problem = error
             else:
@@ -258,3 +260,12 @@ class Training:
         """Best weights so far of a member, shape [n]; None where no epoch ended finite."""
         stack = self._stack_of(member)
         return self._results[member].weights if stack is None else stack.best_weights(member)
+
+
+def _say_what_to_do(error: BaseException) -> None:
+    """Add the remedy to what torch says where memory ran out with nothing left to halve."""
+    if is_out_of_memory(error):
+        error.add_note(
+            "The memory does not hold what cannot be parted: choose a smaller batch_size, smaller hidden_layer_sizes or "
+            "another device."
+        )

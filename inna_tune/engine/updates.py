@@ -5,6 +5,7 @@ Those of `inna_tune.optim.optimizers` take settings of shape [P, 1]; any other c
 
 import inspect
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeAlias
@@ -136,6 +137,9 @@ class _Together:
         # Without what torch wraps it in: the profiler's marks, hooks that nobody has set, and another no_grad.
         self._step = inspect.unwrap(type(optimizer).step)
 
+    def announce(self, rates: Tensor) -> None:
+        """Tell the step sizes of all steps to come, [steps, P, 1], of which `step` is then given one after the other."""
+
     def step(self, rate: Any) -> None:
         """One step with the given step sizes: [P, 1], or a number where a single member is not stacked."""
         self._group["lr"] = rate
@@ -191,9 +195,17 @@ class _Separate:
             if takes_decay and float(settings["weight_decay"][i]) > 0:
                 own["weight_decay"] = float(settings["weight_decay"][i])
             self.optimizers.append(kind(params, **own, **options))
+        self._announced: deque[list[float]] = deque()
+
+    def announce(self, rates: Tensor) -> None:
+        # Each member's step wants its number on the host.
+        self._announced = deque(rates.flatten(1).tolist())
 
     def step(self, rate: Any) -> None:
-        rates = rate.flatten().tolist() if isinstance(rate, Tensor) else [rate]
+        if self._announced:
+            rates = self._announced.popleft()
+        else:
+            rates = rate.flatten().tolist() if isinstance(rate, Tensor) else [rate]
         for i, (params, optimizer, own) in enumerate(zip(self._params, self.optimizers, rates, strict=True)):
             if own == 0.0:  # no batch of its own is left in this epoch
                 continue

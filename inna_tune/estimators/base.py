@@ -31,7 +31,9 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.interruption import keeps_best
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
+from inna_tune.estimators.memory import MemoryMixin
 from inna_tune.estimators.metrics import ScoreOfRows, judged_of
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
@@ -42,7 +44,7 @@ from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
-from inna_tune.estimators.watching import CallbackSupportMixin, Watch, watching
+from inna_tune.estimators.watching import Watch, watching
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
@@ -63,13 +65,7 @@ _PIECES, _FREQUENCIES = 48, 16
 
 
 class InnaEstimator(
-    CallbackSupportMixin,  # type: ignore[misc]
-    StationarityMixin,
-    SharingMixin,
-    SavedMixin,
-    FittedMixin,
-    Parameters,
-    in_files=False,
+    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False
 ):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
@@ -153,6 +149,12 @@ class InnaEstimator(
             If a parameter or a table makes no sense; the message names it and the remedy.
         DivergenceError
             If the settings diverge within the first epoch.
+
+        Notes
+        -----
+        Ctrl-C ends a fit with the best weights so far, and a warning; within `InnaSearchCV` and the ensembles it raises
+        KeyboardInterrupt, as a model that was trained half must not stand for a whole one. A search of others, such as
+        scikit-learn's ``GridSearchCV``, goes on with its next fit: end it by a second Ctrl-C before that has an epoch.
         """
         began = clock.now()
         self._check_parameters()
@@ -228,7 +230,7 @@ class InnaEstimator(
                 training.stop()
         except KeyboardInterrupt:
             training.stop()
-            if not any(r.weights is not None for r in training.results):
+            if not keeps_best() or not any(r.weights is not None for r in training.results):
                 raise
             warnings.warn(
                 "Training was interrupted; the best weights so far are kept.",
@@ -309,12 +311,15 @@ class InnaEstimator(
         self.encoder_ = encoder.set_params(embed=encoder.embed and self.module is None)
         self.encoder_.fit(frame, sample_weight=weight)
         self.schema_ = TableSchema.of_frame(frame)
-        # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
-        is_small = len(frame) <= _FLOAT64_ROWS and not in_parts
-        is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
-        x = self.encoder_.encode(frame, np.float64 if is_small and is_plain else np.float32)
+        x = self.encoder_.encode(frame, np.float32 if in_parts else self._type_for(len(frame)))
         judged = judged_of(self, frame, y, weight)
         return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
+
+    def _type_for(self, n_rows: int) -> type[np.float32] | type[np.float64]:
+        """Type of the weights of a fit on so many rows."""
+        # Who asks for less than float32, or brings code or a device that may know no float64, gets what they ask for.
+        is_plain = self.module is None and self.precision == "float32" and self._torch_device().type != "mps"
+        return np.float64 if n_rows <= _FLOAT64_ROWS and is_plain else np.float32
 
     @property
     def _dtype(self) -> type[np.float32] | type[np.float64]:

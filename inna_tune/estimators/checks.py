@@ -116,7 +116,11 @@ def _why_unusable(device: torch.device) -> str:
     """What keeps torch from computing on a device; empty if nothing does."""
     if device.type == "meta":
         return "it holds no numbers"
+    if device.type == "cuda" and not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return f"torch {torch.__version__} is built without CUDA"
     try:
+        if device.type == "cuda" and 0 < torch.cuda.device_count() <= (device.index or 0):
+            return f"the CUDA devices here are cuda:0 to cuda:{torch.cuda.device_count() - 1}"
         torch.ones(1, device=device).sum().item()
     except Exception as error:  # each kind of device has its own
         lines = str(error).strip().splitlines()

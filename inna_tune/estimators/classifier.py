@@ -30,6 +30,12 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     lr, alpha, beta : float or "auto", default="auto"
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
         loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``).
+    step_ratio, friction, damping : float, optional
+        The same three as pure numbers, which mean the same on every table, so that any search can tune them: with the
+        curvature λ that "auto" measures, friction is α̃ = α/√λ, damping the ratio ζ = (α/√λ + β√λ)/2, and the step is the
+        largest that is stable up to curvature step_ratio · λ (a lower ratio is a longer step, 1 the edge of stability). Each
+        is given in place of its natural counterpart, which stays "auto"; "auto" alone is step_ratio=2, friction=0.24,
+        damping=0.75. ``SearchSpace.inna(pure=True)`` has priors for them. ``optimizer="sgd"`` takes step_ratio, others none.
     decay : {"constant", "power", "log", "cosine"}, default="cosine"
         Law by which the step size falls; ``inna_tune.optim.decay_factor`` has the formulas.
     decay_power : float, optional
@@ -67,8 +73,12 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         Seconds after which no further batch is begun.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
-        on them, and restore the best epoch's weights. Tables under 200 rows train to the end. With ``n_members="auto"``
-        it is by other rows on tables under 4,000, see there.
+        on them, and restore the best epoch's weights; or watch ``X_val``, where ``fit`` gets it. Tables under 200 rows train
+        to the end. With ``n_members="auto"`` it is by other rows on tables under 4,000, see there.
+    eval_metric : str or callable, optional
+        What tells the best epoch on those rows in place of the loss: the name of a scorer of scikit-learn's, or a function of
+        (estimator, X, y) whose result is better the higher it is; ``history_`` then has a column ``validation_score``. What
+        it is given as estimator stands for the nets as they are and predicts those rows alone. Model files keep a name.
     patience : int, default=15
         Epochs; on small tables it lasts at least 90 steps of the optimizer. (The loss of averaged weights is smooth: of ten
         fits of five tables 15 kept the best epoch of 30 in nine, and came within .2% of its loss in the other.)
@@ -98,6 +108,9 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         weight two then is two rows.
     device : str, default="auto"
         "auto" takes a CUDA device if there is one.
+    n_jobs : int, optional
+        Threads of a fit, and of predicting, at most; -1 means one a core. None: as many as torch is set to. What they were
+        before is put back.
     callbacks : sequence of callables, optional
         Called after every epoch of ``fit`` with an `inna_tune.estimators.Epoch`; one that returns True ends the training, with
         the best weights so far. Those of scikit-learn's protocol (``set_callbacks``, from 1.9 on) hear of epochs as tasks. Of

@@ -14,6 +14,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.frames import as_frame, takes_any_table
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.labelling import LabellingMixin
 from inna_tune.estimators.predicting import PredictingMixin
 from inna_tune.estimators.regressor import InnaRegressor
@@ -99,7 +100,8 @@ class Ensemble(SavedMixin, BaseEstimator, in_files=False):  # type: ignore[misc]
             model = clone(estimator)
             if seeds is not None:
                 model.set_params(random_state=seeds[i])
-            models.append(model.fit(X, y, sample_weight=sample_weight))
+            with interrupts_end_all():
+                models.append(model.fit(X, y, sample_weight=sample_weight))
         return self._take(models, weights, models[0])
 
     def _take(self, models: Sequence[InnaEstimator], weights: Floats, read: Any) -> Self:

@@ -76,7 +76,7 @@ class ColumnPlan:
         for name, array in arrays.items():
             if array.dtype.kind != "f" or not np.isfinite(array).all():
                 raise ValueError(f"column {content['name']!r}: its {name} holds no numbers")
-        return kind(**(content | dict(arrays)))
+        return kind(**({n: _with_floats(v, hints[n]) for n, v in content.items()} | dict(arrays)))
 
 
 @dataclass(frozen=True)
@@ -102,3 +102,10 @@ def _is(value: Any, hint: Any) -> bool:
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_is(each, *get_args(hint)) for each in value)
     return any(_is(value, each) for each in get_args(hint))
+
+
+def _with_floats(value: Any, hint: Any) -> Any:
+    """The same, a whole number as the float it stands for: of one beyond 64 bits numpy makes an object."""
+    if isinstance(value, list):
+        return [_with_floats(each, get_args(hint)[0]) for each in value]
+    return float(value) if hint is float or (isinstance(value, int) and float in get_args(hint)) else value

@@ -22,6 +22,7 @@ from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
 from inna_tune.nets import TabularNet
 from inna_tune.optim.optimizers import PURE
+from inna_tune.strangers_json import loads
 
 if TYPE_CHECKING:
     from inna_tune.estimators.base import InnaEstimator
@@ -37,6 +38,8 @@ FORMAT_VERSION, ENSEMBLE_VERSION = 4, 5
 # The classes that a file may name: those that are defined in this process.
 _CLASSES: dict[str, "type[SavedMixin]"] = {}
 _TORCH = "torch.optim."
+# The header of safetensors ends at 100 MB, and categories may be whole documents: beyond this the JSON is a tensor.
+_MOST_IN_HEADER, _CONTENT = 40_000_000, "model"
 ENCODER = "encoder."  # before the names of the encoder's tensors
 _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 
@@ -140,6 +143,9 @@ def save(
         "model": plain,
         "digest": digest(plain, tensors),
     }
+    if len(plain) > _MOST_IN_HEADER:
+        metadata["model"] = ""
+        tensors = tensors | {_CONTENT: torch.frombuffer(bytearray(plain.encode()), dtype=torch.uint8)}
     with replacing(path) as written:
         written.write_bytes(serialize(tensors, metadata=metadata))
 
@@ -232,15 +238,16 @@ def load(
         )
     try:
         # It tells damage, not malice: whoever rewrites a file can write its digest, too.
-        if metadata["digest"] != digest(metadata["model"], tensors):
+        plain = tensors.pop(_CONTENT).numpy().tobytes().decode() if _CONTENT in tensors else metadata["model"]
+        if metadata["digest"] != digest(plain, tensors):
             raise ValueError("it was changed after it was written; take it from where it came once more")
-        content = json.loads(metadata["model"])
+        content = loads(plain)
         kind = class_of(name := str(content["class"]))
         model: Any = None if kind is None else kind()
         if model is not None:
             model._from_file(content, tensors)
             model.extra_ = content["extra"]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except Exception as error:  # whatever is in the file
         raise ModelFileError(f"{path} is damaged: {error}") from error
     if model is None:
         raise ModelFileError(
@@ -270,6 +277,8 @@ def restore(model: Any, content: dict[str, Any], tensors: Tensors) -> None:
     size = sum(math.prod(shape) for shape in model.net_.parameter_shapes.values())
     if weights.ndim != 2 or weights.shape[1] != size or not weights.is_floating_point() or not len(weights):
         raise ValueError(f"weights of shape {list(weights.shape)} do not fit a net of {size} parameters")
+    if not weights.isfinite().all():
+        raise ValueError("some of its weights are no finite numbers")
     model.weights_ = weights
     arrays = {n.removeprefix(ENCODER): t.numpy() for n, t in tensors.items() if n.startswith(ENCODER)}
     model.encoder_ = TableEncoder.from_plain(content["encoder"], arrays)

@@ -259,7 +259,8 @@ class PipelineEvaluation:
             notes: dict[str, Any] = {}
             error: Exception | None = None
             try:
-                notes["scores"] = self.scores(settings, runner.job.seed)
+                with runner.at_risk([trial]):
+                    notes["scores"] = self.scores(settings, runner.job.seed)
             except Exception as raised:
                 error = raised
             notes["seconds"] = round(clock.now() - began, 4)

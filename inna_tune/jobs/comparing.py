@@ -16,6 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
@@ -196,6 +197,7 @@ def compare(
         n_tuning_rows=len(tuning),
         n_held_out_rows=len(held),
         contenders=tuple(contenders),
+        n_fits=n_fits,
     )
 
 
@@ -285,10 +287,11 @@ class _Field:
         ).fit(self.X, self.y)
         found = search.best_estimator_
         best = found
-        if isinstance(found, Ensemble):
-            best = clone(search.estimator).set_params(**search.best_params_, random_state=self.seeds[0])
-            best.fit(self.X, self.y)
-        others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
+        with interrupts_end_all():
+            if isinstance(found, Ensemble):
+                best = clone(search.estimator).set_params(**search.best_params_, random_state=self.seeds[0])
+                best.fit(self.X, self.y)
+            others = [clone(best).set_params(random_state=s).fit(self.X, self.y) for s in self.seeds[1:]]
         entries = [_Entry(name, search.study_, [best, *others])]
         if isinstance(found, Ensemble):
             entries.append(_Entry(ensemble_of(name), search.study_, [found], is_ensemble=True))
@@ -327,7 +330,9 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
     power = 0.5 if root else 1.0
     # NOTE: the smallest float, since the loss of a model that is always right has no logarithm.
     safe = {name: np.maximum(rows, np.finfo(np.float64).tiny) for name, rows in losses.items()}
-    drawn = {name: power * draws for name, draws in resample_log_means(safe).items()}
+    # There is one ensemble of a search: it counts as being as lucky as one fit of its best settings.
+    like = {e.name: entries[0].name for e in entries if e.is_ensemble and e.name in safe}
+    drawn = {name: power * draws for name, draws in resample_log_means(safe, like=like).items()}
     centre = {name: power * math.log(rows.mean()) for name, rows in safe.items()}
     reference = entries[0].name
     # Bonferroni: that all intervals hold together has the 95%.

@@ -46,6 +46,8 @@ class FitRequest:
         Share of the rows that tuning never sees.
     settings : tuple of str
         Of the estimator, as `make_estimator` takes them.
+    drop : tuple of str
+        Columns of the table that are no features.
     metric : str or None
         Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on.
     """
@@ -56,11 +58,14 @@ class FitRequest:
     seed: int
     held_out: float
     settings: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
     metric: str | None = None
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
-        return {JOB: asdict(self) | {"settings": list(self.settings)}}  # as JSON gives it back
+        # As JSON gives it back; what was dropped only where something was, as before it could be.
+        plain = asdict(self) | {"settings": list(self.settings), "drop": list(self.drop)}
+        return {JOB: {name: value for name, value in plain.items() if name != "drop" or value}}
 
 
 def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
@@ -89,6 +94,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             seed=int(stored["seed"]),
             held_out=float(stored["held_out"]),
             settings=tuple(stored.get("settings", ())),
+            drop=tuple(map(str, stored.get("drop", ()))),
             metric=stored.get("metric"),
         )
         if not (

@@ -26,12 +26,13 @@ from sklearn.metrics import (
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.joining import JOB, FitRequest
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
-from inna_tune.records.leaderboard import EnsembleNote
+from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
 from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
@@ -98,11 +99,17 @@ class TuningReport:
                 "settings": dict(best.params),
                 "words": describe_trial(record, best),
             },
+            "failed": [
+                {"reason": reason, "trials": numbers}
+                for state, reason, numbers in record.reasons
+                if state == "failed"
+            ],
             "cut": list(self.cut),
             "ensemble": None if self.ensemble is None else asdict(self.ensemble),
             "held_out": self.held_out.scores,
             "change": self.held_out.gain,
             "gain": tuning_gain(self.held_out, record.metric),
+            "counts_luck": self.held_out.luck,
             "misleading": record.misleading,
         }
 
@@ -166,7 +173,14 @@ def tune(
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
         notes = FitRequest(
-            n_trials, problem.target, problem.task, seed, held_out, tuple(settings), metric
+            n_trials=n_trials,
+            target=problem.target,
+            task=problem.task,
+            seed=seed,
+            held_out=held_out,
+            settings=tuple(settings),
+            drop=problem.dropped,
+            metric=metric,
         ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
@@ -199,7 +213,7 @@ def tune(
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
         own = default.max_time
-        with without_time_warnings():
+        with without_time_warnings(), interrupts_end_all():
             default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
         before_scores = clock.now()
         score_rows(default, X_held, y_held)
@@ -208,7 +222,8 @@ def tune(
         search.timeout = max(left, _DEFAULT_SHARE * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
-            fit_search(search, X, y, {}, notes=notes)
+            # Where no trial gets a score, a second fit of the same would be time lost.
+            fit_search(search, X, y, {}, notes=notes, untuned=default if timeout is not None else None)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:
@@ -226,7 +241,8 @@ def tune(
             raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:
-        default.fit(X, y)
+        with interrupts_end_all():
+            default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held, metric)
@@ -237,21 +253,40 @@ def tune(
     cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
     with storage_errors(study._storage):
         record = StudyRecord(study)
+        note = EnsembleNote.of(record) if isinstance(best, Ensemble) else None
+        # Nothing is said of a gain over what time cut off, nor of settings over themselves.
+        says = bool(record.best_first) and not cut and not _is_untuned(record, note)
+        folds = _folds(record, note, metric=scores.columns[0]) if says else None
         found = summarize_held_out(
             best,
             X_held,
             y_held,
             scores=scores,
-            # Nothing is said of a gain over what time cut off, nor of the default over itself.
-            gain=relative_change(before, after, root=not classifier)
-            if record.best_first and not cut
-            else None,
+            gain=relative_change(before, after, root=not classifier, folds=folds) if says else None,
+            luck=folds is not None,
             trial=record.best_first[0].number if record.best_first else None,
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
-    ensemble = EnsembleNote.of(StudyRecord(study)) if isinstance(best, Ensemble) else None
-    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), ensemble)
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note)
+
+
+def _is_untuned(record: StudyRecord, note: EnsembleNote | None) -> bool:
+    """Whether the model has the settings of the untuned default."""
+    best = {record.best_first[0].number} if note is None else set(note.weights)
+    return record.untuned is not None and best == {record.untuned.number}
+
+
+def _folds(
+    record: StudyRecord, note: EnsembleNote | None, *, metric: str
+) -> tuple[list[float], list[float]] | None:
+    """Losses on the folds of the untuned settings and of the model's; None where one of them is not known."""
+    if record.untuned is None or record.metric.name != metric:
+        return None
+    scores = scores_of_folds(record.best_first[0]) if note is None else note.scores
+    before = losses_of_folds(record, scores_of_folds(record.untuned))
+    after = losses_of_folds(record, scores)
+    return None if before is None or after is None or len(before) != len(after) else (before, after)
 
 
 def check_metric(metric: str, task: str, y: Any) -> None:

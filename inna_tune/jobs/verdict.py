@@ -72,6 +72,8 @@ class Comparison:
     reference : str
         The contender that all others are compared with: INNA, where it takes part.
     n_trials, n_tuning_rows, n_held_out_rows : int
+    n_fits : int
+        Of each one's best settings. By one alone nothing is known of the luck of training, and nobody is clearly better.
     contenders : tuple of Contender
         The reference first, the constant last, its ensemble before that.
     """
@@ -83,6 +85,7 @@ class Comparison:
     n_tuning_rows: int
     n_held_out_rows: int
     contenders: tuple[Contender, ...]
+    n_fits: int = 5
 
     @property
     def verdict(self) -> list[str]:
@@ -108,16 +111,17 @@ def _verdict(found: Comparison) -> Iterator[str]:
         gain = other.against
         if gain is None or other.name == CONSTANT:
             continue
+        clear = gain.is_clear and found.n_fits > 1
         between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
         if other.name != ensemble_of(name):  # which speaks for the same optimizer
-            (alike if not gain.is_clear else beaten if gain.change < 0 else lost_to).append(other.name)
-        if gain.is_clear:
+            (alike if not clear else beaten if gain.change < 0 else lost_to).append(other.name)
+        if clear:
             word = "below" if gain.change < 0 else "above"
             yield f"The held-out {found.metric} of {name} is {abs(gain.change):.1%} {word} that of {other.name} ({between})."
         else:
             yield (
                 f"The held-out {found.metric} of {name} differs by {gain.change:+.1%} from that of {other.name} ({between}): "
-                f"{found.n_held_out_rows} rows cannot tell which is better."
+                f"{found.n_held_out_rows} rows{'' if found.n_fits > 1 else ' and one fit of each'} cannot tell which is better."
             )
     yield from _advice(found, beaten, lost_to, alike)
 

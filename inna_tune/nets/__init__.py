@@ -2,9 +2,18 @@
 
 from inna_tune.nets.explicit import ExplicitGradient
 from inna_tune.nets.explicit_inputs import ExplicitInputs
+from inna_tune.nets.explicit_lean import LeanInputs
 from inna_tune.nets.layers import MemberLinear
 from inna_tune.nets.module import ModuleNet
 from inna_tune.nets.protocol import Net
 from inna_tune.nets.tabular import TabularNet
 
-__all__ = ["ExplicitGradient", "ExplicitInputs", "MemberLinear", "ModuleNet", "Net", "TabularNet"]
+__all__ = [
+    "ExplicitGradient",
+    "ExplicitInputs",
+    "LeanInputs",
+    "MemberLinear",
+    "ModuleNet",
+    "Net",
+    "TabularNet",
+]

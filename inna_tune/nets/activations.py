@@ -28,12 +28,11 @@ _ONE = torch.ones(())
 
 def mish(z: Tensor) -> Tensor:
     """x tanh(softplus x); where gradients are asked for, torch's own, which has two derivatives."""
-    if z.requires_grad and torch.is_grad_enabled():
+    if (z.requires_grad and torch.is_grad_enabled()) or not z.is_cpu:
         return F.mish(z)
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
-    most = _PIECE if z.is_cpu else max(z.numel(), 1)
-    logistic, ratio = (out.new_empty(min(most, z.numel())) for _ in range(2))
-    for one, part in zip(torch.split(z.reshape(-1), most), torch.split(out.view(-1), most), strict=True):
+    logistic, ratio = (out.new_empty(min(_PIECE, z.numel())) for _ in range(2))
+    for one, part in zip(torch.split(z.reshape(-1), _PIECE), torch.split(out.view(-1), _PIECE), strict=True):
         _mish(one, logistic[: len(one)], ratio[: len(one)], part)
     return out
 
@@ -95,7 +94,7 @@ def passes(activation: str, like: Tensor) -> Passes:
     """
     if activation == "relu":
         return _Relu()
-    return _Mish(like) if activation == "mish" else _Smooth(activation)
+    return _Mish(like) if activation == "mish" and like.is_cpu else _Smooth(activation)
 
 
 class _Relu:
@@ -119,8 +118,9 @@ def _selu_backward(slope: Tensor, z: Tensor) -> Tensor:
     return backward
 
 
-# The kernels that autograd would call.
+# The kernels that autograd would call; an accelerator waits for memory, and computes Mish anew meanwhile.
 _SLOPES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mish": torch.ops.aten.mish_backward,
     "gelu": torch.ops.aten.gelu_backward,
     "silu": torch.ops.aten.silu_backward,
     "selu": _selu_backward,
@@ -131,7 +131,8 @@ class _Smooth:
     """One that torch has quick kernels for."""
 
     def __init__(self, name: str) -> None:
-        self._function, self._slope = ACTIVATIONS[name].function, _SLOPES[name]
+        self._function = F.mish if name == "mish" else ACTIVATIONS[name].function
+        self._slope = _SLOPES[name]
 
     def forward(self, z: Tensor, mask: Tensor | None) -> Tensor:
         self._before = z
@@ -145,16 +146,12 @@ class _Smooth:
 
 
 class _Mish:
-    """Mish, in pieces that a cache holds."""
+    """Mish, in pieces that a CPU's cache holds."""
 
     def __init__(self, like: Tensor) -> None:
         self._kept = [torch.empty_like(like) for _ in range(3)]
         n_rows, width = like.shape[0] * like.shape[1], like.shape[2]
-        whole = (
-            n_rows
-            if not like.is_cpu
-            else max(_PIECE_ROWS, _PIECE // max(width, 1) // _PIECE_ROWS * _PIECE_ROWS)
-        )
+        whole = max(_PIECE_ROWS, _PIECE // max(width, 1) // _PIECE_ROWS * _PIECE_ROWS)
         self._pieces = [slice(start, start + whole) for start in range(0, n_rows, whole)]
         self._known: dict[int, tuple[Tensor, list[Tensor]]] = {}
         self._kept_pieces = [self._cut(kept) for kept in self._kept]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 import torch
@@ -71,4 +72,10 @@ class CategoricalEmbedding:
 
     def starts(self, like: Tensor) -> Tensor:
         """First code of each column in the table of all, [C] int64, on the device of ``like``."""
-        return torch.tensor([0, *accumulate(self.categories[:-1])], device=like.device)
+        return _starts(self.categories, like.device)
+
+
+# Remembered, since a step that brings numbers from the host can be no CUDA graph.
+@lru_cache(maxsize=64)
+def _starts(categories: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor([0, *accumulate(categories[:-1])], device=device)

@@ -30,17 +30,20 @@ class _Layer:
     ----------
     weight : Tensor of shape [P, in, out]
     bias : Tensor of shape [P, 1, out]
+    places : tuple of two Tensors, optional
+        Of the gradients, of the same shapes. Not where a product is made twice.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, places: tuple[Tensor, Tensor] | None = None) -> None:
         self._n_members = len(weight)
-        # A product that must not be alone is made twice.
-        self._number = 2 if alone(*weight.shape) else len(weight)
+        # A product that must not be alone is made twice; other devices have one kernel for all.
+        self._number = 2 if weight.is_cpu and alone(*weight.shape) else len(weight)
         self._weight, self._bias = (_members(t, self._number) for t in (weight, bias))
         self._turned = self._weight.transpose(1, 2)
-        self._doubled_gradient = spaced(self._weight.shape, weight)
+        if places is None:
+            places = spaced(self._weight.shape, weight), torch.empty_like(bias)
+        self._doubled_gradient, self.bias_gradient = places
         self.weight_gradient = self._doubled_gradient[: self._n_members]
-        self.bias_gradient = torch.empty_like(bias)
 
     def output(self, n_rows: int) -> Tensor:
         """A place for the outputs of so many rows, [P, B, out]."""
@@ -132,9 +135,10 @@ class _SingleOutput(_Layer):
         return slope * self._row
 
 
-def _layer(weight: Tensor, bias: Tensor, *, is_head: bool) -> _Layer:
-    if not is_head:
-        return _Layer(weight, bias)
+def _layer(weight: Tensor, bias: Tensor, places: tuple[Tensor, Tensor] | None, *, is_head: bool) -> _Layer:
+    # What a CPU is slow at is nothing that an accelerator minds, to which every operation more is a launch more.
+    if not is_head or not weight.is_cpu:
+        return _Layer(weight, bias, None if weight.is_cpu else places)
     return _SingleOutput(weight, bias) if weight.shape[2] == 1 else _Head(weight, bias)
 
 
@@ -159,6 +163,8 @@ class ExplicitGradient:
     parameters : mapping of str to Tensor
         Stacked parameters, each ``[P, *net.parameter_shapes[name]]``, a member's own contiguous; changed in place between
         the passes.
+    places : mapping of str to Tensor, optional
+        Where the gradients are to lie, on other devices than a CPU.
 
     Attributes
     ----------
@@ -171,12 +177,18 @@ class ExplicitGradient:
     `products.in_place` and the number of rows is a multiple of 32.
     """
 
-    def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        net: TabularNet,
+        parameters: Mapping[str, Tensor],
+        places: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self._activation, self._hidden = net.activation, list(net.hidden_layer_sizes)
         self._layers = [
             _layer(
                 parameters[f"{layer.name}.weight"].detach(),
                 parameters[f"{layer.name}.bias"].detach(),
+                None if places is None else (places[f"{layer.name}.weight"], places[f"{layer.name}.bias"]),
                 is_head=layer is net.layers[-1],
             )
             for layer in net.layers

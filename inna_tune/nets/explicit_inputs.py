@@ -15,7 +15,7 @@ from inna_tune.nets.numeric import PREFIX, PiecewiseEmbedding
 from inna_tune.nets.products import affine, product, spaced
 from inna_tune.nets.tabular import TabularNet
 
-_WEIGHT, _BIAS = f"{PREFIX}.weight", f"{PREFIX}.bias"
+WEIGHT, BIAS = f"{PREFIX}.weight", f"{PREFIX}.bias"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ExplicitInputs:
     def __init__(self, net: TabularNet, parameters: Mapping[str, Tensor]) -> None:
         self._net = net
         self._parameters = {
-            name: parameters[name].detach() for name in (_WEIGHT, _BIAS, CATEGORIES) if name in parameters
+            name: parameters[name].detach() for name in (WEIGHT, BIAS, CATEGORIES) if name in parameters
         }
         self.gradients = {name: spaced(own.shape, own) for name, own in self._parameters.items()}
         numeric = net.numeric
@@ -102,8 +102,8 @@ class ExplicitInputs:
         if self._numeric is not None and places.features is not None:
             numbers = table[:, : self._plain_from].contiguous()
             self._numeric.shares(numbers, *self._pieces, out=places.features)
-            weight = self._parameters[_WEIGHT].reshape(-1, *self._parameters[_WEIGHT].shape[2:])
-            bias = self._parameters[_BIAS].reshape(-1, self._numeric.dim, 1)
+            weight = self._parameters[WEIGHT].reshape(-1, *self._parameters[WEIGHT].shape[2:])
+            bias = self._parameters[BIAS].reshape(-1, self._numeric.dim, 1)
             embedded = affine(bias, weight.transpose(1, 2), places.features)
             inputs[:, : self._plain_at] = embedded.reshape(n_members, self._plain_at, n_rows)
         inputs[:, self._plain_at : self._codes_at] = table[:, self._plain_from : self._codes_from]
@@ -121,7 +121,7 @@ class ExplicitInputs:
         features = self._places[n_rows].features
         if self._numeric is not None and features is not None:
             own = slope[:, : self._plain_at].reshape(-1, self._numeric.dim, n_rows)
-            weight, bias = self.gradients[_WEIGHT], self.gradients[_BIAS]
+            weight, bias = self.gradients[WEIGHT], self.gradients[BIAS]
             weight.copy_(product(features, own.transpose(1, 2)).reshape(weight.shape))
             bias.copy_(own.sum(2).view(bias.shape))
         if CATEGORIES in self._parameters:

@@ -1,6 +1,5 @@
 """A user's own module as a net: members stacked through ``torch.func``, or one by one where that cannot be."""
 
-import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from inna_tune.nets.factory import ModuleFactory, build, build_pair, named_tensors, refuse_strangers, seeded
 from inna_tune.nets.probe import Probe, brief, probe
 from inna_tune.nets.protocol import Matrix
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # A call swaps the tensors of a module, and sets switches of the whole process, for a while: one thread at a time.
 _CALL = threading.RLock()

@@ -21,7 +21,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import NormalDist
 from typing import Any
 
@@ -307,9 +307,7 @@ class PiecewiseEmbedding(NumericEmbedding):
 
     def pieces(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Where each piece begins, and what of it a unit is, each [K, 1] and like ``like``."""
-        knots = torch.tensor(self.knots, dtype=torch.float64)
-        first, slope = (t.to(like)[:, None] for t in (knots[:-1], 1 / knots.diff()))
-        return first, slope
+        return _pieces(self.knots, like.dtype, like.device)
 
     @staticmethod
     def shares(x: Tensor, first: Tensor, slope: Tensor, out: Tensor | None = None) -> Tensor:
@@ -325,6 +323,14 @@ class PiecewiseEmbedding(NumericEmbedding):
             f"{PREFIX}.weight": multiple * knots.diff()[:, None],
             f"{PREFIX}.bias": multiple[:, 0] * knots[0],
         }
+
+
+# Remembered, since a step that brings numbers from the host can be no CUDA graph.
+@lru_cache(maxsize=64)
+def _pieces(knots: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    ends = torch.tensor(knots, dtype=torch.float64)
+    first, slope = (t.to(device, dtype)[:, None] for t in (ends[:-1], 1 / ends.diff()))
+    return first, slope
 
 
 NUMERIC_EMBEDDINGS: dict[str, type[NumericEmbedding] | None] = {

@@ -27,7 +27,9 @@ from inna_tune.optim._step import (
     foreach_step,
     fused_step,
     has_tensors,
+    is_lean,
     kernel_scale,
+    lean_step,
     shrink,
     single_step,
 )
@@ -340,9 +342,12 @@ class InertialNewton(Optimizer):
                 batch.grads = [g / grad_scale.to(g.device) for g in batch.grads]
             rule["lr"] = lr = lr * (1 - found_inf)
         if isinstance(lr, Tensor) and (still := standing_still(lr)) is not None:
-            batch.grads = [torch.where(still.to(g.device), 0.0, g) for g in batch.grads]
+            batch.grads = [g.masked_fill(still.to(g.device), 0.0) for g in batch.grads]
         shrink(batch.weights, lr, shrinkage)
-        single_step(batch, batch.scale, **rule)
+        if is_lean(batch, rule["lr"], rule["alpha"], rule["beta"], rule["factor"]):
+            lean_step(batch, **rule)
+        else:
+            single_step(batch, batch.scale, **rule)
 
     def _plan(self, group: dict[str, Any], batch: Batch, lr: Any, scaled: bool) -> tuple[float, bool]:
         """The scale after a step whose hyper-parameters are numbers, and whether the kernel makes it."""

@@ -26,7 +26,8 @@ class StackedOptimizer(Optimizer):
                 lr = group["lr"]
                 # A member whose step is zero stands still, state and all.
                 moving = (lr != 0) if isinstance(lr, Tensor) else None
-                if moving is not None and bool(moving.all()):
+                # A look at the values is free on a CPU alone.
+                if moving is not None and moving.is_cpu and bool(moving.all()):
                     moving = None
                 for p in group["params"]:
                     if p.grad is not None:

@@ -12,7 +12,18 @@ from torch.optim.optimizer import ParamsT
 
 from inna_tune.optim._checks import Bound, check_number
 from inna_tune.optim._inertial import InertialNewton, counter, may_foreach, may_fuse, standing_still
-from inna_tune.optim._step import FULL_VECTORS, Batch, Number, add_scaled_all, has_tensors, pieces, shrink
+from inna_tune.optim._step import (
+    FULL_VECTORS,
+    Batch,
+    Number,
+    add_scaled_all,
+    has_tensors,
+    is_lean,
+    lean_step,
+    match,
+    pieces,
+    shrink,
+)
 
 # Several calls a piece: larger ones than INNA's make up for what the calls themselves cost (studies/optimizer_speed.py).
 _PIECE = 2**20
@@ -140,17 +151,20 @@ class INNAprop(InertialNewton):
 
     def _update(self, group: dict[str, Any], batch: Batch) -> None:
         lr, alpha, beta, weight_decay = group["lr"], group["alpha"], group["beta"], group["weight_decay"]
+        if _is_by_member(lr) and is_lean(batch, lr, alpha, beta, 1.0) and not hasattr(self, "found_inf"):
+            self._update_lean(group, batch)
+            return
         still = standing_still(lr) if isinstance(lr, Tensor) else None
         if still is not None:
             batch.grads = [
                 torch.where(still.to(g.device), g.nan_to_num(0.0, 0.0, 0.0), g) for g in batch.grads
             ]
-        by_member = isinstance(lr, Tensor) and lr.dim() > 0
+        by_member = _is_by_member(lr)
         moments, updates = [], []
         for p in batch.params:
             state = self.state[p]
-            if by_member and not (isinstance(state["updates"], Tensor) and state["updates"].dim() > 0):
-                state["updates"] = torch.zeros_like(lr) + state["updates"]
+            if by_member:
+                _count_by_member(state, lr)
             state["updates"] += 1 if still is None or not by_member else ~still
             moments.append(state["second_moment"])
             updates.append(state["updates"])
@@ -189,6 +203,51 @@ class INNAprop(InertialNewton):
             piece = Batch(batch.params[rows], weights, directions, momenta, scale)
             self._advance(group, piece, lr, gradient_decay=decay)
             batch.scale = piece.scale
+
+    def _update_lean(self, group: dict[str, Any], batch: Batch) -> None:
+        """The same of members on an accelerator, in the fewest operations."""
+        lr, beta, weight_decay = group["lr"], group["beta"], group["weight_decay"]
+        still, moving = lr == 0, lr.sign()
+        # Where a member stands still this is one, exactly, and its gradient is zero.
+        keep = (moving * (group["sigma"] - 1.0)).add_(1.0)
+        directions = []
+        for p, gradient in zip(batch.params, batch.grads, strict=True):
+            state = self.state[p]
+            _count_by_member(state, lr)
+            state["updates"] += moving
+            gradient = gradient.masked_fill(still, 0.0)
+            second = state["second_moment"].mul_(match(keep, gradient))
+            second.addcmul_(gradient, gradient, value=1.0 - group["sigma"])
+            denominator = second.sqrt()
+            if group["sigma"] > 0.0:
+                exponent = state["updates"].clamp(min=1.0).mul_(math.log(group["sigma"]))
+                denominator.div_(match(exponent.expm1_().neg_().sqrt_(), gradient))
+            directions.append(gradient / denominator.add_(group["eps"]))
+        batch.grads = directions
+        if isinstance(weight_decay, Tensor) or weight_decay != 0.0:
+            by = lr * weight_decay * (1.0 / beta - group["alpha"]) / batch.scale
+            add_scaled_all(batch.momenta, batch.weights, by)
+            shrink(batch.weights, lr, weight_decay)
+        lean_step(
+            batch,
+            lr=lr,
+            alpha=group["alpha"],
+            beta=beta,
+            factor=1.0,
+            gradient_decay=0.0,
+            maximize=group["maximize"],
+        )
+
+
+def _is_by_member(lr: Number) -> bool:
+    """Whether a step size has a value a member."""
+    return isinstance(lr, Tensor) and lr.dim() > 0
+
+
+def _count_by_member(state: dict[str, Any], lr: Tensor) -> None:
+    """Make a count of updates one a member."""
+    if not (isinstance(state["updates"], Tensor) and state["updates"].dim() > 0):
+        state["updates"] = torch.zeros_like(lr) + state["updates"]
 
 
 def _directions_by_kernel(

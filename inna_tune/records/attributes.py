@@ -9,6 +9,8 @@ POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
 # Whether its trials begin on their first folds, where the pruner is for it; studies of older versions have no such word.
 RACE = "inna_tune:race"
+# What the estimator is set to, in the parameters of the space, where that is tried first.
+UNTUNED = "inna_tune:untuned"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 COLUMNS = "inna_tune:columns"

@@ -1,6 +1,6 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
-import logging
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,12 +17,13 @@ from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT
 from inna_tune.records.describing import changes, describe, describe_settings, setting_changes
 from inna_tune.records.hashing import content, digest
 from inna_tune.store.opening import store_of
+from inna_tune.visible import get_logger
 
 _PACKAGES = ("optuna", "torch", "scikit-learn")
 _NAMED = 5  # columns named in a message before it says "and n more"
 _LONGEST = 200  # letters of a name
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 
 
 class MismatchError(ValueError):
@@ -139,7 +140,9 @@ def notes(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
     return found + [sentence for sentence, allowed in _space_changes(stored, current) if allowed]
 
 
-def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bool = False) -> None:
+def check(
+    study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bool = False, begins: bool = False
+) -> None:
     """Write the fingerprint into a study that has none, or compare it with the one stored.
 
     Parameters
@@ -150,13 +153,15 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
     allow_mismatch : bool
         Go on in spite of differences; they are recorded in the study's user attributes, and the first
         fingerprint stays.
+    begins : bool
+        Whether the study had none when it was opened, so that whoever has given it one by now began it at the same time.
 
     Raises
     ------
     MismatchError
         They differ; the message names each difference. Or the stored one is of another form.
     """
-    stored = study.user_attrs.get(FINGERPRINT)
+    stored: Any = study.user_attrs.get(FINGERPRINT)
     if stored is None:
         # Another process may have begun the same study by now, with another question.
         stored = store_of(study).settle(study._study_id, FINGERPRINT, dict(current))
@@ -168,6 +173,9 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
             "go on with the inna-tune that began it, or use another study name"
         )
     found = differences(stored, current)
+    if begins and not found and not _is_close(stored.get("space"), current.get("space")):
+        # Whoever resumes a study may change its priors; of two that begin it neither knows.
+        found = ["another search has begun it in this moment, with another space"]
     if found and not allow_mismatch:
         raise MismatchError(
             f"study {study.study_name!r} was made for something else: {'; '.join(found)}. "
@@ -178,6 +186,17 @@ def check(study: optuna.Study, current: Mapping[str, Any], *, allow_mismatch: bo
         study.set_user_attr(ALLOWED_MISMATCH, known + [each for each in found if each not in known])
     for note in [*found, *notes(stored, current)]:
         _logger.warning("study %s: %s", study.study_name, note)
+
+
+def _is_close(one: Any, other: Any) -> bool:
+    """Whether what JSON holds is the same but for the rounding of numbers: machines measure curvatures to some digits."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_is_close(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_close, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-2)
+    return bool(one == other)
 
 
 def _is_of_this_form(stored: Any, current: Mapping[str, Any]) -> bool:

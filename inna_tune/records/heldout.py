@@ -58,7 +58,10 @@ class HeldOut:
     scores : dict of str to dict of str to float
         Model (such as ``"baseline"``), then metric, then value.
     gain : Gain or None
-        Change of the first metric, a loss, from the untuned default to the tuned model.
+        Change of the first metric, a loss, from the untuned default to the tuned model; None where there is nothing to tell
+        of, such as where both have the same settings.
+    luck : bool
+        Whether the interval of `gain` counts the luck of the two trainings; studies of older versions know the rows' alone.
     calibration : tuple of Bin
         Ordered by the prediction. Classification: the probability of the second class, or with more than two of the class
         that was predicted.
@@ -80,6 +83,7 @@ class HeldOut:
     confusion: tuple[tuple[int, ...], ...] = ()
     predicted: tuple[float, ...] = field(default=(), repr=False)
     residual: tuple[float, ...] = field(default=(), repr=False)
+    luck: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -105,6 +109,7 @@ class HeldOut:
                 confusion=tuple(tuple(int(n) for n in row) for row in data["confusion"]),
                 predicted=tuple(float(v) for v in data["predicted"]),
                 residual=tuple(float(v) for v in data["residual"]),
+                luck=data.get("luck") is True,
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
@@ -133,6 +138,7 @@ def summarize_held_out(
     *,
     scores: "pd.DataFrame | None" = None,
     gain: Gain | None = None,
+    luck: bool = False,
     trial: int | None = None,
 ) -> HeldOut:
     """Sum up what a fitted model predicts on rows that it never saw.
@@ -147,6 +153,8 @@ def summarize_held_out(
         One row a model, one column a metric, to be kept beside.
     gain : Gain, optional
         What tuning bought, to be kept beside.
+    luck : bool
+        Whether that counts the luck of the trainings.
     trial : int, optional
         Number of the trial whose settings the model has.
 
@@ -168,7 +176,7 @@ def summarize_held_out(
         else {str(k): {str(m): float(v) for m, v in r.items()} for k, r in scores.iterrows()}
     )
     if truth.ndim > 1:
-        return HeldOut(task="regression", rows=len(truth), trial=trial, scores=kept, gain=gain)
+        return HeldOut(task="regression", rows=len(truth), trial=trial, scores=kept, gain=gain, luck=luck)
     if hasattr(model, "predict_proba"):
         probabilities = np.asarray(model.predict_proba(X), dtype=np.float64)
         labels = np.asarray(model.classes_)
@@ -183,6 +191,7 @@ def summarize_held_out(
             trial=trial,
             scores=kept,
             gain=gain,
+            luck=luck,
             calibration=_bins(stated, hit.astype(np.float64)),
             classes=classes,
             confusion=confusion,
@@ -196,6 +205,7 @@ def summarize_held_out(
         trial=trial,
         scores=kept,
         gain=gain,
+        luck=luck,
         calibration=_bins(predicted, truth),
         predicted=tuple(predicted[taken].tolist()),
         residual=tuple((truth - predicted)[taken].tolist()),

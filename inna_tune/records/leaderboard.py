@@ -112,7 +112,7 @@ def leaderboard(record: StudyRecord) -> list[Entry]:
             trial.number,
             "complete" if trial.state.is_finished() else "cut",
             record.score(trial),
-            _error(_scores_of(trial)),
+            _error(scores_of_folds(trial)),
             weights.get(trial.number, 0.0),
             seconds_of(trial),
             as_number(trial.user_attrs.get(PREDICT_SECONDS)),
@@ -127,7 +127,15 @@ def leaderboard(record: StudyRecord) -> list[Entry]:
     return sorted(entries, key=lambda e: record.metric.loss(e.score))
 
 
-def _scores_of(trial: FrozenTrial) -> list[Any]:
+def losses_of_folds(record: StudyRecord, scores: Sequence[Any]) -> list[float] | None:
+    """Losses, such as the log-loss or the RMSE, of stored scores of the folds; None where they are none, or not positive."""
+    found = [record.metric.shown(as_number(score)) for score in scores]
+    if not record.metric.lower_is_better or len(found) < 2 or not all(0 < loss < math.inf for loss in found):
+        return None
+    return found
+
+
+def scores_of_folds(trial: FrozenTrial) -> list[Any]:
     """Its scores of the folds; empty where the trial does not say."""
     noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs.get(CUT)
     scores = noted.get("scores") if isinstance(noted, dict) else None

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
 from inna_tune.records.leaderboard import Entry, leaderboard
@@ -14,6 +15,8 @@ from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
 from inna_tune.store.errors import MissingError
 from inna_tune.store.opening import load_study, open_storage, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
+
+UNREADABLE = "can't be read"  # in place of the metric
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,16 @@ def list_studies(storage: str) -> list[StudyRow]:
     opened = open_storage(storage, create=False)
     with storage_errors(opened):
         names = optuna.get_all_study_names(opened)
-        rows = [_row(optuna.load_study(study_name=name, storage=opened)) for name in names]
+        rows = [_row_of(opened, name) for name in names]
     return sorted(rows, key=lambda r: (r.begun is None, r.begun or datetime.min, r.name))
+
+
+def _row_of(storage: BaseStorage, name: str) -> StudyRow:
+    try:
+        return _row(optuna.load_study(study_name=name, storage=storage))
+    except StorageInternalError:
+        # One whose cells hold nonsense must not hide the others; `show` says what is wrong with it.
+        return StudyRow(name, UNREADABLE, None, 0, 0, 0, 0, None)
 
 
 def _row(study: optuna.Study) -> StudyRow:

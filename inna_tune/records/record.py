@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.optim.dynamics import settings_from_curvature
-from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, REASON
+from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, PORTFOLIO, REASON, UNTUNED
 from inna_tune.records.heldout import HeldOut
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
@@ -227,6 +227,14 @@ class StudyRecord:
         seen = {name for t in self.trials for name in t.params}
         known = [] if self.space is None else [name for name in self.space if name in seen]
         return known + sorted(seen - set(known))
+
+    @cached_property
+    def untuned(self) -> FrozenTrial | None:
+        """The trial of what the estimator was set to, where that was tried."""
+        own = self.attributes.get(UNTUNED)
+        if own is None and as_number(self.attributes.get(PORTFOLIO)) >= 1 and self.trials:
+            own = self.trials[0].params  # studies of older versions tried it first, and did not say so
+        return next((t for t in self.trials if own and t.params == own), None)
 
     @cached_property
     def horizon(self) -> float | None:

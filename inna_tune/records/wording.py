@@ -83,6 +83,10 @@ def _gain_of_loss(found: HeldOut, loss: str) -> str | None:
     gain = found.gain
     if gain is None:
         return None
+    changed = f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default"
+    between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
+    if not found.luck:
+        return f"{changed} ({between}, of the rows alone): one fit of each cannot tell that from the luck of a seed."
     if gain.is_clear:
         verb, sign = ("lowered", -1) if gain.change < 0 else ("raised", 1)
         low, high = sorted((sign * gain.low, sign * gain.high))
@@ -90,7 +94,4 @@ def _gain_of_loss(found: HeldOut, loss: str) -> str | None:
             f"Tuning {verb} the held-out {loss} by {abs(gain.change):.1%} against the untuned default "
             f"(95% interval {low:.1%} to {high:.1%})."
         )
-    return (
-        f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default (95% interval "
-        f"{gain.low:+.1%} to {gain.high:+.1%}): {found.rows} rows cannot tell whether that is a gain."
-    )
+    return f"{changed} ({between}): {found.rows} rows and one fit of each cannot tell whether that is a gain."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from inna_tune import __version__
 from inna_tune.files import replacing
@@ -22,11 +23,12 @@ from inna_tune.records.text import duration, plain, settings_text
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
+from inna_tune.store.errors import storage_word
 from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.tables.understanding import Understanding
+from inna_tune.visible import visible
 
 _PACKAGES = ("optuna", "torch", "scikit-learn", "matplotlib")
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _N_BEST = 10
 _MAX_REASONS = 25
 _MAX_NUMBERS = 8
@@ -67,20 +69,29 @@ def render_report(study: Any, *, dashboard: str | None = None) -> str:
     else:
         with storage_errors(storage):
             record = StudyRecord(study)
-    page = environment().get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
-    # A text from a database may hold what HTML forbids (control characters) and what UTF-8 can't write (lone surrogates).
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", page)
+    return environment().get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
 
 
 def environment() -> jinja2.Environment:
-    """Where the templates are; what they are given is text, never markup."""
+    """Where the templates are; what they are given is text, never markup.
+
+    Such text may hold what HTML forbids (control characters), what UTF-8 can't write (lone surrogates), and what turns the
+    direction of the page: all of it is made visible.
+    """
     return jinja2.Environment(
         loader=jinja2.PackageLoader("inna_tune.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _finalized(thing: Any) -> Any:
+    if isinstance(thing, Markup):
+        return Markup(visible(thing, lines=True))
+    return visible(thing, lines=True) if isinstance(thing, str) else thing
 
 
 def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
@@ -215,14 +226,23 @@ def _model(record: StudyRecord) -> str | None:
 
 
 def _commands(record: StudyRecord, model: str | None) -> dict[str, str]:
-    where = store_of(record.study).words
-    given = ["--storage", where if "://" in where else f"sqlite:///{where}"]
-    stored = where != "memory"
-    return {
-        "predict": shlex.join(["inna-tune", "predict", model or "", "NEW_TABLE", "-o", "predictions.csv"]),
-        "show": shlex.join(["inna-tune", "show", record.name, *given]) if stored else "",
-        "dashboard": shlex.join(["inna-tune", "dashboard", *given]) if stored else "",
+    store = store_of(record.study)
+    url = store.words if "://" in store.words else f"sqlite:///{store.path}"
+    found = {"predict": _command("predict", [model or "", "NEW_TABLE"], "-o predictions.csv")}
+    if store.path is None and "://" not in store.words:  # memory, or what no URL names
+        return found | {"show": "", "dashboard": ""}
+    storage = f"--storage {storage_word(url)}"
+    return found | {
+        "show": _command("show", [record.name], storage),
+        "dashboard": _command("dashboard", [], storage),
     }
+
+
+def _command(name: str, arguments: list[str], options: str) -> str:
+    """A command for a shell, in which no argument is taken for an option."""
+    if any(each.startswith("-") for each in arguments):
+        return f"inna-tune {name} {options} {shlex.join(['--', *arguments])}"
+    return " ".join(filter(None, ["inna-tune", name, shlex.join(arguments), options]))
 
 
 def _provenance(record: StudyRecord) -> list[tuple[str, str]]:

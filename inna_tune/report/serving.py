@@ -2,7 +2,6 @@
 
 import html
 import ipaddress
-import logging
 import re
 import socket
 import threading
@@ -17,11 +16,13 @@ import jinja2
 import optuna
 
 from inna_tune.report.page import environment, render_report
+from inna_tune.store.errors import DATABASE_ERRORS
 from inna_tune.store.opening import open_storage, storage_errors
+from inna_tune.visible import get_logger
 
 HOST, PORT = "127.0.0.1", 8080
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LINK = (
     '<a href="/reports/here" style="position:fixed;right:1rem;bottom:1rem;z-index:2000;padding:.45rem .8rem;'
@@ -30,6 +31,8 @@ _LINK = (
 )
 _STUDY = re.compile(r"/dashboard/studies/(\d+)(?:/|$)")
 _REPORT = re.compile(r"/reports/(\d+)/?")
+_OF_STUDY = re.compile(r"/(?:api/studies|csv|dashboard/studies|reports)/(\d+)(?:/|$)")
+_MOST_DIGITS = 18  # of a number that a database can have
 
 # What WSGI (PEP 3333) calls environ, start_response and an application.
 _Environ = dict[str, Any]
@@ -172,6 +175,19 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
         with drawing:
             return render_report(study, dashboard=address)
 
+    def exists(path: str) -> bool:
+        if any(len(digits) > _MOST_DIGITS for digits in re.findall(r"\d+", path)):
+            return False
+        chosen = _OF_STUDY.match(path)
+        try:
+            if chosen is not None:
+                storage.get_study_name_from_id(int(chosen[1]))
+        except (KeyError, *DATABASE_ERRORS) as error:
+            return not isinstance(
+                error, KeyError
+            )  # what is wrong with a database is told by whoever asks it next
+        return True
+
     def listed() -> str:
         with storage_errors(storage):
             studies = sorted((s._study_id, s.study_name) for s in storage.get_all_studies())
@@ -179,6 +195,9 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
 
     def application(environ: _Environ, start: _Start) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        # The dashboard answers some of these by an error with a trace.
+        if not exists(path):
+            return _answer(start, "404 Not Found", "There is no such study.", kind="text/plain")
         if path == "/dashboard" or path.startswith("/dashboard/"):
             return _with_link(dashboard, environ, start)
         if path != "/reports" and not path.startswith("/reports/"):

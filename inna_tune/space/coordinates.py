@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 from optuna.distributions import BaseDistribution, FloatDistribution
 
 from inna_tune.optim.dynamics import largest_stable_step, tolerated_curvature
-from inna_tune.space.laws import Continuous, Real
+from inna_tune.space.laws import Continuous, Real, is_finite
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Coordinate(ABC):
         name = type(self).__name__
         if not isinstance(self.law, Continuous):
             raise ValueError(f"{name}: law={self.law!r} must be a continuous law")
-        if not (isinstance(self.curvature, (int, float)) and 0 < self.curvature < math.inf):
+        if not (is_finite(self.curvature) and self.curvature > 0):
             raise ValueError(f"{name}: curvature={self.curvature!r} must be positive and finite")
-        if not 0 < self.low < self.high < math.inf:
+        if not (is_finite(self.low) and is_finite(self.high) and 0 < self.low < self.high):
             raise ValueError(
                 f"{name}: low={self.low!r} and high={self.high!r} must be positive, low below high"
             )

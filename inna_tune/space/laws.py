@@ -6,6 +6,7 @@ as its constructor, written to JSON as a plain dict.
 """
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -180,8 +181,11 @@ def _numbers(x: Any) -> Real:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value is a finite real number, bools excepted."""
-    return not isinstance(value, bool) and isinstance(value, RealNumber) and math.isfinite(value)
+    """Whether a value is a real number that a float holds, bools excepted."""
+    if isinstance(value, bool) or not isinstance(value, RealNumber):
+        return False
+    number: Any = value
+    return bool(abs(number) <= sys.float_info.max)
 
 
 class Continuous(Law):

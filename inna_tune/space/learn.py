@@ -18,7 +18,7 @@ from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.laws import Array, Continuous, LogUniform, Uniform
 from inna_tune.space.mixtures import Empirical, Mixture
-from inna_tune.space.prior import Prior
+from inna_tune.space.prior import MOST_FIRST, Prior
 from inna_tune.space.space import SearchSpace, When
 from inna_tune.space.truncated import LogNormal, Normal
 
@@ -53,7 +53,7 @@ def learn(
     kind : {"parametric", "empirical"}
         Normal laws on the scale of each parameter, or kernel densities of the settings themselves.
     n_portfolio : int, default=8
-        Settings in the portfolio.
+        Settings in the portfolio, at most 500.
 
     Returns
     -------
@@ -76,6 +76,8 @@ def learn(
         raise ValueError(f"top={top!r} must lie in (0, 1], such as 0.1 for the best tenth")
     if kind not in ("parametric", "empirical"):
         raise ValueError(f"kind={kind!r} must be 'parametric' or 'empirical'")
+    if not 0 <= n_portfolio <= MOST_FIRST:
+        raise ValueError(f"n_portfolio={n_portfolio!r} must lie between 0 and {MOST_FIRST}")
     template = SearchSpace.inna(curvature=1.0) if space is None else space
     read = [read_study(study, template) for study in studies]
     winners: list[list[dict[str, Any]]] = []

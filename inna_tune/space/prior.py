@@ -14,8 +14,10 @@ from inna_tune.files import replacing
 from inna_tune.space.coordinates import Coordinate
 from inna_tune.space.discrete import Categorical
 from inna_tune.space.space import SearchSpace, When
+from inna_tune.strangers_json import loads
 
 PRIOR_FORMAT = 1
+MOST_FIRST = 500  # settings of a portfolio: each is written into a study before its first trial
 TASKS = ("classification", "regression")
 
 
@@ -35,11 +37,22 @@ class Prior:
         Configurations, pure numbers where the space has coordinates.
     provenance : dict
         Studies, their data, dates, versions: plain values.
+
+    Raises
+    ------
+    ValueError
+        If more than 500 settings are to be tried first.
     """
 
     space: SearchSpace
     portfolio: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.portfolio) > MOST_FIRST:
+            raise ValueError(
+                f"a portfolio of {len(self.portfolio)} settings is more than the {MOST_FIRST} that can be tried first"
+            )
 
     def at(self, curvature: float) -> tuple[SearchSpace, list[dict[str, Any]]]:
         """Space and portfolio in the natural values of a data set.
@@ -112,8 +125,14 @@ class Prior:
         """
         try:
             source = path if isinstance(path, Traversable) else Path(path)
-            content = json.loads(source.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            content = loads(source.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"There is no prior file {path}; make one with `inna-tune prior learn STUDY -o FILE`"
+            ) from None
+        except OSError as error:
+            raise OSError(f"The prior file {path} cannot be read: {error.strerror}") from None
+        except ValueError as error:
             raise PriorFileError(f"{path} is no prior file: {error}") from None
         if not isinstance(content, dict) or "inna_tune_prior" not in content:
             raise PriorFileError(
@@ -134,7 +153,7 @@ class Prior:
             found = cls(space, tuple(portfolio), provenance)
             for setting in found.at(1.0)[1]:
                 _check_setting(space, setting)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except Exception as error:  # whatever is in the file
             raise PriorFileError(f"{path}: {error}") from None
         return found
 

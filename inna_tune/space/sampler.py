@@ -1,7 +1,6 @@
 """PriorSampler: any Optuna sampler, seeing a study through the priors of a space."""
 
 import copy
-import logging
 import math
 import threading
 import zlib
@@ -19,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 from inna_tune.space.evidence import MISLEADING, is_misleading
 from inna_tune.space.space import SearchSpace
 from inna_tune.space.view import UNIT, StudyView
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Studies that may share a sampler without its looking at them anew whenever it turns from one to another.
 _MOST_VIEWS = 4

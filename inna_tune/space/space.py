@@ -1,6 +1,5 @@
 """Search spaces: named priors in an order, some of which depend on those before."""
 
-import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +15,9 @@ from inna_tune.space.coordinates import COORDINATES, Coordinate, DampingRatio, S
 from inna_tune.space.discrete import Categorical
 from inna_tune.space.laws import Law, LogUniform, Uniform, read_fields
 from inna_tune.space.truncated import Beta, LogNormal
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # Threads of one study must not say a thing twice that is said once.
 _SAYING = threading.Lock()
@@ -324,9 +324,12 @@ class SearchSpace(Mapping[str, Entry]):
                 raise ValueError(f"parameter {name!r} is given twice")
             try:
                 laws[name] = _entry_from_json({k: v for k, v in item.items() if k != "name"})
-            except ValueError as error:
+            except Exception as error:  # whatever is in the file
                 raise ValueError(f"parameter {name!r}: {error}") from None
-        return cls(laws)
+        try:
+            return cls(laws)
+        except Exception as error:
+            raise ValueError(f"these laws make no space: {error}") from None
 
     def to_scipy(self) -> dict[str, Any]:
         """The priors for searches that know nothing of them, such as scikit-learn's ``RandomizedSearchCV``.

@@ -1,18 +1,18 @@
 """Ask for the next trial of a study that workers share, and tell what came of it."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from inna_tune.store.opening import gathered, storage_errors, store_of
 from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker
+from inna_tune.visible import get_logger
 
-_logger = logging.getLogger("inna_tune.study")
+_logger = get_logger("inna_tune.study")
 
 
 def ask(study: optuna.Study, worker: Worker, n_trials: int) -> Trial | None:
@@ -90,14 +90,16 @@ def tell(
     return stored
 
 
-def put_back(study: optuna.Study, worker: Worker, trial: Trial, *, notes: Mapping[str, Any]) -> bool:
+def put_back(
+    study: optuna.Study, worker: Worker, trial: Trial | FrozenTrial, *, notes: Mapping[str, Any]
+) -> bool:
     """Leave a trial unfinished for whoever has time: it waits, under its number and with the settings it has.
 
     Parameters
     ----------
     study : optuna.Study
     worker : Worker
-    trial : optuna.trial.Trial
+    trial : optuna.trial.Trial or FrozenTrial
     notes : mapping
         User attributes of the trial, JSON-able.
 
@@ -119,7 +121,7 @@ def put_back(study: optuna.Study, worker: Worker, trial: Trial, *, notes: Mappin
 def _end_own(
     study: optuna.Study,
     worker: Worker,
-    trial: Trial,
+    trial: Trial | FrozenTrial,
     notes: Mapping[str, Any],
     end: Callable[[], object],
 ) -> bool:
@@ -131,7 +133,7 @@ def _end_own(
             try:
                 with gathered(study):
                     for name, note in notes.items():
-                        trial.set_user_attr(name, note)
+                        study._storage.set_trial_user_attr(trial._trial_id, name, note)
                     end()
             except UpdateFinishedTrialError:
                 own = False

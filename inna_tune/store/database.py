@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial, wraps
+from pathlib import Path
 from typing import Any
 
 from optuna.distributions import (
@@ -21,9 +22,12 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import (
     ColumnElement,
@@ -42,13 +46,19 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
+
+from inna_tune.store.decoding import decoding
+from inna_tune.store.errors import redact_url
+from inna_tune.store.waiting import waited_for
+from inna_tune.strangers_json import loads
 
 TRIAL = models.TrialModel
 _PARAM = models.TrialParamModel
-_VALUE = models.TrialValueModel
+VALUE = models.TrialValueModel
 REPORT = models.TrialIntermediateValueModel
-_USER_ATTR = models.TrialUserAttributeModel
+USER_ATTR = models.TrialUserAttributeModel
 SYSTEM_ATTR = models.TrialSystemAttributeModel
 
 _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
@@ -56,16 +66,38 @@ _NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
+_FULL = 2  # as SQLite numbers ``synchronous``
+
+
 @contextmanager
-def transaction(database: RDBStorage) -> Iterator[Session]:
+def transaction(database: RDBStorage, *, durable: bool = False) -> Iterator[Session]:
     """Open a transaction that on SQLite holds the write lock from its start.
 
     On a server, lock the rows that a decision rests on (``with_for_update``).
+
+    Parameters
+    ----------
+    database : RDBStorage
+    durable : bool
+        Whether what it writes is on the disk before it returns, so that a power cut leaves it there, and all before it. Else
+        it is there for every process that is killed, and on the disk soon. A server does the former always.
     """
     with _create_scoped_session(database.scoped_session) as session:
         if database.engine.name == "sqlite":
+            _set_durability(session, durable)
             session.execute(text("BEGIN IMMEDIATE"))
         yield session
+
+
+def _set_durability(session: Session, durable: bool) -> None:
+    # A connection has one level at a time, which can't change within a transaction.
+    known = session.connection().info
+    if "usual" not in known:
+        known["usual"] = known["level"] = session.execute(text("PRAGMA synchronous")).scalar_one()
+    level = max(known["usual"], _FULL) if durable else known["usual"]
+    if level != known["level"]:
+        session.execute(text(f"PRAGMA synchronous={level}"))
+        known["level"] = level
 
 
 def upsert(session: Session, model: Any, rows: list[dict[str, Any]]) -> None:
@@ -108,9 +140,16 @@ class StudyDatabase(RDBStorage):
         self._local.pending = []
         try:
             yield
-            self._flush()
+            waited_for(self._flush, self.words)
         finally:
             self._local.pending = None
+
+    def words(self) -> str:
+        """What a person calls it: the path of its file, or its URL without password."""
+        url = make_url(self.url)
+        if url.get_backend_name() == "sqlite" and url.database is not None:
+            return str(Path(url.database).absolute())
+        return redact_url(self.url)
 
     @property
     def _pending(self) -> list[tuple[Any, dict[str, Any]]] | None:
@@ -123,16 +162,17 @@ class StudyDatabase(RDBStorage):
         with transaction(self) as session:
             self._write_rows(session, [(model, row)])
 
-    def _taken(self) -> list[tuple[Any, dict[str, Any]]]:
-        """What is gathered, which the caller writes."""
+    @contextmanager
+    def _taken(self) -> Iterator[list[tuple[Any, dict[str, Any]]]]:
+        """What is gathered, which the block writes; where it raises, it is still to be written."""
         rows = list(self._pending or ())
+        yield rows
         if rows and self._pending is not None:
             self._pending.clear()
-        return rows
 
     def _flush(self) -> None:
-        if rows := self._taken():
-            with transaction(self) as session:
+        if self._pending:
+            with self._taken() as rows, transaction(self) as session:
                 self._write_rows(session, rows)
 
     def _with_gathered(self, trial: FrozenTrial) -> FrozenTrial:
@@ -148,8 +188,8 @@ class StudyDatabase(RDBStorage):
                 value = _NOT_FINITE.get(row["intermediate_value_type"].name, row["intermediate_value"])
                 trial.intermediate_values[row["step"]] = value
             else:
-                attributes = trial.user_attrs if model is _USER_ATTR else trial.system_attrs
-                attributes[row["key"]] = json.loads(row["value_json"])
+                attributes = trial.user_attrs if model is USER_ATTR else trial.system_attrs
+                attributes[row["key"]] = loads(row["value_json"])
         return trial
 
     def _write_rows(self, session: Session, rows: list[tuple[Any, dict[str, Any]]]) -> None:
@@ -159,9 +199,9 @@ class StudyDatabase(RDBStorage):
             upsert(session, model, [row for each, row in rows if each is model])
 
     def _check_running(self, session: Session, trial_id: int) -> TrialState:
-        state: TrialState | None = session.execute(
-            select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update()
-        ).scalar_one_or_none()
+        query = select(TRIAL.state).where(TRIAL.trial_id == trial_id).with_for_update()
+        with decoding(f"the trial with id {trial_id}"):
+            state: TrialState | None = session.execute(query).scalar_one_or_none()
         if state is None:
             raise KeyError(models.NOT_FOUND_MSG)
         self.check_trial_is_updatable(trial_id, state)
@@ -202,7 +242,8 @@ class StudyDatabase(RDBStorage):
         )
         with _create_scoped_session(self.scoped_session) as session:
             stored = session.execute(query).scalar_one_or_none()
-        return None if stored is None else _distribution(stored)
+        with decoding(f"parameter {param_name!r}"):
+            return None if stored is None else _distribution(stored)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `optuna.storages.BaseStorage`."""
@@ -213,7 +254,7 @@ class StudyDatabase(RDBStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `optuna.storages.BaseStorage`."""
-        self._write(_USER_ATTR, trial_id=trial_id, key=key, value_json=json.dumps(value))
+        self._write(USER_ATTR, trial_id=trial_id, key=key, value_json=json.dumps(value))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """See `optuna.storages.BaseStorage`."""
@@ -223,17 +264,16 @@ class StudyDatabase(RDBStorage):
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
         """See `optuna.storages.BaseStorage`; one caller alone gets a WAITING trial."""
-        rows = self._taken()
-        with transaction(self) as session:
+        with self._taken() as rows, transaction(self, durable=state.is_finished()) as session:
             stored = self._check_running(session, trial_id)
             if rows:
                 self._write_rows(session, rows)
             if state == TrialState.RUNNING and stored != TrialState.WAITING:
                 return False
             for objective, value in enumerate(values or ()):
-                number, kind = _VALUE.value_to_stored_repr(value)
+                number, kind = VALUE.value_to_stored_repr(value)
                 row = {"trial_id": trial_id, "objective": objective, "value": number, "value_type": kind}
-                upsert(session, _VALUE, [row])
+                upsert(session, VALUE, [row])
             changes: dict[str, Any] = {"state": state}
             now = datetime.now(UTC).replace(tzinfo=None)
             if state == TrialState.RUNNING:
@@ -242,6 +282,41 @@ class StudyDatabase(RDBStorage):
                 changes["datetime_complete"] = now
             session.execute(update(TRIAL.__table__).where(TRIAL.trial_id == trial_id).values(changes))
         return True
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """See `optuna.storages.BaseStorage`."""
+        with decoding(f"the study with id {study_id}", missing=KeyError):
+            return super().get_study_directions(study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        return self._study_attributes(models.StudyUserAttributeModel, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """See `optuna.storages.BaseStorage`."""
+        return self._study_attributes(models.StudySystemAttributeModel, study_id)
+
+    def _study_attributes(self, model: Any, study_id: int) -> dict[str, Any]:
+        with _create_scoped_session(self.scoped_session) as session:
+            models.StudyModel.find_or_raise_by_id(study_id, session)
+            query = select(model.key, model.value_json).where(model.study_id == study_id)
+            with decoding(f"the study with id {study_id}"):
+                return {key: loads(value) for key, value in session.execute(query)}
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """See `optuna.storages.BaseStorage`; a study that can't be read is there by its name alone."""
+        with _create_scoped_session(self.scoped_session) as session:
+            query = select(models.StudyModel.study_id, models.StudyModel.study_name)
+            rows = session.execute(query.order_by(models.StudyModel.study_id)).all()
+        return [self._frozen(study_id, name) for study_id, name in rows]
+
+    def _frozen(self, study_id: int, name: str) -> FrozenStudy:
+        try:
+            directions = self.get_study_directions(study_id)
+            own, system = self.get_study_user_attrs(study_id), self.get_study_system_attrs(study_id)
+        except StorageInternalError:
+            directions, own, system = [StudyDirection.NOT_SET], {}, {}
+        return FrozenStudy(name, None, own, system, study_id, directions=directions)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `optuna.storages.BaseStorage`."""
@@ -256,7 +331,8 @@ class StudyDatabase(RDBStorage):
         self._flush()
         with _create_scoped_session(self.scoped_session) as session:
             query = select(SYSTEM_ATTR.key, SYSTEM_ATTR.value_json).where(SYSTEM_ATTR.trial_id == trial_id)
-            attributes = {key: json.loads(value) for key, value in session.execute(query)}
+            with decoding(f"the trial with id {trial_id}"):
+                attributes = {key: loads(value) for key, value in session.execute(query)}
             if not attributes:  # is there such a trial at all?
                 models.TrialModel.find_or_raise_by_id(trial_id, session)
             return attributes
@@ -292,13 +368,68 @@ class StudyDatabase(RDBStorage):
 
 
 class CachedDatabase(_CachedStorage):
-    """Optuna's cache of finished trials, which reads no whole trial for its system attributes."""
+    """Optuna's cache of finished trials, which reads no whole trial for its system attributes.
+
+    A database that is away is waited for, and what it raises is a `StorageError` (see `inna_tune.store.waiting`).
+    """
+
+    def words(self) -> str:
+        """What a person calls the database."""
+        backend = self._backend
+        return backend.words() if isinstance(backend, StudyDatabase) else redact_url(backend.url)
+
+    def forget(self) -> None:
+        """Read all trials anew, the finished ones, too."""
+        with self._lock:
+            self._studies.clear()
+            self._trial_id_to_study_id_and_number.clear()
+            self._study_id_and_number_to_trial_id.clear()
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """See `optuna.storages.BaseStorage`."""
+        begun = 0
+
+        def work() -> bool:
+            nonlocal begun
+            begun += 1
+            try:
+                return super(CachedDatabase, self).set_trial_state_values(trial_id, state, values)
+            except UpdateFinishedTrialError:
+                # Where the connection broke after it was written, it is there at the second attempt.
+                stored = self._backend.get_trial(trial_id)
+                if begun > 1 and stored.state == state and _are_equal(stored.values, values):
+                    return True
+                raise
+
+        return waited_for(work, self.words)
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """See `optuna.storages.BaseStorage`."""
         with self._lock:
             trial = self._get_cached_trial(trial_id)
         return self._backend.get_trial_system_attrs(trial_id) if trial is None else trial.system_attrs
+
+
+def _are_equal(stored: Sequence[float] | None, values: Sequence[float] | None) -> bool:
+    return list(stored or ()) == list(values or ())
+
+
+def _patient(method: Any) -> Any:
+    """A method of `CachedDatabase` that waits for the database."""
+
+    @wraps(method)
+    def patient(self: CachedDatabase, *args: Any, **kwargs: Any) -> Any:
+        return waited_for(partial(method, self, *args, **kwargs), self.words)
+
+    return patient
+
+
+# What is left of the base class is made of these.
+for _name in {*vars(_CachedStorage), "get_trial_system_attrs"} - {"set_trial_state_values"}:
+    if not _name.startswith("_"):
+        setattr(CachedDatabase, _name, _patient(getattr(CachedDatabase, _name)))
 
 
 @lru_cache(maxsize=1024)
@@ -320,10 +451,10 @@ def _details_of(source: int, model: Any, name: Any, number: Any, text: Any) -> S
 # All that belongs to some trials in one statement: asking costs more than answering.
 _DETAILS = union_all(
     _details_of(0, _PARAM, _PARAM.param_name, _PARAM.param_value, _PARAM.distribution_json),
-    _details_of(1, _USER_ATTR, _USER_ATTR.key, null(), _USER_ATTR.value_json),
+    _details_of(1, USER_ATTR, USER_ATTR.key, null(), USER_ATTR.value_json),
     _details_of(2, SYSTEM_ATTR, SYSTEM_ATTR.key, null(), SYSTEM_ATTR.value_json),
     _details_of(3, REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type),
-    _details_of(4, _VALUE, _VALUE.objective, _VALUE.value, _VALUE.value_type),
+    _details_of(4, VALUE, VALUE.objective, VALUE.value, VALUE.value_type),
 ).order_by("place")
 _TRIALS = (TRIAL.trial_id, TRIAL.number, TRIAL.state, TRIAL._datetime_start_utc, TRIAL._datetime_complete_utc)
 _CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for each trial
@@ -331,6 +462,11 @@ _CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for eac
 
 def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
     """Read the trials that meet all conditions on `TRIAL`, in the order of their ids."""
+    with decoding("a trial"):
+        return _read_trials(session, *chosen)
+
+
+def _read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
     trials = {
         trial_id: FrozenTrial(
             number=number,
@@ -358,9 +494,9 @@ def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTr
                 trial.distributions[name] = _distribution(content)
                 trial.params[name] = trial.distributions[name].to_external_repr(number)
             elif source == 1:
-                trial.user_attrs[name] = json.loads(content)
+                trial.user_attrs[name] = loads(content)
             elif source == 2:
-                trial.system_attrs[name] = json.loads(content)
+                trial.system_attrs[name] = loads(content)
             elif source == 3:
                 trial.intermediate_values[int(name)] = _NOT_FINITE.get(content, number)
             else:

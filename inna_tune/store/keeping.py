@@ -1,6 +1,5 @@
 """What is left of a search where its storage is not: in a pickle, in a copy, after a temporary database has gone."""
 
-import logging
 from typing import Any
 
 import optuna
@@ -9,8 +8,9 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.store.quiet import without_messages
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def in_memory(study: optuna.Study) -> optuna.Study:

@@ -54,6 +54,8 @@ def is_held(path: Path) -> bool:
         return True
     except FileNotFoundError:  # the folder went meanwhile, and its holder before it
         return False
+    except OSError:  # a folder that is only to be read: who holds it can't be asked
+        return True
     remove_lock(lock)
     return False
 

@@ -1,5 +1,6 @@
 """Open the place where studies live, and the studies in it."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -56,8 +57,8 @@ def store_of(kept: BaseStorage | optuna.Study) -> Store:
 def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> BaseStorage:
     """Open a storage of studies, ready for many workers.
 
-    An SQLite file gets a write-ahead log, ``synchronous=NORMAL``, foreign keys and a busy timeout; its
-    tables, like those of a server, are made under a lock, so that any number of processes may open a new
+    An SQLite file gets a write-ahead log, ``synchronous=NORMAL`` (FULL where a trial is told), foreign keys and
+    a busy timeout; its tables, like those of a server, are made under a lock, so that any number of processes may open a new
     storage at once. Nothing is created or changed if it fails.
 
     Parameters
@@ -66,7 +67,7 @@ def open_storage(storage: str | BaseStorage | None, *, create: bool = True) -> B
         A database URL such as ``sqlite:///inna_tune.db`` or ``postgresql+psycopg://user@host/name``; an
         Optuna storage, used as it is; None keeps the studies in memory.
     create : bool
-        Whether a missing SQLite file may be made.
+        Whether a missing SQLite file may be made. If not, one that is read-only, or in a folder that is, is opened to be read.
 
     Returns
     -------
@@ -155,8 +156,10 @@ def load_study(storage: str | BaseStorage, name: str) -> optuna.Study:
         try:
             return optuna.load_study(study_name=name, storage=opened)
         except KeyError:
-            known = ", ".join(sorted(optuna.get_all_study_names(opened))[:10]) or "none"
-            raise StorageError(f"There is no study {name!r} in this storage; its studies: {known}") from None
+            names = sorted(optuna.get_all_study_names(opened))
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its studies: {', '.join(names[:10]) or 'none'}"
+            raise StorageError(f"There is no study {name!r} in this storage; {hint}") from None
 
 
 def check_study_name(name: str) -> None:

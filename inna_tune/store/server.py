@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from inna_tune.store.database import TRIAL, transaction
-from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url
-from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of
+from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url, without_secrets
+from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of, utc_now
 
 
 class Server(Database):
@@ -47,7 +48,8 @@ class Server(Database):
                 with engine.connect() as connection:
                     if cls.creation_lock is not None:
                         connection.execute(sqlalchemy.select(cls.creation_lock))
-                    return cls(cls.storage_class(as_template(given), engine_kwargs={"pool_pre_ping": True}))
+                    kwargs = {"pool_pre_ping": True, "connect_args": cls.connect_args(parsed)}
+                    return cls(cls.storage_class(as_template(given), engine_kwargs=kwargs))
             finally:
                 engine.dispose()
         except NoSuchModuleError:
@@ -63,14 +65,16 @@ class Server(Database):
             remedy = str(error).split("Please ")[-1].replace("$STORAGE_URL", shown)
             raise StorageError(f"{shown} has tables of another Optuna; {remedy}") from None
         except DATABASE_ERRORS as error:
-            cause = cause_of(error)
-            if parsed.password is not None:
-                cause = cause.replace(str(parsed.password), "***")
-            raise StorageError(f"{shown}: {cause}") from None
+            raise StorageError(f"{shown}: {without_secrets(cause_of(error), parsed)}") from None
+
+    @classmethod
+    def connect_args(cls, url: URL) -> dict[str, Any]:
+        """What the driver is told beside the URL."""
+        return {}
 
     def _take(self, session: Session, trial_id: int, record: dict[str, Any]) -> int:
         session.execute(delete(BEATS).where(BEATS.trial_id == trial_id))
-        session.add(BEATS(trial_id=trial_id))
+        session.add(BEATS(trial_id=trial_id, heartbeat=utc_now()))
         return super()._take(session, trial_id, record)
 
     def beat(self, trial_ids: Set[int]) -> set[int]:
@@ -79,8 +83,6 @@ class Server(Database):
             chosen = TRIAL.trial_id.in_(trial_ids), TRIAL.state == TrialState.RUNNING
             running = set(session.execute(select(TRIAL.trial_id).where(*chosen)).scalars())
             session.execute(
-                update(BEATS.__table__)
-                .where(BEATS.trial_id.in_(running))
-                .values(heartbeat=func.current_timestamp())
+                update(BEATS.__table__).where(BEATS.trial_id.in_(running)).values(heartbeat=utc_now())
             )
         return running

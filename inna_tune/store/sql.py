@@ -1,38 +1,69 @@
 """Studies in a relational database, where every decision is one transaction: which trial a worker runs next."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
 from optuna.storages._cached_storage import _StudyInfo
 from optuna.storages._rdb import models
 from optuna.trial import TrialState, create_trial
-from sqlalchemy import CursorResult, delete, func, select, update
+from sqlalchemy import CursorResult, DateTime, delete, func, select, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.expression import FunctionElement
 
 from inna_tune.store.database import (
     REPORT,
     SYSTEM_ATTR,
     TRIAL,
+    USER_ATTR,
+    VALUE,
     CachedDatabase,
     StudyDatabase,
     read_trials,
     transaction,
 )
-from inna_tune.store.errors import StorageError, redact_url
+from inna_tune.store.errors import StorageError, has_secret_before_host, redact_url
 from inna_tune.store.store import OWNER, RUNG, Store, owner_record
+from inna_tune.store.waiting import waited_for
 
 if TYPE_CHECKING:
     from inna_tune.store.workers import Worker
 
+_T = TypeVar("_T")
+
 LEASE = timedelta(seconds=60)  # how long a worker of another host lives on without a sign of life
 
 BEATS = models.TrialHeartbeatModel
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801, as SQL's own functions are called
+    """The database's time in UTC, whatever the time zone of the session: what a column without a zone is compared with."""
+
+    type = DateTime()
+    inherit_cache = True
+
+
+@compiles(utc_now)
+def _utc_of_any(element: utc_now, compiler: Any, **kwargs: Any) -> str:
+    return "CURRENT_TIMESTAMP"  # SQLite's is in UTC
+
+
+@compiles(utc_now, "postgresql")
+def _utc_of_postgresql(element: utc_now, compiler: Any, **kwargs: Any) -> str:
+    return "TIMEZONE('utc', CURRENT_TIMESTAMP)"
+
+
+@compiles(utc_now, "mysql")
+@compiles(utc_now, "mariadb")
+def _utc_of_mysql(element: utc_now, compiler: Any, **kwargs: Any) -> str:
+    return "UTC_TIMESTAMP()"
 
 
 def parse_url(url: str) -> URL:
@@ -44,11 +75,22 @@ def parse_url(url: str) -> URL:
         It isn't one.
     """
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise StorageError(
             f"storage {redact_url(url)!r} is not a database URL; for a file write 'sqlite:///studies.db'"
         ) from None
+    if parsed.get_backend_name() != "sqlite" and (
+        "@" in f"{parsed.host}"
+        or re.search("[@:]", f"{parsed.database}") is not None
+        or has_secret_before_host(url)
+    ):
+        # It would be taken for the host or the database, and told to others as such.
+        raise StorageError(
+            f"storage {redact_url(url)!r}: its user name or password has a character that means something else in a URL; "
+            "write / as %2F, : as %3A, @ as %40"
+        )
+    return parsed
 
 
 def as_template(url: str) -> str:
@@ -88,6 +130,10 @@ class Database(Store):
         """The path of the file, or the URL without password."""
         return redact_url(self.backend.url) if self.path is None else str(self.path)
 
+    def _waiting(self, work: Callable[[], _T]) -> _T:
+        """What comes of work in a transaction, once the database answers."""
+        return waited_for(work, lambda: self.words)
+
     def gathered(self) -> AbstractContextManager[None]:
         """See `Store`."""
         return self.backend.gathered() if isinstance(self.backend, StudyDatabase) else nullcontext()
@@ -103,14 +149,42 @@ class Database(Store):
     def rename(self, names: Mapping[str, str]) -> None:
         """See `Store`."""
         study = models.StudyModel
-        with transaction(self.backend) as session:
-            for before, after in names.items():
-                session.execute(
-                    update(study.__table__).where(study.study_name == before).values(study_name=after)
+
+        def work() -> None:
+            with transaction(self.backend) as session:
+                for before, after in names.items():
+                    session.execute(
+                        update(study.__table__).where(study.study_name == before).values(study_name=after)
+                    )
+
+        self._waiting(work)
+
+    def queue_again(self, study_id: int, trial_ids: Sequence[int]) -> None:
+        """See `Store`."""
+
+        def work() -> None:
+            with transaction(self.backend, durable=True) as session:
+                failed = select(TRIAL.trial_id).where(
+                    TRIAL.trial_id.in_(trial_ids), TRIAL.study_id == study_id, TRIAL.state == TrialState.FAIL
                 )
+                for trial_id in session.execute(failed.with_for_update()).scalars().all():
+                    _forget(session, trial_id)
+                    session.execute(delete(VALUE).where(VALUE.trial_id == trial_id))
+                    session.execute(delete(USER_ATTR).where(USER_ATTR.trial_id == trial_id))
+                    owned = SYSTEM_ATTR.trial_id == trial_id, SYSTEM_ATTR.key == OWNER
+                    session.execute(delete(SYSTEM_ATTR).where(*owned))
+                    waiting = {"state": TrialState.WAITING, "datetime_complete": None}
+                    session.execute(update(TRIAL.__table__).where(TRIAL.trial_id == trial_id).values(waiting))
+
+        self._waiting(work)
+        if isinstance(self.storage, CachedDatabase):
+            self.storage.forget()
 
     def settle(self, study_id: int, name: str, value: Any) -> Any:
         """See `Store`."""
+        return self._waiting(lambda: self._settle(study_id, name, value))
+
+    def _settle(self, study_id: int, name: str, value: Any) -> Any:
         attribute = models.StudyUserAttributeModel
         with transaction(self.backend) as session:
             study = models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
@@ -122,6 +196,9 @@ class Database(Store):
 
     def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         """See `Store`."""
+        return self._waiting(lambda: self._claim(study_id, worker, n_trials))
+
+    def _claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         with transaction(self.backend) as session:
             # On a server this row is what every worker that creates or claims a trial of the study locks.
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
@@ -131,8 +208,11 @@ class Database(Store):
             session.flush()
             [frozen] = read_trials(session, TRIAL.trial_id == trial_id)
         with self.storage._lock:
-            self.storage._studies.setdefault(study_id, _StudyInfo())
+            known = self.storage._studies.setdefault(study_id, _StudyInfo())
             self.storage._add_trials_to_cache(study_id, [frozen])
+            known.unfinished_trial_ids.add(
+                trial_id
+            )  # it may be known as one that failed, and was queued again
         return trial_id
 
     def _next_trial(self, session: Session, study_id: int, worker: "Worker", n_trials: int) -> int | None:
@@ -145,22 +225,31 @@ class Database(Store):
         ).all()
         for trial_id, state, value, heartbeat in unfinished:
             owner = None if value is None else json.loads(value)
+            if _was_taken(trial_id, owner, worker):
+                return cast(int, trial_id)
             if (
                 state == TrialState.RUNNING
                 and not _lives(session, worker, owner, heartbeat)
                 and _is_running(session, trial_id)
             ):
+                record = owner_record(
+                    worker,
+                    owner,
+                    died=worker.has_died_in(owner, trial_id),
+                    reached=_last_step(session, trial_id),
+                )
                 _forget(session, trial_id)
-                return self._take(session, trial_id, owner_record(worker, owner))
+                return self._take(session, trial_id, record)
         started = session.execute(
             select(func.count()).where(TRIAL.study_id == study_id, TRIAL.state != TrialState.WAITING)
         ).scalar_one()
         if started >= n_trials:
             return None
-        for trial_id, state, _, _ in unfinished:
+        for trial_id, state, value, _ in unfinished:
             if state == TrialState.WAITING and _start_waiting(session, trial_id):
-                _forget(session, trial_id)  # it may have been begun, and put back for want of time
-                return self._take(session, trial_id, owner_record(worker, None))
+                _forget(session, trial_id)  # it may have been begun, and put back
+                before = None if value is None else json.loads(value)
+                return self._take(session, trial_id, owner_record(worker, before))
         trial = self.backend._get_prepared_new_trial(
             study_id, create_trial(state=TrialState.RUNNING), session
         )
@@ -171,14 +260,29 @@ class Database(Store):
         return trial_id
 
 
+def _was_taken(trial_id: int, owner: object, worker: "Worker") -> bool:
+    """Whether the worker has been given a trial without hearing of it, since the connection broke in that moment."""
+    return isinstance(owner, dict) and owner.get("id") == worker.id and trial_id not in worker.trials
+
+
 def _lives(session: Session, worker: "Worker", owner: object, heartbeat: datetime | None) -> bool:
     alive = worker.is_alive(owner)
     if alive is not None:
         return alive
     if heartbeat is None:
         return False
-    now: datetime = session.execute(select(func.now())).scalar_one()
+    if not worker.judges_leases:
+        return True
+    now: datetime = session.execute(select(utc_now())).scalar_one()
     return now.replace(tzinfo=None) - heartbeat <= LEASE
+
+
+def _last_step(session: Session, trial_id: int) -> int | None:
+    """Of what a trial reported when it was begun before."""
+    found: int | None = session.execute(
+        select(func.max(REPORT.step)).where(REPORT.trial_id == trial_id)
+    ).scalar()
+    return found
 
 
 def _forget(session: Session, trial_id: int) -> None:

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import optuna
 from alembic.script import ScriptDirectory
@@ -24,6 +25,8 @@ from inna_tune.store.sql import Database, as_template, parse_url, url_of
 from inna_tune.store.store import Store, beside
 
 _TABLES = frozenset(models.BaseModel.metadata.tables)
+# So that every folder and file beside it can have its name with an ending.
+_LONGEST_NAME = 255 - len(".checkpoints")
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "webdav")
 
 
@@ -32,7 +35,7 @@ class NetworkFileSystemWarning(UserWarning):
 
 
 class SQLiteFile(Database):
-    """A file with a write-ahead log, ``synchronous=NORMAL``, foreign keys and a busy timeout.
+    """A file with a write-ahead log, foreign keys and a busy timeout; ``synchronous=NORMAL``, and FULL to tell a trial.
 
     Its tables are made under a lock, so that any number of processes may open a new one at once.
     """
@@ -45,6 +48,8 @@ class SQLiteFile(Database):
         path = _path_in(parse_url(url))
         if path is None:
             return Memory(InMemoryStorage())
+        if not create and not _may_write(path) and path.is_file():
+            return cls.reading(path)
         _check_place(path, create)
         if path.exists() and _check_content(path):
             _use_log(path)
@@ -66,13 +71,14 @@ class SQLiteFile(Database):
 
     @classmethod
     def reading(cls, path: Path) -> "SQLiteFile":
-        """Open a file, which may be read-only, without changing it."""
+        """Open a file without changing it; it and its folder may be read-only."""
         _check_file(path, create=False)
-        if not _check_content(path):
+        kind = _reader_of(path)
+        if not _check_content(path, kind):
             raise StorageError(
                 f"{path} lacks tables of Optuna's, so that it holds no study; choose another file"
             )
-        return cls(_connect(path, _Reader, ready=True))
+        return cls(_connect(path, kind, ready=True))
 
     @classmethod
     def holds(cls, storage: BaseStorage) -> bool:
@@ -102,6 +108,56 @@ class _Reader(sqlite3.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.execute("PRAGMA query_only=ON")
+
+
+def file_of(url: str) -> Path | None:
+    """The file that an SQLite URL names, absolute, there or not; None for every other URL.
+
+    Raises
+    ------
+    StorageError
+        If it is no URL.
+    """
+    return _path_in(parse_url(url))
+
+
+class _ReadOnly(sqlite3.Connection):
+    """A connection to a file that can't be written, or lies in a folder where no file can be made."""
+
+    mode = "mode=ro"
+
+    def __init__(self, database: Any, **kwargs: Any) -> None:
+        super().__init__(f"file:{quote(str(database))}?{self.mode}", **kwargs | {"uri": True})
+
+
+class _Immutable(_ReadOnly):
+    """The same where the files that SQLite shares among its readers can't be made: nobody writes there either."""
+
+    mode = "mode=ro&immutable=1"
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK | os.X_OK)
+
+
+def _reader_of(path: Path) -> type[sqlite3.Connection]:
+    """How to read a file without changing it."""
+    if not os.access(path, os.R_OK):
+        raise StorageError(f"{path} can't be read; see to its permissions")
+    if _may_write(path):
+        return _Reader
+    try:
+        with closing(sqlite3.connect(path, factory=_ReadOnly)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        log = Path(f"{path}-wal")
+        if log.exists() and log.stat().st_size:
+            raise StorageError(
+                f"{path} has a log beside it ({log.name}) that can't be read in a read-only folder ({error}); "
+                "copy both into a folder of your own"
+            ) from None
+        return _Immutable
+    return _ReadOnly
 
 
 def _path_in(url: URL) -> Path | None:
@@ -135,6 +191,11 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 def _check_place(path: Path, create: bool) -> None:
     """Refuse a path where no database can be, before anything touches it."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise StorageError(
+            f"{path.name[:40]}…: the name has {len(os.fsencode(path.name))} bytes, and what lies beside a database has longer "
+            f"ones; give it one of at most {_LONGEST_NAME}"
+        )
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
     _check_file(path, create=create)
@@ -166,14 +227,14 @@ def _file_system(path: Path) -> str:
     return kind
 
 
-def _check_content(path: Path) -> bool:
+def _check_content(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connection) -> bool:
     """Say whether the file has all of Optuna's tables (True) or lacks some; refuse anything else."""
     # NOTE: never open the file but through SQLite: closing any descriptor of it drops the POSIX locks of
     # this process's connections (https://www.sqlite.org/howtocorrupt.html, section 2.2).
     version: tuple[str] | None = None
     maker: tuple[str, int] | None = None
     try:
-        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT)) as connection:
+        with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, factory=kind)) as connection:
             names = connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
             tables = {name for (name,) in names}
             faults = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

@@ -1,9 +1,8 @@
 """A place where studies are kept, and all that the rest has to know of it; each kind of place is a file."""
 
-import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of
 from inna_tune.store.locks import host_folder
+from inna_tune.visible import get_logger
 
 if TYPE_CHECKING:
     from inna_tune.store.workers import Worker
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
 RUNG = "completed_rung_"  # successive halving's own notes of a trial's reports
 
-_logger = logging.getLogger(__name__)
+_logger = get_logger(__name__)
 _claiming = threading.Lock()  # what storages without transactions have
 
 
@@ -29,10 +29,45 @@ def beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
 
 
-def owner_record(worker: "Worker", previous: object) -> dict[str, Any]:
-    """What `worker` leaves in a trial whose owner record was `previous`, None if it had none."""
-    attempt = previous.get("attempt") if isinstance(previous, dict) else 0
-    return {**worker.record, "attempt": attempt + 1 if isinstance(attempt, int) else 1}
+MAX_DEATHS = 3  # of processes in a row that trained a trial and came no further with it than the last
+
+
+def owner_record(
+    worker: "Worker", previous: object, *, died: bool = False, reached: int | None = None
+) -> dict[str, Any]:
+    """What `worker` leaves in a trial.
+
+    Parameters
+    ----------
+    worker : Worker
+    previous : object
+        The record of the one before, None if there was none.
+    died : bool
+        Whether that one died of the trial, as far as can be known.
+    reached : int or None
+        The last step that it reported.
+    """
+    known = previous if isinstance(previous, dict) else {}
+    record = {**worker.record, "attempt": _count(known, "attempt") + 1}
+    deaths = _count(known, "deaths")
+    if died:
+        # One that gets further each time is only unlucky in its hosts.
+        deaths = deaths + 1 if known.get("reached") == reached else 1
+        record["reached"] = reached
+    elif "reached" in known:
+        record["reached"] = known["reached"]
+    return record | {"deaths": deaths} if deaths else record
+
+
+def _count(record: Mapping[str, Any], name: str) -> int:
+    found = record.get(name, 0)
+    return found if isinstance(found, int) else 0
+
+
+def deaths_of(system_attrs: Mapping[str, Any]) -> int:
+    """How many processes in a row a trial has killed, as far as can be known."""
+    record = system_attrs.get(OWNER)
+    return _count(record, "deaths") if isinstance(record, dict) else 0
 
 
 class LeftBehind:
@@ -157,15 +192,18 @@ class Store:
             for trial in trials:
                 owner = trial.system_attrs.get(OWNER)
                 if trial.state == TrialState.RUNNING and worker.is_alive(owner) is False:
-                    return self._own(trial, owner_record(worker, owner))
+                    died = worker.has_died_in(owner, trial._trial_id)
+                    record = owner_record(worker, owner, died=died, reached=trial.last_step)
+                    return self._own(trial, record)
             if sum(trial.state != TrialState.WAITING for trial in trials) >= n_trials:
                 return None
-            record = owner_record(worker, None)
             for trial in trials:
                 if trial.state == TrialState.WAITING and self.storage.set_trial_state_values(
                     trial._trial_id, TrialState.RUNNING
                 ):
+                    record = owner_record(worker, trial.system_attrs.get(OWNER))
                     return self._own(self.storage.get_trial(trial._trial_id), record)
+            record = owner_record(worker, None)
             template = create_trial(state=TrialState.RUNNING, system_attrs={OWNER: record})
             return self.storage.create_new_trial(study_id, template)
 
@@ -191,6 +229,10 @@ class Store:
     def beat(self, trial_ids: Set[int]) -> set[int]:
         """Renew the lease on those of the trials that still run; return them. Only where there are leases."""
         raise NotImplementedError(f"{type(self).__name__} has no leases")
+
+    def queue_again(self, study_id: int, trial_ids: Sequence[int]) -> None:
+        """Let failed trials wait, as if they had never begun, with the settings that they have."""
+        raise StorageError(f"{self.words} can't queue a trial again; only a database can")
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Give studies other names, all at once; IntegrityError of sqlalchemy if one is taken."""

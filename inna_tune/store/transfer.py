@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import tempfile
 import uuid
 from collections.abc import Sequence
 from contextlib import closing, suppress
@@ -15,11 +14,13 @@ from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
+from inna_tune.files import publish, scratch_folder
 from inna_tune.store.errors import StorageError, redact_url
 from inna_tune.store.opening import MAX_STUDY_NAME, check_study_name, load_study, open_store
 from inna_tune.store.quiet import without_messages
 from inna_tune.store.sqlite import SQLiteFile
 from inna_tune.store.store import OWNER, Store
+from inna_tune.store.waiting import at_once, waiting_until
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,25 @@ def export_study(
     StorageError
         If there is no such study, the file is there already or can't be written, or its folder is missing.
     """
-    target = Path(file).absolute()
+    target = Path(os.path.realpath(file))
     if target.is_dir():
         raise StorageError(f"{target} is a folder; name a file in it")
-    if target.exists() and not replace:
+    if target.exists() and target.stat().st_size and not replace:
         raise _is_there(target)
     if not target.parent.is_dir():
         raise StorageError(f"there is no folder {target.parent}; make it first")
-    with closing(open_store(storage, create=False)) as source, source.errors():
+    with (
+        waiting_until(at_once),
+        closing(open_store(storage, create=False)) as source,
+        source.errors(),
+    ):
+        if target.exists() and source.path is not None and target.samefile(source.path):
+            raise StorageError(f"{target} is the database that the study is in; name another file")
         study = load_study(source.storage, name)
         try:
             # Beside the target, so that it can be renamed into place; in a folder of its own, with its log and locks.
-            with tempfile.TemporaryDirectory(prefix=".inna-tune-", dir=target.parent) as folder:
-                written = Path(folder) / "study.db"
+            with scratch_folder(target.parent) as folder:
+                written = folder / "study.db"
                 try:
                     # SQLite's own files are never for a group to write, whatever the umask says.
                     written.touch()
@@ -79,7 +86,10 @@ def export_study(
                         connection.execute("PRAGMA journal_mode=DELETE")
                 except StorageError as error:
                     raise StorageError(str(error).replace(str(written), str(target))) from error
-                _publish(written, target, replace)
+                # A file that holds nothing yet was made to be written to.
+                publish(written, target, replace=replace or (target.is_file() and not target.stat().st_size))
+        except FileExistsError:
+            raise _is_there(target) from None
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{target} can't be written: {error}") from error
     return Transferred(name, n_trials)
@@ -113,7 +123,11 @@ def import_studies(
     StorageError
         If the file is no database, lacks the study, or a name is taken: then nothing is taken in.
     """
-    with closing(SQLiteFile.reading(Path(file).absolute())) as source, source.errors():
+    with (
+        waiting_until(at_once),
+        closing(SQLiteFile.reading(Path(file).absolute())) as source,
+        source.errors(),
+    ):
         names = sorted(optuna.get_all_study_names(source.storage))
         if only is not None:
             if only not in names:
@@ -134,6 +148,10 @@ def import_studies(
             if not target.lasts:
                 raise StorageError(
                     f"{redact_url(storage)} is memory, which ends with this process; name a file or a server"
+                )
+            if target.path is not None and target.path.samefile(file):
+                raise StorageError(
+                    f"{file} is the database itself, which has the studies already; name another file"
                 )
             _check_free(target, finals)
             studies = [optuna.load_study(study_name=name, storage=source.storage) for name in names]
@@ -189,21 +207,6 @@ def _check_free(target: Store, names: Sequence[str]) -> None:
 
 def _is_there(target: Path) -> StorageError:
     return StorageError(f"{target} is there already; name another file, or replace it with --force")
-
-
-def _publish(written: Path, target: Path, replace: bool) -> None:
-    """Give the complete file its name."""
-    with written.open("rb") as file:
-        os.fsync(file.fileno())
-    if not replace:
-        try:
-            os.link(written, target)  # unlike a renaming it replaces nothing
-            return
-        except OSError as error:
-            if isinstance(error, FileExistsError) or target.exists():
-                raise _is_there(target) from None
-            # A file system without links.
-    os.replace(written, target)
 
 
 def _listed(names: Sequence[str]) -> str:

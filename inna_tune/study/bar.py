@@ -1,5 +1,6 @@
 """A progress bar for notebooks and scripts."""
 
+from contextlib import suppress
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -40,24 +41,28 @@ class ProgressBar:
 
     def __call__(self, study: Any, trial: FrozenTrial) -> None:
         """Hear that a trial is done."""
-        bar = self._opened(study)
         done = sum(t.state.is_finished() for t in study.get_trials(deepcopy=False))
-        if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            bar.set_postfix_str(
-                f"best {study.best_value:.5g} (trial {study.best_trial.number})", refresh=False
-            )
-        bar.update(done - bar.n)
+        with suppress(OSError):  # a search does not end since nobody can see how far it is
+            bar = self._opened(study)
+            if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+                bar.set_postfix_str(
+                    f"best {study.best_value:.5g} (trial {study.best_trial.number})", refresh=False
+                )
+            bar.update(done - bar.n)
         if self.n_trials is not None and done >= self.n_trials:
             self.close()
 
     def on_training(self, study: Any, training: Any) -> None:
         """Hear what trains now, an `inna_tune.study.job.Training`."""
-        self._opened(study).set_description(f"epoch {training.epoch}-{training.until} of {training.epochs}")
+        with suppress(OSError):
+            bar = self._opened(study)
+            bar.set_description(f"epoch {training.epoch}-{training.until} of {training.epochs}")
 
     def close(self) -> None:
         """Leave the bar as it is; a further trial begins another."""
         if self._bar is not None:
-            self._bar.close()
+            with suppress(OSError):
+                self._bar.close()
             self._bar = None
 
     def _opened(self, study: Any) -> Any:

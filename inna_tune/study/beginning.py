@@ -18,7 +18,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.pure import pure_numbers_of, usual_numbers
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO, UNTUNED
 from inna_tune.space import LogNormal, Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
@@ -76,6 +76,8 @@ def begin(
         if first == "auto" and isinstance(given, SearchSpace):
             return []
         own = untuned(folded, estimator, space, seed)
+        if own is not None:
+            study.set_user_attr(UNTUNED, _plain(own))
         return ([] if own is None else [own]) + (portfolio if first == "auto" else [])
 
     return Beginning(space, settings, curvature)
@@ -188,12 +190,27 @@ def has_begun(study: optuna.Study) -> bool:
 
 def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> None:
     """Let a study that has not begun try these settings before the sampler's."""
-    # Skipping what is there lets a worker that died in between, or another one, go on.
+    # Skipping what is there lets a worker that died in between, or another one, go on. Once for all: Optuna would read
+    # all trials for each setting.
+    trials = study.get_trials(deepcopy=False)
+    queued = {_key(trial.system_attrs.get("fixed_params", trial.params)) for trial in trials}
     with without_messages():
         for setting in settings:
-            plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
-            study.enqueue_trial(plain, skip_if_exists=True)
+            plain = _plain(setting)
+            if _key(plain) not in queued:
+                queued.add(_key(plain))
+                study.enqueue_trial(plain)
     study.set_user_attr(PORTFOLIO, len(settings))
+
+
+def _plain(setting: Mapping[str, Any]) -> dict[str, Any]:
+    return {n: v.item() if isinstance(v, np.generic) else v for n, v in setting.items()}
+
+
+def _key(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """What settings have in common that are one, their numbers to five digits: another machine may measure them anew."""
+    words = ((n, f"{v:.5g}" if isinstance(v, float) else repr(v)) for n, v in setting.items())
+    return tuple(sorted(words))
 
 
 def _method_of_inna(estimator: InnaEstimator) -> Method:

@@ -6,6 +6,7 @@ its trial, or once it is old.
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,16 @@ from safetensors import safe_open
 from safetensors.torch import save as serialize
 
 from inna_tune.estimators.saving import Tensors, digest
-from inna_tune.files import replacing
+from inna_tune.files import replacing, sweep
 from inna_tune.store.opening import store_of
+from inna_tune.strangers_json import loads
 
 _SUFFIX, _HALF_WRITTEN = ".safetensors", ".tmp"
 # No file takes so long to write, and no two clocks are so far apart.
 _OLD = 24 * 3600.0
+# A month: what lies in a folder for all servers, whose study nobody went on with here, and may be gone.
+_ABANDONED = 30 * 24 * 3600.0
+_ANY_NAME = re.compile(r"[0-9a-f]{32}-\d{1,18}(-[a-z]+)?\.(safetensors|[0-9a-z_]+\.tmp)")
 
 
 class FilesBeside:
@@ -38,14 +43,23 @@ class FilesBeside:
         What the files say that they are; others are not read.
     kinds : sequence of str, default=("",)
         Those that a trial may have. "" is that of whoever has one only, and stands in no name.
+    save_time_only : bool, default=False
+        Whether they may be lost: then they are not waited for to be on the disk, and go where nobody came back for them.
     """
 
     def __init__(
-        self, study: optuna.Study, folder: Path | None, form: str, kinds: Sequence[str] = ("",)
+        self,
+        study: optuna.Study,
+        folder: Path | None,
+        form: str,
+        kinds: Sequence[str] = ("",),
+        *,
+        save_time_only: bool = False,
     ) -> None:
         self.folder = folder
-        self._form = form
+        self._form, self._save_time_only = form, save_time_only
         store = store_of(study)
+        self._is_for_servers = store.path is None
         # A file may be moved, and its folder with it.
         name = study.study_name if store.path is not None else f"{store.words}\n{study.study_name}"
         self._prefix = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
@@ -85,7 +99,9 @@ class FilesBeside:
             return
         plain = json.dumps(content)
         metadata = {"format": self._form, "content": plain, "digest": digest(plain, tensors)}
-        with replacing(path, prefix=f"{path.stem}.", suffix=_HALF_WRITTEN, make_folder=True) as written:
+        with replacing(
+            path, prefix=f"{path.stem}.", make_folder=True, sync=not self._save_time_only
+        ) as written:
             written.write_bytes(serialize(tensors, metadata=metadata))
 
     def read(self, number: int, *, kind: str = "") -> tuple[dict[str, Any], Tensors] | None:
@@ -104,7 +120,7 @@ class FilesBeside:
             tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if metadata.get("format") != self._form or metadata["digest"] != digest(metadata["content"], tensors):
             raise ValueError("it is damaged, or of another version")
-        return json.loads(metadata["content"]), tensors
+        return loads(metadata["content"]), tensors
 
     def remove(self, number: int, *, kind: str = "") -> None:
         """Delete what a trial has, and what a killed worker left of it half written."""
@@ -129,11 +145,24 @@ class FilesBeside:
                 yield path, int(match[1]), kinds[match[2]]
 
     def sweep(self) -> None:
-        """Delete what was left half written long ago, of trials that still have their place, and an empty folder."""
+        """Delete what was left half written long ago, what nobody came back for, and an empty folder.
+
+        What others' studies have in the same folder is swept, too, since theirs may never be opened again.
+        """
         if self.folder is None:
             return
+        sweep(self.folder, ours=True)
+        now = time.time()
         with suppress(OSError):
-            for path, *_ in self._files():
-                if path.suffix == _HALF_WRITTEN and path.stat().st_mtime < time.time() - _OLD:
+            for path in self.folder.iterdir():
+                if not _ANY_NAME.fullmatch(path.name):
+                    continue
+                found = path.lstat()
+                if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+                    continue
+                forgotten = (
+                    self._save_time_only and self._is_for_servers and found.st_mtime < now - _ABANDONED
+                )
+                if forgotten or (path.suffix == _HALF_WRITTEN and found.st_mtime < now - _OLD):
                     path.unlink(missing_ok=True)
             self.folder.rmdir()

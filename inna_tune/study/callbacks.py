@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import optuna
 from optuna.trial import FrozenTrial
 
+from inna_tune.store.opening import storage_errors
+
 Callback = Callable[[optuna.Study, FrozenTrial], None]
 
 
@@ -12,7 +14,8 @@ def call_back(callbacks: Sequence[Callback], study: optuna.Study, trial_id: int)
     """Call each with the study and a finished trial; ``study.stop()`` works inside, and what they raise comes out."""
     if not callbacks:
         return
-    told = study._storage.get_trial(trial_id)
+    with storage_errors(study):
+        told = study._storage.get_trial(trial_id)
     # NOTE: Study.stop refuses to work outside of Study.optimize, by this mark.
     before, study._thread_local.in_optimize_loop = study._thread_local.in_optimize_loop, True
     try:

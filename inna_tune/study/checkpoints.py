@@ -4,7 +4,6 @@ A trial that is taken up again goes on from its checkpoint, on a CPU by one thre
 A file that is damaged or of something else costs what it would have saved, nothing more.
 """
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_args
@@ -19,8 +18,9 @@ from inna_tune.engine.members import HISTORY, SCORE, StopReason
 from inna_tune.estimators.saving import Tensors
 from inna_tune.store.opening import store_of
 from inna_tune.study.beside import FilesBeside
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FORMAT = "inna-tune checkpoint 2"
 
@@ -72,7 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, study: optuna.Study) -> None:
-        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT)
+        self._files = FilesBeside(study, store_of(study).checkpoints, FORMAT, save_time_only=True)
 
     @property
     def are_kept(self) -> bool:

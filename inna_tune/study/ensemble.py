@@ -1,7 +1,6 @@
 """The ensemble of a study: what its best trials have left, chosen and put together as one estimator."""
 
 import copy
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,9 @@ from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Kept, Predictions, contributors
 from inna_tune.study.selection import Judge, Selection, reduced, select
 from inna_tune.study.training import NetEvaluation, identity_of
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # So many nets of a trial, each trained on all folds but one, are worth what a fit on all rows is, and cost nothing more. With
 # fewer they have seen too few rows, and the settings of the heaviest so many trials are fitted on all; likewise where the nets

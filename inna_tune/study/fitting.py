@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.watching import without_callbacks
 from inna_tune.records.attributes import ENSEMBLE as CHOSEN
@@ -38,12 +39,18 @@ from inna_tune.study.tuned import fit_whole, is_ours, net_of, own_settings
 
 
 def fit_search(
-    search: Any, X: Any, y: Any, given: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None
+    search: Any,
+    X: Any,
+    y: Any,
+    given: Mapping[str, Any],
+    *,
+    notes: Mapping[str, Any] | None = None,
+    untuned: Any = None,
 ) -> None:
     """Fit an `InnaSearchCV`.
 
     ``given`` came with the rows, by name; ``notes`` are user attributes for the study, such as what other workers have to
-    know.
+    know; ``untuned`` is the estimator as it is, fitted on these rows, for want of a trial with a score.
     """
     check_search(search)
     if y is None:
@@ -114,7 +121,7 @@ def fit_search(
         search.study_, search.resumed_ = run.study, run.resumed
 
     run_study(evaluation, question.fingerprint, _options(search), budget=budget, notes=notes, opened=opened)
-    _finish(search, question, budget, made[-1] if made and wants_ensemble else None)
+    _finish(search, question, budget, made[-1] if made and wants_ensemble else None, untuned)
 
 
 def _options(search: Any) -> StudyOptions:
@@ -133,10 +140,16 @@ def _options(search: Any) -> StudyOptions:
 _LEAST_SHARE, _LEAST = 0.05, 0.5
 
 
-def _finish(search: Any, question: Question, budget: Budget | None, evaluation: NetEvaluation | None) -> None:
+def _finish(
+    search: Any,
+    question: Question,
+    budget: Budget | None,
+    evaluation: NetEvaluation | None,
+    untuned: Any,
+) -> None:
     """Set the fitted attributes, and the estimator that is wanted; an error if no trial gave a score, but for time.
 
-    ``evaluation`` is what an ensemble is made by, where one is wanted and the folds are there.
+    ``evaluation`` is what an ensemble is made by, where one is wanted and the folds are there; ``untuned`` as for `fit_search`.
     """
     record = StudyRecord(search.study_)
     cut = {t.number for t in record.cut}
@@ -153,9 +166,12 @@ def _finish(search: Any, question: Question, budget: Budget | None, evaluation: 
     if search.refit:
         began = clock.now()
         model = None
-        if search.refit == ENSEMBLE and best is not None:
-            model = _ensemble(search, question, evaluation, budget)
-        search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
+        with interrupts_end_all():
+            if best is None:
+                model = untuned
+            elif search.refit == ENSEMBLE:
+                model = _ensemble(search, question, evaluation, budget)
+            search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
         search.refit_time_ = clock.now() - began
 
 

@@ -14,6 +14,8 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.records.attributes import CUT, METRICS, PREDICT_SECONDS, REASON
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import storage_errors
 from inna_tune.store.store import OWNER
 from inna_tune.study.budget import Budget
 from inna_tune.study.checkpoints import Checkpoint
@@ -327,7 +329,8 @@ class Group:
             self._finish(candidate, f"pruned at epoch {rung}{fold}")
 
     def _tell(self, candidate: Candidate, step: int, score: float) -> None:
-        candidate.trial.report(score, step)
+        with storage_errors(self.runner.study):
+            candidate.trial.report(score, step)
         candidate.reports[step] = score
 
     def _should_prune(self, candidate: Candidate, *, has_decayed: bool, least: int) -> bool:
@@ -337,7 +340,8 @@ class Group:
         view: Any = EarlierTrials(
             study, trial.number, alike=lambda other: has_decayed or alike(other), least=least
         )
-        return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
+        with storage_errors(study):
+            return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))
 
     def _is_alike(self, estimator: InnaEstimator) -> Callable[[FrozenTrial], bool]:
         """Tells trials that are as far from their end at a rung as those of an estimator: whose law has a horizon, or none."""
@@ -362,7 +366,8 @@ class Group:
         at = cohort.n_begun(place), cohort.epoch
         if not checkpoints.are_kept or not self._goes_on(candidate) or not at[1] or at <= candidate.saved_at:
             return
-        notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
+        with storage_errors(self.runner.study):
+            notes = self.runner.study._storage.get_trial_system_attrs(trial._trial_id)
         checkpoint = Checkpoint(
             identity=candidate.identity,
             epoch=cohort.epoch,
@@ -399,6 +404,8 @@ class Group:
         try:
             with candidate.timed():
                 return work()
+        except StorageError:
+            raise  # no trial is to blame
         except Exception as error:
             cohort, place = candidate.where
             cohort.drop([place])

@@ -5,7 +5,6 @@ before it is told, so that one that is told has them; where they can't be writte
 nothing else is lost.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -23,11 +22,13 @@ from safetensors import SafetensorError
 
 from inna_tune.estimators.saving import Tensors
 from inna_tune.records.record import value_of
-from inna_tune.store.opening import store_of
+from inna_tune.store.errors import StorageError
+from inna_tune.store.opening import storage_errors, store_of
 from inna_tune.study.beside import FilesBeside
 from inna_tune.study.checkpoints import Checkpoint, from_plain, to_plain
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 FORMAT = "inna-tune trained 1"
 # Trials whose nets are kept: an ensemble of more gains nothing that can be measured, and a net may be large.
@@ -135,6 +136,8 @@ class Kept:
                     self._write(number, _NETS, said | {"nets": content}, tensors)
                 else:
                     logger.info("trial %d: its nets are too large to be kept for an ensemble", number)
+        except StorageError:
+            raise  # nothing that is kept is to blame
         except (OSError, SafetensorError, ValueError, TypeError) as error:
             # A study does not end for want of them.
             logger.warning("trial %d leaves nothing: %s: %s", number, type(error).__name__, error)
@@ -142,13 +145,17 @@ class Kept:
     def _is_worth_nets(self, number: int, value: float) -> bool:
         if number == 0:
             return True
-        others = [t for t in self._study.get_trials(deepcopy=False) if t.number != number]
+        others = [t for t in self._trials() if t.number != number]
         complete = [t for t in others if t.state == TrialState.COMPLETE]
         return sum((-(t.value or 0.0), t.number) < (-value, number) for t in complete) < N_BEST
 
+    def _trials(self) -> list[FrozenTrial]:
+        with storage_errors(self._study):
+            return self._study.get_trials(deepcopy=False)
+
     def trim(self) -> None:
         """Delete the nets of finished trials that are not among the best, and all of those that came to nothing."""
-        trials = {t.number: t for t in self._study.get_trials(deepcopy=False)}
+        trials = {t.number: t for t in self._trials()}
         wanted = {t.number for t in contributors(trials.values())}
         for number, what in self._there():
             trial = trials.get(number)

@@ -1,7 +1,6 @@
 """Several workers on one study: processes that joblib places, here or on a cluster, each with the storage open."""
 
 import copy
-import logging
 import os
 import pickle
 import tempfile
@@ -23,15 +22,19 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from inna_tune.engine.threads import torch_threads
+from inna_tune.files import scratch_folder
+from inna_tune.store.errors import UnreachableError
 from inna_tune.store.opening import open_store, storage_errors, store_of
+from inna_tune.store.waiting import waiting_until
 from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import StudyJob
 from inna_tune.study.running import TrialRunner
 from inna_tune.study.signals import Abandonment, Signals, Stopped
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOOK_EVERY = 0.1  # seconds between looks for finished trials and signals
 # Times a worker may end before its work is done, for each of them, and without a trial finished in between.
@@ -90,7 +93,7 @@ def shared_storage(storage: BaseStorage, given: Any) -> Any:
 @contextmanager
 def _temporary_storage() -> Iterator[BaseStorage]:
     with (
-        tempfile.TemporaryDirectory(prefix="inna-tune-", ignore_cleanup_errors=True) as folder,
+        scratch_folder(tempfile.gettempdir()) as folder,
         closing(open_store(f"sqlite:///{folder}/studies.db")) as store,
     ):
         yield store.storage
@@ -129,14 +132,23 @@ def run_parallel(
     ------
     Exception
         The first error of a worker, where ``error_score="raise"``, or where all of them end again and again.
+    UnreachableError
+        If the database went away, and was waited for in vain.
     KeyboardInterrupt, SystemExit
         After a clean end: by Ctrl-C, or SIGTERM.
     """
     crew = _Crew(job, study, budget, callbacks, n_jobs)
-    with Signals() as signals:
+    with Signals() as signals, waiting_until(lambda: signals.received is not None):
         while True:
-            errors = crew.work(signals)
+            try:
+                errors = crew.work(signals)
+            except UnreachableError:
+                signals.check()  # or else it would have been waited for
+                raise
             signals.check()
+            for error in errors:
+                if isinstance(error, UnreachableError):
+                    raise error  # others would wait in vain as well
             if job.error_score == "raise":
                 for error in errors:
                     if not isinstance(error, _WorkerKilledError):
@@ -282,7 +294,7 @@ def _work(order: _Order) -> Exception | None:
                 budget=budget,
                 stop=lambda: signals.received is not None or is_abandoned(),
             )
-            with torch_threads(min(torch.get_num_threads(), order.share)), storage_errors(storage):
+            with torch_threads(min(torch.get_num_threads(), order.share)):
                 runner.run()
     except Stopped:
         logger.info("a worker on %s ended early", store_of(storage).words)

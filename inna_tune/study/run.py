@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, RACE, SEED
-from inna_tune.records.fingerprint import UnseededFoldsWarning, check, is_unseeded
+from inna_tune.records.fingerprint import MismatchError, UnseededFoldsWarning, check, is_unseeded
 from inna_tune.space import PriorSampler
 from inna_tune.store.keeping import in_memory
 from inna_tune.store.opening import create_study, open_storage, store_of
@@ -27,8 +27,9 @@ from inna_tune.study.job import Evaluation, StudyJob
 from inna_tune.study.kept import Kept
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
 from inna_tune.study.rungs import cohort_size
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,11 @@ def _begin(
     if seed is None:
         fresh = int(np.random.SeedSequence().generate_state(1)[0]) if options.seed is None else options.seed
         seed = store_of(study).settle(study._study_id, SEED, fresh)
+        if options.seed not in (None, seed):
+            raise MismatchError(
+                f"another search has begun study {study.study_name!r} in this moment, with another seed than "
+                f"{options.seed_words or options.seed}; give both the same, or another study name"
+            )
     beginning = evaluation.begin(study, seed)
     space = beginning.space
     described = asked(space=space.to_json())
@@ -156,7 +162,7 @@ def _begin(
             UnseededFoldsWarning,
             stacklevel=5,
         )
-    check(study, described, allow_mismatch=options.allow_mismatch)
+    check(study, described, allow_mismatch=options.allow_mismatch, begins=FINGERPRINT not in attrs)
     if SEED in attrs and options.seed not in (None, seed):
         logger.warning(
             "study %s goes on with the seed that it was begun with, not with %s",

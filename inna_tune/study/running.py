@@ -1,9 +1,8 @@
 """The loop of one worker: trials are drawn, evaluated in cohorts, and told, until the study has its number."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import optuna
@@ -12,8 +11,10 @@ from optuna.trial import Trial, TrialState
 from inna_tune import clock
 from inna_tune.records.attributes import REASON
 from inna_tune.store.asking import ask, put_back, tell
-from inna_tune.store.errors import StorageError
+from inna_tune.store.errors import StorageError, UnreachableError
 from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.store.store import MAX_DEATHS, deaths_of
+from inna_tune.store.waiting import waiting_until
 from inna_tune.store.workers import Worker
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
@@ -21,8 +22,9 @@ from inna_tune.study.checkpoints import Checkpoints
 from inna_tune.study.job import StudyJob, Training
 from inna_tune.study.kept import Kept
 from inna_tune.study.signals import Stopped
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WAIT = 0.2  # seconds between looks at what other workers still run
 
@@ -93,28 +95,57 @@ class TrialRunner:
         Raises
         ------
         Stopped
-            If asked to end early; trials in hand are left for the next worker to take up.
+            If asked to end early; trials in hand are put back for the next worker to take up.
+        UnreachableError
+            If the database went away, and was waited for in vain; trials in hand are left to be taken up likewise.
         Exception
-            Of a callback; trials in hand are left likewise.
+            Of a callback; trials in hand are put back.
         """
-        self._clean()
         try:
-            while (size := self._size()) and not is_stopped(self.study):
-                self._check_stop()
-                if not self.run_cohort(self.job.n_trials, size):
-                    if not self._others_run():
-                        break
-                    time.sleep(_WAIT)
+            with waiting_until(self.stop):
+                self._clean()
+                try:
+                    while (size := self._size()) and not is_stopped(self.study):
+                        self._check_stop()
+                        if not self.run_cohort(self.job.n_trials, size):
+                            if not self._others_run():
+                                break
+                            time.sleep(_WAIT)
+                except StorageError:
+                    raise  # there is nobody to tell of trials in hand: who goes on sees that this worker has gone
+                except BaseException:
+                    self._let_go()
+                    raise
+                self._clean()
         except EndingError as error:
             raise error.reason from None
-        finally:
+        except UnreachableError:
+            self._check_stop()  # or else it would have been waited for
+            raise
+
+    def _let_go(self) -> None:
+        """Put back what is in hand, so that it is no death of this process's."""
+        with suppress(StorageError):
+            for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if trial._trial_id in self.worker.trials:
+                    put_back(self.study, self.worker, trial, notes={})
             self._clean()
 
     def _clean(self) -> None:
         if self.checkpoints.are_kept:
-            trials = self.study.get_trials(deepcopy=False)
+            with storage_errors(self.study):
+                trials = self.study.get_trials(deepcopy=False)
             self.checkpoints.clean(t.number for t in trials if t.state.is_finished())
         self.kept.trim()
+
+    @contextmanager
+    def at_risk(self, trials: Iterable[Trial]) -> Iterator[None]:
+        """Within the block the process may die of these trials, by want of memory or a crash in a kernel."""
+        self.worker.note_training(trial._trial_id for trial in trials)
+        try:
+            yield
+        finally:
+            self.worker.note_training(())
 
     def _others_run(self) -> bool:
         """Whether another worker has a trial of the study in hand."""
@@ -163,16 +194,27 @@ class TrialRunner:
         return drawn
 
     def _prepare(self, trial: Trial) -> Any:
-        """A trial as its evaluation takes it; None, and the trial told, where its settings make no sense."""
+        """A trial as its evaluation takes it; None, and the trial told, where its settings make no sense, or are deadly."""
         try:
             with gathered(self.study):
                 settings = self.job.space.suggest(trial)
-            return self.job.evaluation.prepare(self, trial, settings)
+            if self.deaths_of(trial) >= MAX_DEATHS:
+                reason = f"its process died {MAX_DEATHS} times while it trained, perhaps for want of memory"
+                logger.warning("trial %d failed: %s", trial.number, reason)
+                self.tell(trial, TrialState.FAIL, None, {REASON: reason})
+                return None
+            with self.at_risk([trial]):
+                return self.job.evaluation.prepare(self, trial, settings)
         except StorageError:
             raise  # no trial is to blame
         except Exception as error:
             self.fail(trial, error)
             return None
+
+    @staticmethod
+    def deaths_of(trial: Trial) -> int:
+        """How many processes in a row a trial has killed, as far as can be known; one that has trains alone."""
+        return deaths_of(trial._cached_frozen_trial.system_attrs)  # as it was when it was claimed
 
     # ------------------------------------------------------------------ what evaluations tell
 

@@ -1,7 +1,6 @@
 """Ending before the work is done: because of a signal, or because whoever gave the work has gone."""
 
 import contextlib
-import logging
 import signal
 import threading
 import time
@@ -9,8 +8,9 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from inna_tune.store.workers import Worker
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _LOOK_EVERY = 1.0  # seconds between looks at whether whoever gave the work is alive
 

@@ -16,7 +16,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.records.describing import describe_settings
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.errors import StorageError
-from inna_tune.store.opening import gathered, storage_errors
+from inna_tune.store.opening import gathered
 from inna_tune.study.beginning import begin
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.group import Candidate, Group
@@ -86,7 +86,9 @@ class NetEvaluation:
         """
         alike: dict[Any, list[Candidate]] = defaultdict(list)
         for candidate in prepared:
-            alike[candidate.kind].append(candidate)
+            # What may have killed a process is alone with it the next time, so that no other is blamed.
+            alone = candidate.trial.number if runner.deaths_of(candidate.trial) else -1
+            alike[alone, candidate.kind].append(candidate)
         # Sorted, so that the order does not depend on which trials were told before an interruption.
         for key in sorted(alike):
             self._run(runner, alike[key])
@@ -94,7 +96,7 @@ class NetEvaluation:
     def _run(self, runner: TrialRunner, group: Sequence[Candidate]) -> None:
         """Train and tell trials that stack."""
         try:
-            with storage_errors(runner.study._storage):
+            with runner.at_risk([c.trial for c in group]):
                 Group(runner, self.scorer, group, leaves=self._leaves(runner), others=self.others).train()
         except (EndingError, StorageError):
             raise  # no trial is to blame

@@ -7,7 +7,11 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.base import is_classifier
 
-from inna_tune.tables.problem import TableError
+from inna_tune.tables.problem import TableError, nearest
+
+# https://owasp.org/www-community/attacks/CSV_Injection
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_MOST_LETTERS = 40
 
 
 def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
@@ -40,7 +44,12 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     missing = [n for n in names if n not in frame.columns]
     if missing:
         listed = ", ".join(map(repr, missing[:10])) + (" …" if len(missing) > 10 else "")
-        raise TableError(f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.")
+        others = [str(n) for n in frame.columns if n not in names]
+        near = [(n, other) for n in missing[:10] if (other := nearest(str(n), others)) is not None]
+        hint = "" if not near else f" Is {near[0][0]!r} what is called {near[0][1]!r} here? Rename it."
+        raise TableError(
+            f"The table lacks {len(missing)} column(s) that the model was fitted on: {listed}.{hint}"
+        )
     X = frame[names]
     schema = getattr(model, "schema_", None)
     if schema is not None and schema.names == list(map(str, names)):
@@ -52,6 +61,36 @@ def predict_table(model: Any, frame: pd.DataFrame) -> pd.DataFrame:
     columns = {"prediction": model.classes_[probabilities.argmax(1)]}
     columns |= {f"probability_{label}": probabilities[:, k] for k, label in enumerate(model.classes_)}
     return pd.DataFrame(columns, index=frame.index)
+
+
+def spreadsheet_warning(predictions: pd.DataFrame) -> str | None:
+    """What to know before a spreadsheet opens predictions as a file: labels that it would run; None where there are none.
+
+    The labels stay as they are, since whoever joins the predictions with a table has to find them there.
+    """
+    labels = predictions["prediction"].unique() if "prediction" in predictions else ()
+    found = [label for label in labels if isinstance(label, str) and _is_formula(label)]
+    if not found:
+        return None
+    shown = ", ".join(map(_short, found[:3])) + (" …" if len(found) > 3 else "")
+    return (
+        f"{len(found)} label(s) begin as formulas do ({shown}), and a spreadsheet may run them: import the column as text "
+        "there, and do not open the file by a double click."
+    )
+
+
+def _is_formula(label: str) -> bool:
+    if not label.startswith(_FORMULA):
+        return False
+    try:
+        float(label)
+    except ValueError:
+        return True
+    return False
+
+
+def _short(label: str) -> str:
+    return repr(label if len(label) <= _MOST_LETTERS else f"{label[:_MOST_LETTERS]}…")
 
 
 def _values(model: Any, predicted: npt.NDArray[np.float64], index: pd.Index) -> pd.DataFrame:

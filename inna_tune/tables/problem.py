@@ -35,6 +35,8 @@ class Problem:
         Rows left out because a target of theirs was missing.
     left_out : tuple of str
         Columns that are no features: the index of a DataFrame, which pandas wrote into the file.
+    dropped : tuple of str
+        Columns that a person wants to be no features.
     """
 
     X: pd.DataFrame
@@ -43,6 +45,7 @@ class Problem:
     targets: tuple[str, ...]
     dropped_rows: int
     left_out: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
@@ -60,6 +63,8 @@ class Problem:
                 f"Left out {', '.join(map(repr, self.left_out))}: the numbers of the rows, which pandas wrote. "
                 "Rename the column to have it as a feature."
             )
+        if self.dropped:
+            found.append(f"Dropped {', '.join(map(repr, self.dropped))}, as asked.")
         return found
 
     @property
@@ -91,7 +96,11 @@ def find_task(y: pd.Series) -> Task:
 
 
 def make_problem(
-    frame: pd.DataFrame, target: str | Sequence[str] | None, *, task: str | None = None
+    frame: pd.DataFrame,
+    target: str | Sequence[str] | None,
+    *,
+    task: str | None = None,
+    drop: Sequence[str] = (),
 ) -> Problem:
     """Split a table into features and target, and check the target.
 
@@ -102,6 +111,8 @@ def make_problem(
         Column to predict, or several of numbers; names in one text are separated by commas.
     task : {"binary", "multiclass", "regression"}, optional
         Overrides what ``find_task`` finds.
+    drop : sequence of str
+        Columns that are to be no features.
 
     Raises
     ------
@@ -116,10 +127,17 @@ def make_problem(
     targets = find_targets(frame, target)
     if task is not None and task not in TASKS:
         raise TableError(f"task={task!r} must be one of {', '.join(TASKS)}.")
-    left_out = tuple(str(n) for n in frame.columns if n not in targets and is_index(frame[n]))
-    features = frame.drop(columns=[*targets, *left_out])
+    dropped = find_dropped(frame, drop)
+    for name in dropped:
+        if name in targets:
+            raise TableError(f"The column {name!r} is the target, which cannot be dropped.")
+    left_out = tuple(
+        str(n) for n in frame.columns if n not in targets and n not in dropped and is_index(frame[n])
+    )
+    features = frame.drop(columns=[*targets, *left_out, *dropped])
     if not features.shape[1]:
         but = "" if not left_out else f" and {', '.join(map(repr, left_out))}, which numbers the rows"
+        but += "" if not dropped else f" and {', '.join(map(repr, dropped))}, which are dropped"
         raise TableError(
             f"The table has no column but the target {','.join(targets)!r}{but}; there is nothing to predict it from."
         )
@@ -146,14 +164,14 @@ def make_problem(
             )
     if len(ys) > 1:
         values = pd.DataFrame({t: _several(y, t, task) for t, y in zip(targets, ys, strict=True)})
-        return Problem(features, values, "regression", targets, int(missing.sum()), left_out)
+        return Problem(features, values, "regression", targets, int(missing.sum()), left_out, dropped)
     found: Any = task or find_task(ys[0])
     y = (
         _checked_values(ys[0], targets[0])
         if found == "regression"
         else _checked_labels(ys[0], targets[0], found, forced=task is not None)
     )
-    return Problem(features, y, found, targets, int(missing.sum()), left_out)
+    return Problem(features, y, found, targets, int(missing.sum()), left_out, dropped)
 
 
 def find_targets(frame: pd.DataFrame, target: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -176,11 +194,36 @@ def find_targets(frame: pd.DataFrame, target: str | Sequence[str] | None) -> tup
     for name in found:
         if found.count(name) > 1:
             raise TableError(f"The target {name!r} is named twice; name each target once.")
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]!r}?" if near else f" The columns are: {', '.join(names[:20])}."
-            raise TableError(f"There is no column {name!r}.{hint}")
+        _check_column(name, names)
     return tuple(found)
+
+
+def find_dropped(frame: pd.DataFrame, drop: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table that are to be no features, each once.
+
+    Raises
+    ------
+    TableError
+        If there is none of that name.
+    """
+    names = list(map(str, frame.columns))
+    for name in drop:
+        _check_column(name, names)
+    return tuple(dict.fromkeys(drop))
+
+
+def _check_column(name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = nearest(name, names)
+        hint = f" Did you mean {near!r}?" if near else f" The columns are: {', '.join(names[:20])}."
+        raise TableError(f"There is no column {name!r}.{hint}")
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The one of some names that a misspelt one is most like; None where it is like none, however it is written."""
+    by_case = {each.casefold(): each for each in reversed(names)}
+    near = difflib.get_close_matches(name.casefold(), by_case, n=1, cutoff=0.5)
+    return by_case[near[0]] if near else None
 
 
 def is_index(column: pd.Series) -> bool:

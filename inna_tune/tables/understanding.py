@@ -143,6 +143,8 @@ def understand(
             taken_as = "target"
         elif problem is not None and name in problem.left_out:
             taken_as, left_out = "number", "numbers the rows"
+        elif problem is not None and name in problem.dropped:
+            taken_as, left_out = "nothing", "dropped, as asked"
         else:
             plan = plans[name]
             taken_as = _KINDS.get(plan.kind, "nothing")

@@ -20,6 +20,7 @@ GIVEN = {
     "fit": {
         "table": "-my people.csv",
         "target": "the label",
+        "drop": ["age"],
         "trials": 3,
         "timeout": 1234.5,
         "jobs": -1,
@@ -33,12 +34,14 @@ GIVEN = {
         "verbose": True,
         "ensemble": True,
         "model": "-my model.inna",
+        "force": True,
         "allow_mismatch": True,
         "as_json": True,
     },
     "compare": {
         "table": "-my people.csv",
         "target": "the label",
+        "drop": ["age"],
         "optimizers": "adamw, sgd",
         "baselines": "",
         "trials": 3,

@@ -66,6 +66,13 @@ def test_a_single_member_can_be_trained_as_in_company_to_the_last_bit():
         assert_same(train([member], patience=3, stacked=True), [result])
 
 
+def failed_capture(behind):
+    """What is raised where a CUDA graph could not be captured because of something else."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = behind
+    return error
+
+
 def failing_above(limit, monkeypatch, *, error, from_epoch=0):
     """Make every stack of more than ``limit`` members run out of memory, as torch would say it."""
     widths = []
@@ -89,8 +96,11 @@ def failing_above(limit, monkeypatch, *, error, from_epoch=0):
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         ),
         MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        failed_capture(torch.OutOfMemoryError("CUDA out of memory")),
     ],
-    ids=["device", "host", "python"],
+    ids=["device", "host", "python", "cuda", "library", "graph"],
 )
 @pytest.mark.parametrize("from_epoch", [0, 4])
 def test_where_memory_runs_out_half_as_many_train_at_a_time(error, from_epoch, monkeypatch, caplog):
@@ -104,14 +114,37 @@ def test_where_memory_runs_out_half_as_many_train_at_a_time(error, from_epoch, m
 
 def test_a_member_that_does_not_fit_alone_says_so(monkeypatch):
     failing_above(0, monkeypatch, error=torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(torch.OutOfMemoryError) as raised:
         train(make_members(4), width=4)
+    (note,) = raised.value.__notes__
+    assert "smaller batch_size" in note
+
+
+def test_memory_that_runs_out_within_an_epoch_loses_nothing(monkeypatch, caplog):
+    """Steps that were made before it did count for nothing: the halves begin again from their seeds."""
+    members = make_members(5)
+    expected = train(members, patience=3)
+    step, steps = Population._step, []
+
+    def failing(self, batch, rate):
+        steps.append(len(self))
+        if len(self) > 2 and steps.count(len(self)) > 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(self, batch, rate)
+
+    monkeypatch.setattr(Population, "_step", failing)
+    assert_same(train(members, width=5, patience=3), expected)
+    assert {5, 3} < set(steps)
+    assert caplog.text.count("going on with half as many") == 2
 
 
 def test_other_errors_pass(monkeypatch):
-    failing_above(2, monkeypatch, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="mat1"):
-        train(make_members(4), width=4)
+    wrong = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    for error in (wrong, failed_capture(wrong)):
+        with monkeypatch.context() as patch:
+            failing_above(2, patch, error=error)
+            with pytest.raises(RuntimeError, match="mat1|capture"):
+                train(make_members(4), width=4)
 
 
 def choose(seconds, n, monkeypatch, *, alone=None):
@@ -160,6 +193,9 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_steps_are_timed_without_measuring_factors(monkeypatch):
     monkeypatch.setattr(width, "_measured", {})
+    # All in one stack, whatever the times.
+    monkeypatch.setattr(width, "_LEVEL", float("inf"))
+    monkeypatch.setattr(width, "_HOPELESS", float("inf"))
     measured, factors = [], Calibrator.factors
     monkeypatch.setattr(Calibrator, "factors", lambda self: measured.append(self) or factors(self))
     train(make_members(4), method=Method(scale_tensors=True), width=None)

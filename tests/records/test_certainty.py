@@ -25,6 +25,56 @@ def test_the_interval_covers_the_true_change_in_19_of_20_tables(root):
     assert 0.92 <= covered / 500 <= 0.98
 
 
+def lucky(rng, *, change, rows, n_folds, luck):
+    """Losses on held-out rows and on folds of two settings, each training with luck of its own."""
+
+    def losses(n):
+        common, one, other = rng.gamma(2.0, size=n), rng.lognormal(sigma=luck), rng.lognormal(sigma=luck)
+        return one * common * rng.gamma(8.0, size=n), change * other * common * rng.gamma(8.0, size=n)
+
+    folds = [[part.mean() for part in losses(rows)] for _ in range(n_folds)]
+    return *losses(rows), tuple(zip(*folds, strict=True))
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+@pytest.mark.parametrize("luck", [0.0, 0.02, 0.3])
+def test_the_interval_counts_the_luck_of_both_trainings(n_folds, luck):
+    rng = np.random.default_rng(1)
+    covered = alone = 0
+    for _ in range(400):
+        before, after, folds = lucky(rng, change=0.9, rows=200, n_folds=n_folds, luck=luck)
+        gain = relative_change(before, after, folds=folds)
+        covered += gain.low <= 0.9 - 1 <= gain.high
+        rows = relative_change(before, after)
+        assert gain.change == rows.change
+        assert gain.low <= rows.low
+        assert gain.high >= rows.high
+        alone += rows.low <= 0.9 - 1 <= rows.high
+    assert covered / 400 >= 0.93
+    assert (alone / 400 < 0.5) == (luck == 0.3)
+
+
+def test_folds_that_differ_in_nothing_leave_the_interval_of_the_rows():
+    b, a = np.random.default_rng(0).gamma(2.0, size=(2, 100))
+    assert relative_change(b, a, folds=([1.0, 2.0], [2.0, 4.0])) == relative_change(b, a)
+
+
+@pytest.mark.parametrize(
+    "folds", [([1.0], [2.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0, 2.0], [1.0, 2.0, 3.0]), ([1.0, np.nan],) * 2]
+)
+def test_losses_on_folds_that_tell_nothing_are_refused(folds):
+    with pytest.raises(ValueError, match="at least two"):
+        relative_change([1.0, 2.0], [1.0, 3.0], folds=folds)
+
+
+def test_one_fit_is_as_lucky_as_those_of_another_model():
+    losses = np.random.default_rng(0).exponential(size=(1, 500))
+    fits = {"a": losses * np.array([[0.8], [1.0], [1.2]]), "b": losses}
+    without, with_luck = resample_log_means(fits), resample_log_means(fits, like={"b": "a"})
+    assert with_luck["b"].std() > 3 * without["b"].std()
+    assert with_luck["b"].std() > 1.3 * with_luck["a"].std()
+
+
 def test_what_has_no_ratio_has_no_gain():
     assert relative_change([0.0, 0.0], [1.0, 1.0]) is None
     assert relative_change([1.0, 1.0], [0.0, 0.0]) is None

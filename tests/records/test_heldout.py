@@ -93,5 +93,9 @@ def test_no_rows_are_refused():
 
 def test_the_gain_is_kept():
     gain = Gain(-0.1, -0.2, -0.05)
-    found = summarize_held_out(Predicted(), np.arange(20.0), np.arange(20.0), gain=gain)
+    found = summarize_held_out(Predicted(), np.arange(20.0), np.arange(20.0), gain=gain, luck=True)
     assert HeldOut.from_json(found.to_json()).gain == gain
+    assert HeldOut.from_json(found.to_json()).luck
+    of_before = {name: value for name, value in found.to_json().items() if name != "luck"}
+    assert not HeldOut.from_json(of_before).luck  # it counted the rows' alone
+    assert HeldOut.from_json(of_before).gain == gain

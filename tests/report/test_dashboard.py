@@ -168,6 +168,27 @@ def test_what_cannot_be_served_is_said(storage, tmp_path, monkeypatch):
         DashboardServer(storage, port=0)
 
 
+@pytest.mark.parametrize("number", ["99", "0", "9" * 18, "9" * 40])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/reports/{}", "/reports/{}/", "/dashboard/studies/{}", "/dashboard/studies/{}/trials", "/csv/{}"),
+        *("/api/studies/{}", "/api/studies/{}/param_importances", "/api/studies/{}/plot/contour"),
+        *(
+            "/api/studies/{}/plot/edf",
+            "/api/studies/{}/nothing",
+            "/reports/x{}",
+            "/nothing/{}",
+            "/static/{}.js",
+        ),
+    ],
+)
+def test_a_page_that_is_not_there_is_a_404(server, capfd, path, number):
+    answer, body = ask(server, path.format(number))
+    assert answer.status == 404
+    assert "Traceback" not in body + capfd.readouterr().err
+
+
 # ---------------------------------------------------------------------- the command
 
 

@@ -2,10 +2,13 @@
 
 import os
 import pwd
+import random
 import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,10 +24,10 @@ from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState
 
-from inna_tune.store import sql, workers
+from inna_tune.store import sql, waiting, workers
 from inna_tune.store.asking import ask, tell
 from inna_tune.store.errors import StorageError
-from inna_tune.store.opening import create_study, open_storage, store_of
+from inna_tune.store.opening import create_study, gathered, open_storage, store_of
 from inna_tune.store.store import OWNER
 from inna_tune.store.workers import Worker, resume_summary
 from tests.store.crew import Crew
@@ -245,3 +248,180 @@ def test_a_finished_trial_is_not_told_twice(storage: BaseStorage) -> None:
         with pytest.raises(ValueError, match="COMPLETE"):
             tell(study, worker, trial, 2.0, TrialState.COMPLETE)
     assert study.best_value == 1.0
+
+
+def in_zone(url: str, zone: str) -> str:
+    return (
+        sqlalchemy.make_url(url).update_query_dict({"options": f"-c timezone={zone}"}).render_as_string(False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("here", "there"), [("Asia/Tokyo", "America/New_York"), ("America/New_York", "Asia/Tokyo")]
+)
+def test_leases_are_the_same_in_every_time_zone(
+    url: str, here: str, there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = open_storage(in_zone(url, here)), open_storage(in_zone(url, there))
+    study = create_study(one, "shared", "minimize", resume=False)
+    with Worker(one) as owner:
+        trial = ask(study, owner, 1)
+        assert trial is not None
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+        monkeypatch.setattr(workers, "_living", set())
+        elsewhere = optuna.load_study(study_name="shared", storage=other)
+        with Worker(other) as watcher:
+            assert ask(elsewhere, watcher, 1) is None, "one that lives is not robbed"
+            assert store_of(one).beat({trial._trial_id}) == {trial._trial_id}
+            assert ask(elsewhere, watcher, 1) is None
+            shift_heartbeats(one, sql.LEASE + timedelta(seconds=5))
+            again = ask(elsewhere, watcher, 1)
+            assert again is not None, "what a dead one left is not kept for hours"
+            assert again.number == trial.number
+    for storage in (one, other):
+        storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_whoever_could_not_reach_the_server_takes_no_lease_for_over(
+    storage: BaseStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = create_study(storage, "shared", "minimize", resume=False)
+    with Worker(storage) as there:
+        assert ask(study, there, 1) is not None
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "elsewhere"))
+        monkeypatch.setattr(workers, "_living", set())
+        shift_heartbeats(storage, sql.LEASE + timedelta(seconds=5))
+        with Worker(storage) as here:
+            here._cut_off = time.monotonic()
+            assert ask(study, here, 1) is None
+            here._cut_off -= 3 * workers.BEAT
+            assert ask(study, here, 1) is not None
+
+
+class Proxy:
+    """Between clients and a server: breaks every connection when told to, and takes none until told otherwise."""
+
+    def __init__(self, port: int) -> None:
+        self._server, self._port = socket.create_server(("127.0.0.1", 0)), port
+        self.port = self._server.getsockname()[1]
+        self._open = set[socket.socket]()
+        self.is_away, self.refused = False, threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            if self.is_away:
+                client.close()
+                self.refused.set()
+                continue
+            server = socket.create_connection(("127.0.0.1", self._port))
+            self._open |= {client, server}
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._carry, args=(one, other), daemon=True).start()
+
+    def _carry(self, one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while content := one.recv(65536):
+                other.sendall(content)
+        for each in (one, other):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def go(self) -> None:
+        """Be away from now on."""
+        self.refused.clear()
+        self.is_away = True
+        for each in list(self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def come_back(self) -> None:
+        self.is_away = False
+
+    def close(self) -> None:
+        self._server.close()
+        self.go()
+
+
+@pytest.fixture
+def proxy(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    monkeypatch.setattr(waiting, "_FIRST", 0.01)
+    proxy = Proxy(int(sqlalchemy.make_url(url).port or 0))
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_server_that_goes_away_again_and_again_costs_nothing(url: str, proxy: Proxy, seed: int) -> None:
+    """At random statements of trials that are asked for, reported and told, each of which is done once."""
+    storage = open_storage(sqlalchemy.make_url(url).set(port=proxy.port).render_as_string(False))
+    draw, gone = random.Random(seed), Counter[str]()
+    doing = ""
+
+    def away(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        if draw.random() < 0.08:
+            gone[doing] += 1
+            proxy.go()
+            threading.Thread(target=lambda: (proxy.refused.wait(5), proxy.come_back())).start()
+
+    engine = storage._backend.engine  # type: ignore[attr-defined]
+    sqlalchemy.event.listen(engine, draw.choice(["before_cursor_execute", "after_cursor_execute"]), away)
+    study = create_study(storage, "shared", "minimize", resume=True)
+    with Worker(storage) as worker:
+        for number in range(6):
+            doing = "ask"
+            trial = ask(study, worker, 6)
+            assert trial is not None
+            assert trial.number == number
+            with gathered(study):
+                trial.suggest_float("x", 0, 1)
+            doing = "report"
+            trial.report(0.5, 1)
+            doing = "tell"
+            assert tell(study, worker, trial, float(number), notes={"a": number})
+        assert ask(study, worker, 6) is None
+    assert set(gone) >= {"ask", "tell"}
+    engine.dispose()
+    plain = optuna.load_study(study_name="shared", storage=open_storage(url))
+    assert states(plain) == {"COMPLETE": 6}
+    assert [(t.value, t.user_attrs["a"], t.intermediate_values) for t in plain.trials] == [
+        (float(n), n, {1: 0.5}) for n in range(6)
+    ]
+
+
+def test_an_answer_that_is_lost_is_no_trial_too_many(url: str, proxy: Proxy) -> None:
+    """The connection breaks after the commit, before the worker hears of it."""
+    storage = open_storage(sqlalchemy.make_url(url).set(port=proxy.port).render_as_string(False))
+    study = create_study(storage, "shared", "minimize", resume=True)
+    engine = storage._backend.engine  # type: ignore[attr-defined]
+    dialect_commit, lost = engine.dialect.do_commit, list[str]()
+
+    def commit(connection: Any) -> None:
+        dialect_commit(connection)
+        if not lost or lost[-1] != doing:
+            lost.append(doing)
+            proxy.go()
+            proxy.come_back()
+            raise psycopg.OperationalError("the connection is lost")
+
+    import psycopg
+
+    doing = "ask"
+    with Worker(storage) as worker:
+        engine.dialect.do_commit = commit
+        trial = ask(study, worker, 2)
+        assert trial is not None
+        doing = "tell"
+        told = tell(study, worker, trial, 1.0)
+        engine.dialect.do_commit = dialect_commit
+        assert told
+        assert lost == ["ask", "tell"]
+    assert states(study) == {"COMPLETE": 1}
+    engine.dispose()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
-from inna_tune.store import sqlite
+from inna_tune.store import sqlite, waiting
 from inna_tune.store.errors import StorageError, redact_url
 from inna_tune.store.locks import temporary_lock
 from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
@@ -65,7 +65,7 @@ def refused(url: str, *words: str, create: bool = True) -> str:
 
 def test_settings_hold_for_each_connection_and_after_pickling(tmp_path: Path) -> None:
     storage = open_storage(f"sqlite:///{tmp_path}/studies.db")
-    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 60_000}
+    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1, "busy_timeout": 5_000}
     for each in (storage, pickle.loads(pickle.dumps(storage))):
         engine = each._backend.engine
         with engine.connect() as one, engine.connect() as two:
@@ -265,7 +265,10 @@ class TestRefused:
         assert "secret" not in message
 
 
-def test_an_error_while_tuning_is_one_line_that_says_what_to_do(database: Path) -> None:
+def test_an_error_while_tuning_is_one_line_that_says_what_to_do(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     storage = open_storage(f"sqlite:///{database}")
     study = create_study(storage, "first", "minimize", resume=True)
     with storage._backend.engine.connect() as connection:
@@ -274,7 +277,8 @@ def test_an_error_while_tuning_is_one_line_that_says_what_to_do(database: Path) 
     trial = study.ask()
     with (
         pytest.raises(
-            StorageError, match=r"studies.db: the disk is full .* finished trials are safe"
+            StorageError,
+            match=r"studies.db: waited 0 s for the database: the disk is full .* finished trials are safe",
         ) as raised,
         storage_errors(storage),
     ):
@@ -368,3 +372,13 @@ def test_temporary_lock_excludes_and_leaves_nothing(tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert counter.read_text() == "3"
     assert sorted(os.listdir(tmp_path)) == ["counter"]
+
+
+def test_a_name_that_leaves_no_room_for_those_beside_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the name has 244 bytes.* at most 243"):
+        open_storage(f"sqlite:///{tmp_path}/{'n' * 244}")
+    assert os.listdir(tmp_path) == []
+    storage = open_storage(f"sqlite:///{tmp_path}/{'n' * 243}")
+    assert store_of(storage).checkpoints is not None
+    store_of(storage).checkpoints.mkdir()  # type: ignore[union-attr]
+    close(storage)

@@ -268,6 +268,33 @@ def test_what_was_left_half_written_of_a_trial_that_stays_goes_once_it_is_old(st
     assert not folders[0].exists()
 
 
+def test_what_nobody_came_back_for_goes_from_the_folder_of_all_servers(tmp_path, monkeypatch):
+    """Studies on servers share a folder of the user's, and a study that is gone there is not missed here."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal"))
+    study = optuna.create_study(storage=optuna.storages.JournalStorage(file), study_name="s")
+    checkpoints, left = Checkpoints(study), Kept(study)
+    checkpoints.save(0, checkpoint([]))
+    left.save(0, Left("mine", -1.0, [np.zeros((2, 2))]), checkpoint([]))
+    folder = checkpoints._files.folder
+    assert folder.is_relative_to(tmp_path)
+    forgotten, recent = (folder / f"{digit * 32}-7.safetensors" for digit in "ab")
+    others = [folder / f"{'c' * 32}-7.1a.tmp", folder / ".tmpAbC123"]
+    for path in (forgotten, recent, *others, folder / "mine.txt"):
+        path.write_text("x")
+    nets = list(left._files.folder.iterdir())
+    for path, days in ((forgotten, 31), (recent, 29), *((p, 2) for p in others), *((p, 365) for p in nets)):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    checkpoints.clean([])
+    left.trim()
+    assert {p.name for p in folder.iterdir()} == {
+        checkpoints._files.place(0).name,
+        recent.name,
+        "mine.txt",
+    }
+    assert list(left._files.folder.iterdir()) == nets, "what an ensemble is made of is no leftover"
+
+
 # ---------------------------------------------------------------------- studies
 
 

@@ -15,6 +15,7 @@ from sklearn.model_selection import ShuffleSplit, StratifiedKFold, cross_val_sco
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
 from inna_tune.estimators import TableEncoder
+from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Categorical
 from inna_tune.study import folding
 from inna_tune.study.evaluation import Cohort
@@ -25,6 +26,9 @@ SAMPLES = {
     "lr": ("auto", 0.05),
     "alpha": ("auto", 0.4),
     "beta": ("auto", 0.2),
+    "step_ratio": (None, 0.5, 8.0),
+    "friction": (None, 0.5),
+    "damping": (None, 0.4),
     "decay": ("cosine", "power"),
     "decay_power": (None, 0.3),
     "weight_decay": (0.0, 0.05),
@@ -43,6 +47,7 @@ SAMPLES = {
     "max_epochs": (2, 5),
     "max_time": (None, 600.0),
     "early_stopping": (True, False),
+    "eval_metric": (None, "accuracy"),
     "patience": (1, 30),
     "validation_fraction": (0.1, 0.4),
     "n_members": ("auto", 2),
@@ -51,6 +56,7 @@ SAMPLES = {
     "module": (None,),
     "precision": ("float32", "bf16"),
     "device": ("auto", "cpu"),
+    "n_jobs": (None, 1),
     "random_state": (0, 7),
     "encoder": (None,),
     "encoder__numeric": ("scale", "quantile"),
@@ -133,6 +139,7 @@ WITHOUT_EFFECT = {
     "warm_start",
     "module",
     "device",
+    "n_jobs",
     "encoder",
     "patience",
     "decay_power",
@@ -173,8 +180,9 @@ def test_the_regressor_has_no_other_parameters():
 @pytest.mark.parametrize("targets", [1, 2])
 def test_of_a_regressor_and_settings_drawn_at_random(targets):
     y = SIGNAL if targets == 1 else np.column_stack([SIGNAL, -3 * SIGNAL + X.a])
-    names = sorted(set(REGRESSOR.get_params()) - {"encoder", "optimizer", "lr", "alpha", "beta"})
-    space = SearchSpace({name: Categorical(SAMPLES[name]) for name in names})
+    names = sorted(set(REGRESSOR.get_params()) - {"encoder", "optimizer", "lr", "alpha", "beta", *PURE})
+    samples = SAMPLES | {"eval_metric": (None, "neg_mean_absolute_error")}
+    space = SearchSpace({name: Categorical(samples[name]) for name in names})
     rng = np.random.default_rng(0)
     settings = [space.sample(rng) for _ in range(5)]
     net = clone(REGRESSOR).set_params(lr=0.02, alpha=0.4, beta=0.2)
@@ -313,10 +321,10 @@ def test_at_rungs_a_fold_that_lacks_a_class_scores_as_at_the_end(scoring):
 @pytest.mark.filterwarnings("ignore")
 def test_a_step_size_that_diverges_is_tried_again_smaller_as_in_a_fit(monkeypatch):
     def too_large(curvature, **kwargs):
-        lr, alpha, beta = original(curvature, **kwargs)
-        return lr * 30, alpha, beta
+        found = original(curvature, **kwargs)
+        return found._replace(lr=found.lr * 30)
 
-    module = sys.modules["inna_tune.optim.calibration"]
+    module = sys.modules["inna_tune.engine.calibrating"]
     original = module.settings_from_curvature
     monkeypatch.setattr(module, "settings_from_curvature", too_large)
     net = clone(CLASSIFIER).set_params(max_epochs=8, random_state=1)

@@ -1,0 +1,64 @@
+"""A stranger's text, such as a name or a label, made visible: no terminal, page or log obeys it. Loads nothing."""
+
+import logging
+import unicodedata
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, formats, surrogates, separators of lines
+_JOINERS = frozenset("\u200c\u200d")  # words of Persian and emoji are made with them
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    r"""A text with what a terminal would obey, or would not show, as escapes: ``\x1b``, ``\u202e``, ``\n``.
+
+    Parameters
+    ----------
+    text : str
+    lines : bool, default=False
+        Whether line feeds and tabs may stay.
+
+    Examples
+    --------
+    >>> print(visible("caf\u00e9\x1b[31m\u202e\n"))
+    café\x1b[31m\u202e\n
+    """
+    return "".join(ascii(c)[1:-1] if is_unseen(c, lines=lines) else c for c in text) if _may(text) else text
+
+
+def visible_json(text: str) -> str:
+    r"""JSON with the same characters as JSON's own escapes, so that it says the same."""
+    return "".join(_json_escape(c) if is_unseen(c, lines=True) else c for c in text) if _may(text) else text
+
+
+def is_unseen(character: str, *, lines: bool = False) -> bool:
+    """Whether a character has no shape of its own; with ``lines``, line feeds and tabs have one."""
+    if character in _JOINERS or (lines and character in "\n\t"):
+        return False
+    return unicodedata.category(character) in _UNSEEN
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a name, whose messages are made visible, a line each, whoever handles them."""
+    logger = logging.getLogger(name)
+    if _SEEN not in logger.filters:
+        logger.addFilter(_SEEN)
+    return logger
+
+
+class _Seen(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if _may(message):
+            record.msg, record.args = visible(message), ()
+        return True
+
+
+_SEEN = _Seen()
+
+
+def _may(text: str) -> bool:
+    return not text.isprintable()
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
