@@ -36,7 +36,7 @@ autodoc_typehints = "none"  # numpydoc's sections say the types, in words that m
 autodoc_default_options = {
     "members": True,
     # Inherited from our own bases, too, up to these.
-    "inherited-members": "BaseEstimator, Optimizer, Mapping, Exception, BaseException, tuple, object",
+    "inherited-members": "BaseEstimator, Module, Optimizer, Mapping, Exception, BaseException, tuple, object",
 }
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False

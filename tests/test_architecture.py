@@ -40,8 +40,8 @@ KNOWS = {  # of what lies below
     "store": set(),
     "records": {"optim", "space", "store"},
     "tables": {"estimators"},
-    "plugins": {"estimators", "optim", "space"},
     "loggers": {"estimators"},
+    "plugins": {"estimators", "optim", "space"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 

@@ -44,7 +44,7 @@ from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
-from inna_tune.estimators.watching import CallbackSupportMixin, Watch, watching
+from inna_tune.estimators.watching import Watch, watching
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
@@ -65,14 +65,7 @@ _PIECES, _FREQUENCIES = 48, 16
 
 
 class InnaEstimator(
-    CallbackSupportMixin,  # type: ignore[misc]
-    MemoryMixin,
-    StationarityMixin,
-    SharingMixin,
-    SavedMixin,
-    FittedMixin,
-    Parameters,
-    in_files=False,
+    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False
 ):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 

@@ -285,7 +285,14 @@ class _Model(_Constants):
 
 
 class ExportedModel(_Constants):
-    """A fitted estimator, or an ensemble, as a torch module that depends on nothing else.
+    """A fitted estimator, or an ensemble, as a torch module that depends on nothing else; `to_module` makes it.
+
+    Parameters
+    ----------
+    model : InnaClassifier, InnaRegressor, EnsembleClassifier or EnsembleRegressor
+        Fitted.
+    encoded : bool
+        Whether it reads encoded rows.
 
     Attributes
     ----------

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune.engine import MemberResult, MemberState
+from inna_tune.estimators.watching import CallbackSupportMixin
 
 # What is kept of every member.
 _KEPT = (
@@ -23,7 +24,7 @@ class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
 
 
-class FittedMixin(BaseEstimator):  # type: ignore[misc]
+class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """An estimator that becomes fitted by the results of its members.
 
     Its pickles and copies hold their tensors on the CPU, so that no other device need be there. It predicts where its weights

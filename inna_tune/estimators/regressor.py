@@ -45,7 +45,6 @@ max_time, early_stopping, eval_metric, patience, validation_fraction, n_members,
 device, n_jobs, callbacks, random_state
         As in :class:`InnaClassifier`, but the usual friction is 0.06, and 0.05 of the units are dropped, which served
         regression better (studies/accuracy.py). The members' predictions are averaged, with ``n_members="auto"`` too.
-
     quantiles : sequence of float, optional
         Train on these quantiles of the target, in ascending order, by the pinball loss, in place of its mean:
         ``predict_quantiles`` gives them, ``predict`` the median. Of (.1, .5, .9) the outer two hold about 80% of new rows.
