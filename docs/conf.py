@@ -29,6 +29,8 @@ html_math_renderer = "mathml"
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+# The adapters of other frameworks are documented without them.
+autodoc_mock_imports = ["autogluon", "flaml"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc's sections say the types, in words that mean more
 autodoc_default_options = {

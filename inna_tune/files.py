@@ -64,7 +64,7 @@ def replacing(
     Raises
     ------
     OSError
-        If no file can be there; it names ``path``.
+        If no file can be there, or a database is; it names ``path``.
     """
     target = Path(os.path.realpath(path))
     if target.is_dir():
@@ -72,6 +72,10 @@ def replacing(
     if target.exists() and not target.is_file():
         yield target
         return
+    if _is_database(target):
+        raise FileExistsError(
+            f"{path} is a database, which nothing else takes the place of; name another file"
+        )
     suffix = _UNFINISHED + (suffix if len(suffix) <= _LONGEST_SUFFIX else "")
     while True:
         if make_folder:
@@ -243,6 +247,16 @@ def _take_mode(path: Path, old: os.stat_result) -> None:
             os.chown(path, old.st_uid, old.st_gid)
     with suppress(OSError):
         path.chmod(stat.S_IMODE(old.st_mode) & 0o777)
+
+
+def _is_database(path: Path) -> bool:
+    """Whether a file is one of SQLite's."""
+    # NOTE: one that is open has its log beside it, and to open and close it here would drop this process's locks on it.
+    if any(os.path.exists(f"{path}{suffix}") for suffix in ("-wal", "-journal")):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(16) == b"SQLite format 3\0"
+    return False
 
 
 def _linked(written: Path, target: Path) -> bool:

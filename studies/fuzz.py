@@ -20,6 +20,7 @@ The table goes to ``results/fuzz.md``.
 import argparse
 import contextlib
 import copy
+import gzip
 import json
 import math
 import os
@@ -446,6 +447,8 @@ class TableFile(Kind):
             with zipfile.ZipFile(path, "w") as file:
                 for name, content in parts.items():
                     file.writestr(name, content)
+        elif self.name == "csv.gz" and rng.random() < 0.7:
+            path.write_bytes(gzip.compress(change_bytes(rng, gzip.decompress(path.read_bytes()))))
         elif self.name == "csv" and rng.random() < 0.2:
             encoding = rng.choice(["utf-16", "utf-32", "cp1252", "utf-16-le", "cp037"])
             path.write_bytes(path.read_text().encode(encoding))

@@ -23,13 +23,25 @@ FLOORS = {
     "space": 1,
     "estimators": 2,
 }
-FLOORS |= {"tables": 3, "records": 3, "study": 4, "jobs": 5, "plots": 6, "report": 7, "cli": 8}
+FLOORS |= {
+    "tables": 3,
+    "records": 3,
+    "loggers": 3,
+    "study": 4,
+    "jobs": 5,
+    "plots": 6,
+    "report": 7,
+    "cli": 8,
+    "plugins": 8,
+}
 KNOWS = {  # of what lies below
     "space": {"optim"},
     "engine": {"nets", "optim"},
     "store": set(),
     "records": {"optim", "space", "store"},
     "tables": {"estimators"},
+    "plugins": {"estimators", "optim", "space"},
+    "loggers": {"estimators"},
 }
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
 

@@ -262,7 +262,10 @@ def test_the_shipped_priors_are_shown_and_used(folder):
         (["fit", "people.csv", "--target", "label", "--timeout", "-5"], "--timeout"),
         (["fit", "people.csv", "--target", "label", "--timeout", "0"], "--timeout"),
         (["fit", "people.csv", "--target", "label", "--jobs", "0"], "n_jobs=0"),
-        (["fit", "people.csv", "--target", "label", "--out", "people.csv"], "is what is read"),
+        (
+            ["fit", "people.csv", "--target", "label", "--out", "people.csv"],
+            "that is the table which is read",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_any_work(folder, words, expected):

@@ -19,7 +19,7 @@ from tests.warm import Program
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-ROOMS = ("optim", "space", "nets", "engine", "estimators", "study", "plots", "report")
+ROOMS = ("optim", "space", "nets", "engine", "estimators", "study", "plots", "report", "loggers")
 
 
 def blocks(path, language):
@@ -107,7 +107,11 @@ def test_every_example_is_listed():
         assert f"../../examples/{path.name}>" in listed
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python")], ids=name_of)
+# Its code needs other frameworks, and is run by tests/plugins/test_page.py.
+FOREIGN = DOCS / "guides" / "automl.md"
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python") and p != FOREIGN], ids=name_of)
 def test_its_code_runs(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # A default net trains long, and what the pages print stands on none of them.

@@ -313,3 +313,22 @@ def test_a_suffix_that_is_none_does_not_lengthen_the_name(tmp_path):
     with replacing(path, suffix=path.suffix) as written:
         written.write_text("x")
     assert path.read_text() == "x"
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_nothing_takes_the_place_of_a_database(is_open, model, study, tmp_path):
+    """From Python, too, where there is no command line to ask."""
+    path = tmp_path / "studies.db"
+    storage = in_database(tmp_path)._storage
+    if not is_open:
+        storage._backend.engine.dispose()
+    writers = (
+        model.save,
+        Prior(SearchSpace({"x": Uniform(0, 1)})).save,
+        lambda path: write_report(study, path),
+    )
+    for write in writers:
+        with pytest.raises(FileExistsError, match="studies.db is a database"):
+            write(path)
+    assert optuna.get_all_study_names(f"sqlite:///{path}") == ["s"]
+    storage._backend.engine.dispose()

@@ -181,9 +181,21 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(75 if isinstance(error, UnreachableError) else 2) from None
     except (typer.Exit, typer.Abort):
         raise
+    except MemoryError as error:
+        if _debug:
+            raise
+        _complain(
+            f"there is not enough memory for this ({error}); take fewer rows or columns, or smaller nets"
+        )
+        raise typer.Exit(2) from None
     except Exception as error:
         if _debug:
             raise
+        from inna_tune.store.errors import DATABASE_ERRORS, cause_of
+
+        if isinstance(error, DATABASE_ERRORS):  # where no room told which storage it was
+            _complain(f"the storage of the studies: {cause_of(error)}")
+            raise typer.Exit(2) from None
         _complain(
             f"unexpected {type(error).__name__}: {error}. See more with: inna-tune --debug …; please report it with what "
             "inna-tune bug-report prints"

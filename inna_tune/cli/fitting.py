@@ -27,6 +27,7 @@ from inna_tune.cli.console import (
 from inna_tune.cli.outputs import MODEL, PREDICTIONS, Force, check_output, default_file
 from inna_tune.cli.understanding import read_problem, show_columns, show_warnings
 from inna_tune.records.text import count, settings_text
+from inna_tune.visible import visible
 
 SHIPPED = "shipped"
 STDOUT = "-"
@@ -67,6 +68,13 @@ def fit(
     ] = None,
     settings: Settings = None,
     seed: Annotated[int, typer.Option(help="Root of all random streams.", min=0)] = 0,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="What to tune by: any scorer's name of scikit-learn, such as roc_auc or neg_mean_absolute_error. If not "
+            "given: the loss that the net is trained on."
+        ),
+    ] = None,
     ensemble: Annotated[
         bool,
         typer.Option(
@@ -137,6 +145,7 @@ def fit(
                 n_jobs=jobs,
                 seed=seed,
                 settings=settings or (),
+                metric=metric,
                 space=learned,
                 refit="ensemble" if ensemble else True,
                 callbacks=(shown,),
@@ -209,14 +218,16 @@ def predict(
         for note in found.notes:
             say(note, err)
         predictions = predict_table(fitted, found.frame)
+        if (warning := spreadsheet_warning(predictions)) is not None:
+            say(f"Note: {warning}", err)
         if path is None:
-            predictions.to_csv(sys.stdout, index=False)
+            written = predictions.to_csv(index=False)
+            # A pipe gets what a file would; a terminal obeys what labels may hold.
+            sys.stdout.write(visible(written, lines=True) if sys.stdout.isatty() else written)
             return
         # With the suffix, by which pandas compresses.
         with replacing(path, suffix=path.suffix) as written:
             predictions.to_csv(written, index=False)
-        if (warning := spreadsheet_warning(predictions)) is not None:
-            say(f"Note: {warning}", err)
         if as_json:
             print_json(
                 {"predictions": len(predictions), "columns": list(predictions.columns), "output": str(path)}

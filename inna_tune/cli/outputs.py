@@ -22,6 +22,8 @@ Force = Annotated[bool, typer.Option("--force", help="Replace a file that is the
 
 # What pictures say that they were made by.
 PICTURE_MARK = "inna-tune, of a prior"
+# What exported models say that they were made by.
+PROGRAM_MARK = "inna-tune"
 _PICTURE_KEYS = {
     ".png": "Software",
     ".svg": "Creator",
@@ -32,6 +34,7 @@ _PICTURE_KEYS = {
 _STREAMS = re.compile(r"/dev/(stdin|stdout|stderr|fd/.*)|/proc/.*")
 _MOST_HEADER = 100_000_000  # bytes, as safetensors has it
 _MOST_PICTURE = 10_000_000
+_MOST_NOTES = 10_000_000
 
 
 class OutputError(ValueError):
@@ -86,6 +89,14 @@ def _is_picture(path: Path, head: bytes) -> bool:
         return PICTURE_MARK.encode() in file.read(_MOST_PICTURE)
 
 
+def _is_program(path: Path, head: bytes) -> bool:
+    if not head.startswith((b"\x08", b"PK\x03\x04")):
+        return False
+    with path.open("rb") as file:  # both formats have at their end who made them
+        file.seek(max(0, path.stat().st_size - _MOST_NOTES))
+        return PROGRAM_MARK.encode() in file.read()
+
+
 DATABASE = Kind("a database", lambda path, head: head.startswith((b"SQLite format 3\0", b'{"op_code"')))
 MODEL = Kind("a model", lambda path, head: _safetensors_format(path, head) == "inna-tune")
 CHECKPOINT = Kind("a checkpoint of a study", _is_checkpoint)
@@ -93,8 +104,9 @@ REPORT = Kind("a report", lambda path, head: b'<meta name="generator" content="i
 PRIOR = Kind("a prior", lambda path, head: head.lstrip().startswith(b"{") and b'"inna_tune_prior"' in head)
 PICTURE = Kind("a picture of a prior", _is_picture)
 PREDICTIONS = Kind("a table of predictions", _is_prediction)
+PROGRAM = Kind("a model for other runtimes", _is_program)
 # Those that are told at once come first; nothing else of ours is written by a command.
-KINDS = (DATABASE, MODEL, CHECKPOINT, REPORT, PRIOR, PICTURE, PREDICTIONS)
+KINDS = (DATABASE, MODEL, CHECKPOINT, REPORT, PRIOR, PICTURE, PROGRAM, PREDICTIONS)
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -270,5 +282,5 @@ def _check_export(target: Path, refused: Refused, *, force: bool, study: str | N
         raise refused(f"that is a database with other studies, {', '.join(map(repr, others[:3]))} among them")
     if not force:
         raise refused("that is there already", "name another file, or replace it with --force")
-    if any(Path(f"{target}{suffix}").exists() for suffix in ("-wal", "-journal")):
+    if any(os.path.exists(f"{target}{suffix}") for suffix in ("-wal", "-journal")):
         raise refused("that database is in use", "end what uses it, or name another file")

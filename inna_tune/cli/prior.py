@@ -79,7 +79,7 @@ def prior_show(
             from inna_tune.plots.priors import priors
 
             # By the suffix matplotlib knows the format; where there is none, it would add one of its own.
-            if not Path(output).suffix and output != "-" and not os.path.lexists(output):
+            if output not in ("", "-") and not Path(output).suffix and not os.path.lexists(output):
                 output = f"{output}.png"
             path = check_output(output, PICTURE, "--output", reads={"prior": file}, force=force)
             with replacing(path, suffix=path.suffix) as written:

@@ -9,8 +9,8 @@ from typing import Any
 # In the order in which the help lists the commands.
 # isort: off
 from inna_tune.cli import understanding  # noqa: F401
-from inna_tune.cli import fitting, comparing, working, looking, transfer, retrying, reporting  # noqa: F401
-from inna_tune.cli import dashboard, prior, bugs  # noqa: F401
+from inna_tune.cli import fitting, leaving, comparing, working, looking  # noqa: F401
+from inna_tune.cli import transfer, retrying, reporting, dashboard, prior, bugs  # noqa: F401
 
 # isort: on
 from inna_tune.cli import console

@@ -2,7 +2,7 @@
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
-from inna_tune.engine.losses import CrossEntropy, Loss, SquaredError
+from inna_tune.engine.losses import CrossEntropy, Loss, Pinball, SquaredError
 from inna_tune.engine.members import Jury, Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
@@ -19,6 +19,7 @@ __all__ = [
     "MemberResult",
     "MemberState",
     "Method",
+    "Pinball",
     "Population",
     "SquaredError",
     "Stack",

@@ -51,7 +51,7 @@ class Calibrator:
         seeds: Sequence[int],
         own_stream: Callable[[], AbstractContextManager[object]],
     ) -> None:
-        self._net, self._loss, self._method = net, loss, method
+        self._net, self._loss, self._method = net, loss.calibrated_by, method
         self._batch, self._seeds, self._own_stream = batch, list(seeds), own_stream
         self._fixed = {name: tensor.detach() for name, tensor in tensors.items()}
 

@@ -16,6 +16,11 @@ class Loss(Protocol):
 
     scaled_alpha: ClassVar[float]
 
+    @property
+    def calibrated_by(self) -> "Loss":
+        """The loss whose curvature sets the steps: itself, where it has one."""
+        ...
+
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Loss of every row of every member, shape [P, B]."""
         ...
@@ -39,6 +44,11 @@ class CrossEntropy:
     """
 
     scaled_alpha: ClassVar[float] = 0.24
+
+    @property
+    def calibrated_by(self) -> Loss:
+        """Itself."""
+        return self
 
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Negative log-likelihood of every row, shape [P, B]."""
@@ -89,6 +99,11 @@ class SquaredError:
 
     scaled_alpha: ClassVar[float] = 0.06
 
+    @property
+    def calibrated_by(self) -> Loss:
+        """Itself."""
+        return self
+
     def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
         """Mean squared error of every row, shape [P, B]. Label smoothing has no meaning here and is ignored."""
         return (output - target).square().mean(-1)
@@ -106,3 +121,56 @@ class SquaredError:
         row_loss = square.squeeze(-1) if square.shape[2] == 1 else square.mean(-1)
         loss = row_loss.mul_(coefficient).sum(1)
         return loss, error.mul_((2.0 / error.shape[2]) * coefficient.unsqueeze(2))
+
+
+@dataclass(frozen=True)
+class Pinball:
+    """Pinball loss of quantiles, averaged over them; ``output`` is ``[P, B, Q]``, ``target`` ``[P, B, 1]``.
+
+    Its expectation is least where output q is that quantile of the target, given the row (Koenker and Bassett, Regression
+    Quantiles, Econometrica 46, 1978).
+
+    Parameters
+    ----------
+    quantiles : tuple of float
+        Between 0 and 1.
+    """
+
+    quantiles: tuple[float, ...]
+
+    scaled_alpha: ClassVar[float] = 0.06
+
+    @property
+    def calibrated_by(self) -> Loss:
+        """Half of the squared error: of straight lines no curvature can be measured, and their expectation's is of its size."""
+        return HalfSquaredError()
+
+    def _shares(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.quantiles, dtype=like.dtype, device=like.device)
+
+    def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
+        """Mean pinball loss of every row, shape [P, B]."""
+        error, shares = target - output, self._shares(output)
+        return torch.maximum(shares * error, (shares - 1.0) * error).mean(-1)
+
+    def pooled(self, output: Tensor) -> Tensor:
+        """The outputs themselves."""
+        return output
+
+    def with_slope(
+        self, output: Tensor, target: Tensor, coefficient: Tensor, label_smoothing: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and slope in closed form."""
+        slope = (target < output).to(output.dtype) - self._shares(output)
+        rows = coefficient.unsqueeze(2) / output.shape[2]
+        loss = ((output - target) * slope * rows).sum((1, 2))
+        return loss, slope.mul_(rows)
+
+
+@dataclass(frozen=True)
+class HalfSquaredError(SquaredError):
+    """Half of the squared error of every output against one target, averaged; to measure curvatures by."""
+
+    def per_row(self, output: Tensor, target: Tensor, label_smoothing: Tensor | None = None) -> Tensor:
+        """Half of the mean squared error of every row, shape [P, B]."""
+        return 0.5 * super().per_row(output, target)

@@ -97,11 +97,20 @@ def width_for_memory(net: Net, table: TableTensors, *, batch_size: int) -> int:
     return max(1, int(MEMORY_SHARE * free / (numbers * table.x.element_size())))
 
 
+# How a plain RuntimeError says it: torch's of the host, CUDA's own, and of the libraries that ask CUDA themselves.
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the host or on a device."""
-    # NOTE: torch raises a plain RuntimeError where the host's allocator fails.
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    # A graph that could not be captured for want of memory complains of the capture.
+    behind = error.__context__ if "captur" in str(error) else None
+    return any(words in str(error) for words in _NO_MEMORY) or (
+        behind is not None and is_out_of_memory(behind)
     )
 
 

@@ -44,6 +44,7 @@ from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
+from inna_tune.estimators.watching import CallbackSupportMixin, Watch, watching
 from inna_tune.nets import ModuleNet, Net, TabularNet
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
@@ -64,7 +65,14 @@ _PIECES, _FREQUENCIES = 48, 16
 
 
 class InnaEstimator(
-    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False
+    CallbackSupportMixin,  # type: ignore[misc]
+    MemoryMixin,
+    StationarityMixin,
+    SharingMixin,
+    SavedMixin,
+    FittedMixin,
+    Parameters,
+    in_files=False,
 ):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
@@ -148,6 +156,12 @@ class InnaEstimator(
             If a parameter or a table makes no sense; the message names it and the remedy.
         DivergenceError
             If the settings diverge within the first epoch.
+
+        Notes
+        -----
+        Ctrl-C ends a fit with the best weights so far, and a warning; within `InnaSearchCV` and the ensembles it raises
+        KeyboardInterrupt, as a model that was trained half must not stand for a whole one. A search of others, such as
+        scikit-learn's ``GridSearchCV``, goes on with its next fit: end it by a second Ctrl-C before that has an epoch.
         """
         began = clock.now()
         self._check_parameters()
@@ -177,25 +191,26 @@ class InnaEstimator(
                     "set warm_start=False to begin anew."
                 )
             members = [replace(m, start=state) for m, state in zip(members, states, strict=True)]
-        results = self._train(tensors, members, deadline, plan.max_epochs)
-        if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
-            warnings.warn(
-                f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-        for _ in range(RETRIES if states is None else 0):
-            retried = self._retried(members, results)
-            if not retried:
-                break
-            warnings.warn(
-                f"The automatic step size lr={results[0].lr:.4g} diverged; trying a quarter of it.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
-            members = retried
-            results = self._train(tensors, members, deadline, plan.max_epochs)
-        self._take_results(results)
+        with watching(self, plan.max_epochs, *rows[:2]) as watch:
+            results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+            if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
+                warnings.warn(
+                    f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+            for _ in range(RETRIES if states is None else 0):
+                retried = self._retried(members, results)
+                if not retried:
+                    break
+                warnings.warn(
+                    f"The automatic step size lr={results[0].lr:.4g} diverged; trying a quarter of it.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+                members = retried
+                results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+            self._take_results(results)
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""
@@ -207,11 +222,19 @@ class InnaEstimator(
         ]
 
     def _train(
-        self, table: TableTensors, members: Sequence[Member], deadline: float | None, max_epochs: int
+        self,
+        table: TableTensors,
+        members: Sequence[Member],
+        deadline: float | None,
+        max_epochs: int,
+        watch: Watch,
     ) -> list[MemberResult]:
         training = self._training(table, members, keep_states=True, max_epochs=max_epochs)
         try:
-            training.run(deadline=deadline, shorten=True)
+            stop = watch.of(training)
+            training.run(deadline=deadline, shorten=True, stop=stop)
+            if stop is not None and (watch.is_stopped or stop()):
+                training.stop()
         except KeyboardInterrupt:
             training.stop()
             if not keeps_best() or not any(r.weights is not None for r in training.results):

@@ -111,6 +111,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     n_jobs : int, optional
         Threads of a fit, and of predicting, at most; -1 means one a core. None: as many as torch is set to. What they were
         before is put back.
+    callbacks : sequence of callables, optional
+        Called after every epoch of ``fit`` with an `inna_tune.estimators.Epoch`; one that returns True ends the training, with
+        the best weights so far. Those of scikit-learn's protocol (``set_callbacks``, from 1.9 on) hear of epochs as tasks. Of
+        a search they watch the refit alone. No model file holds them.
     random_state : int, RandomState, Generator or None, default=None
         The same whole number gives the same model, whatever ran before.
 

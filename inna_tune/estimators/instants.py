@@ -19,6 +19,9 @@ _DAY = np.timedelta64(1, "D").astype("timedelta64[us]").astype(np.int64)
 _FIRST = np.datetime64("0001-01-02", "us")
 _LAST = np.datetime64("9999-12-30T23:59:59.999999", "us")
 
+# Between these years a date has as many nanoseconds as 64 bits hold.
+_NEAR = 1677, 2262
+
 # A time, and behind it the distance from UTC.
 _OFFSET = re.compile(r"\d:\d\d.*(?:Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)\s*$")
 
@@ -88,7 +91,24 @@ def parse(texts: list[str], form: str) -> tuple[Instants, npt.NDArray[np.bool_]]
     aware = np.array(
         [text is not None and _OFFSET.search(text) is not None for text in shortened], dtype=bool
     )
-    return read_proper(dates), aware
+    found = read_proper(dates)
+    if dates.dt.unit == "ns":  # as pandas 2 reads all texts, which has no year before 1677 or after 2262
+        for i in np.flatnonzero(np.isnat(found)):
+            found[i] = _far(shortened[i], form)
+    return found, aware
+
+
+def _far(text: str | None, form: str) -> np.datetime64:
+    """A text of a year that nanoseconds do not hold as an instant; NaT if it is none."""
+    nothing = np.datetime64("NaT", "us")
+    if text is None:
+        return nothing
+    try:
+        value = dt.datetime.fromisoformat(text) if form == "ISO8601" else dt.datetime.strptime(text, form)
+    except ValueError:
+        return nothing
+    read = None if _NEAR[0] < value.year < _NEAR[1] else instant(value)
+    return nothing if read is None else read[0]
 
 
 def in_zone(instants: Instants, zone: str | None) -> pd.Series:

@@ -14,6 +14,7 @@ from inna_tune.engine.method import Precision
 from inna_tune.estimators.checks import Number, Where, layer_sizes, named_in, one_of
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.metrics import is_metric
+from inna_tune.estimators.watching import Epoch, check_callbacks
 from inna_tune.nets.activations import ACTIVATIONS
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from inna_tune.optim.decay import DECAY_LAWS
@@ -66,6 +67,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     precision: str = "float32"
     device: str = "auto"
     n_jobs: int | None = None
+    callbacks: Sequence[Callable[[Epoch], object]] | None = None
     random_state: Any = None
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -110,6 +112,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         ],
         "precision": [one_of(*get_args(Precision))],
         "device": [_AUTO, Where(torch.device, "'cpu', 'cuda' or another torch device")],
+        "callbacks": [Where(check_callbacks, "functions of an epoch, in a list"), None],
         "n_jobs": [_COUNT, Number(Integral, None, -1, closed="right"), None],
         "random_state": [Integral, np.random.RandomState, np.random.Generator, None],
     }

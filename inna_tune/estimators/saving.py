@@ -47,7 +47,7 @@ _LABEL_TYPES: dict[str, type] = {"str": str, "int": int, "float": float, "bool":
 _PLAIN: dict[str, Any] = {"random_state": int | np.integer, "eval_metric": str}
 
 # Parameters that came after the first model files.
-_LATER = frozenset({"encoder", *PURE, "eval_metric", "n_jobs"})
+_LATER = frozenset({"encoder", *PURE, "eval_metric", "n_jobs", "callbacks", "quantiles"})
 
 
 class ModelFileError(ValueError):
@@ -350,6 +350,8 @@ def plain_parameters(model: "InnaEstimator") -> dict[str, Any]:
             value = _optimizer_name(value)
         elif name == "device":
             value = str(value)
+        elif name == "callbacks":
+            value = None  # code, and who watched a fit is no part of what it brought
         elif name in _PLAIN and not isinstance(value, _PLAIN[name]):
             value = None
         elif name == "class_weight" and isinstance(value, dict):

@@ -258,7 +258,7 @@ def are_words(texts: pd.Series, words: Collection[str]) -> pd.Series:
     """
     stripped = {word.strip() for word in words}
     found = texts.isin(stripped)
-    short = (texts.str.len() <= _LONGEST_WORD).fillna(False).astype(bool) & ~found
+    short = (texts.str.len().fillna(_LONGEST_WORD + 1) <= _LONGEST_WORD).astype(bool) & ~found
     if short.any():
         distinct = pd.Series(texts[short].unique(), dtype=object)
         found |= texts.isin(distinct[distinct.str.strip().isin(stripped)])

@@ -26,7 +26,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
             "dropout",
             "label_smoothing",
         }
-        | {"early_stopping", "patience", "validation_fraction", "random_state"}
+        | {"early_stopping", "patience", "validation_fraction", "random_state", "callbacks"}
     )
     # What only training reads: a table is encoded alike whatever it is. For all else it is encoded anew.
     _training_parameters = _member_parameters | (

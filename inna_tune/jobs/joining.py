@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from sklearn.base import clone
+from sklearn.metrics import get_scorer_names
 
 from inna_tune import clock
 from inna_tune.jobs.settings import make_estimator
@@ -47,6 +48,8 @@ class FitRequest:
         Of the estimator, as `make_estimator` takes them.
     drop : tuple of str
         Columns of the table that are no features.
+    metric : str or None
+        Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on.
     """
 
     n_trials: int
@@ -56,6 +59,7 @@ class FitRequest:
     held_out: float
     settings: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    metric: str | None = None
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
@@ -91,12 +95,14 @@ def _request_of(study: optuna.Study) -> FitRequest:
             held_out=float(stored["held_out"]),
             settings=tuple(stored.get("settings", ())),
             drop=tuple(map(str, stored.get("drop", ()))),
+            metric=stored.get("metric"),
         )
         if not (
             request.n_trials >= 1
             and 0 <= request.seed < 2**32
             and 0 < request.held_out < 1
             and request.task in TASKS
+            and request.metric in (None, *get_scorer_names())
         ):
             raise ValueError(f"{request} makes no sense")
         make_estimator(request.task, request.settings)  # refuses what it cannot be set to
@@ -156,7 +162,13 @@ def join(
     space = SearchSpace.from_json(described["space"])
     tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
     estimator = make_estimator(problem.task, request.settings)
-    question = Question.of(clone(estimator), estimator, problem.X.iloc[tuning], problem.y.iloc[tuning])
+    question = Question.of(
+        clone(estimator),
+        estimator,
+        problem.X.iloc[tuning],
+        problem.y.iloc[tuning],
+        scoring=request.metric,
+    )
     began = clock.now()
     budget = None if timeout is None else Budget(began + timeout, begun=began)
 

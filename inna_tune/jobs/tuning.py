@@ -1,7 +1,9 @@
 """The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
 
+import difflib
 import math
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,9 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from optuna.study import StudyDirection
 from sklearn.base import clone
 from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.metrics import accuracy_score, log_loss, r2_score, root_mean_squared_error
+from sklearn.metrics import (
+    accuracy_score,
+    get_scorer,
+    get_scorer_names,
+    log_loss,
+    r2_score,
+    root_mean_squared_error,
+)
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
@@ -23,7 +33,7 @@ from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
-from inna_tune.records.record import StudyRecord
+from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
@@ -36,6 +46,11 @@ from inna_tune.tables.problem import Problem
 
 # Of a budget: what the untuned default may take, and what is left over for all that is not timed.
 _DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
+_EXAMPLES = {
+    "binary": "roc_auc or balanced_accuracy",
+    "multiclass": "roc_auc_ovr or balanced_accuracy",
+    "regression": "r2 or neg_mean_absolute_error",
+}
 
 
 @dataclass(frozen=True)
@@ -73,6 +88,7 @@ class TuningReport:
         return {
             "study": record.name,
             "task": self.held_out.task,
+            "metric": record.metric.name,
             "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
             "trials": record.counts,
             "best": None
@@ -92,7 +108,7 @@ class TuningReport:
             "ensemble": None if self.ensemble is None else asdict(self.ensemble),
             "held_out": self.held_out.scores,
             "change": self.held_out.gain,
-            "gain": tuning_gain(self.held_out),
+            "gain": tuning_gain(self.held_out, record.metric),
             "counts_luck": self.held_out.luck,
             "misleading": record.misleading,
         }
@@ -111,6 +127,7 @@ def tune(
     held_out: float = 0.2,
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
+    metric: str | None = None,
     space: SearchSpace | Prior | None = None,
     refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
@@ -123,6 +140,9 @@ def tune(
     problem : Problem
     n_trials, storage, study_name, resume, n_jobs, space, callbacks, allow_mismatch
         As in :class:`InnaSearchCV`.
+    metric : str, optional
+        Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on. The held-out
+        rows are scored by it, too.
     refit : True or "ensemble", default=True
         As there: what the tuned model is.
     timeout : float, optional
@@ -153,7 +173,14 @@ def tune(
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
         notes = FitRequest(
-            n_trials, problem.target, problem.task, seed, held_out, tuple(settings), problem.dropped
+            n_trials=n_trials,
+            target=problem.target,
+            task=problem.task,
+            seed=seed,
+            held_out=held_out,
+            settings=tuple(settings),
+            drop=problem.dropped,
+            metric=metric,
         ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
@@ -161,6 +188,8 @@ def tune(
             f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
         )
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
+    if metric is not None:
+        check_metric(metric, problem.task, y)
     X_held, y_held = problem.X.iloc[held], problem.y.iloc[held]
     search = InnaSearchCV(
         estimator,
@@ -172,6 +201,7 @@ def tune(
         study_name=study_name,
         resume=resume,
         refit=refit,
+        scoring=metric,
         random_state=seed,
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
@@ -206,15 +236,18 @@ def tune(
             words = [word for each in begun.get("settings", ()) for word in ("--set", each)]
             was = shlex.join(words) or "without settings"
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
+        if isinstance(begun, dict) and (was := begun.get("metric")) != metric:
+            said = "without --metric" if was is None else f"with --metric {shlex.quote(str(was))}"
+            raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:
         with interrupts_end_all():
             default.fit(X, y)
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
-    of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held)
-    of_default, before = score_rows(default, X_held, y_held)
-    of_tuned, after = score_rows(best, X_held, y_held)
+    of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held, metric)
+    of_default, before = score_rows(default, X_held, y_held, metric)
+    of_tuned, after = score_rows(best, X_held, y_held, metric)
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
     fits = {"untuned default": default, "tuned": best}
     cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
@@ -256,8 +289,40 @@ def _folds(
     return None if before is None or after is None or len(before) != len(after) else (before, after)
 
 
-def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
+def check_metric(metric: str, task: str, y: Any) -> None:
+    """Refuse a scorer that there is not, or that cannot score the task.
+
+    Raises
+    ------
+    ValueError
+        With the name and what to give instead.
+    """
+    names = get_scorer_names()
+    if metric not in names:
+        near = difflib.get_close_matches(metric, names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"metric={metric!r} is no scorer of scikit-learn; {hint}")
+    rows = np.zeros((len(y), 1))
+    known = DummyRegressor() if task == "regression" else DummyClassifier(strategy="prior")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = float(get_scorer(metric)(known.fit(rows, y), rows, y))
+        if not math.isfinite(value):
+            raise ValueError(f"it gives {value}")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"metric={metric!r} cannot score this {task}: {str(error).splitlines()[0]} Give another one, such as "
+            f"{_EXAMPLES[task]}."
+        ) from None
+
+
+def score_rows(
+    model: Any, X: Any, y: pd.Series, metric: str | None = None
+) -> tuple[dict[str, float], npt.NDArray[np.float64]]:
     """Score a model on rows.
+
+    ``metric`` names a further scorer, whose score is as `Metric` shows it; NaN where it is not defined on these rows.
 
     Returns
     -------
@@ -273,8 +338,23 @@ def score_rows(model: Any, X: Any, y: pd.Series) -> tuple[dict[str, float], npt.
         # As scikit-learn's log_loss: a probability of 0 costs much, but not everything.
         losses = -np.log(np.clip(right.astype(np.float64), np.finfo(probabilities.dtype).eps, None))
         loss = log_loss(y[known], probabilities[known], labels=model.classes_)
-        return {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}, losses
+        scores = {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}
+        return _with_metric(scores, model, X, y, metric), losses
     predicted = model.predict(X)
     scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
     squared = np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
-    return scores, squared.reshape(len(squared), -1).sum(axis=1)
+    return _with_metric(scores, model, X, y, metric), squared.reshape(len(squared), -1).sum(axis=1)
+
+
+def _with_metric(
+    scores: dict[str, float], model: Any, X: Any, y: Any, metric: str | None
+) -> dict[str, float]:
+    if metric is None:
+        return scores
+    shown = Metric.of(metric, StudyDirection.MAXIMIZE)
+    if shown.name in scores:
+        return scores
+    try:
+        return scores | {shown.name: shown.shown(float(get_scorer(metric)(model, X, y)))}
+    except ValueError:
+        return scores | {shown.name: math.nan}

@@ -21,3 +21,5 @@ ENSEMBLE = "inna_tune:ensemble"
 CUT = "inna_tune:cut"
 REASON = "reason"
 PREDICT_SECONDS = "predict_seconds"  # for the test rows of all folds, encoded
+# By the name of each metric that is computed beside what the study maximises: its scores of the folds.
+METRICS = "metrics"

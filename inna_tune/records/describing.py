@@ -20,12 +20,14 @@ import pandas as pd
 import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 from inna_tune.records.functions import Use, code_digests, is_of_library, public_name, values_around
 from inna_tune.records.hashing import DIGEST, content, digest
 
 # Of an estimator what training does not see: where it computes, and what a search, which fits clones only, has no use for.
 UNSEEN = frozenset({"device", "n_jobs", "warm_start"})
+_WATCHING = "callbacks"  # of an estimator, whose training they see and do not change
 
 _DEPTH = 12  # of things within things
 _SHORT = 120  # letters of a text, or numbers of an array, that are kept as they are
@@ -70,10 +72,12 @@ def describe_settings(estimator: BaseEstimator, tuned: Collection[str] = ()) -> 
     dict
         ``class``, its name; ``parameters``, name -> description; and where the class is no library's, ``code``.
     """
+    if isinstance(estimator, Pipeline) and len(estimator.steps) > 1:
+        return _of_pipeline(estimator, tuned)
     described = describe(type(estimator))
     parameters = {}
     for name, value in estimator.get_params(deep=False).items():
-        if name in tuned:
+        if name in tuned or name == _WATCHING:
             continue
         if name == "hidden_layer_sizes" and hasattr(estimator, "_layer_sizes"):
             value = list(estimator._layer_sizes())
@@ -88,6 +92,23 @@ def describe_settings(estimator: BaseEstimator, tuned: Collection[str] = ()) -> 
             parameters[name] = None
     found = {"class": type(estimator).__name__, "parameters": parameters}
     return found if isinstance(described, str) else {**found, "code": described}
+
+
+def _of_pipeline(pipeline: Pipeline, tuned: Collection[str]) -> dict[str, Any]:
+    """The settings of the last step, which is what reports speak of, and each transformer as a setting of its own."""
+    *before, (name, last) = pipeline.steps
+    prefix = f"{name}__"
+    found = describe_settings(last, {*tuned, *(each.removeprefix(prefix) for each in tuned)})
+    steps = {
+        f"step {own}": _without(describe(step), f"{own}__", tuned)
+        for own, step in before
+        if step not in (None, "passthrough")
+    }
+    words = [
+        *(type(step).__name__ for _, step in before if step not in (None, "passthrough")),
+        found["class"],
+    ]
+    return {**found, "class": ", ".join(words), "parameters": found["parameters"] | steps}
 
 
 def changes(before: Any, after: Any, name: str) -> list[str]:

@@ -28,6 +28,15 @@ _NAMES = {
     "balanced_accuracy": "balanced accuracy, mean share of each class",
     "roc_auc": "area under the ROC curve",
     "r2": "R², share of the variance",
+    "average_precision": "average precision",
+    "roc_auc_ovr": "area under the ROC curve, mean of each class against the rest",
+    "roc_auc_ovo": "area under the ROC curve, mean of pairs of classes",
+    "f1": "F1",
+    "neg_brier_score": "Brier score, squared error of the probabilities",
+    "neg_median_absolute_error": "median absolute error, in units of the target",
+    "neg_max_error": "greatest error, in units of the target",
+    "neg_mean_absolute_percentage_error": "mean absolute percentage error, share of the true value",
+    "neg_root_mean_squared_log_error": "RMSE of the logarithm of one more than the target",
 }
 
 _MAX_NAME = 40  # a scorer of one's own may have any name

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 from inna_tune.optim.decay import describe_decay
 from inna_tune.optim.optimizers import DEFAULT, OPTIMIZERS, PURE
 from inna_tune.records.heldout import HeldOut
-from inna_tune.records.record import StudyRecord, as_number
+from inna_tune.records.record import Metric, StudyRecord, as_number
 from inna_tune.records.text import plain
 from inna_tune.store.workers import ResumeSummary
 
@@ -58,12 +58,31 @@ def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     return replace(found, best_value=StudyRecord(study).metric.shown(found.best_value))
 
 
-def tuning_gain(found: HeldOut) -> str | None:
-    """What tuning bought on the held-out rows, as a sentence; None where it was not measured."""
-    gain, tuned = found.gain, found.scores.get("tuned")
-    if gain is None or not tuned:
+def tuning_gain(found: HeldOut, metric: Metric | None = None) -> str | None:
+    """What tuning bought on the held-out rows, in sentences; None where it was not measured.
+
+    Parameters
+    ----------
+    found : HeldOut
+    metric : Metric, optional
+        By which was tuned; what became of it is told first, where it is not the loss that the gain is of.
+    """
+    tuned, untuned = found.scores.get("tuned") or {}, found.scores.get("untuned default") or {}
+    loss = next(iter(tuned), "")  # the first score is the loss that the gain is of
+    told = ""
+    if metric is not None and metric.name != loss and metric.name in tuned.keys() & untuned.keys():
+        told = (
+            f"Held-out {metric.name}: {untuned[metric.name]:.4g} untuned, {tuned[metric.name]:.4g} tuned "
+            f"({metric.better})."
+        )
+    of_loss = _gain_of_loss(found, loss) if tuned else None
+    return " ".join(filter(None, (told, of_loss))) or None
+
+
+def _gain_of_loss(found: HeldOut, loss: str) -> str | None:
+    gain = found.gain
+    if gain is None:
         return None
-    loss = next(iter(tuned))  # the first score is the loss that the gain is of
     changed = f"Tuning changed the held-out {loss} by {gain.change:+.1%} against the untuned default"
     between = f"95% interval {gain.low:+.1%} to {gain.high:+.1%}"
     if not found.luck:

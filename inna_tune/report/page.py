@@ -140,7 +140,7 @@ def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
         "held_out_metrics": []
         if held_out is None
         else list(dict.fromkeys(m for s in held_out.scores.values() for m in s)),
-        "gain": None if held_out is None else tuning_gain(held_out),
+        "gain": None if held_out is None else tuning_gain(held_out, record.metric),
         "time": _time(record),
         "sections": list(sections_of(record)),
         "top": [_row(record, e) for e in leaderboard(record)[: _N_BEST + 1]],

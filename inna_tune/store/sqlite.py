@@ -25,6 +25,8 @@ from inna_tune.store.sql import Database, as_template, parse_url, url_of
 from inna_tune.store.store import Store, beside
 
 _TABLES = frozenset(models.BaseModel.metadata.tables)
+# So that every folder and file beside it can have its name with an ending.
+_LONGEST_NAME = 255 - len(".checkpoints")
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "webdav")
 
 
@@ -189,6 +191,11 @@ def _check_file(path: Path, *, create: bool) -> None:
 
 def _check_place(path: Path, create: bool) -> None:
     """Refuse a path where no database can be, before anything touches it."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise StorageError(
+            f"{path.name[:40]}…: the name has {len(os.fsencode(path.name))} bytes, and what lies beside a database has longer "
+            f"ones; give it one of at most {_LONGEST_NAME}"
+        )
     if not path.parent.is_dir():
         raise StorageError(f"there is no folder {path.parent} for the database {path.name}; make it first")
     _check_file(path, create=create)

@@ -23,6 +23,7 @@ from inna_tune.space import LogNormal, Prior, SearchSpace
 from inna_tune.store.quiet import without_messages
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Beginning
+from inna_tune.study.tuned import as_ours, prefix_of, said_by
 
 _STEPS = ("lr", "alpha", "beta")
 
@@ -32,7 +33,7 @@ _MARGIN = 1.05
 
 def begin(
     folded: FoldedTable,
-    estimator: InnaEstimator,
+    estimator: Any,
     study: optuna.Study,
     seed: int,
     *,
@@ -44,7 +45,7 @@ def begin(
     Parameters
     ----------
     folded : FoldedTable
-    estimator : InnaEstimator
+    estimator : InnaEstimator, or Pipeline that ends in one
     study : optuna.Study
     seed : int
         Of the initial weights at which the curvature is measured, on the first fold, unless the study knows it.
@@ -57,7 +58,7 @@ def begin(
         space = given
     else:
         if curvature is None:
-            curvature = _measured(folded, estimator, seed, _method_of_inna(estimator))["curvature"]
+            curvature = _measured(folded, estimator, seed, _method_of_inna(as_ours(estimator)))["curvature"]
         described = study.user_attrs.get(FINGERPRINT)
         if given is not None:
             space, portfolio = given.at(curvature)
@@ -65,7 +66,7 @@ def begin(
             # Whoever names no space goes on with that of the study.
             space = SearchSpace.from_json(described["space"])
         else:
-            space = shipped(estimator, curvature)
+            space = shipped(as_ours(estimator), curvature)
 
     def settings() -> list[dict[str, Any]]:
         if not isinstance(first, str):
@@ -113,31 +114,35 @@ def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
     return SearchSpace(laws)
 
 
-def untuned(
-    folded: FoldedTable, estimator: InnaEstimator, space: SearchSpace, seed: int
-) -> dict[str, Any] | None:
+def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) -> dict[str, Any] | None:
     """What an estimator is set to, in a space's parameters, by numbers for what is "auto"; None if the space lacks it.
 
     Parameters
     ----------
     folded : FoldedTable
-    estimator : InnaEstimator
+    estimator : InnaEstimator, or Pipeline that ends in one
     space : SearchSpace
         A number beyond its bounds is moved to them, such as no weight decay where it is drawn on a logarithmic scale.
     seed : int
         Of the initial weights, at which "auto" is found out, on the first fold.
     """
-    said = estimator.get_params()
-    usual = usual_numbers(estimator)
+    net, prefix, said = as_ours(estimator), prefix_of(estimator), said_by(estimator)
+    usual = usual_numbers(net)
     said |= {name: usual[name] for name in PURE if said[name] is None and said[PURE[name]] == "auto"}
-    if any(said[name] == "auto" for name in _STEPS if name in space):
+    if any(said[name] == "auto" for name in _STEPS if name in space or prefix + name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
-        method = _method_of_inna(estimator) if estimator.optimizer == DEFAULT else estimator._method()
+        method = _method_of_inna(net) if net.optimizer == DEFAULT else net._method()
         found_out = _measured(folded, estimator, seed, method)
         said |= {name: found_out[name] for name in _STEPS if said[name] == "auto"}
     if said["decay_power"] is None:
         law = DECAY_LAWS.get(said["decay"])
         said["decay_power"] = None if law is None else law.power
+    said |= {prefix + name: said[name] for name in (*_STEPS, "decay_power")}
+    return own_numbers(space, said)
+
+
+def own_numbers(space: SearchSpace, said: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What an estimator is set to, by name, as a configuration of a space; None if the space lacks it."""
     found: dict[str, Any] = {}
     for name in space:
         if not space.is_active(name, found):
@@ -213,10 +218,11 @@ def _method_of_inna(estimator: InnaEstimator) -> Method:
     return Method(scale_tensors=bool(estimator.scale_tensors))
 
 
-def _measured(folded: FoldedTable, estimator: InnaEstimator, seed: int, method: Method) -> dict[str, float]:
+def _measured(folded: FoldedTable, estimator: Any, seed: int, method: Method) -> dict[str, float]:
     """Curvature and automatic steps at an estimator's initial weights, on the first fold; measured once a table."""
-    seeded = clone(estimator).set_params(random_state=seed, **dict.fromkeys(_STEPS, "auto"))
-    table = folded.encoded_for(seeded)
+    whole = clone(estimator)
+    seeded = as_ours(whole).set_params(random_state=seed, **dict.fromkeys(_STEPS, "auto"))
+    table = folded.encoded_for(whole)
     key = (seed, repr(method), seeded._population_key())
     if key not in table.measured:
         stack = table.stacks(seeded)[0]

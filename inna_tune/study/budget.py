@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inna_tune import clock
+from inna_tune.study.tuned import is_ours, net_of
 
 # The fit has at most this share of the whole: settings that nothing was compared for are worth no more time.
 _MOST_KEPT = 0.5
@@ -56,7 +57,10 @@ class Budget:
         """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``."""
         if search.timeout is None:
             return None
-        plan = search.estimator._plan_for(n_rows)
+        if not is_ours(search.estimator):
+            # What trains by itself is timed by whole fits.
+            return cls(begun + search.timeout, fit_rows=n_rows if search.refit else 0, begun=begun)
+        plan = net_of(search.estimator)._plan_for(n_rows)
         rows = n_rows * plan.n_members if search.refit else 0
         return cls(
             begun + search.timeout,

@@ -264,12 +264,20 @@ class Cohort:
             found.append(np.asarray(self._known(fold, own), dtype=np.float64))
         return found
 
-    def scores(self, trial: int, scorer: Scorer, *, final: bool = True) -> list[float]:
+    def scores(
+        self,
+        trial: int,
+        scorer: Scorer,
+        *,
+        final: bool = True,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[float]:
         """Score of the test rows of every fold begun with the best weights so far; higher is better, NaN where there are none.
 
-        ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung.
+        ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung. ``params`` are
+        what the scorer gets of all rows, where it is not the table's own.
         """
-        return [self._score(trial, k, scorer, final=final) for k in range(self.n_begun(trial))]
+        return [self._score(trial, k, scorer, params, final=final) for k in range(self.n_begun(trial))]
 
     def check(self, trial: int, scorer: Scorer, scores: Sequence[float]) -> None:
         """Refuse scores that are no numbers though there are predictions.
@@ -306,24 +314,34 @@ class Cohort:
         with torch_threads(cell.training.threads):
             return np.asarray(outputs(cell.training.net, stacked, rows).double().cpu().numpy())
 
-    def _score(self, trial: int, k: int, scorer: Scorer, *, final: bool) -> float:
+    def _score(
+        self, trial: int, k: int, scorer: Scorer, given: Mapping[str, Any] | None, *, final: bool
+    ) -> float:
         cell = self._cells[trial, k]
         if not cell.weights:
             return math.nan
         try:
             if not sees_predictions_only(scorer):
-                X, y, params = self.table.test_part(k)
-                return as_number(scorer(self.model(trial, k), X, y, **params))
+                X, y, params = self.table.test_part(k, given)
+                model = self.table.folds[k].whole(self.model(trial, k))
+                return as_number(scorer(model, X, y, **params))
             raw = self._raw(cell, k, exact=final)
             if not np.isfinite(raw).all():
                 return math.nan
-            return self._score_predictions(trial, k, raw, scorer, final=final)
+            return self._score_predictions(trial, k, raw, scorer, given, final=final)
         except Exception as error:
             error.add_note(f"while fold {k} was scored")
             raise
 
     def _score_predictions(
-        self, trial: int, k: int, raw: npt.NDArray[Any], scorer: Scorer, *, final: bool
+        self,
+        trial: int,
+        k: int,
+        raw: npt.NDArray[Any],
+        scorer: Scorer,
+        given: Mapping[str, Any] | None,
+        *,
+        final: bool,
     ) -> float:
         """Score by a scorer that asks for nothing but the predictions of the test rows."""
         estimator, fold = self._estimators[trial], self.table.folds[k]
@@ -344,8 +362,8 @@ class Cohort:
             known = self._known(fold, model.predict_proba(fold.X_test))
             model = PredictedClassifier(known, self.table.classes)
         y_test, params = fold.y_test, fold.score_params
-        if not is_of_library(getattr(scorer, "_score_func", None)):
-            _, y_test, params = self.table.test_part(k)
+        if given is not None or not is_of_library(getattr(scorer, "_score_func", None)):
+            _, y_test, params = self.table.test_part(k, given)
         return as_number(scorer(model, fold.X_test, y_test, **params))
 
     def _standing_in(self, trial: int, k: int, raw: npt.NDArray[Any]) -> Any:

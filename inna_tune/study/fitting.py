@@ -8,29 +8,34 @@ from dataclasses import fields
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 from optuna.trial import FrozenTrial
-from scipy.stats import rankdata
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.schema import TableSchema
-from inna_tune.records.attributes import CUT, REASON
+from inna_tune.estimators.watching import without_callbacks
 from inna_tune.records.attributes import ENSEMBLE as CHOSEN
+from inna_tune.records.attributes import REASON
 from inna_tune.records.record import StudyRecord, value_of
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.ensemble import choose
-from inna_tune.study.parameters import ENSEMBLE, check_search
+from inna_tune.study.foldwise import FoldwiseEvaluation, seeded
+from inna_tune.study.job import Evaluation
+from inna_tune.study.metrics import ENSEMBLE, Metrics
+from inna_tune.study.parameters import check_search
 from inna_tune.study.question import Question
+from inna_tune.study.results import collect_results
 from inna_tune.study.routing import Routed, route
 from inna_tune.study.run import StudyOptions, StudyRun, run_study
 from inna_tune.study.rungs import default_pruner
-from inna_tune.study.scoring import Scorer, describe_scorer, sees_predictions_only, takes_weights
+from inna_tune.study.scoring import describe_scorer, sees_predictions_only, takes_weights
 from inna_tune.study.training import NetEvaluation
+from inna_tune.study.tuned import fit_whole, is_ours, net_of, own_settings
 
 
 def fit_search(
@@ -52,13 +57,34 @@ def fit_search(
         raise ValueError(f"{type(search).__name__} requires y to be passed, but the target y is None.")
     began = clock.now()
 
-    def routed(n_rows: int, scorer: Scorer) -> Routed:
-        return route(search, n_rows, given, scorer_takes_weights=lambda: takes_weights(scorer))
+    def routed(n_rows: int, metrics: Metrics) -> Routed:
+        return route(
+            search,
+            n_rows,
+            given,
+            takes_weights=lambda name: takes_weights(metrics.scorers[name]),
+            objective=metrics.objective,
+            others=list(metrics.others),
+        )
 
+    # Trials train beside each other, and nobody watches one of them.
+    template = clone(search.estimator)
+    if is_ours(template):
+        without_callbacks(net_of(template))
     question = Question.of(
-        search, search.estimator, X, y, cv=search.cv, scoring=search.scoring, route=routed, stacklevel=3
+        search,
+        template,
+        X,
+        y,
+        cv=search.cv,
+        scoring=search.scoring,
+        refit=search.refit,
+        route=routed,
+        stacklevel=3,
     )
-    search.scorer_, search.n_splits_ = question.scorer, len(question.splits)
+    metrics = question.metrics
+    search.scorer_ = dict(metrics.scorers) if metrics.are_several else metrics.scorer
+    search.multimetric_, search.n_splits_ = metrics.are_several, len(question.splits)
     wants_ensemble = search.refit == ENSEMBLE
     if wants_ensemble and not sees_predictions_only(question.scorer):
         raise ValueError(
@@ -66,19 +92,27 @@ def fit_search(
             f"{describe_scorer(question.scorer)} may ask for more than predictions. Make a scorer of it by "
             "sklearn.metrics.make_scorer, or give refit=True."
         )
+    if wants_ensemble and not isinstance(search.estimator, InnaEstimator):
+        raise ValueError(
+            f"refit={ENSEMBLE!r}: an ensemble is of InnaClassifier or InnaRegressor alone, and estimator is a "
+            f"{type(search.estimator).__name__}. Give refit=True."
+        )
     budget = Budget.of(search, len(question.frame), begun=began)
 
     made: list[NetEvaluation] = []
 
-    def evaluation() -> NetEvaluation:
+    def evaluation() -> Evaluation:
+        if not is_ours(search.estimator):
+            return FoldwiseEvaluation.of(question, search.space, search.first)
         made.append(
             NetEvaluation(
                 question.folded(budget),
-                search.estimator,
+                template,
                 question.scorer,
                 search.space,
                 search.first,
                 keeps=wants_ensemble,
+                others=question.others,
             )
         )
         return made[-1]
@@ -123,9 +157,9 @@ def _finish(
     best = record.best_first[0] if record.best_first else None
     if best is None:
         _say_that_none_scored(search, trials, by_time=budget is not None and not is_stopped(search.study_))
-    search.cv_results_ = _collect_results(trials, search.n_splits_)
+    search.cv_results_ = collect_results(trials, search.n_splits_, question.metrics, search.estimator)
     search.best_index_ = -1 if best is None else [t.number for t in trials].index(best.number)
-    search.best_params_ = {} if best is None else dict(best.params)
+    search.best_params_ = {} if best is None else own_settings(search.estimator, best.params)
     search.best_score_ = math.nan if best is None else float(cast("float", value_of(best)))
     if is_classifier(search.estimator):
         search.classes_ = np.unique(question.labels)
@@ -172,15 +206,23 @@ def _ensemble(
 def _refitted(search: Any, best: FrozenTrial | None, question: Question, budget: Budget | None) -> Any:
     """An estimator with the best settings, or as it is where there are none, fitted within the time that is left."""
     model = clone(search.estimator).set_params(**search.best_params_)
-    if model.random_state is None:
-        model.random_state = search.random_state if best is None else best.user_attrs.get("seed")
-    own = model.max_time
+    net: Any = net_of(model)
+    seed = search.random_state if best is None else best.user_attrs.get("seed")
+    weight = question.routed.weight
+    if not is_ours(model):
+        with seeded(seed):
+            return fit_whole(model, question.X, question.target, weight)
+    if net.random_state is None:
+        net.random_state = seed
+    own = net.max_time
     if budget is not None:
         left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
-        model.max_time = left if own is None else min(own, left)
+        net.max_time = left if own is None else min(own, left)
     with nullcontext() if budget is None else without_time_warnings("max_time="):
-        model.fit(question.frame, question.labels, sample_weight=question.routed.weight)
-    return model.set_params(max_time=own)
+        # Transformers see the table as their folds did.
+        fit_whole(model, question.frame if net is model else question.X, question.labels, weight)
+    net.set_params(max_time=own)
+    return model
 
 
 def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time: bool) -> None:
@@ -198,42 +240,6 @@ def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time
         f"None of {len(trials)} finished trials gave a score"
         + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
     )
-
-
-def _collect_results(trials: Sequence[FrozenTrial], n_splits: int) -> dict[str, npt.NDArray[Any]]:
-    """Finished trials, and those that time cut off with a score, as scikit-learn's ``cv_results_``, one row each.
-
-    Beside its keys stand ``number`` and ``state``, which is "CUT" where time cut a trial off. Only complete trials and those
-    have scores; the others hold NaN and share the last rank.
-    """
-    values = [value_of(t) for t in trials]
-    has_score = np.array([value is not None for value in values], dtype=bool)
-    scores = np.full((len(trials), n_splits), np.nan)
-    for row, (trial, value) in enumerate(zip(trials, values, strict=True)):
-        if value is not None:
-            noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs[CUT]
-            of_folds = noted.get("scores", [value] * n_splits)
-            # Of another number of folds where a mismatch was allowed.
-            scores[row] = of_folds if len(of_folds) == n_splits else np.nan
-    mean = np.array([np.nan if value is None else value for value in values], dtype=float)
-    results: dict[str, npt.NDArray[Any]] = {
-        "number": np.array([t.number for t in trials]),
-        "state": np.array([t.state.name if t.state.is_finished() else "CUT" for t in trials]),
-        "mean_fit_time": np.array([t.user_attrs.get("seconds", np.nan) for t in trials], dtype=float),
-        "params": np.array([t.params for t in trials], dtype=object),
-        "mean_test_score": mean,
-        "std_test_score": scores.std(axis=1),
-        "rank_test_score": rankdata(np.where(has_score, -mean, np.inf), method="min").astype(np.int32),
-    }
-    for k in range(n_splits):
-        results[f"split{k}_test_score"] = scores[:, k]
-    for name in sorted({name for t in trials for name in t.params}):
-        column = np.ma.MaskedArray(np.empty(len(trials), dtype=object), mask=True)
-        for row, trial in enumerate(trials):
-            if name in trial.params:
-                column[row] = trial.params[name]
-        results[f"param_{name}"] = column
-    return results
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 """A table, cut into folds: each is encoded as `fit` would encode its training rows, and those that can are stacked."""
 
+import copy
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -11,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import clone, is_classifier
+from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from inna_tune.estimators.member_plan import MemberPlan
 from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
+from inna_tune.study.tuned import as_ours, encoding_key, fit_steps, steps_before
 
 # Encodings of the same table that are kept for later trials, besides the first.
 _KEPT_BYTES = 2**30
@@ -38,6 +41,8 @@ class Fold:
 
     Attributes
     ----------
+    before : Pipeline or None
+        Transformers of a pipeline, fitted to the training rows.
     estimator : InnaEstimator
         Holds the encoder, the labels and the target's scale that were fitted on the training rows.
     encoded : EncodedTable
@@ -50,6 +55,7 @@ class Fold:
         Targets of the test rows as `rung_score` takes them: places among all classes, or values.
     """
 
+    before: Pipeline | None
     estimator: InnaEstimator
     encoded: EncodedTable
     x_test: Matrix
@@ -58,11 +64,18 @@ class Fold:
     score_params: dict[str, Any]
     test_target: npt.NDArray[Any]
 
+    def whole(self, model: InnaEstimator) -> Any:
+        """What a scorer sees of a fitted net: itself, or the pipeline that ends in it."""
+        if self.before is None:
+            return model
+        return Pipeline([*copy.deepcopy(self.before).steps, ("net", model)])
+
     @cached_property
     def fitted(self) -> dict[str, Any]:
         """What encoding has fitted, by name of the attribute."""
         settings = self.estimator.get_params(deep=False)
-        return {name: value for name, value in vars(self.estimator).items() if name not in settings}
+        own = vars(self.estimator).items()
+        return {name: value for name, value in own if name not in settings and not name.startswith("_skl_")}
 
 
 class FoldStack:
@@ -160,8 +173,8 @@ class FoldedTable:
 
     Parameters
     ----------
-    estimator : InnaEstimator
-        Unfitted; every fold gets a clone.
+    estimator : InnaEstimator, or Pipeline that ends in one
+        Unfitted; every fold gets a clone, of the pipeline's transformers too.
     X : DataFrame or array of shape [n_samples, n_features]
     y : array, Series or DataFrame of shape [n_samples] or [n_samples, n_targets]
     sample_weight : ndarray of shape [n_samples] or None
@@ -187,7 +200,7 @@ class FoldedTable:
 
     def __init__(
         self,
-        estimator: InnaEstimator,
+        estimator: Any,
         X: Any,
         y: Any,
         sample_weight: Any,
@@ -196,8 +209,10 @@ class FoldedTable:
         *,
         before_fold: Callable[[int], None] | None = None,
     ) -> None:
-        self.key = estimator._encoding_key()
-        self.classes = np.unique(clone(estimator)._plain_target(y)) if is_classifier(estimator) else None
+        self.key = encoding_key(estimator)
+        self.classes = (
+            np.unique(clone(as_ours(estimator))._plain_target(y)) if is_classifier(estimator) else None
+        )
         self._source = X, y, sample_weight, splits, score_params
         self._n_rows = len(y)
         self._others = _Tables()
@@ -209,24 +224,30 @@ class FoldedTable:
                 before_fold(k)
             self.folds.append(self._fold(k, estimator))
 
-    def _fold(self, k: int, estimator: InnaEstimator) -> Fold:
+    def _fold(self, k: int, estimator: Any) -> Fold:
         X, y, sample_weight, splits, _ = self._source
         train, _ = splits[k]
-        template = cast("InnaEstimator", clone(estimator))
+        template, before = cast("InnaEstimator", clone(as_ours(estimator))), steps_before(estimator)
         X_test, y_test, params = self.test_part(k)
         try:
             weight = None if sample_weight is None else sample_weight[train]
-            encoded = template._encode_for_fit(_safe_indexing(X, train), _safe_indexing(y, train), weight)
-            x_test = template.encoder_.encode(as_frame(template, X_test, reset=False), encoded.x.dtype.type)
+            rows, target, rows_test = _safe_indexing(X, train), _safe_indexing(y, train), X_test
+            if before is not None:
+                rows = fit_steps(before, rows, target, weight)
+                rows_test = before.transform(X_test)
+            encoded = template._encode_for_fit(rows, target, weight)
+            x_test = template.encoder_.encode(
+                as_frame(template, rows_test, reset=False), encoded.x.dtype.type
+            )
         except (ValueError, TypeError) as error:
             raise FoldError(f"{self._name(k)}: {error}") from error
         except Exception as error:
             error.add_note(f"while {self._name(k)} was encoded")
             raise
-        target = clone(estimator)._plain_target(y_test)
+        target = clone(as_ours(estimator))._plain_target(y_test)
         if self.classes is not None:
             target = np.searchsorted(self.classes, target)
-        return Fold(template, encoded, x_test, X_test, y_test, params, target)
+        return Fold(before, template, encoded, x_test, X_test, y_test, params, target)
 
     def _name(self, fold: int) -> str:
         train, test = self._source[3][fold]
@@ -236,17 +257,20 @@ class FoldedTable:
         # Stacks are copies of the folds, quicker made than sent to another process.
         return self.__dict__ | {"_stacks": {}}
 
-    def test_part(self, fold: int) -> tuple[Any, Any, dict[str, Any]]:
-        """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them."""
+    def test_part(self, fold: int, given: Mapping[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:
+        """Rows, labels and the rest that the scorer gets of a fold, cut out anew: the scorer may change them.
+
+        ``given`` is the rest of all rows, where it is not what the table was made with.
+        """
         X, y, _, splits, score_params = self._source
         test = splits[fold][1]
         return (
             _safe_indexing(X, test),
             _safe_indexing(y, test),
-            of_rows(score_params or {}, test, self._n_rows),
+            of_rows(dict((score_params if given is None else given) or {}), test, self._n_rows),
         )
 
-    def encoded_for(self, estimator: InnaEstimator) -> "FoldedTable":
+    def encoded_for(self, estimator: Any) -> "FoldedTable":
         """The same rows and folds, encoded for an estimator of other settings; once for all that encode alike.
 
         Raises
@@ -254,7 +278,7 @@ class FoldedTable:
         FoldError
             If a fold can't be encoded.
         """
-        key = estimator._encoding_key()
+        key = encoding_key(estimator)
         if key == self.key:
             return self
         found = self._others.find(key)

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.decay import DECAY_LAWS
-from inna_tune.records.attributes import CUT, PREDICT_SECONDS, REASON
+from inna_tune.records.attributes import CUT, METRICS, PREDICT_SECONDS, REASON
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import storage_errors
 from inna_tune.store.store import OWNER
@@ -24,7 +24,7 @@ from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
 from inna_tune.study.rungs import FINALISTS, EarlierTrials, races_folds, rungs
-from inna_tune.study.running import TrialRunner
+from inna_tune.study.running import TrialRunner, logger
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
 
@@ -64,7 +64,7 @@ class Candidate:
     @property
     def kind(self) -> Any:
         """Trials of one kind train as one population."""
-        return self.estimator._population_key(), self.estimator._may_be_padded
+        return self.estimator._population_key(), self.estimator._may_be_padded, self.table.key
 
     def begin_anew(self) -> None:
         """Let go of its checkpoint, but not of the seconds that it has cost."""
@@ -144,9 +144,16 @@ class Group:
     """
 
     def __init__(
-        self, runner: TrialRunner, scorer: Scorer, candidates: Sequence[Candidate], *, leaves: bool = False
+        self,
+        runner: TrialRunner,
+        scorer: Scorer,
+        candidates: Sequence[Candidate],
+        *,
+        leaves: bool = False,
+        others: Mapping[str, tuple[Scorer, dict[str, Any]]] | None = None,
     ) -> None:
         self.runner, self._scorer, self.candidates, self._leaves = runner, scorer, candidates, leaves
+        self._others = others or {}
         first = candidates[0]
         self.n_folds = len(first.table.folds)
         self.epochs = max(first.table.plan_for(first.estimator, k).max_epochs for k in range(self.n_folds))
@@ -435,6 +442,8 @@ class Group:
             if cohort.has_begun_all(place):
                 notes["scores"] = scores
             if state == TrialState.COMPLETE:
+                if self._others:
+                    notes[METRICS] = self._beside(candidate)
                 if budget is not None:
                     budget.note_score(value, notes["epochs"])
                 self._leave(candidate, value)
@@ -444,6 +453,22 @@ class Group:
         if reason is not None:
             notes[REASON] = reason
         return state, value if state == TrialState.COMPLETE else None
+
+    def _beside(self, candidate: Candidate) -> dict[str, list[float | None]]:
+        """Scores of the folds by the metrics that are not maximised; None where one is not defined."""
+        cohort, place = candidate.where
+        found: dict[str, list[float | None]] = {}
+        for name, (scorer, params) in self._others.items():
+            try:
+                scores = cohort.scores(place, scorer, params=params)
+            except Exception as error:
+                if self.runner.job.error_score == "raise":
+                    raise
+                number = candidate.trial.number
+                logger.warning("trial %d: no %s: %s: %s", number, name, type(error).__name__, error)
+                scores = [math.nan] * self.n_folds
+            found[name] = [score if math.isfinite(score) else None for score in scores]
+        return found
 
     def _is_cut(self, candidate: Candidate) -> bool:
         """Whether a trial would have gone on, had the study had more time."""
@@ -465,6 +490,8 @@ class Group:
             if cohort.has_begun_all(place) and np.isfinite(scores).all():
                 value = float(np.mean(scores))
                 notes[CUT] = {"value": value, "scores": scores, "epochs": epochs}
+                if self._others:
+                    notes[CUT][METRICS] = self._beside(candidate)
                 self._leave(candidate, value)
         self.runner.put_back(candidate.trial, notes)
         candidate.is_told = True

@@ -6,24 +6,19 @@ from typing import Any
 
 import numpy as np
 from optuna.pruners import BasePruner
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
 
-from inna_tune.estimators.base import InnaEstimator
 from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Prior, PriorSampler, SearchSpace
 from inna_tune.study.beginning import check_setting
-
-ENSEMBLE = "ensemble"  # what ``refit`` may be, beside true and false
+from inna_tune.study.metrics import ENSEMBLE, Metrics, is_several
+from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name, prefix_of
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
 # As scikit-learn declares them, but with words that name the remedy; and a truth value is no number here.
 _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
-    "estimator": (
-        [InnaEstimator],
-        "an InnaClassifier or an InnaRegressor; for other models use SearchSpace.suggest and PriorSampler in an Optuna "
-        "objective",
-    ),
     "n_trials": ([_AT_LEAST_ONE], "a whole number of at least 1"),
     "population": ([_AT_LEAST_ONE, StrOptions({"auto"})], "a whole number of at least 1, or 'auto'"),
     "n_jobs": (
@@ -51,15 +46,39 @@ def check_option(name: str, value: Any) -> None:
         raise InvalidParameterError(f"{name}={value!r} must be {words}.")
 
 
+def check_estimator(estimator: Any) -> None:
+    """Refuse what a search cannot tune, alone or at the end of a pipeline.
+
+    Raises
+    ------
+    InvalidParameterError
+        Naming what it may be.
+    """
+    if is_ours(estimator) or (
+        is_of_skorch(estimator) and (is_classifier(estimator) or is_regressor(estimator))
+    ):
+        return
+    raise InvalidParameterError(
+        f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor, a classifier or regressor of skorch, or a "
+        "pipeline that ends in one; for other models use SearchSpace.suggest and PriorSampler in an Optuna objective."
+    )
+
+
 def check_search(search: Any) -> None:
     """Check the parameters of an InnaSearchCV, each by itself and those that go together."""
+    check_estimator(search.estimator)
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
     refit = search.refit
-    if not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
-        raise InvalidParameterError(f"refit={refit!r} must be True, False or {ENSEMBLE!r}.")
+    if is_several(search.scoring):
+        Metrics.of(search.estimator, search.scoring, refit=refit)
+    elif not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
+        raise InvalidParameterError(
+            f"refit={refit!r} must be True, False or {ENSEMBLE!r}; names of metrics are for several of them, scoring=[…]."
+        )
     estimator, space, first = search.estimator, search.space, search.first
-    estimator._check_parameters()
+    if is_ours(estimator):
+        net_of(estimator)._check_parameters()
     if not isinstance(search.sampler, PriorSampler):
         try:
             PriorSampler(search.sampler, SearchSpace.inna(curvature=1.0))
@@ -75,10 +94,12 @@ def check_search(search: Any) -> None:
         raise TypeError(f"first={first!r} must hold mappings of parameters to values.")
     if space is not None:
         names = space.space if isinstance(space, Prior) else space
-        unknown = sorted(set(names) - set(estimator.get_params()))
+        unknown = sorted(name for name in names if own_name(estimator, name) is None)
         if unknown:
             remedy = ""
-            if estimator.encoder is None and any(name.startswith("encoder__") for name in unknown):
+            if getattr(net_of(estimator), "encoder", 0) is None and any(
+                name.startswith("encoder__") for name in unknown
+            ):
                 remedy = " Those of the encoder it has if it is given one, encoder=TableEncoder()."
             raise ValueError(
                 f"space names parameters that {type(estimator).__name__} does not have: {unknown}.{remedy}"
@@ -89,19 +110,21 @@ def check_search(search: Any) -> None:
             check_setting(space, setting)
 
 
-def _check_numbers(estimator: InnaEstimator, names: Collection[str]) -> None:
+def _check_numbers(estimator: Any, names: Collection[str]) -> None:
     """Check that nothing is searched whose pure number, or natural counterpart, is set or searched, too."""
+    if not is_ours(estimator):
+        return
+    net, prefix = net_of(estimator), prefix_of(estimator)
+    names = {name.removeprefix(prefix) for name in names}
     for pure, natural in PURE.items():
-        if pure in names and (natural in names or getattr(estimator, natural) != "auto"):
+        if pure in names and (natural in names or getattr(net, natural) != "auto"):
             where = (
-                "the space"
-                if natural in names
-                else f"{natural}={getattr(estimator, natural)!r} of the estimator"
+                "the space" if natural in names else f"{natural}={getattr(net, natural)!r} of the estimator"
             )
             raise ValueError(
                 f"space names {pure!r}, which sets {natural}, and so does {where}; leave one of them out."
             )
-        value = getattr(estimator, pure)
+        value = getattr(net, pure)
         if natural in names and value is not None:
             raise ValueError(
                 f"space names {natural!r}, and {pure}={value!r} of the estimator sets it, too; leave {pure} at None, or give "

@@ -13,16 +13,18 @@ from sklearn.base import clone, is_classifier
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_consistent_length
 
-from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.targets import read_labels
 from inna_tune.records.fingerprint import fingerprint
 from inna_tune.study.budget import Budget
 from inna_tune.study.folding import FoldedTable, sliceable
+from inna_tune.study.metrics import Metrics
 from inna_tune.study.routing import Routed
-from inna_tune.study.scoring import Scorer, named_scorer, resolve_scorer, scorer_name
+from inna_tune.study.scoring import Scorer, named_scorer, scorer_name
 from inna_tune.study.splits import resolve_splits
+from inna_tune.study.tuned import is_ours, net_of
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,16 @@ class Question:
     """A table with its target, checked, and by which folds and score an estimator is judged on it.
 
     ``X`` is as it was given, if scikit-learn can cut it into rows; ``target`` as `read_target` gives it, ``labels`` the same
-    of numpy's; ``scoring`` as it was given; ``splitter`` what the folds are made by.
+    of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by.
     """
 
-    estimator: InnaEstimator
+    estimator: Any
     X: Any
     frame: pd.DataFrame
     target: Any
     labels: npt.NDArray[Any]
     routed: Routed
-    scoring: Any
-    scorer: Scorer
+    metrics: Metrics
     splitter: Any
     splits: list[tuple[Rows, Rows]]
 
@@ -48,20 +49,21 @@ class Question:
     def of(
         cls,
         owner: Any,
-        estimator: InnaEstimator,
+        estimator: Any,
         X: Any,
         y: Any,
         *,
         cv: Any = None,
         scoring: Any = None,
-        route: Callable[[int, Scorer], Routed] = lambda n_rows, scorer: Routed(),
+        refit: Any = False,
+        route: Callable[[int, Metrics], Routed] = lambda n_rows, metrics: Routed(),
         stacklevel: int = 2,
     ) -> Self:
         """Check what was given, before anything is stored or trained.
 
-        ``owner`` gets the names of the columns, and ``estimator`` stays unfitted; X, y, cv and scoring are as for
-        `InnaSearchCV`; ``route`` says by number of rows and scorer who gets what came with the rows; ``stacklevel`` counts
-        the calls up to the person's, for warnings.
+        ``owner`` gets the names of the columns, and ``estimator`` stays unfitted; X, y, cv, scoring and refit
+        are as for `InnaSearchCV`; ``route`` says by number of rows and metrics who gets what came with the rows;
+        ``stacklevel`` counts the calls up to the person's, for warnings.
 
         Raises
         ------
@@ -72,14 +74,29 @@ class Question:
         check_consistent_length(frame, y)
         classifier = is_classifier(estimator)
         target = read_target(y, classifier=classifier, stacklevel=stacklevel + 1)
-        labels = clone(estimator)._plain_target(target)
+        reader = clone(net_of(estimator))
+        if not is_ours(estimator):
+            reader = InnaClassifier() if classifier else InnaRegressor()
+        labels = reader._plain_target(target)
         # Learning the labels here lets a target that makes no sense fail before anything is stored.
-        clone(estimator)._fit_target(labels, None)
-        scorer = resolve_scorer(estimator, scoring, np.unique(labels) if classifier else None)
-        routed = route(len(frame), scorer)
+        reader._fit_target(labels, None)
+        metrics = Metrics.of(estimator, scoring, np.unique(labels) if classifier else None, refit=refit)
+        routed = route(len(frame), metrics)
         splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)
         rows = sliceable(X, frame)
-        return cls(estimator, rows, frame, target, labels, routed, scoring, scorer, splitter, splits)
+        return cls(estimator, rows, frame, target, labels, routed, metrics, splitter, splits)
+
+    @property
+    def scorer(self) -> Scorer:
+        """Of the objective."""
+        return self.metrics.scorer
+
+    @property
+    def others(self) -> dict[str, tuple[Scorer, dict[str, Any]]]:
+        """Scorers of the metrics that are computed beside, each with what it gets beside rows and labels."""
+        return {
+            name: (scorer, self.routed.others.get(name, {})) for name, scorer in self.metrics.others.items()
+        }
 
     @property
     def task(self) -> str:
@@ -106,8 +123,8 @@ class Question:
             space=space,
             cv=self.splitter,
             splits=self.splits,
-            metric=scorer_name(self.estimator, self.scoring),
-            scorer=named_scorer(self.estimator, self.scoring),
+            metric=scorer_name(self.estimator, self.metrics.given),
+            scorer=named_scorer(self.estimator, self.metrics.given),
             estimator=self.estimator,
             split=self.routed.split,
             rows={"sample weights": self.routed.weight, **self.routed.scored_by},

@@ -1,6 +1,6 @@
 """scikit-learn's metadata routing: who gets the sample weights, the groups and whatever else comes with the rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +30,14 @@ class Routed:
         For the splitter.
     score : dict
         For the scorer; what has an entry a row is cut into folds by `of_rows`.
+    others : dict of str to dict
+        Likewise for the metrics that are computed beside, by their names.
     """
 
     weight: npt.NDArray[np.float64] | None = None
     split: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def scored_by(self) -> dict[str, Any]:
@@ -45,7 +48,13 @@ class Routed:
 
 
 def route(
-    search: Any, n_rows: int, given: Mapping[str, Any], *, scorer_takes_weights: Callable[[], bool]
+    search: Any,
+    n_rows: int,
+    given: Mapping[str, Any],
+    *,
+    takes_weights: Callable[[str], bool],
+    objective: str,
+    others: Sequence[str] = (),
 ) -> Routed:
     """Hand out what was given to ``fit``.
 
@@ -55,8 +64,12 @@ def route(
     n_rows : int
     given : mapping
         By name; without routing "sample_weight" and "groups" alone.
-    scorer_takes_weights : callable
-        Asked without routing only, and only if there are weights.
+    takes_weights : callable
+        Whether the scorer of a metric, by its name, has a use for weights; asked without routing only, and only if there are
+        weights.
+    objective : str
+    others : sequence of str
+        Names of the metrics; of the others the search's router knows by `receiver`.
 
     Raises
     ------
@@ -68,21 +81,31 @@ def route(
     if routing_is_on():
         given = {name: value for name, value in given.items() if value is not None}
         routed = process_routing(search, "fit", **given)
-        if others := sorted(set(routed.estimator.fit) - {"sample_weight"}):
+        if foreign := sorted(set(routed.estimator.fit) - {"sample_weight"}):
             raise TypeError(
-                f"the estimator asks for {others}, and a search fits it on folds, whose rows these do not belong to; fit the "
+                f"the estimator asks for {foreign}, and a search fits it on folds, whose rows these do not belong to; fit the "
                 "best settings on them yourself, with refit=False."
             )
         weight = check_weights(routed.estimator.fit.get("sample_weight"), n_rows)
-        return Routed(weight, dict(routed.splitter.split), dict(routed.scorer.score))
+        more = {name: dict(routed[receiver(name)].score) for name in others}
+        return Routed(weight, dict(routed.splitter.split), dict(routed.scorer.score), more)
     if unknown := sorted(set(given) - {"sample_weight", "groups"}):
         raise TypeError(
             f"fit got {unknown}, which nobody here takes without metadata routing; switch it on by "
             "sklearn.set_config(enable_metadata_routing=True) and say who takes them."
         )
     weight, groups = check_weights(given.get("sample_weight"), n_rows), given.get("groups")
-    score = {} if weight is None or not scorer_takes_weights() else {"sample_weight": weight}
-    return Routed(weight, {} if groups is None else {"groups": groups}, score)
+
+    def score(name: str) -> dict[str, Any]:
+        return {} if weight is None or not takes_weights(name) else {"sample_weight": weight}
+
+    split = {} if groups is None else {"groups": groups}
+    return Routed(weight, split, score(objective), {name: score(name) for name in others})
+
+
+def receiver(metric: str) -> str:
+    """What the router of a search calls the scorer of a metric that is computed beside."""
+    return f"scorer of {metric}"
 
 
 def of_rows(params: dict[str, Any], rows: npt.NDArray[np.int64], n_rows: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from inna_tune.estimators.predicted import PredictedClassifier as PredictedClass
 from inna_tune.estimators.predicted import as_number as as_number
 from inna_tune.estimators.predicted import sees_predictions_only as sees_predictions_only
 from inna_tune.study.routing import routing_is_on
+from inna_tune.study.tuned import net_of
 
 Scorer = Callable[..., float]
 
@@ -57,7 +58,7 @@ def resolve_scorer(estimator: Any, scoring: Any, classes: npt.NDArray[Any] | Non
             scorer = make_scorer(root_mean_squared_error, greater_is_better=False)
         if routing_is_on():
             # It stands for the estimator's own ``score``, so it takes the weights if that would.
-            asked = get_routing_for_object(estimator).score.requests.get("sample_weight")
+            asked = get_routing_for_object(net_of(estimator)).score.requests.get("sample_weight")
             scorer = scorer.set_score_request(sample_weight=asked)
         return cast("Scorer", scorer)
     if not (isinstance(scoring, str) or callable(scoring)):

@@ -19,8 +19,8 @@ from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.keeping import without_storage
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import fit_search
-from inna_tune.study.routing import routing_is_on
-from inna_tune.study.scoring import resolve_scorer
+from inna_tune.study.metrics import Metrics
+from inna_tune.study.routing import receiver, routing_is_on
 
 
 def _has_probabilities(search: "InnaSearchCV") -> bool:
@@ -32,10 +32,14 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    estimator : InnaClassifier or InnaRegressor
-        Settings that the space does not name stay as they are here.
+    estimator : InnaClassifier or InnaRegressor, or Pipeline that ends in one; or a net of skorch
+        Settings that the space does not name stay as they are here. Of a pipeline the transformers are fitted to the training
+        rows of each fold; weights go to the net. A net of skorch (or a pipeline that ends in one) trains fold by fold, with a
+        fit each; after the first fold the better half of the trials goes on.
     space : SearchSpace or Prior, optional
-        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). A `inna_tune.space.Prior`
+        Priors over the estimator's parameters, also those of its encoder (``encoder__numeric``). Names are as ``set_params``
+        takes them; those of the net that a pipeline ends in, and of the optimizer of a skorch net, may do without what stands
+        before them (``lr`` for ``innaclassifier__lr``, ``alpha`` for ``optimizer__alpha``). A `inna_tune.space.Prior`
         learned from other studies is moved to the curvature of this one, and its portfolio is tried first. None:
         ``SearchSpace.inna`` centred on the curvature of the loss at the initial weights, which is measured once a study and
         stored in it.
@@ -49,9 +53,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
-    scoring : str, callable or None, default=None
+    scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error. A function gets the fitted
         estimator of the fold. Log-loss is that of all classes; one that a fold was not trained on has no probability there.
+        Of several metrics, names of scorers or a dict of names to scorers, ``refit`` names the one that the study maximises;
+        complete trials are scored by the others too (``mean_test_NAME`` and the like in ``cv_results_``).
     storage : Optuna storage, URL or None
         Where the study lives; None keeps it in memory (while ``n_jobs`` > 1: in a temporary file).
     study_name : str, optional
@@ -82,11 +88,13 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Each opens the storage, and trains with its share of the cores. Trials are trained as by one worker, but drawn
         knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
-    refit : bool or "ensemble", default=True
+    refit : bool, "ensemble" or name of a metric, default=True
         True: fit the best settings on all rows. "ensemble": average several of the best trials, with weights that score best
         on the rows which the nets did not see (greedy selection with replacement, Caruana et al. 2004); a scorer then must ask
         for nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
         no further training; else, or where they are large, the heaviest five settings are fitted on all rows. False: neither.
+        Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble" or False it is
+        the first.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
@@ -112,7 +120,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     best_estimator_ : fitted estimator
         Where ``refit`` is true; an `inna_tune.estimators.EnsembleClassifier` or ``EnsembleRegressor`` where it is "ensemble".
     cv_results_ : dict of arrays
-        One row a finished trial, as in scikit-learn, with ``state`` and ``number`` beside.
+        One row a finished trial, as in scikit-learn, with ``state`` and ``number`` beside. A metric that is not maximised is
+        NaN where a trial was scored before the study knew of it, or where it is not defined.
+    scorer_, multimetric_ : callable or dict of str to callable, bool
+        What scores the folds; by name of several metrics.
     n_splits_, refit_time_ : int, float
     resumed_ : ResumeSummary
         What the study held when this call began.
@@ -274,7 +285,11 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         given = params if sample_weight is None else params | {"sample_weight": sample_weight}
         if routing_is_on():
             given = process_routing(self, "score", **given).scorer.score
-        return float(self.scorer_(best, X, y, **given))
+        scorer = self.scorer_[self._metrics().objective] if self.multimetric_ else self.scorer_
+        return float(scorer(best, X, y, **given))
+
+    def _metrics(self) -> Metrics:
+        return Metrics.of(self.estimator, self.scoring, refit=self.refit)
 
     # ------------------------------------------------------------------ routing
 
@@ -285,16 +300,18 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Who is asked what to take of that which is given to ``fit`` and ``score``."""
-        scorer = resolve_scorer(self.estimator, self.scoring, None)
+        metrics = self._metrics()
+        beside = {receiver(name): scorer for name, scorer in metrics.others.items()}
         return (
             MetadataRouter(owner=self)
             .add(estimator=self.estimator, method_mapping=MethodMapping().add(caller="fit", callee="fit"))
             .add(
-                scorer=scorer,
+                scorer=metrics.scorer,
                 method_mapping=MethodMapping()
                 .add(caller="fit", callee="score")
                 .add(caller="score", callee="score"),
             )
+            .add(**beside, method_mapping=MethodMapping().add(caller="fit", callee="score"))
             .add(splitter=self.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
         )
 

@@ -3,14 +3,13 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
 from optuna.trial import Trial
-from sklearn.base import clone
 
 from inna_tune import __version__
 from inna_tune.estimators.base import InnaEstimator
@@ -24,21 +23,25 @@ from inna_tune.study.group import Candidate, Group
 from inna_tune.study.job import Beginning
 from inna_tune.study.running import EndingError, TrialRunner, logger
 from inna_tune.study.scoring import Scorer, sees_predictions_only
+from inna_tune.study.tuned import as_ours, with_settings
 
 
 @dataclass(frozen=True)
 class NetEvaluation:
-    """Nets, trained and scored on the folds of a table; ``given`` and ``first`` are a search's ``space`` and ``first``.
+    """Nets, trained and scored on the folds of a table, alone or after the transformers of a pipeline.
 
+    ``given`` and ``first`` are a search's ``space`` and ``first``.
+    ``others`` are scorers of further metrics by their names, each with what it gets of all rows beside rows and labels.
     ``keeps``: whether finished trials leave what an ensemble is made of, even where nothing outlives the process.
     """
 
     folded: FoldedTable
-    estimator: InnaEstimator
+    estimator: Any
     scorer: Scorer
     given: SearchSpace | Prior | None = None
     first: str | Sequence[Mapping[str, Any]] = "auto"
     keeps: bool = False
+    others: Mapping[str, tuple[Scorer, dict[str, Any]]] = field(default_factory=dict)
 
     def begin(self, study: optuna.Study, seed: int) -> Beginning:
         """Space and first settings at the curvature of the loss, see `inna_tune.study.beginning.begin`."""
@@ -46,8 +49,9 @@ class NetEvaluation:
 
     def prepare(self, runner: TrialRunner, trial: Trial, settings: dict[str, Any]) -> Candidate:
         """The estimator of a trial, which goes on from its checkpoint if it has one."""
-        estimator = self.estimator_of(trial.number, settings, runner.job.seed)
-        candidate = Candidate(trial, estimator, self.folded.encoded_for(estimator))
+        whole = self._whole(trial.number, settings, runner.job.seed)
+        estimator = as_ours(whole)
+        candidate = Candidate(trial, estimator, self.folded.encoded_for(whole))
         if runner.checkpoints.are_kept or self._leaves(runner):
             candidate.identity = identity_of(estimator, candidate.table)
         if isinstance(estimator.random_state, (int, np.integer)):
@@ -58,16 +62,22 @@ class NetEvaluation:
 
     def estimator_of(self, number: int, settings: Mapping[str, Any], seed: int) -> InnaEstimator:
         """The estimator that a trial of a study with this seed trains, not fitted."""
-        estimator: InnaEstimator = clone(self.estimator).set_params(**settings)
+        return as_ours(self._whole(number, settings, seed))
+
+    def _whole(self, number: int, settings: Mapping[str, Any], seed: int) -> Any:
+        whole = with_settings(self.estimator, settings)
+        estimator = as_ours(whole)
         if estimator.random_state is None:
             words = np.random.SeedSequence([seed, number]).generate_state(1)
             estimator.random_state = int(words[0])
         estimator._check_parameters()
-        return estimator
+        return whole
 
     def _leaves(self, runner: TrialRunner) -> bool:
         """Whether trials leave predictions and nets: where an ensemble is wanted, and where one may be later."""
-        return (self.keeps or runner.kept.lasts) and sees_predictions_only(self.scorer)
+        wanted = (self.keeps or runner.kept.lasts) and sees_predictions_only(self.scorer)
+        # An ensemble has its members' encoders, and knows no other transformers.
+        return wanted and isinstance(self.estimator, InnaEstimator)
 
     def run(self, runner: TrialRunner, prepared: Sequence[Candidate]) -> None:
         """Train and tell trials, those of a kind together.
@@ -87,7 +97,7 @@ class NetEvaluation:
         """Train and tell trials that stack."""
         try:
             with runner.at_risk([c.trial for c in group]):
-                Group(runner, self.scorer, group, leaves=self._leaves(runner)).train()
+                Group(runner, self.scorer, group, leaves=self._leaves(runner), others=self.others).train()
         except (EndingError, StorageError):
             raise  # no trial is to blame
         except Exception as error:

@@ -9,12 +9,13 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 
-from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.frames import check_weights
 from inna_tune.study.evaluation import Cohort
+from inna_tune.study.metrics import Metrics
 from inna_tune.study.question import Question
 from inna_tune.study.routing import Routed
-from inna_tune.study.scoring import Scorer, UndefinedScoreError, takes_weights
+from inna_tune.study.scoring import UndefinedScoreError, takes_weights
+from inna_tune.study.tuned import as_ours, is_ours, net_of
 
 
 def cross_validate(
@@ -34,13 +35,13 @@ def cross_validate(
 
     Parameters
     ----------
-    estimator : InnaClassifier or InnaRegressor
+    estimator : InnaClassifier or InnaRegressor, or Pipeline that ends in one
         Stays unfitted.
     X : DataFrame or array of shape [n_samples, n_features]
     y : array of shape [n_samples]
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
-    scoring : str, callable or None, default=None
+    scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error.
     sample_weight : array of shape [n_samples], optional
         Used in training and in scoring.
@@ -50,9 +51,9 @@ def cross_validate(
     Returns
     -------
     dict of str to ndarray of shape [n_splits]
-        ``test_score``, higher is better, NaN for a fold whose net diverged in the first epoch, or on which the scorer is not
-        defined (with an UndefinedMetricWarning that names it); ``fit_time`` and ``score_time`` in seconds, each an equal
-        share of the whole.
+        ``test_score``, or of several metrics ``test_NAME`` each, higher is better, NaN for a fold whose net diverged in the
+        first epoch, or on which the scorer is not defined (with an UndefinedMetricWarning that names it); ``fit_time`` and
+        ``score_time`` in seconds, each an equal share of the whole.
 
     Raises
     ------
@@ -70,37 +71,45 @@ def cross_validate(
     >>> bool(found["test_score"].mean() > 0.8)
     True
     """
-    if not isinstance(estimator, InnaEstimator):
+    if not is_ours(estimator):
         raise TypeError(
-            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor; "
+            f"estimator={estimator!r} must be an InnaClassifier or an InnaRegressor, or a pipeline that ends in one; "
             "for other models use sklearn.model_selection.cross_validate."
         )
     model = clone(estimator)
-    model._check_parameters()
+    as_ours(model)._check_parameters()
     if y is None:
         raise ValueError("cross_validate requires y to be passed, but the target y is None.")
 
-    def routed(n_rows: int, scorer: Scorer) -> Routed:
+    def routed(n_rows: int, metrics: Metrics) -> Routed:
         # Here the weights come by name, and say so themselves: routing has nothing to decide.
         weight = check_weights(sample_weight, n_rows)
-        score = {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
-        return Routed(weight, {} if groups is None else {"groups": groups}, score)
+        score = {
+            name: {} if weight is None or not takes_weights(scorer) else {"sample_weight": weight}
+            for name, scorer in metrics.scorers.items()
+        }
+        others = {name: score[name] for name in metrics.others}
+        return Routed(weight, {} if groups is None else {"groups": groups}, score[metrics.objective], others)
 
-    question = Question.of(model, model, X, y, cv=cv, scoring=scoring, route=routed)
-    scorer, n_splits = question.scorer, len(question.splits)
+    question = Question.of(clone(net_of(model)), model, X, y, cv=cv, scoring=scoring, route=routed)
+    metrics, n_splits = question.metrics, len(question.splits)
     began = time.monotonic()
     table = question.folded()
-    cohort = Cohort(table, [model])
+    cohort = Cohort(table, [as_ours(model)])
     cohort.run()
     trained = time.monotonic()
-    scores = cohort.scores(0, scorer)
+    scores = {
+        name: cohort.scores(0, scorer, params=question.routed.others.get(name))
+        for name, scorer in metrics.scorers.items()
+    }
     ended = time.monotonic()
-    try:
-        cohort.check(0, scorer, scores)
-    except UndefinedScoreError as error:
-        warnings.warn(str(error), UndefinedMetricWarning, stacklevel=2)
+    for name, scorer in metrics.scorers.items():
+        try:
+            cohort.check(0, scorer, scores[name])
+        except UndefinedScoreError as error:
+            warnings.warn(str(error), UndefinedMetricWarning, stacklevel=2)
     return {
         "fit_time": np.full(n_splits, (trained - began) / n_splits),
         "score_time": np.full(n_splits, (ended - trained) / n_splits),
-        "test_score": np.array(scores),
+        **{f"test_{name}": np.array(of_folds) for name, of_folds in scores.items()},
     }

@@ -189,9 +189,13 @@ def _excel(source: Source) -> pd.DataFrame:
         raise MissingReaderError(
             f"{source.name} is an Excel file; to read it: pip install 'inna-tune[excel]'. Or save it as .csv."
         )
-    frame = pd.read_excel(
-        source.whole(), dtype=object, keep_default_na=False, na_values=[""], engine="openpyxl"
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", module="openpyxl"
+        )  # of what is no part of the table, such as styles
+        frame = pd.read_excel(
+            source.whole(), dtype=object, keep_default_na=False, na_values=[""], engine="openpyxl"
+        )
     # A formatted cell below or beside the table is part of the sheet, and holds nothing.
     frame = frame.dropna(how="all").reset_index(drop=True)
     blank = [name for name in frame.columns if str(name).startswith("Unnamed:") and frame[name].isna().all()]

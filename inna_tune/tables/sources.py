@@ -2,6 +2,7 @@
 
 import codecs
 import sys
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,7 @@ _SUFFIXES: dict[str, Format] = {
 }
 _PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
 _SIGNATURES = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+_LARGEST, _SHRINKS, _BLOCK = 1 << 30, 200, 1 << 21
 _WAYS = ".csv, .tsv, .parquet, .feather, .jsonl or .xlsx (.csv.gz and the like too)"
 
 
@@ -53,9 +55,13 @@ class Source:
 
     def open(self) -> Any:
         """The bytes from the start, unpacked, as a file."""
-        packing = next((how for mark, how in _SIGNATURES.items() if self._raw().startswith(mark)), None)
         raw = pa.BufferReader(self.content) if self.path is None else pa.OSFile(str(self.path))
-        return raw if packing is None else pa.CompressedInputStream(raw, packing)
+        return raw if self.packing is None else pa.CompressedInputStream(raw, self.packing)
+
+    @property
+    def packing(self) -> str | None:
+        """How the bytes are packed; None where they are not."""
+        return next((how for mark, how in _SIGNATURES.items() if self._raw().startswith(mark)), None)
 
     def whole(self) -> Any:
         """The unpacked bytes as a file that can be sought in."""
@@ -116,6 +122,7 @@ def find_source(place: str) -> tuple[Source, Format]:
     if not head:
         raise TableError(f"{source.name} cannot be read as a {known or 'csv'} table: the file is empty.")
     found = _by_content(head) if known is None else known
+    _check_unpacked(source, found)
     if found in ("csv", "tsv", "jsonl") and _is_binary(head):
         held = _by_content(head)
         what = (
@@ -123,6 +130,26 @@ def find_source(place: str) -> tuple[Source, Format]:
         )
         raise TableError(f"{source.name} cannot be read as a {found} table: {what}.")
     return source, found
+
+
+def _check_unpacked(source: Source, found: Format) -> None:
+    """Refuse what is small and unpacks without an end: memory would, too. A table shrinks to a twentieth, seldom more."""
+    size = len(source.content) if source.path is None else source.path.stat().st_size
+    most, unpacked = max(_LARGEST, _SHRINKS * size), 0
+    try:
+        if found == "excel":
+            with zipfile.ZipFile(source.whole()) as parts:
+                unpacked = sum(part.file_size for part in parts.infolist())
+        elif source.packing is not None:
+            with source.open() as file:
+                while unpacked <= most and (part := file.read(_BLOCK)):
+                    unpacked += len(part)
+    except (OSError, zipfile.BadZipFile):
+        return  # whoever reads it says what is wrong
+    if unpacked > most:
+        raise TableError(
+            f"{source.name} has {size:,} bytes and unpacks to over {most:,}: no table does. Unpack it, look, and read that."
+        )
 
 
 def _is_binary(head: bytes) -> bool:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from inna_tune.cli import app, outputs
 from inna_tune.cli.outputs import default_file
+from inna_tune.files import replacing
 from tests.test_cli import MAIN, SMALL, environment
 from tests.warm import Program
 
@@ -28,6 +29,7 @@ WRITERS = {
     "report": ("report", ["report", "s", "--storage", "sqlite:///s.db", "-o"]),
     "learn": ("prior", ["prior", "learn", "s", "--storage", "sqlite:///s.db", "-o"]),
     "show": ("picture", ["prior", "show", "p.json", "-o"]),
+    "leave": ("program", ["export", "m.inna", "-o"]),
     "export": ("export", ["studies", "export", "s", "--storage", "sqlite:///s.db", "-o"]),
 }  # fmt: skip
 # An older output of each kind, by content; none has the name that its kind usually has.
@@ -37,14 +39,18 @@ OLDER = {
     "report": "older-report",
     "prior": "older-prior",
     "picture": "older-picture.png",
+    "program": "older-program.onnx",
     "export": "older-export",
 }
+# Of those whose format hangs on it.
+SUFFIX = {"show": ".png", "leave": ".onnx"}
 READ = {
     "fit": ["t.csv", "p.json", "s.db"],
     "predict": ["m.inna", "t.csv"],
     "report": ["s.db"],
     "learn": ["s.db"],
     "show": ["p.json"],
+    "leave": ["m.inna"],
     "export": ["s.db"],
 }
 
@@ -109,6 +115,7 @@ def made(tmp_path_factory):
     (folder / "list.json").write_text("[1, 2]")
     (folder / "page.html").write_text("<!DOCTYPE html><title>mine</title>")
     (folder / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (folder / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch" + bytes(100))
     (folder / "bytes").write_bytes(bytes(range(256)) * 40)
     (folder / "empty").touch()
     (folder / "folder").mkdir()
@@ -121,6 +128,13 @@ def folder(made, tmp_path, monkeypatch):
     page = (made / OLDER["report"]).read_text(encoding="utf-8")
     monkeypatch.setattr("inna_tune.report.page.render_report", lambda study: page)
     monkeypatch.setattr("inna_tune.plots.priors.priors", lambda space: Figure(figsize=(1, 1)))
+    program = (made / OLDER["program"]).read_bytes()
+
+    def to_onnx(model, path, encoded):
+        with replacing(path) as file:
+            file.write_bytes(program)
+
+    monkeypatch.setattr("inna_tune.estimators.to_onnx", to_onnx)
     return shutil.copytree(made, tmp_path / "here")
 
 
@@ -140,7 +154,7 @@ def assert_unchanged(before, folder, *but):
     assert not [name for name in before.keys() - {*but} if before[name] != after[name]]
 
 
-MINE = ["notes.txt", "table.csv", "list.json", "page.html", "photo.png", "bytes"]
+MINE = ["notes.txt", "table.csv", "list.json", "page.html", "photo.png", "net.onnx", "bytes"]
 
 
 def test_every_command_that_writes_is_here():
@@ -214,7 +228,7 @@ def test_what_is_somebody_elses_goes_by_force_alone(command, folder):
     for path in MINE:
         assert_refused(write(folder, command, path), argument, path, "there already", "--force")
     assert_unchanged(before, folder)
-    path = "photo.png" if command == "show" else "notes.txt"
+    path = {"show": "photo.png", "leave": "net.onnx"}.get(command, "notes.txt")
     done = write(folder, command, path, "--force")
     assert done.exit_code == 0, done.output
     assert outputs.kind_of(folder / path) is not None
@@ -224,13 +238,13 @@ def test_what_is_somebody_elses_goes_by_force_alone(command, folder):
 @pytest.mark.parametrize("command", WRITERS)
 def test_what_is_new_empty_or_older_is_written(command, folder):
     kind = WRITERS[command][0]
-    suffix = ".png" if command == "show" else ""
+    suffix = SUFFIX.get(command, "")
     (folder / "kept").mkdir()
     shutil.copy(folder / OLDER[kind], folder / "kept" / f"behind{suffix}")
     (folder / f"link{suffix}").symlink_to(f"kept/behind{suffix}")
     (folder / f"dangling{suffix}").symlink_to(f"kept/new{suffix}")
     (folder / f"empty{suffix}").touch()
-    long = "n" * (251 if suffix else 255) + suffix
+    long = "n" * (255 - len(suffix)) + suffix
     targets = [f"empty{suffix}", OLDER[kind], f"link{suffix}", f"dangling{suffix}", long]
     for path in targets:
         older = (
@@ -282,7 +296,7 @@ def test_a_full_disk_and_a_crash_leave_what_was_there(command, folder, monkeypat
 
 @pytest.mark.parametrize("command", WRITERS)
 def test_a_file_that_is_replaced_keeps_its_mode(command, folder):
-    path, fresh = folder / OLDER[WRITERS[command][0]], folder / "fresh.png"
+    path, fresh = folder / OLDER[WRITERS[command][0]], folder / f"fresh{SUFFIX.get(command, '')}"
     before = os.umask(0o027)
     try:
         path.chmod(0o604)
@@ -296,7 +310,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(command, folder):
 
 @pytest.mark.parametrize("command", WRITERS)
 def test_what_is_written_lies_on_the_disk_before_it_has_its_name(command, folder, monkeypatch):
-    done, path = [], folder / "fresh.png"
+    done, path = [], folder / f"fresh{SUFFIX.get(command, '')}"
     real = {name: getattr(os, name) for name in ("fsync", "replace", "link")}
 
     def fsync(descriptor):

@@ -156,7 +156,6 @@ def table(target, column, label):
 @a_few(1)
 @given(TEXTS, TEXTS, TEXTS)
 @example(WORST, TURNED, "=cmd|' /C calc'!A0[/red]\x1b[31m")
-@example("[/]\u202e", "=1+1\x9b", "\x1b[2J[link=x]")
 def test_tables_of_strangers_are_tuned_on_and_predicted(target, column, label):
     target, column = f"t{target}", f"c{column}"
     with tempfile.TemporaryDirectory() as folder:

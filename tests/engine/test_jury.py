@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inna_tune.engine import CrossEntropy, Jury, Member, SquaredError, Training
-from inna_tune.engine.jury import loss_together
+from inna_tune.engine.jury import mean_loss, output_together
 from inna_tune.nets import TabularNet
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, N_ROWS, make_member, make_table
 
@@ -56,12 +56,11 @@ def test_the_loss_together_is_that_of_the_mean_of_what_a_row_has(weighted, regre
             loss = -float(torch.log_softmax(torch.log_softmax(raw, 1).mean(0), 0)[table.target[row]])
         weight = float(table.weight[row]) if weighted else 1.0
         total, weights = total + weight * loss, weights + weight
-    found = loss_together(
-        SquaredError() if regression else CrossEntropy(),
-        table,
-        [torch.from_numpy(r) for r in rows],
-        [torch.from_numpy(o) for o in outputs],
+    loss = SquaredError() if regression else CrossEntropy()
+    together = output_together(
+        loss, [torch.from_numpy(r) for r in rows], [torch.from_numpy(o) for o in outputs]
     )
+    found = mean_loss(loss, table, *together)
     assert found == pytest.approx(total / weights)
 
 

@@ -66,6 +66,13 @@ def test_a_single_member_can_be_trained_as_in_company_to_the_last_bit():
         assert_same(train([member], patience=3, stacked=True), [result])
 
 
+def failed_capture(behind):
+    """What is raised where a CUDA graph could not be captured because of something else."""
+    error = RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    error.__context__ = behind
+    return error
+
+
 def failing_above(limit, monkeypatch, *, error, from_epoch=0):
     """Make every stack of more than ``limit`` members run out of memory, as torch would say it."""
     widths = []
@@ -89,8 +96,11 @@ def failing_above(limit, monkeypatch, *, error, from_epoch=0):
             "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
         ),
         MemoryError(),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        failed_capture(torch.OutOfMemoryError("CUDA out of memory")),
     ],
-    ids=["device", "host", "python"],
+    ids=["device", "host", "python", "cuda", "library", "graph"],
 )
 @pytest.mark.parametrize("from_epoch", [0, 4])
 def test_where_memory_runs_out_half_as_many_train_at_a_time(error, from_epoch, monkeypatch, caplog):
@@ -129,9 +139,12 @@ def test_memory_that_runs_out_within_an_epoch_loses_nothing(monkeypatch, caplog)
 
 
 def test_other_errors_pass(monkeypatch):
-    failing_above(2, monkeypatch, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="mat1"):
-        train(make_members(4), width=4)
+    wrong = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    for error in (wrong, failed_capture(wrong)):
+        with monkeypatch.context() as patch:
+            failing_above(2, patch, error=error)
+            with pytest.raises(RuntimeError, match="mat1|capture"):
+                train(make_members(4), width=4)
 
 
 def choose(seconds, n, monkeypatch, *, alone=None):
@@ -180,6 +193,9 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_steps_are_timed_without_measuring_factors(monkeypatch):
     monkeypatch.setattr(width, "_measured", {})
+    # All in one stack, whatever the times.
+    monkeypatch.setattr(width, "_LEVEL", float("inf"))
+    monkeypatch.setattr(width, "_HOPELESS", float("inf"))
     measured, factors = [], Calibrator.factors
     monkeypatch.setattr(Calibrator, "factors", lambda self: measured.append(self) or factors(self))
     train(make_members(4), method=Method(scale_tensors=True), width=None)

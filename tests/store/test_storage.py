@@ -372,3 +372,13 @@ def test_temporary_lock_excludes_and_leaves_nothing(tmp_path: Path) -> None:
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert counter.read_text() == "3"
     assert sorted(os.listdir(tmp_path)) == ["counter"]
+
+
+def test_a_name_that_leaves_no_room_for_those_beside_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the name has 244 bytes.* at most 243"):
+        open_storage(f"sqlite:///{tmp_path}/{'n' * 244}")
+    assert os.listdir(tmp_path) == []
+    storage = open_storage(f"sqlite:///{tmp_path}/{'n' * 243}")
+    assert store_of(storage).checkpoints is not None
+    store_of(storage).checkpoints.mkdir()  # type: ignore[union-attr]
+    close(storage)

@@ -321,7 +321,7 @@ def test_sample_weights_reach_training_and_scoring():
         ({"cv": 200}, "200.*samples"),
         ({"error_score": "ignore"}, "error_score='ignore'"),
         ({"scoring": "nonsense"}, "nonsense"),
-        ({"scoring": ["accuracy", "r2"]}, "one objective"),
+        ({"scoring": ["accuracy", "r2"]}, "must name the one"),
         ({"space": SearchSpace({"speed": Uniform(0, 1)})}, r"\['speed'\]"),
     ],
 )

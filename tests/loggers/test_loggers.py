@@ -1,0 +1,86 @@
+"""Adapters to loggers, each by the real library."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_breast_cancer
+
+from inna_tune import InnaClassifier
+from inna_tune.loggers import MLflowLogger, ProgressBar, TensorBoardLogger, WandbLogger, log_model, save_model
+
+X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
+X, Y = X.iloc[:240, :5], Y.iloc[:240].map({0: "no", 1: "yes"})
+
+
+def fitted(*callbacks):
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, n_members=1, random_state=0)
+    return net.set_params(callbacks=callbacks).fit(X, Y)
+
+
+def test_tensorboard_shows_every_epoch(tmp_path):
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(tmp_path) as writer:
+        model = fitted(TensorBoardLogger(writer))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    for name in ("train_loss", "validation_loss", "lr"):
+        found = events.Scalars(f"fit/{name}")
+        assert [each.step for each in found] == [1, 2, 3]
+        assert [each.value for each in found] == pytest.approx(model.history_[name].tolist(), rel=1e-6)
+
+
+@pytest.fixture
+def mlflow(tmp_path, monkeypatch):
+    found = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    found.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield found
+    found.set_tracking_uri(None)
+
+
+def test_mlflow_logs_every_epoch_and_keeps_the_model_without_a_pickle(mlflow, tmp_path):
+    with mlflow.start_run() as run:
+        model = fitted(MLflowLogger(prefix="net_"))
+        info = log_model(model, "net")
+    history = mlflow.MlflowClient().get_metric_history(run.info.run_id, "net_train_loss")
+    assert [each.value for each in history] == model.history_["train_loss"].tolist()
+    assert [each.step for each in history] == [1, 2, 3]
+    again = mlflow.pyfunc.load_model(info.model_uri)
+    assert (again.predict(X) == model.predict(X)).all()
+    assert np.array_equal(again.get_raw_model().predict_proba(X), model.predict_proba(X))
+    save_model(model, tmp_path / "folder")
+    assert not [path for path in (tmp_path / "folder").rglob("*") if path.suffix in (".pkl", ".pickle")]
+    assert (mlflow.pyfunc.load_model(str(tmp_path / "folder")).predict(X) == model.predict(X)).all()
+
+
+def test_wandb_gets_every_epoch(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.chdir(tmp_path)
+    heard = []
+    with wandb.init(mode="disabled", dir=str(tmp_path)) as run:
+        logged = run.log
+        monkeypatch.setattr(
+            run, "log", lambda *args, **more: (heard.append((args, more)), logged(*args, **more))
+        )
+        model = fitted(WandbLogger(run))
+    assert [more["step"] for _, more in heard] == [1, 2, 3]
+    assert [args[0]["train_loss"] for args, _ in heard] == model.history_["train_loss"].tolist()
+
+
+def test_a_bar_shows_where_a_fit_is():
+    text = io.StringIO()
+    fitted(ProgressBar(file=text, mininterval=0))
+    assert "3/3" in text.getvalue()
+    assert "validation_loss" in text.getvalue()
+
+
+def test_epochs_can_be_kept_by_a_list():
+    heard = []
+    fitted(heard.append)
+    frame = pd.DataFrame([epoch.losses for epoch in heard])
+    assert frame.shape == (3, 3)

@@ -1,0 +1,63 @@
+"""Files that are no tables, or more than one: a line that says so."""
+
+import bz2
+import gzip
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from inna_tune.space import Prior
+from inna_tune.tables import TableError, read, sources
+
+
+@pytest.mark.parametrize("suffix", [".csv.gz", ".csv.bz2", ".jsonl.gz", ".xlsx"])
+def test_a_bomb_is_refused_before_memory_is_taken(suffix, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGEST", 100_000)
+    path = tmp_path / f"bomb{suffix}"
+    line = '{"a": 1}\n' if "jsonl" in suffix else "1,2\n"
+    if suffix == ".xlsx":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("xl/workbook.xml", "a" * 5_000_000)
+    else:
+        text = ("a,b\n" if "csv" in suffix else "") + line * 2_000_000
+        path.write_bytes((bz2 if suffix.endswith("bz2") else gzip).compress(text.encode()))
+    with pytest.raises(TableError, match="unpacks to over"):
+        read(str(path))
+
+
+def test_a_packed_table_of_any_size_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_LARGEST", 1000)
+    table = pd.DataFrame({"a": np.random.default_rng(0).normal(size=5000), "b": ["x", "y"] * 2500})
+    table.to_csv(tmp_path / "t.csv.gz", index=False)
+    assert len(read(str(tmp_path / "t.csv.gz")).frame) == 5000
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet", ".feather", ".xlsx", ".csv.gz"])
+@pytest.mark.parametrize(
+    "content",
+    [bytes(range(256)) * 20, b"\x7fELF" + b"\0" * 500, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff" * 99],
+)
+def test_a_file_of_bytes_is_no_table(suffix, content, tmp_path):
+    (tmp_path / f"t{suffix}").write_bytes(content)
+    with pytest.raises(TableError) as told:
+        read(str(tmp_path / f"t{suffix}"))
+    assert f"t{suffix}" in str(told.value)
+
+
+def test_a_table_in_utf_16_is_read_and_a_prior_in_it_told(tmp_path):
+    table = pd.DataFrame({"größe": [1.5, 2.5], "name": ["表", "é"]})
+    for encoding in ("utf-16", "utf-8-sig"):
+        table.to_csv(tmp_path / "t.csv", index=False, encoding=encoding)
+        pd.testing.assert_frame_equal(
+            read(str(tmp_path / "t.csv")).frame.astype(object), table.astype(object)
+        )
+    for encoding in ("utf-16-le", "utf-32"):
+        table.to_csv(tmp_path / "t.csv", index=False, encoding=encoding)
+        with pytest.raises(TableError, match=r"t\.csv"):
+            read(str(tmp_path / "t.csv"))
+    (tmp_path / "p.json").write_text(json.dumps({"inna_tune_prior": 1}), encoding="utf-16")
+    with pytest.raises(ValueError, match="is no prior file"):
+        Prior.load(tmp_path / "p.json")
