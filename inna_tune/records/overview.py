@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from inna_tune.records.leaderboard import Entry, leaderboard
 from inna_tune.records.record import StudyRecord, count_states, epochs_of, first_start, seconds_of
 from inna_tune.records.wording import as_shown, describe_trial, tuning_gain
-from inna_tune.store.errors import MissingError
+from inna_tune.store.errors import MissingError, StorageError, UnreachableError
 from inna_tune.store.opening import load_study, open_storage, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
 
@@ -79,7 +79,9 @@ def list_studies(storage: str) -> list[StudyRow]:
 def _row_of(storage: BaseStorage, name: str) -> StudyRow:
     try:
         return _row(optuna.load_study(study_name=name, storage=storage))
-    except StorageInternalError:
+    except (StorageInternalError, StorageError) as error:
+        if isinstance(error, UnreachableError):
+            raise
         # One whose cells hold nonsense must not hide the others; `show` says what is wrong with it.
         return StudyRow(name, UNREADABLE, None, 0, 0, 0, 0, None)
 

@@ -29,6 +29,7 @@ GIVEN = {
         "study": "--my study's",
         "resume": True,
         "prior": "shipped",
+        "metric": "roc_auc",
         "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,

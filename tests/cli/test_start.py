@@ -41,7 +41,9 @@ def folder(tmp_path_factory):
         study.tell(trial, -0.5 - seed)
     study.set_user_attr(CURVATURE, 30.0)
     study.set_user_attr(FINGERPRINT, {"metric": "neg_log_loss", "rows": 9, "space": space.to_json()})
-    record_held_out(study, HeldOut("binary", 9, 0, {"tuned": {"log-loss": 0.5}}, Gain(-0.1, -0.2, -0.05)))
+    record_held_out(
+        study, HeldOut("binary", 9, 0, {"tuned": {"log-loss": 0.5}}, Gain(-0.1, -0.2, -0.05), luck=True)
+    )
     optuna.create_study(storage=f"sqlite:///{folder}/other.db", study_name="other")
     return folder
 
