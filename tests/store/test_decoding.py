@@ -6,7 +6,6 @@ import sqlite3
 
 import optuna
 import pytest
-from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 
 from inna_tune.records.overview import UNREADABLE, describe_study, list_studies
@@ -79,7 +78,7 @@ def test_a_study_that_cannot_be_read_is_listed_by_its_name(made, tmp_path):
     broken, whole = open_storage(f"sqlite:///{path}").get_all_studies()
     assert (broken.study_name, broken.directions) == ("broken", [StudyDirection.NOT_SET])
     assert vars(whole) == vars(before[1])
-    with pytest.raises(StorageInternalError):
+    with pytest.raises(StorageError):
         open_storage(f"sqlite:///{path}").get_study_directions(1)
 
 
