@@ -83,7 +83,7 @@ def fit(
         ),
     ] = False,
     model: Annotated[
-        str | None, typer.Option("--out", help="File of the tuned model; STUDY.inna if not given.")
+        str | None, typer.Option("--out", "-o", help="File of the tuned model; STUDY.inna if not given.")
     ] = None,
     force: Force = False,
     allow_mismatch: Annotated[

@@ -1,6 +1,10 @@
 """Fitted estimators as files that leave Python: ONNX, which any runtime of it can run."""
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -78,14 +82,16 @@ def to_onnx(model: Any, path: Any, *, encoded: bool | str = "auto") -> None:
     import onnx
 
     module = to_module(model, encoded=encoded)
-    written = torch.onnx.export(
-        to_program(model, encoded=encoded),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=list(module.input_names),
-        output_names=list(module.output_names),
-        verbose=False,
-    )
+    program = to_program(model, encoded=encoded)
+    with _without_asides():
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=list(module.input_names),
+            output_names=list(module.output_names),
+            verbose=False,
+        )
     assert written is not None
     proto = written.model_proto
     notes = {
@@ -99,3 +105,19 @@ def to_onnx(model: Any, path: Any, *, encoded: bool | str = "auto") -> None:
     onnx.checker.check_model(proto)
     with replacing(path) as file:
         file.write_bytes(proto.SerializeToString())
+
+
+@contextmanager
+def _without_asides() -> Iterator[None]:
+    """Keep back what torch's exporter says of packages that nothing here uses, and of its own insides."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning
+            )
+            yield
+    finally:
+        logger.setLevel(level)

@@ -143,7 +143,7 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     ]
     if record.misleading:
         lines.append(record.misleading)
-    if record.held_out is not None and (gain := tuning_gain(record.held_out)) is not None:
+    if record.held_out is not None and (gain := tuning_gain(record.held_out, record.metric)) is not None:
         lines.append(gain)
     board = {e.trial: e for e in leaderboard(record)}
     best = [

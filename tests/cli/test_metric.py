@@ -36,6 +36,7 @@ def test_a_study_is_by_its_metric_wherever_it_is_spoken_of(tuned):
     assert f"Held-out {AREA}: " in said["gain"]
     assert "higher is better" in said["gain"]
     assert "--metric roc_auc" in said["commands"]["resume"]
+    assert said["gain"] in run(folder, "show", "people").stdout
     shown = json.loads(run(folder, "show", "people", "--json").stdout)
     assert AREA in json.dumps(shown)
     run(folder, "report", "people", "-o", "people.html")
