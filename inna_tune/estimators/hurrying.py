@@ -12,12 +12,15 @@ from inna_tune.engine.width import seconds_a_step
 
 # What is left to train when the curvature is measured, and epochs that make a net worth having.
 _TRAINING_SHARE, _WORTHY_EPOCHS = 0.6, 4
+# Numbers that the embedded rows of a batch may come to, of all nets together.
+_MOST_NUMBERS = 2**29
 
 
 def members_in_time(
     estimator: Any, table: TableTensors, members: Sequence[Member], deadline: float | None
 ) -> list[Member]:
-    """The members that are to be trained: as many of an automatic number as have a few epochs each, at least one.
+    """The members that are to be trained: of an automatic number as many as have a few epochs each and fit into
+    little memory, at least one.
 
     Parameters
     ----------
@@ -40,9 +43,11 @@ def members_in_time(
         method=estimator._method(),
         deadline=deadline,
     )
-    steps = -(-len(members[0].train_rows) // batch_size)
+    n_rows = len(members[0].train_rows)
+    steps = -(-n_rows // batch_size)
+    in_memory = _MOST_NUMBERS // (min(n_rows, batch_size) * estimator.net_.widest)
     fit_in = _TRAINING_SHARE * (deadline - clock.now()) / max(_WORTHY_EPOCHS * steps * seconds, 1e-9)
-    return list(members[: max(1, int(min(fit_in, len(members))))])
+    return list(members[: max(1, int(min(fit_in, in_memory, len(members))))])
 
 
 def warn_of_haste(max_time: float | None, results: Sequence[MemberResult]) -> None:

@@ -137,7 +137,7 @@ def understand(
     plans = _plans(features)
     own = {column.name: column for column in schema.columns}
     targets = () if problem is None else problem.targets
-    views = []
+    views: list[ColumnView] = []
     for name in map(str, frame.columns):
         column = frame[name]
         left_out = None

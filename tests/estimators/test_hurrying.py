@@ -23,6 +23,12 @@ def test_as_many_as_have_a_few_epochs_are_trained(n_members, seconds, left, monk
     assert len(net.fit(X, Y).members_) == left
 
 
+def test_wide_tables_have_fewer_where_there_is_a_deadline(monkeypatch):
+    monkeypatch.setattr(hurrying, "_MOST_NUMBERS", 45 * 3 * 48 * 2)
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, max_time=1000.0, random_state=0)
+    assert len(net.fit(X, Y).members_) == 2
+
+
 def test_without_a_deadline_all_are_trained(monkeypatch):
     monkeypatch.setattr(hurrying, "seconds_a_step", None)
     assert len(InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(X, Y).members_) == 8
