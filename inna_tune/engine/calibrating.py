@@ -39,6 +39,8 @@ class Calibrator:
         One a member, of the vectors that the measuring begins with.
     own_stream : callable
         Context in which a net may draw from torch's global stream.
+    stop : callable, optional
+        Asked after each product of the Hessian whether time is up; see `inna_tune.optim.calibrate`.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class Calibrator:
         batch: Batch,
         seeds: Sequence[int],
         own_stream: Callable[[], AbstractContextManager[object]],
+        stop: Callable[[], bool] | None = None,
     ) -> None:
         self._net, self._loss, self._method = net, loss.calibrated_by, method
-        self._batch, self._seeds, self._own_stream = batch, list(seeds), own_stream
+        self._batch, self._seeds, self._own_stream, self._stop = batch, list(seeds), own_stream, stop
         self._fixed = {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _leaves(self, names: Sequence[str]) -> dict[str, Tensor]:
@@ -93,6 +96,7 @@ class Calibrator:
                 step_factors=[factors[n][:, 0] if n in factors else ones for n in leaves]
                 if factors
                 else None,
+                stop=self._stop,
             )
         return torch.as_tensor(found.curvature).to(first).view(-1, 1)
 

@@ -39,6 +39,9 @@ _SCALING_ROWS = 512
 # they work, and by ten times where others use the machine.
 _THIN = 1024
 _SANITY_ROWS = 256
+# Where there is a deadline: what of the time that is left measuring may take, and the numbers that it looks at at once, but
+# not fewer rows than so many.
+_MEASURING_SHARE, _MEASURED_NUMBERS, _LEAST_ROWS = 0.25, 2**27, 64
 
 _PURE_OF = {natural: pure for pure, natural in PURE.items()}
 
@@ -67,6 +70,9 @@ class Population:
         to the last bit, and a step takes a little longer.
     states : sequence of MemberState, optional
         Where each member stands, to go on with the same training after a break; see `MemberProgress`.
+    deadline : float, optional
+        Value of `inna_tune.clock` at which training ends. Of a large net the curvature is then measured more coarsely, so
+        that time is left to train; None: as well as it can be.
 
     Attributes
     ----------
@@ -91,6 +97,7 @@ class Population:
         method: Method | None = None,
         stacked: bool = False,
         states: Sequence[MemberState] | None = None,
+        deadline: float | None = None,
     ) -> None:
         self.net, self.table, self.loss = net, table, loss
         self.method = Method() if method is None else method
@@ -99,6 +106,11 @@ class Population:
         self.stacked = stacked or len(members) > 1 or not table.x.is_cpu
         self.members = list(members)
         self.batch_size, self.horizon = batch_size, float(horizon)
+        self._stops_measuring: Callable[[], bool] | None = None
+        if deadline is not None:
+            now = clock.now()
+            until = now + _MEASURING_SHARE * max(0.0, deadline - now)
+            self._stops_measuring = lambda: clock.now() > until
         device, self.dtype = table.x.device, table.x.dtype
         self.rows = [torch.from_numpy(m.train_rows).to(device) for m in members]
         # Without validation rows some training rows tell whether the weights are still sane: the loss met in training is
@@ -254,6 +266,8 @@ class Population:
         """Of the members at these positions, by so many of these rows of theirs."""
         index = torch.tensor(which, device=self.device)
         mean_weight = None if self.mean_weight is None else self.mean_weight[index]
+        if self._stops_measuring is not None:
+            most = min(most, max(_LEAST_ROWS, _MEASURED_NUMBERS // (len(rows) * self.net.widest)))
         rows = [own[:most] for own in rows]
         batches = iterate_batches(self.table, rows, mean_weight, most, full_vectors=self._fills_vectors)
         return Calibrator(
@@ -264,6 +278,7 @@ class Population:
             next(iter(batches)),
             [self.members[i].seed for i in which],
             self._own_stream,
+            self._stops_measuring,
         )
 
     @property
@@ -345,6 +360,7 @@ class Population:
         *,
         deadline: float | None = None,
         after_step: Callable[[], None] | None = None,
+        least_steps: int = 0,
     ) -> tuple[Tensor, bool]:
         """Let every member see each of its training rows once.
 
@@ -356,6 +372,8 @@ class Population:
             Value of `inna_tune.clock` past which no further batch is begun.
         after_step : callable, optional
             Called after every step.
+        least_steps : int, default=0
+            Made whatever the time is.
 
         Returns
         -------
@@ -380,7 +398,7 @@ class Population:
             mask_width=self._masks.width,
         )
         with matrix_products(self.method.precision, self.device):
-            return self._steps(batches, rates, numbers, deadline, after_step)
+            return self._steps(batches, rates, numbers, deadline, after_step, least_steps)
 
     def _steps(
         self,
@@ -389,13 +407,14 @@ class Population:
         numbers: list[float] | None,
         deadline: float | None,
         after_step: Callable[[], None] | None,
+        least_steps: int,
     ) -> tuple[Tensor, bool]:
         total, seen = self.table.x.new_zeros(2, len(self))
         completed = True
         losses: list[Tensor] = []
         counts: list[Tensor] = []
         for step, batch in enumerate(batches):
-            if deadline is not None and clock.now() > deadline:
+            if deadline is not None and step >= least_steps and clock.now() > deadline:
                 completed = False
                 break
             rate = rates[step] if numbers is None else numbers[step]

@@ -44,6 +44,9 @@ class Training:
         What `progress` gave for each member, to go on with their training. Those that have not left are equally far.
     threads : int, optional
         The most threads that torch may use. None: as many as it is set to.
+    deadline : float, optional
+        Value of `inna_tune.clock` by which `run` is to end: what is measured before training begins then takes a part of that
+        time at most.
 
     Attributes
     ----------
@@ -77,6 +80,7 @@ class Training:
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
         threads: int | None = None,
+        deadline: float | None = None,
     ) -> None:
         if width is not None and width < 1:
             raise ValueError(f"width={width!r} must be at least 1, or None for the quickest")
@@ -92,6 +96,7 @@ class Training:
             horizon=max_epochs,
             method=method,
             stacked=stacked or len(self.members) > 1,
+            deadline=deadline,
         )
         self.threads = torch.get_num_threads() if threads is None else threads
         self._results: dict[int, MemberResult] = {}
@@ -114,6 +119,7 @@ class Training:
                         loss,
                         batch_size=batch_size,
                         method=method,
+                        deadline=deadline,
                     )
             for places in self._parts(everyone, width):
                 self._add(places)

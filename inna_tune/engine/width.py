@@ -5,6 +5,7 @@ the tensors of a step no longer fit the caches. Where that lies depends on the m
 measured, once a process. What a member learns does not depend on it.
 """
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from inna_tune import clock
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
@@ -28,6 +30,9 @@ _MOST = 256
 _TIMED_STEPS = 4
 # Of widths that are level the widest is taken; where a member takes so much longer, wider stacks are not tried.
 _LEVEL, _HOPELESS = 1.03, 1.15
+
+# Of the time until a deadline, what timing may take before no further layout is tried.
+_TIMING_SHARE = 0.1
 
 _measured: dict[tuple[object, ...], dict[int, float]] = {}
 
@@ -47,6 +52,7 @@ def quickest_layout(
     *,
     batch_size: int,
     method: Method | None = None,
+    deadline: float | None = None,
 ) -> Layout:
     """Number of members to train as one stack, and of threads.
 
@@ -56,6 +62,8 @@ def quickest_layout(
         As for `Population`.
     members : sequence of Member
         Those to be trained; the width is at most their number.
+    deadline : float, optional
+        Value of `inna_tune.clock` by which they are to be trained: timing ends when a share of that time is spent.
 
     Returns
     -------
@@ -70,15 +78,23 @@ def quickest_layout(
     most = min(len(members), _MOST, width_for_memory(net, table, batch_size=batch_size))
     if most <= 1 and len(choices) == 1:
         return Layout(1, present)
-    kind = (any(m.dropout > 0 for m in members), any(m.label_smoothing > 0 for m in members))
-    key = (net, batch_size, str(table.x.device), table.x.dtype, repr(method), kind)
+    key = _kind(net, table, members, batch_size, method)
     found: dict[Layout, float] = {}
-    for threads in sorted(choices):
+    until = math.inf
+    if deadline is not None:
+        now = clock.now()
+        until = now + _TIMING_SHARE * (deadline - now)
+    # Where there may be no time for more, all threads are tried first: steps that are long to time gain by them.
+    for threads in sorted(choices, reverse=deadline is not None):
         seconds = _measured.setdefault((*key, threads), {})
         with torch_threads(threads):
             for width in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:
                 if width not in seconds:
-                    seconds[width] = _seconds_a_member(net, table, members[:width], loss, batch_size, method)
+                    if found and clock.now() > until:
+                        break
+                    seconds[width] = _seconds_a_member(
+                        net, table, members[:width], loss, batch_size, method, until
+                    )
                 found[Layout(width, threads)] = seconds[width]
                 if seconds[width] > _HOPELESS * min(found.values()):
                     break
@@ -86,6 +102,35 @@ def quickest_layout(
     best = max(layout for layout, time_ in found.items() if time_ <= level)
     n_stacks = -(-len(members) // best.width)
     return Layout(-(-len(members) // n_stacks), best.threads)
+
+
+def seconds_a_step(
+    net: Net,
+    table: TableTensors,
+    member: Member,
+    loss: Loss,
+    *,
+    batch_size: int,
+    method: Method | None,
+    deadline: float,
+) -> float:
+    """Seconds of a member's step alone, by as many threads as torch has; parameters as for `quickest_layout`."""
+    seconds = _measured.setdefault(
+        (*_kind(net, table, [member], batch_size, method), torch.get_num_threads()), {}
+    )
+    if 1 not in seconds:
+        now = clock.now()
+        until = now + _TIMING_SHARE * (deadline - now)
+        seconds[1] = _seconds_a_member(net, table, [member], loss, batch_size, method, until)
+    return seconds[1]
+
+
+def _kind(
+    net: Net, table: TableTensors, members: Sequence[Member], batch_size: int, method: Method | None
+) -> tuple[object, ...]:
+    """What steps of a width take alike long by."""
+    drawn = (any(m.dropout > 0 for m in members), any(m.label_smoothing > 0 for m in members))
+    return net, batch_size, str(table.x.device), table.x.dtype, repr(method), drawn
 
 
 def width_for_memory(net: Net, table: TableTensors, *, batch_size: int) -> int:
@@ -130,8 +175,9 @@ def _seconds_a_member(
     loss: Loss,
     batch_size: int,
     method: Method | None = None,
+    until: float = math.inf,
 ) -> float:
-    """The quickest of a few steps, divided by the members."""
+    """The quickest of a few steps, divided by the members; of one step where it ends after ``until``."""
     few = _TIMED_STEPS * batch_size
     short = [
         replace(m, train_rows=m.train_rows[:few], lr=1e-6, alpha=1.0, beta=1e-3, decay="constant")
@@ -150,5 +196,7 @@ def _seconds_a_member(
         times.append(time.perf_counter())
 
     note()
-    population.train_epoch(population.learning_rates(0), after_step=note)
+    rates = population.learning_rates(0)
+    # The first step is made whatever the time is.
+    population.train_epoch(rates, after_step=note, deadline=until, least_steps=1)
     return min(after - before for before, after in pairwise(times)) / len(members)

@@ -31,6 +31,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
+from inna_tune.estimators.hurrying import members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.memory import MemoryMixin
@@ -184,14 +185,11 @@ class InnaEstimator(
                     "set warm_start=False to begin anew."
                 )
             members = [replace(m, start=state) for m, state in zip(members, states, strict=True)]
+        else:
+            members = members_in_time(self, tensors, members, deadline)
         with watching(self, plan.max_epochs, *rows[:2]) as watch:
             results = self._train(tensors, members, deadline, plan.max_epochs, watch)
-            if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
-                warnings.warn(
-                    f"max_time={self.max_time:.3g}: the time was up within the first epoch; give more for a better model.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
+            warn_of_haste(self.max_time, results)
             for _ in range(RETRIES if states is None else 0):
                 retried = self._retried(members, results)
                 if not retried:
@@ -222,7 +220,7 @@ class InnaEstimator(
         max_epochs: int,
         watch: Watch,
     ) -> list[MemberResult]:
-        training = self._training(table, members, keep_states=True, max_epochs=max_epochs)
+        training = self._training(table, members, keep_states=True, max_epochs=max_epochs, deadline=deadline)
         try:
             stop = watch.of(training)
             training.run(deadline=deadline, shorten=True, stop=stop)
@@ -460,6 +458,7 @@ class InnaEstimator(
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
         max_epochs: int | None = None,
+        deadline: float | None = None,
     ) -> Training:
         return Training(
             self.net_ if net is None else net,
@@ -473,6 +472,7 @@ class InnaEstimator(
             keep_states=keep_states,
             progress=progress,
             threads=n_threads(self.n_jobs),
+            deadline=deadline,
         )
 
     # ------------------------------------------------------------------ predict

@@ -247,7 +247,7 @@ def tune(
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held, metric)
     of_default, before = score_rows(default, X_held, y_held, metric)
-    of_tuned, after = score_rows(best, X_held, y_held, metric)
+    of_tuned, after = (of_default, before) if best is default else score_rows(best, X_held, y_held, metric)
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
     fits = {"untuned default": default, "tuned": best}
     cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
@@ -333,12 +333,14 @@ def score_rows(
     """
     if hasattr(model, "predict_proba"):
         probabilities = model.predict_proba(X)
+        # As `predict` chooses, which would ask the nets once more.
+        chosen = np.asarray(model.classes_)[probabilities.argmax(axis=1)]
         known = y.isin(model.classes_).to_numpy()
         right = probabilities[known, pd.Index(model.classes_).get_indexer(pd.Index(y[known]))]
         # As scikit-learn's log_loss: a probability of 0 costs much, but not everything.
         losses = -np.log(np.clip(right.astype(np.float64), np.finfo(probabilities.dtype).eps, None))
         loss = log_loss(y[known], probabilities[known], labels=model.classes_)
-        scores = {"log-loss": float(loss), "accuracy": float(accuracy_score(y, model.predict(X)))}
+        scores = {"log-loss": float(loss), "accuracy": float(accuracy_score(y, chosen))}
         return _with_metric(scores, model, X, y, metric), losses
     predicted = model.predict(X)
     scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}

@@ -58,13 +58,29 @@ def start(params: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
     return torch.nn.functional.normalize(torch.stack(rows).to(params[0]), dim=1)
 
 
-def largest_ritz_value(matvec: Callable[[Tensor], Tensor], start: Tensor, n_iterations: int) -> Tensor:
-    """Largest eigenvalue of the Lanczos tridiagonal of P symmetric operators, [P, D] -> [P]."""
+# So few products say nothing: what a random vector has of the steepest direction is next to nothing.
+_LEAST_PRODUCTS = 3
+
+
+def largest_ritz_value(
+    matvec: Callable[[Tensor], Tensor],
+    start: Tensor,
+    n_iterations: int,
+    *,
+    stop: Callable[[], bool] | None = None,
+) -> Tensor:
+    """Largest eigenvalue of the Lanczos tridiagonal of P symmetric operators, [P, D] -> [P].
+
+    ``stop`` is asked after every product but the last whether to make do with those so far. What the largest eigenvalue may
+    have above the one found is then added, by the norm of what is left of the last product (Zhou, Li (2011), Bounding the
+    spectrum of large Hermitian matrices); NaN where there are too few products even for that.
+    """
     previous, vector = torch.zeros_like(start), start
     off_diagonal = start.new_zeros(len(start), 1)
     diagonals: list[Tensor] = []
     off_diagonals: list[Tensor] = []
-    for _ in range(min(n_iterations, start.shape[1])):
+    most, is_cut = min(n_iterations, start.shape[1]), False
+    for _ in range(most):
         product = matvec(vector) - off_diagonal * previous
         diagonal = (product * vector).sum(1, keepdim=True)
         if diagonals:
@@ -76,6 +92,11 @@ def largest_ritz_value(matvec: Callable[[Tensor], Tensor], start: Tensor, n_iter
         previous, vector = vector, product / off_diagonal.clamp(min=torch.finfo(start.dtype).tiny)
         diagonals.append(diagonal)
         off_diagonals.append(off_diagonal)
+        if stop is not None and len(diagonals) < most and stop():
+            is_cut = True
+            break
+    if is_cut and len(diagonals) < _LEAST_PRODUCTS:
+        return torch.full_like(start[:, 0], math.nan)
     tridiagonal = torch.diag_embed(torch.cat(diagonals, 1).double())
     side = (
         torch.diag_embed(torch.cat(off_diagonals[:-1], 1).double(), offset=1) if len(off_diagonals) > 1 else 0
@@ -87,4 +108,6 @@ def largest_ritz_value(matvec: Callable[[Tensor], Tensor], start: Tensor, n_iter
     # An eigenvalue lost in the rounding of the others is a zero, of no sign.
     noise = torch.finfo(start.dtype).eps * spectrum.abs().amax(1)
     largest = torch.where(largest.abs() > noise, largest, 0.0)
+    if is_cut:
+        largest = largest + off_diagonals[-1][:, 0].double().cpu()
     return torch.where(finite, largest, math.nan).to(start)

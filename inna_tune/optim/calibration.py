@@ -120,6 +120,7 @@ def calibrate(
     member_axis: bool = False,
     scaled_alpha: float = 0.24,
     step_factors: Iterable[float | Tensor] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Calibration:
     """INNA's settings for a problem, from the curvature of its loss at the initial weights.
 
@@ -135,6 +136,9 @@ def calibrate(
         As for `settings_from_curvature`; 0.06 suits squared errors better.
     step_factors : iterable of float or Tensor, optional
         As for `curvature`: the settings are those for `INNA` with these factors.
+    stop : callable, optional
+        Asked after each product whether time is up. The curvature is then estimated from above by those so far; after one or
+        two FALLBACK_CURVATURE stands in for it, without a warning.
 
     Returns
     -------
@@ -154,10 +158,20 @@ def calibrate(
     >>> [round(value, 4) for value in calibration]
     [100.0, 0.138, 2.4, 0.126]
     """
-    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis, step_factors)
+    is_cut = False
+
+    def noted() -> bool:
+        nonlocal is_cut
+        is_cut = stop is not None and stop()
+        return is_cut
+
+    asked = None if stop is None else noted
+    values, failure = _measure(loss_fn, params, n_iterations, seed, member_axis, step_factors, asked)
     usable = values.isfinite() & (values > 0)
     n_unusable = int((~usable).sum())
-    if n_unusable:
+    if n_unusable and is_cut and failure is None:
+        values = torch.where(usable, values, FALLBACK_CURVATURE)
+    elif n_unusable:
         what = failure or f"{n_unusable} of {usable.numel()} values are not positive and finite"
         warnings.warn(
             f"the curvature could not be used: {what}; settings are derived from {FALLBACK_CURVATURE} instead. "
@@ -177,6 +191,7 @@ def _measure(
     seed: int | Sequence[int],
     member_axis: bool,
     step_factors: Iterable[float | Tensor] | None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[Tensor, str | None]:
     """Largest eigenvalue of each member, shape [P] (P = 1 without member axis), and why there is none."""
     check_iterations(n_iterations)
@@ -206,7 +221,7 @@ def _measure(
         return join(stretched(filled), n_members)
 
     try:
-        return largest_ritz_value(hessian_times, start(params, seeds), n_iterations), None
+        return largest_ritz_value(hessian_times, start(params, seeds), n_iterations, stop=stop), None
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

@@ -79,6 +79,8 @@ class Cohort:
         What `retries` gave for each trial.
     n_begun : sequence of int, optional
         On how many folds each trial begins, the first ones; None: on all. `begin_rest` begins the others.
+    deadline : float, optional
+        Value of `inna_tune.clock` by which all has to be trained; see `Training`.
 
     Notes
     -----
@@ -92,7 +94,9 @@ class Cohort:
         progress: Sequence[Sequence[MemberProgress]] | None = None,
         retries: Sequence[Sequence[int]] = (),
         n_begun: Sequence[int] | None = None,
+        deadline: float | None = None,
     ) -> None:
+        self._deadline = deadline
         self.table, self._estimators = table, list(estimators)
         self._cells: dict[tuple[int, int], _Cell] = {}
         self._trainings: list[Training] = []
@@ -157,6 +161,7 @@ class Cohort:
             stacked=True,
             progress=progress,
             max_epochs=max_epochs,
+            deadline=self._deadline,
         )
         self._trainings.append(training)
         return training

@@ -21,7 +21,7 @@ from inna_tune.records.attributes import ENSEMBLE as CHOSEN
 from inna_tune.records.attributes import REASON
 from inna_tune.records.record import StudyRecord, value_of
 from inna_tune.store.opening import storage_errors
-from inna_tune.study.budget import Budget
+from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.ensemble import choose
 from inna_tune.study.foldwise import FoldwiseEvaluation, seeded
@@ -104,6 +104,8 @@ def fit_search(
     def evaluation() -> Evaluation:
         if not is_ours(search.estimator):
             return FoldwiseEvaluation.of(question, search.space, search.first)
+        if untuned is not None and budget is not None and _is_hopeless(untuned, question, budget):
+            raise OutOfTimeError
         made.append(
             NetEvaluation(
                 question.folded(budget),
@@ -122,6 +124,16 @@ def fit_search(
 
     run_study(evaluation, question.fingerprint, _options(search), budget=budget, notes=notes, opened=opened)
     _finish(search, question, budget, made[-1] if made and wants_ensemble else None, untuned)
+
+
+def _is_hopeless(untuned: Any, question: Question, budget: Budget) -> bool:
+    """Whether a trial would not even have one epoch on every fold, by how long those of a fit took that time cut off."""
+    if any(member["stop_reason"] != "time" for member in untuned.members_):
+        return False
+    plan = untuned._plan_for(len(question.frame))
+    seconds = float(untuned.history_["seconds"].max()) / max(1, int(untuned.n_iter_))
+    an_epoch = seconds * plan.n_members / len(untuned.members_)
+    return bool(clock.now() + an_epoch * len(question.splits) > budget.trials_end)
 
 
 def _options(search: Any) -> StudyOptions:

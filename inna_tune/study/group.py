@@ -211,6 +211,7 @@ class Group:
                     [s.members for s in known] or None,
                     [s.retries for s in known],
                     n_begun=[self._begins_on(c) if c.saved is None else c.saved.n_begun for c in own],
+                    deadline=None if self._end == math.inf else self._end,
                 )
             for place, candidate in enumerate(own):
                 candidate.place = cohort, place
@@ -280,11 +281,17 @@ class Group:
     def _train(self, cohort: Cohort, epoch: int | None) -> None:
         budget = self.runner.budget
         pace = Pace(cohort, budget, self.runner.stop)
-        end = self._own_end if budget is None else min(self._own_end, budget.cut_at)
+        end = self._end
         cohort.run(epoch, deadline=None if end == math.inf else end, stop=pace)
         pace.note()
         cut = budget is not None and end < self._own_end and clock.now() >= end
         self.runner.is_out_of_time |= cut or pace.is_out_of_time
+
+    @property
+    def _end(self) -> float:
+        """When training is broken off, by the clock."""
+        budget = self.runner.budget
+        return self._own_end if budget is None else min(self._own_end, budget.cut_at)
 
     def _goes_on(self, candidate: Candidate) -> bool:
         """Whether a trial has still to train, on some fold."""

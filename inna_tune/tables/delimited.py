@@ -24,6 +24,8 @@ _EMPTY_LINES = re.compile(r"[\r\n]+")
 # pyarrow reads up to 32 blocks ahead; but every array takes a kilobyte, so that blocks of few rows and many columns cost more.
 _BLOCK = 1 << 21
 _WIDE = 1000
+# Of each column of a wide file a block has so many bytes; every array costs time, too.
+_CELL_BYTES, _LARGEST_WIDE = 1 << 11, 1 << 26
 _LARGEST_BLOCK = 2**31 - 1
 # A wide table comes in many batches of few rows, and an array of a dozen numbers takes a hundred times their memory.
 _FEW_CHUNKS, _SMALL_CHUNK = 4, 4096
@@ -205,7 +207,9 @@ class _File:
 
     def batches(self, places: Sequence[int]) -> Iterator[dict[int, Any]]:
         """The columns at ``places``, batch by batch; a row of another length is an error that tells which."""
-        block, given = _BLOCK if self.layout.width < _WIDE else 4 * _BLOCK, 0
+        width = self.layout.width
+        wide = min(max(4 * _BLOCK, _CELL_BYTES * width), _LARGEST_WIDE)
+        block, given = _BLOCK if width < _WIDE else wide, 0
         while True:
             n_rows = 0
             try:

@@ -28,6 +28,8 @@ _MANY_LABELS = 10
 _FEW_VALUES = 50
 _COPIES = 0.05
 _NAMED = 5
+# So many columns are looked at whatever the time is, but for trees.
+_SURELY = 200
 
 
 def find_regrets(problem: Problem, schema: TableSchema, *, deadline: float | None = None) -> Iterator[str]:
@@ -39,13 +41,19 @@ def find_regrets(problem: Problem, schema: TableSchema, *, deadline: float | Non
     schema : TableSchema
         Of its columns.
     deadline : float, optional
-        Value of `inna_tune.clock` after which no further column is tried alone.
+        Value of `inna_tune.clock` after which no further column is tried alone, nor copies looked for in a wide table.
     """
     own = {column.name: column for column in schema.columns}
     n_rows = len(problem.X)
     ids = []
+
+    def is_late() -> bool:
+        return deadline is not None and clock.now() > deadline
+
     if n_rows >= _LEAST_ROWS:
-        for name in map(str, problem.X.columns):
+        for i, name in enumerate(map(str, problem.X.columns)):
+            if i >= _SURELY and is_late():
+                break
             column = problem.X[name]
             if _counts_rows(column):
                 ids.append(name)
@@ -65,9 +73,12 @@ def find_regrets(problem: Problem, schema: TableSchema, *, deadline: float | Non
             )
         if len(leaks) > _NAMED:
             yield f"{len(leaks) - _NAMED} more columns alone give the target away."
-        if deadline is not None and clock.now() > deadline:
+        if is_late():
             yield "Not every column was tried alone, for want of time: `inna-tune columns` does."
-    share = share_of_copies(problem.X.drop(columns=ids)) if len(ids) < problem.X.shape[1] else 0.0
+    share = 0.0
+    width = problem.X.shape[1]
+    if len(ids) < width and not (width > _SURELY and is_late()):
+        share = share_of_copies(problem.X.drop(columns=ids))
     if share >= _COPIES:
         yield (
             f"{share:.0%} of the rows are the same as an earlier row, or nearly: held-out scores flatter where a copy was "

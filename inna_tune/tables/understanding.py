@@ -18,6 +18,8 @@ from inna_tune.tables.problem import Problem
 from inna_tune.tables.regrets import find_regrets
 
 # Rows that the encoder looks at, so that a view of a large table does not take as long as a fit.
+# So many columns are described whatever the time is: those that a study keeps.
+_SURELY = 200
 _MOST_ROWS = 50_000
 
 _KINDS = {
@@ -124,7 +126,7 @@ def understand(
     problem : Problem, optional
         The same table with its target: what of the columns are features, and whether one tells the target.
     seconds : float, optional
-        That it may take; then not every column of a wide table may be tried alone.
+        That it may take; then not every column of a wide table may be tried alone, or its values described.
 
     Returns
     -------
@@ -135,7 +137,7 @@ def understand(
     plans = _plans(features)
     own = {column.name: column for column in schema.columns}
     targets = () if problem is None else problem.targets
-    views = []
+    views: list[ColumnView] = []
     for name in map(str, frame.columns):
         column = frame[name]
         left_out = None
@@ -160,11 +162,9 @@ def understand(
             taken_as += f", written {form.words}"
         if name in own and own[name].missing:
             taken_as += f", {' '.join(map(repr, own[name].missing))} is missing"
-        views.append(
-            ColumnView(
-                name, taken_as, int(column.isna().sum()), describe_values(column), _example(column), left_out
-            )
-        )
+        is_late = len(views) >= _SURELY and deadline is not None and clock.now() > deadline
+        words = ("", "") if is_late else (describe_values(column), _example(column))
+        views.append(ColumnView(name, taken_as, int(column.isna().sum()), *words, left_out))
     return Understanding(
         len(features),
         None if problem is None else problem.description,

@@ -250,3 +250,80 @@ def test_timing_leaves_everything_as_it_was():
 def test_widths_that_make_no_sense():
     with pytest.raises(ValueError, match=r"width=0 must be at least 1"):
         train(make_members(2), width=0)
+
+
+class Ticking:
+    """Goes on by a tick whenever it is looked at."""
+
+    def __init__(self, tick):
+        self.tick, self.time = tick, 0.0
+
+    def now(self):
+        self.time += self.tick
+        return self.time
+
+
+@pytest.mark.parametrize(("deadline", "timed"), [(None, [1, 2, 4, 8]), (1e6, [1, 2, 4, 8]), (20.0, [1])])
+def test_no_further_layout_is_timed_where_that_takes_a_share_of_the_time(deadline, timed, monkeypatch):
+    monkeypatch.setattr(width.clock, "now", Ticking(2.5).now)
+    monkeypatch.setattr(width, "_measured", {})
+    seen = []
+
+    def seconds(net, table, members, *rest):
+        seen.append(len(members))
+        return 1.0 / len(members)
+
+    monkeypatch.setattr(width, "_seconds_a_member", seconds)
+    with torch_threads(1):
+        width.quickest_layout(
+            TabularNet(6, (4,), 3),
+            make_table(),
+            make_members(8),
+            CrossEntropy(),
+            batch_size=32,
+            deadline=deadline,
+        )
+    assert seen == timed
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_one_step_is_timed_where_the_time_is_up(n_steps, monkeypatch):
+    steps, step = [], Population._step
+    monkeypatch.setattr(Population, "_step", lambda *given: steps.append(given) or step(*given))
+    given = (TabularNet(6, (4,), 3), make_table(), make_members(1), CrossEntropy(), 32, None)
+    width._seconds_a_member(*given, float("-inf" if n_steps == 1 else "inf"))
+    assert len(steps) == n_steps
+
+
+def products_until(deadline, tick, monkeypatch):
+    """Products of the Hessian by which a member is measured where the clock goes on with each look."""
+    backward, seen = torch.autograd.grad, []
+
+    def noting(*given, **options):
+        if options.get("retain_graph"):
+            seen.append(given)
+        return backward(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(width.clock, "now", Ticking(tick).now)
+        patch.setattr(torch.autograd, "grad", noting)
+        member = replace(make_members(1)[0], lr=None, alpha=None, beta=None)
+        population = Population(
+            TabularNet(6, (4,), 3),
+            make_table(),
+            [member],
+            CrossEntropy(),
+            batch_size=32,
+            horizon=3,
+            deadline=deadline,
+        )
+    return len(seen), population.settings_of(0)
+
+
+def test_a_deadline_ends_the_measuring_of_curvature(monkeypatch):
+    whole, settings = products_until(None, 1.0, monkeypatch)
+    assert whole == 15
+    assert products_until(1e6, 1.0, monkeypatch) == (whole, settings)
+    few, cut = products_until(20.0, 1.0, monkeypatch)
+    assert few < whole
+    assert cut["curvature"] >= 0.99 * settings["curvature"], "from above, so that steps are no longer"

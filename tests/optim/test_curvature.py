@@ -283,3 +283,31 @@ def test_params_must_require_gradients_and_share_their_members():
     params = [torch.ones(2, 3, requires_grad=True), torch.ones(3, requires_grad=True)]
     with pytest.raises(ValueError, match="leading axis"):
         curvature(lambda: sum(p.sum() for p in params), params, member_axis=True)
+
+
+@pytest.mark.parametrize("n_products", [3, 5])
+def test_measuring_that_is_cut_short_errs_on_the_side_of_small_steps(n_products):
+    spectrum = [1.0, 2.0, 3.0, 4.0, 9.0, 30.0, 31.0, 64.0]
+    loss_fn, params = quadratic(spectrum)
+    asked = []
+
+    def stop():
+        asked.append(True)
+        return len(asked) == n_products
+
+    found = calibrate(loss_fn, params, stop=stop)
+    assert len(asked) == n_products, "no further product"
+    assert found.curvature >= 64
+    assert found.curvature < 2 * 64
+
+
+def test_too_few_products_leave_the_fallback_without_a_warning():
+    loss_fn, params = quadratic([1, 2, 3, 4, 64])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert calibrate(loss_fn, params, stop=lambda: True).curvature == FALLBACK_CURVATURE
+
+
+def test_measuring_that_is_never_stopped_is_the_same_to_the_last_bit():
+    loss_fn, params = quadratic([1, 2, 3, 4, 64])
+    assert calibrate(loss_fn, params, stop=lambda: False) == calibrate(loss_fn, params)

@@ -1,0 +1,34 @@
+"""Where time is short and steps are long, fewer nets are trained."""
+
+import numpy as np
+import pytest
+
+from inna_tune import InnaClassifier, clock
+from inna_tune.estimators import hurrying
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+Y = (X[:, 0] > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("n_members", "seconds", "left"),
+    [("auto", 0.0, 8), ("auto", 50.0, 3), ("auto", 1e6, 1), (2, 1e6, 2)],
+)
+def test_as_many_as_have_a_few_epochs_are_trained(n_members, seconds, left, monkeypatch):
+    monkeypatch.setattr(clock, "now", lambda: 1000.0)
+    monkeypatch.setattr(hurrying, "seconds_a_step", lambda *given, **options: seconds)
+    net = InnaClassifier(
+        hidden_layer_sizes=(4,), n_members=n_members, max_epochs=2, max_time=1000.0, random_state=0
+    )
+    assert len(net.fit(X, Y).members_) == left
+
+
+def test_wide_tables_have_fewer_where_there_is_a_deadline(monkeypatch):
+    monkeypatch.setattr(hurrying, "_MOST_NUMBERS", 45 * 3 * 48 * 2)
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, max_time=1000.0, random_state=0)
+    assert len(net.fit(X, Y).members_) == 2
+
+
+def test_without_a_deadline_all_are_trained(monkeypatch):
+    monkeypatch.setattr(hurrying, "seconds_a_step", None)
+    assert len(InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(X, Y).members_) == 8
