@@ -144,7 +144,11 @@ def _check_unpacked(source: Source, found: Format) -> None:
             with source.open() as file:
                 while unpacked <= most and (part := file.read(_BLOCK)):
                     unpacked += len(part)
-    except (OSError, zipfile.BadZipFile):
+    except (
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+    ):  # pyarrow's own for a place before the file is a ValueError
         return  # whoever reads it says what is wrong
     if unpacked > most:
         raise TableError(
