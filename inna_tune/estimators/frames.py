@@ -12,6 +12,9 @@ from sklearn.utils.validation import check_array, validate_data
 Floats = npt.NDArray[np.float64]
 Weights = Floats
 
+# Text as pandas 3 has it by default; pandas 2.3 knows it too, but makes objects of text where "str" is asked for.
+TEXT = pd.StringDtype(na_value=np.nan)
+
 _CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from pandas.api import types
 
 from inna_tune.estimators.columns import HELD, Kind, is_plain
-from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.frames import TEXT, UnreadableValueWarning
 from inna_tune.estimators.number_forms import NumberForm, read_form
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -351,7 +351,7 @@ def _spell(column: pd.Series, schema: ColumnSchema) -> pd.Series:
         return column.astype(object).map(lambda v: spelled.get(v, str(v)), na_action="ignore")
     meant: dict[float, str] = {}
     for level in schema.levels:
-        number = read_form(pd.Series([level], dtype="str"), NumberForm())[0]
+        number = read_form(pd.Series([level], dtype=TEXT), NumberForm())[0]
         # Of two spellings of one number the canonical one is it.
         if not np.isnan(number) and (number not in meant or level == _canonical(number)):
             meant[float(number)] = level
@@ -367,7 +367,7 @@ def _canonical(number: float) -> str:
 def _mixed(column: pd.Series) -> pd.Series:
     """Texts that are numbers as such, but for codes such as "01"."""
     codes, texts = pd.factorize(column)
-    plain = pd.Series(texts, dtype="str")
+    plain = pd.Series(texts, dtype=TEXT)
     numbers = read_form(plain, NumberForm())
     padded = plain.str.match(r"[-+]?0\d").fillna(False).to_numpy()
     values: list[Any] = [

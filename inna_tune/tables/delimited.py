@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
+from inna_tune.estimators.frames import TEXT
 from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, TableSchema
 from inna_tune.tables.kinds import decide, with_gaps
 from inna_tune.tables.sources import Source, TableError
@@ -378,7 +379,7 @@ _ABSENT = pa.array(sorted(MISSING), pa.string())
 
 def _texts(chunks: list[Any]) -> pd.Series:
     joined = pa.chunked_array([part.cast(pa.large_string()) for part in chunks], pa.large_string())
-    return pd.Series(joined.to_pandas(), dtype="str")
+    return pd.Series(joined.to_pandas(), dtype=TEXT)
 
 
 def _read_fitted(file: _File) -> Read:

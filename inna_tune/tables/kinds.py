@@ -136,7 +136,8 @@ def _levels_kept(texts: pd.Series, present: pd.Series) -> tuple[str, ...]:
 def _is_whole(texts: pd.Series, form: NumberForm) -> bool:
     """Whether all numbers are written as whole ones: 1 and not 1.0."""
     mark = r"\." if form.decimal == "." else ","
-    return not texts.str.contains(rf"{mark}|\d[eE][-+\u2212\u2013]?\d", regex=True, na=False).any()
+    # The signs as such: pandas 2 hands patterns to RE2, which knows no escapes of Unicode.
+    return not texts.str.contains(rf"{mark}|\d[eE][-+−–]?\d", regex=True, na=False).any()
 
 
 def _whole(texts: pd.Series, numbers: Floats) -> pd.Series | None:

@@ -12,7 +12,7 @@ import pyarrow.feather
 import pyarrow.json
 from pandas.api import types
 
-from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.frames import TEXT, UnreadableValueWarning
 from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
 from inna_tune.tables.delimited import read_delimited
 from inna_tune.tables.kinds import decide
@@ -172,6 +172,7 @@ def _json_lines(source: Source) -> pd.DataFrame:
 
 def _from_arrow(table: Any, place: str) -> pd.DataFrame:
     """A table of pyarrow in pandas' own types; whole numbers and booleans with gaps in those that know gaps."""
+    own = {pa.string(): TEXT, pa.large_string(): TEXT}
     nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -179,8 +180,8 @@ def _from_arrow(table: Any, place: str) -> pd.DataFrame:
             raise TableError(
                 f"{place}: column {name!r} holds lists or objects; make columns of numbers or of text of it, or drop it."
             )
-        with_gaps = nullable.get(column.type) if column.null_count else None
-        columns[name] = column.to_pandas(types_mapper=None if with_gaps is None else nullable.get)
+        known = own | nullable if column.null_count else own
+        columns[name] = column.to_pandas(types_mapper=known.get)
     return pd.DataFrame(columns)
 
 
@@ -234,7 +235,7 @@ def _settled(column: pd.Series) -> pd.Series:
         return pd.Series(np.full(len(column), np.nan), index=column.index)
     if held in ("datetime", "datetime64", "date", "time", "timedelta"):
         return column
-    return column.map(str, na_action="ignore").astype("str")
+    return column.map(str, na_action="ignore").astype(TEXT)
 
 
 def _sklearn_table(name: str) -> pd.DataFrame:

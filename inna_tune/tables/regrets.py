@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from inna_tune import clock
+from inna_tune.estimators.frames import TEXT
 from inna_tune.estimators.number_forms import find_form
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.tables.problem import Problem
@@ -206,7 +207,7 @@ def _target(problem: Problem) -> Iterator[str]:
     counts = y.value_counts()
     if len(counts) > _MANY_LABELS:
         is_number = types.is_numeric_dtype(y.dtype)
-        if is_number or find_form(pd.Series(counts.index.map(str), dtype="str")) is not None:
+        if is_number or find_form(pd.Series(counts.index.map(str), dtype=TEXT)) is not None:
             remedy = "say --task regression" if is_number else "write them as numbers"
             yield (
                 f"The target {target!r} has {len(counts)} labels that look like numbers; if they are quantities, {remedy}."

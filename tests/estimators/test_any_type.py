@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from inna_tune import InnaClassifier
 from inna_tune.estimators import TableEncoder
+from inna_tune.estimators.frames import TEXT
 from inna_tune.estimators.spelling import shorten, write_level
 from tests.estimators.test_encoder import everything
 
@@ -52,8 +53,8 @@ NUMBERS = {
     "mixed": alternating(int, float, Decimal),
 }
 TEXTS = {
-    "text": lambda v: objects(str)(v).astype("str"),
-    "text of floats": lambda v: objects(lambda n: str(float(n)))(v).astype("str"),
+    "text": lambda v: objects(str)(v).astype(TEXT),
+    "text of floats": lambda v: objects(lambda n: str(float(n)))(v).astype(TEXT),
     "text among numbers": alternating(str, int, float),
     "bytes": objects(lambda n: str(n).encode()),
 }
@@ -174,7 +175,8 @@ def test_dates_may_come_in_any_type(fitted, given, days):
 
 
 WORDS = {
-    **{dtype: typed(dtype) for dtype in ("object", "str", "string", "category", "string[pyarrow]")},
+    **{dtype: typed(dtype) for dtype in ("object", "string", "category", "string[pyarrow]")},
+    "str": typed(TEXT),
     "arrow": typed(pd.ArrowDtype(pa.string())),
     "dictionary": typed(pd.ArrowDtype(pa.dictionary(pa.int8(), pa.string()))),
     "bytes": objects(str.encode),

@@ -65,9 +65,7 @@ def expected():
     return frame, y, model, search.best_score_
 
 
-@pytest.mark.filterwarnings(
-    "ignore::pandas.errors.Pandas4Warning", "ignore::FutureWarning", "ignore:.*deprecated"
-)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*deprecated")
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_no_setting_changes_what_is_learned(expected, setting):
     frame, y, model, score = expected

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "inna_tune"
 NOT_PACKAGED = {".pyc"}
 IN_SDIST = ["pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "constraints.txt"]
+IN_SDIST += ["constraints-lowest.txt"]
 IN_SDIST += ["examples/quick_start.py", "docs/conf.py", "docs/_static/formulas.css", "tests/conftest.py"]
 
 
