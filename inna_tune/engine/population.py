@@ -24,7 +24,7 @@ from inna_tune.engine.masks import Masks
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping
-from inna_tune.engine.threads import torch_threads
+from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
 from inna_tune.nets.factory import seeded
 from inna_tune.nets.products import aligned
@@ -35,9 +35,6 @@ from inna_tune.optim.optimizers import PURE, record_of
 _CALIBRATION_ROWS = 1024
 # Of those, on which a scale a tensor is: quotients of curvatures ask for less than a step does.
 _SCALING_ROWS = 512
-# Layers so wide or less are measured by one thread: operations on them are so short that threads wait for each other more than
-# they work, and by ten times where others use the machine.
-_THIN = 1024
 _SANITY_ROWS = 256
 # Where there is a deadline: what of the time that is left measuring may take, and the numbers that it looks at at once, but
 # not fewer rows than so many.
@@ -145,8 +142,7 @@ class Population:
         self.mean_weight = None
         if table.weight is not None:
             self.mean_weight = torch.stack([take(table.weight, r[None]).mean() for r in self.rows])[:, None]
-        is_thin = self.device.type == "cpu" and net.widest <= _THIN
-        with torch_threads(1) if is_thin else nullcontext():
+        with torch_threads(1) if is_thin(net, self.device) else nullcontext():
             self.settings = self._settings(calibration, states)
         self.stepping = self._new_stepping()
         if starts:

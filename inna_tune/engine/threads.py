@@ -5,6 +5,16 @@ from contextlib import contextmanager
 
 import torch
 
+from inna_tune.nets import Net
+
+_THIN = 1024
+
+
+def is_thin(net: Net, device: torch.device) -> bool:
+    """Whether layers are so narrow that threads wait for each other more than they work, and by ten times where others use
+    the machine: the curvature of such nets is measured by one."""
+    return device.type == "cpu" and net.widest <= _THIN
+
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:

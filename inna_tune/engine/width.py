@@ -21,7 +21,7 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
 from inna_tune.engine.method import Method
 from inna_tune.engine.population import Population
-from inna_tune.engine.threads import torch_threads
+from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
 
 # Never more than this share of the memory that is free.
@@ -84,8 +84,8 @@ def quickest_layout(
     if deadline is not None:
         now = clock.now()
         until = now + _TIMING_SHARE * (deadline - now)
-    # Where there may be no time for more, all threads are tried first: steps that are long to time gain by them.
-    for threads in sorted(choices, reverse=deadline is not None):
+    # Where there may be no time for more, all threads are tried first if steps are long enough to gain by them.
+    for threads in sorted(choices, reverse=deadline is not None and not is_thin(net, table.x.device)):
         seconds = _measured.setdefault((*key, threads), {})
         with torch_threads(threads):
             for width in [*(2**i for i in range(most.bit_length()) if 2**i < most), most]:

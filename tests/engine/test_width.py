@@ -286,6 +286,23 @@ def test_no_further_layout_is_timed_where_that_takes_a_share_of_the_time(deadlin
     assert seen == timed
 
 
+@pytest.mark.parametrize(("hidden", "first"), [((4,), 1), ((1100,), 3)])
+def test_thin_nets_are_timed_by_one_thread_first_where_time_is_short(hidden, first, monkeypatch):
+    monkeypatch.setattr(width.clock, "now", Ticking(2.5).now)
+    monkeypatch.setattr(width, "_measured", {})
+    monkeypatch.setattr(width, "_seconds_a_member", lambda *given: 1.0)
+    with torch_threads(3):
+        found = width.quickest_layout(
+            TabularNet(6, hidden, 3),
+            make_table(),
+            make_members(8),
+            CrossEntropy(),
+            batch_size=32,
+            deadline=20.0,
+        )
+    assert found.threads == first, "no other is timed"
+
+
 @pytest.mark.parametrize("n_steps", [1, 4])
 def test_one_step_is_timed_where_the_time_is_up(n_steps, monkeypatch):
     steps, step = [], Population._step
