@@ -104,6 +104,7 @@ def test_two_processes_share_a_resumed_study(run):
     assert set(trials["state"]) <= {"complete", "pruned"}
 
 
+@pytest.mark.slow  # starts a cluster of Dask's, as tests/study/test_parallel.py does in the suite
 def test_workers_share_a_study_on_a_cluster(run):
     study = run("dask_workers", InnaClassifier=cheaper).study_
     assert [trial.number for trial in study.trials] == list(range(6))

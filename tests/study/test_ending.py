@@ -84,7 +84,7 @@ def owners(database, *, reported=False):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("blow", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("blow", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_workers_end_with_who_gave_the_work_and_keep_what_they_had(tmp_path, blow):
     database, folder = tmp_path / "s.db", tmp_path / "s.db.checkpoints"
     url = f"sqlite:///{database}"

@@ -163,6 +163,7 @@ def test_with_routing_weights_go_to_the_metrics_that_ask():
     )
 
 
+@pytest.mark.slow
 def test_processes_score_by_all_of_them():
     found = search(n_trials=2, n_jobs=2).fit(X, Y)
     assert np.isfinite(found.cv_results_["mean_test_accuracy"]).any()

@@ -197,6 +197,7 @@ def test_with_routing_weights_go_to_the_steps_that_ask():
     assert found.cv_results_["split0_test_score"][0] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_processes_tune_it():
     assert search(n_trials=2, n_jobs=2).fit(X, Y).study_.trials[1].state.is_finished()
 
