@@ -313,6 +313,7 @@ def _as_markdown(found, results, absent):
     seeds = sorted(results.seed.unique())
     lines += [
         "",
+        "A run that was late by more than 10% and 2 s has no rank; the CSV file has its loss.",
         f"Seeds: {', '.join(map(str, seeds))}. Not installed, so not run: {', '.join(absent) or 'none'}.",
     ]
     return "\n".join(lines) + "\n"
