@@ -23,7 +23,8 @@ _PREFIX, _UNFINISHED = ".inna-tune-", ".tmp"
 _OLD = 3600.0
 # Files, as those of today are called, and as those of older versions were.
 _LEFT_FILE = re.compile(r"\.inna-tune-[0-9a-f]{16}(\.\w{1,16})*|\..+\.inna\.\w+\.tmp")
-_LEFT_FOLDER = re.compile(r"\.inna-tune-[0-9a-f]{16}\.tmp|\.?inna-tune-[a-z0-9_]{8}")
+_FOLDER_ALONE = re.compile(r"\.?inna-tune-[a-z0-9_]{8}")  # no file was ever called so
+_LEFT_FOLDER = re.compile(rf"\.inna-tune-[0-9a-f]{{16}}\.tmp|{_FOLDER_ALONE.pattern}")
 _LEFT_BY_SAFETENSORS = re.compile(r"\.tmp\w{6}")
 # All that a folder may hold that goes as a whole: a name alone could be a person's own.
 _SCRATCH = re.compile(r"stud(y|ies)\.db(\W.*)?")
@@ -188,7 +189,7 @@ def _remove_left(entry: os.DirEntry[str]) -> None:
         if not _LEFT_FOLDER.fullmatch(entry.name) or not all(map(_SCRATCH.fullmatch, os.listdir(entry.path))):
             return
         remove: Callable[[str], None] = shutil.rmtree
-    elif stat.S_ISREG(found.st_mode) and not re.fullmatch(r"\.?inna-tune-[a-z0-9_]{8}", entry.name):
+    elif stat.S_ISREG(found.st_mode) and not _FOLDER_ALONE.fullmatch(entry.name):
         remove = os.unlink
     else:
         return

@@ -56,6 +56,7 @@ GRID = list(product((0.03, 0.06, 0.12, 0.24), (0.5, 0.75, 0.95), (1.0, 2.0, 4.0)
 PUBLISHED = (0.03, 0.75, 1.0)
 N_RANDOM, RANDOM_EPOCHS = 24, 10
 BATCH_SIZE, PATIENCE = 64, 15
+MEASURED_ROWS = 1024  # as the estimators measure curvature
 N_TRAIN, N_VALIDATION = 2000, 1000
 
 
@@ -107,8 +108,9 @@ def curvature_along(table, net, loss, settings, rows, seed, epochs):
         if epoch > stack.epoch:
             break
         probe.tensors = trained.tensors
-        measured = probe._calibrate([0], [torch.Generator().manual_seed(seed)])
-        found.append({"epoch": epoch, "curvature": float(measured["curvature"])})
+        order = torch.randperm(len(probe.rows[0]), generator=torch.Generator().manual_seed(seed))
+        calibrator = probe._calibrator([0], [probe.rows[0][order]], MEASURED_ROWS)
+        found.append({"epoch": epoch, "curvature": float(calibrator.curvature({}))})
     return found
 
 

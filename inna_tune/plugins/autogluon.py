@@ -1,6 +1,5 @@
 """INNA as a model of AutoGluon's: ``TabularPredictor(…).fit(…, hyperparameters={InnaModel: {}})``."""
 
-import logging
 import os
 import time
 from typing import Any, ClassVar
@@ -24,8 +23,6 @@ from autogluon.core.utils.exceptions import TimeLimitExceeded
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor, load
 from inna_tune.plugins.ranges import ranges
-
-logger = logging.getLogger(__name__)
 
 _FILE = "model.inna"
 

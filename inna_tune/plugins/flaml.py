@@ -1,6 +1,5 @@
 """INNA as a learner of FLAML's: ``AutoML().add_learner("inna", InnaLearner)``."""
 
-import logging
 import time
 from typing import Any, ClassVar
 
@@ -11,8 +10,9 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators import DivergenceError, InnaClassifier, InnaRegressor
 from inna_tune.plugins.ranges import ranges
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _TASKS = ("binary", "multiclass", "classification", "regression")
 

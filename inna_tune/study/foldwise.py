@@ -1,6 +1,5 @@
 """Trials of nets that somebody else trains, such as skorch's: fold by fold, each with a fit of its own."""
 
-import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,8 +29,9 @@ from inna_tune.study.running import EndingError, TrialRunner
 from inna_tune.study.scoring import Scorer, UndefinedScoreError, as_number, describe_scorer
 from inna_tune.study.signals import Stopped
 from inna_tune.study.tuned import fit_whole, net_of, own_name, steps_before, with_settings
+from inna_tune.visible import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # What a study of INNA's in a net of another's training is over, where nobody says: the rest is that training's.
 _TUNED = ("alpha", "beta", "lr", "weight_decay")
