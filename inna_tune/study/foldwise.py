@@ -186,7 +186,7 @@ class FoldwiseEvaluation:
                 continue
             notes: dict[str, Any] = {"seed": candidate.seed}
             try:
-                with storage_errors(runner.study._storage):
+                with runner.at_risk([candidate.trial]):
                     outcome = self._outcome(runner, candidate, notes)
             except (EndingError, StorageError, Stopped):
                 raise  # no trial is to blame
@@ -229,8 +229,10 @@ class FoldwiseEvaluation:
             scores.append(found[objective][-1])  # type: ignore[arg-type]
             notes["seconds"] = round(clock.now() - began, 4)
             if k + 1 < len(self.splits):
-                candidate.trial.report(float(np.mean(scores)), k + 1)
-                if self._should_prune(runner, candidate.trial, k):
+                with storage_errors(runner.study):
+                    candidate.trial.report(float(np.mean(scores)), k + 1)
+                    is_worse = self._should_prune(runner, candidate.trial, k)
+                if is_worse:
                     notes[REASON] = f"pruned after fold {k}"
                     return TrialState.PRUNED, None
         notes["scores"] = scores

@@ -1,5 +1,7 @@
 """Nets of skorch, trained by our INNA, fold by fold."""
 
+import sqlite3
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from skorch import NeuralNet, NeuralNetClassifier, NeuralNetRegressor
 from inna_tune import INNA, InnaSearchCV, SearchSpace
 from inna_tune.records.attributes import CURVATURE
 from inna_tune.space import LogNormal, LogUniform, Uniform
+from inna_tune.store.workers import Worker
 from inna_tune.study import MismatchError
 
 ROWS, Y = load_breast_cancer(return_X_y=True)
@@ -126,6 +129,39 @@ def test_it_resumes_its_own_study(tmp_path):
     assert [t.values for t in found.study_.trials] == [t.values for t in straight.study_.trials]
     with pytest.raises(MismatchError, match="max_epochs"):
         search(net(max_epochs=4), n_trials=4, resume=True, **options).fit(X, Y)
+
+
+def test_what_trains_is_noted_lest_the_process_die_of_it(monkeypatch):
+    noted, note = [], Worker.note_training
+
+    def noting(self, trial_ids):
+        noted.append(list(trial_ids))
+        note(self, noted[-1])
+
+    def scored(model, X, y):
+        training.append(noted[-1])
+        return -log_loss(y, model.predict_proba(X))
+
+    training = []
+    monkeypatch.setattr(Worker, "note_training", noting)
+    trials = search(scoring=scored).fit(X, Y).study_.trials
+    assert {*map(tuple, training)} == {(t._trial_id,) for t in trials}
+    assert noted[-1] == []
+
+
+def test_a_scorers_own_database_fails_its_trial_and_nothing_else():
+    calls = []
+
+    def broken(model, X, y):
+        calls.append(len(calls))
+        if len(calls) == 1:
+            raise sqlite3.OperationalError("no such table: prices")
+        return -log_loss(y, model.predict_proba(X))
+
+    found = search(scoring=broken).fit(X, Y)
+    states = [t.state for t in found.study_.trials]
+    assert states.count(TrialState.FAIL) == 1
+    assert "no such table" in found.study_.trials[0].user_attrs["reason"]
 
 
 def test_settings_that_diverge_are_pruned():
