@@ -29,7 +29,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.hurrying import members_in_time, warn_of_haste
+from inna_tune.estimators.hurrying import LEAST_SECONDS, members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
 from inna_tune.estimators.memory import MemoryMixin
 from inna_tune.estimators.metrics import judged_of
@@ -176,7 +176,8 @@ class InnaEstimator(
         else:
             members = members_in_time(self, tensors, members, deadline)
         with watching(self, plan.max_epochs, *rows[:2]) as watch:
-            results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+            least_until = clock.now() + LEAST_SECONDS
+            results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             warn_of_haste(self.max_time, results)
             for _ in range(RETRIES if states is None else 0):
                 retried = self._retried(members, results)
@@ -188,7 +189,7 @@ class InnaEstimator(
                     stacklevel=3,
                 )
                 members = retried
-                results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+                results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             self._take_results(results)
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
@@ -207,11 +208,12 @@ class InnaEstimator(
         deadline: float | None,
         max_epochs: int,
         watch: Watch,
+        least_until: float,
     ) -> list[MemberResult]:
         training = self._training(table, members, keep_states=True, max_epochs=max_epochs, deadline=deadline)
         try:
             stop = watch.of(training)
-            training.run(deadline=deadline, shorten=True, stop=stop)
+            training.run(deadline=deadline, shorten=True, stop=stop, least_until=least_until)
             if stop is not None and (watch.is_stopped or stop()):
                 training.stop()
         except KeyboardInterrupt:
