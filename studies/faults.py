@@ -24,7 +24,6 @@ goes to ``results/chaos_faults.csv`` as it ends; those that are there are not ru
 
 import argparse
 import contextlib
-import json
 import logging
 import math
 import os
