@@ -404,4 +404,9 @@ class Cohort:
                 if own_weights is not None
             ]
         )
+        start = cell.stack.train_start(k)
+        left_out = [
+            m.validation_rows - start for m, w in zip(cell.members, weights, strict=True) if w is not None
+        ]
+        model._learn_from_left_out(fold.encoded.tensors(model.weights_.device), left_out)
         return model
