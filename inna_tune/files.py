@@ -18,6 +18,9 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+# What every database of SQLite begins with.
+SQLITE_MARK = b"SQLite format 3\0"
+
 _PREFIX, _UNFINISHED = ".inna-tune-", ".tmp"
 # What has no lock, since its process is about to take it or its file system knows none, is left for so many seconds.
 _OLD = 3600.0
@@ -256,7 +259,7 @@ def _is_database(path: Path) -> bool:
     if any(os.path.exists(f"{path}{suffix}") for suffix in ("-wal", "-journal")):
         return True
     with suppress(OSError), path.open("rb") as file:
-        return file.read(16) == b"SQLite format 3\0"
+        return file.read(len(SQLITE_MARK)) == SQLITE_MARK
     return False
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inna_tune.files import sweep
+from inna_tune.files import SQLITE_MARK, sweep
 
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, whatever it holds.")]
 
@@ -97,7 +97,7 @@ def _is_program(path: Path, head: bytes) -> bool:
         return PROGRAM_MARK.encode() in file.read()
 
 
-DATABASE = Kind("a database", lambda path, head: head.startswith((b"SQLite format 3\0", b'{"op_code"')))
+DATABASE = Kind("a database", lambda path, head: head.startswith((SQLITE_MARK, b'{"op_code"')))
 MODEL = Kind("a model", lambda path, head: _safetensors_format(path, head) == "inna-tune")
 CHECKPOINT = Kind("a checkpoint of a study", _is_checkpoint)
 REPORT = Kind("a report", lambda path, head: b'<meta name="generator" content="inna-tune' in head)

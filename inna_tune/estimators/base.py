@@ -15,58 +15,46 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from inna_tune import clock
 from inna_tune.engine import (
-    Jury,
     Loss,
     Member,
     MemberProgress,
     MemberResult,
     MemberState,
-    Method,
     TableTensors,
     Training,
     predicted,
 )
-from inna_tune.estimators.checks import check_device, check_parameters, layer_sizes
+from inna_tune.estimators.checks import check_device, check_parameters
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.hurrying import members_in_time, warn_of_haste
+from inna_tune.estimators.hurrying import LEAST_SECONDS, members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
-from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.memory import MemoryMixin
-from inna_tune.estimators.metrics import ScoreOfRows, judged_of
-from inna_tune.estimators.parameters import Parameters
-from inna_tune.estimators.pure import check_pure_numbers, pure_numbers_of
+from inna_tune.estimators.metrics import judged_of
+from inna_tune.estimators.pure import check_pure_numbers
+from inna_tune.estimators.recipe import Recipe
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
-from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
 from inna_tune.estimators.watching import Watch, watching
-from inna_tune.nets import ModuleNet, Net, TabularNet
+from inna_tune.nets import Net
 
 # Tables of at most so many rows, a batch of the default size, train in float64, which costs nothing there. Near the edge
 # of stability a rounding error may grow a thousandfold until the end: in float32 the order of the rows shows in the
 # predictions' fourth digit, and a row of weight two is not quite two rows.
 _FLOAT64_ROWS = 256
 
-# On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
-# this many steps, which is 15 epochs of a table of some 800 rows.
-_MIN_PATIENCE_STEPS = 90
-
 # The curvature may grow in the first steps: an automatic step size that diverges is divided by four so many times.
 RETRIES = 3
 
-# Linear pieces of an embedded number, and waves. Of 48 pieces in place of 16 places on a map (california) gain 3.5%, churn as
-# much, and no table loses 1%.
-_PIECES, _FREQUENCIES = 48, 16
-
 
 class InnaEstimator(
-    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Parameters, in_files=False
+    MemoryMixin, StationarityMixin, SharingMixin, SavedMixin, FittedMixin, Recipe, in_files=False
 ):
     """Base of InnaClassifier and InnaRegressor; they add labels or targets, and the loss."""
 
@@ -188,7 +176,8 @@ class InnaEstimator(
         else:
             members = members_in_time(self, tensors, members, deadline)
         with watching(self, plan.max_epochs, *rows[:2]) as watch:
-            results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+            least_until = clock.now() + LEAST_SECONDS
+            results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             warn_of_haste(self.max_time, results)
             for _ in range(RETRIES if states is None else 0):
                 retried = self._retried(members, results)
@@ -200,7 +189,7 @@ class InnaEstimator(
                     stacklevel=3,
                 )
                 members = retried
-                results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+                results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             self._take_results(results)
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
@@ -219,11 +208,12 @@ class InnaEstimator(
         deadline: float | None,
         max_epochs: int,
         watch: Watch,
+        least_until: float,
     ) -> list[MemberResult]:
         training = self._training(table, members, keep_states=True, max_epochs=max_epochs, deadline=deadline)
         try:
             stop = watch.of(training)
-            training.run(deadline=deadline, shorten=True, stop=stop)
+            training.run(deadline=deadline, shorten=True, stop=stop, least_until=least_until)
             if stop is not None and (watch.is_stopped or stop()):
                 training.stop()
         except KeyboardInterrupt:
@@ -324,129 +314,9 @@ class InnaEstimator(
         """Type of the weights, and of the tables that go with them."""
         return np.float64 if self.weights_.dtype == torch.float64 else np.float32
 
-    def _seeds(self, n_members: int) -> list[int]:
-        """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
-        return draw_seeds(self.random_state, 1 + n_members)
-
-    def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> MemberPlan:
-        """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
-        plan = plan_members(
-            self.n_members,
-            n_rows,
-            batch_size=int(self.batch_size),
-            max_epochs=int(self.max_epochs),
-            early_stopping=bool(self.early_stopping),
-        )
-        if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
-        return plan
-
-    def _members_for(
-        self,
-        table: EncodedTable,
-        plan: MemberPlan,
-        *,
-        row: int = 0,
-        used_features: tuple[int, int] | int | None = None,
-    ) -> list[Member]:
-        """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
-        seed, *member_seeds = self._seeds(plan.n_members)
-        if table.n_validation:
-            everything = np.arange(len(table.target), dtype=np.int64)
-            parts = [(everything[: table.n_train], everything[table.n_train :])] * plan.n_members
-            jury = Jury() if plan.n_folds else None
-        else:
-            parts = parts_left_out(plan, table.x, table.target, seed)
-            jury = Jury() if parts else None
-        if not parts:
-            parts = [self._split(table.target, seed)] * plan.n_members
-        measure = None
-        watched = np.unique(np.concatenate([validation for _, validation in parts]))
-        if table.judged is not None and len(watched):
-            measure = ScoreOfRows(self.eval_metric, table.judged, row)
-            measure.check(watched)
-        return [
-            replace(self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure)
-            for (train, validation), s in zip(parts, member_seeds, strict=True)
-        ]
-
-    def _split(self, target: npt.NDArray[Any], seed: int) -> tuple[Rows, Rows]:
-        """Rows to train on and rows to watch for early stopping."""
-        if not self.early_stopping:
-            rows = np.arange(len(target), dtype=np.int64)
-            return rows, rows[:0]
-        return split_off(target, float(self.validation_fraction), seed)
-
-    def _member(
-        self,
-        train: Rows,
-        validation: Rows,
-        seed: int,
-        used_features: tuple[int, int] | int | None = None,
-    ) -> Member:
-        """A member with this estimator's settings."""
-        numbers: dict[str, Any] = dict(pure_numbers_of(self))
-        lr, alpha, beta = (
-            None if value == "auto" else float(value) for value in (self.lr, self.alpha, self.beta)
-        )
-        return Member(
-            train,
-            validation,
-            seed,
-            lr=lr,
-            alpha=alpha,
-            beta=beta,
-            **numbers,
-            decay=self.decay,
-            decay_power=self.decay_power,
-            weight_decay=float(self.weight_decay),
-            dropout=float(self.dropout),
-            label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
-            patience=self._patience_for(len(train)),
-            used_features=used_features,
-        )
-
-    def _layer_sizes(self) -> tuple[int, ...]:
-        """What ``hidden_layer_sizes`` means, whichever way it was written, so that "8-8" and (8, 8) are one setting."""
-        return layer_sizes(self.hidden_layer_sizes)
-
-    def _build_net(
-        self, sections: tuple[int, int, int], categories: tuple[int, ...], out_features: int
-    ) -> Net:
-        """The net for a table encoded in sections of these widths, with these numbers of codes."""
-        if self.module is not None:
-            return ModuleNet(self.module, sum(sections), out_features)
-        return TabularNet(
-            sum(sections),
-            self._layer_sizes(),
-            out_features,
-            n_numeric=sections[0],
-            categories=categories,
-            numeric_embedding=self.numeric_embedding if sections[0] else "none",
-            n_frequencies=_PIECES if self.numeric_embedding == "piecewise" else _FREQUENCIES,
-            block=self.block,
-            activation=self.activation,
-        )
-
     def _own_net(self) -> Net:
         """The net for the table that was encoded."""
         return self._build_net(self.encoder_.sections, self.encoder_.categories_, self._out_features)
-
-    def _method(self) -> Method:
-        return Method(
-            optimizer=self.optimizer,
-            optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
-            scale_tensors=bool(self.scale_tensors),
-            gradient_clip=self.gradient_clip,
-            averaging=self.averaging,
-            precision=self.precision,  # type: ignore[arg-type]
-        )
-
-    def _patience_for(self, n_rows: int) -> int | None:
-        if not self.early_stopping:
-            return None
-        steps = -(-n_rows // int(self.batch_size))
-        return max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
 
     def _training(
         self,
@@ -493,15 +363,6 @@ class InnaEstimator(
 
     def _from_file(self, content: dict[str, Any], tensors: Tensors) -> None:
         restore(self, content, tensors)
-
-    # ------------------------------------------------------------------ checks
-
-    def _torch_device(self) -> torch.device:
-        if self.device != "auto":
-            return torch.device(self.device)
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("cpu")
 
     def _check_parameters(self, *, to_train: bool = True) -> None:
         """Raise a ValueError that names the parameter, its value and the remedy."""

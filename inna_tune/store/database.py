@@ -6,65 +6,44 @@ so that every Optuna tool reads them, and `optuna.testing`'s storage contract gu
 """
 
 import json
-import math
 import threading
-from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache, partial, wraps
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import (
-    BaseDistribution,
-    check_distribution_compatibility,
-    distribution_to_json,
-    json_to_distribution,
-)
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import RDBStorage, _CachedStorage
+from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import (
-    ColumnElement,
-    Float,
-    Select,
-    String,
-    Text,
-    bindparam,
-    cast,
-    literal_column,
-    null,
-    or_,
-    select,
-    text,
-    union_all,
-    update,
-)
+from sqlalchemy import or_, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from inna_tune.store.decoding import decoding
 from inna_tune.store.errors import redact_url
+from inna_tune.store.reading import (
+    NOT_FINITE,
+    PARAM,
+    REPORT,
+    SYSTEM_ATTR,
+    TRIAL,
+    USER_ATTR,
+    VALUE,
+    distribution_of,
+    read_trials,
+)
 from inna_tune.store.waiting import waited_for
 from inna_tune.strangers_json import loads
 
-TRIAL = models.TrialModel
-_PARAM = models.TrialParamModel
-VALUE = models.TrialValueModel
-REPORT = models.TrialIntermediateValueModel
-USER_ATTR = models.TrialUserAttributeModel
-SYSTEM_ATTR = models.TrialSystemAttributeModel
-
-_NOT_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
-
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
-
 
 _FULL = 2  # as SQLite numbers ``synchronous``
 
@@ -180,12 +159,12 @@ class StudyDatabase(RDBStorage):
         for model, row in self._pending or ():
             if row["trial_id"] != trial._trial_id:
                 continue
-            if model is _PARAM:
-                name, distribution = row["param_name"], _distribution(row["distribution_json"])
+            if model is PARAM:
+                name, distribution = row["param_name"], distribution_of(row["distribution_json"])
                 trial.distributions[name] = distribution
                 trial.params[name] = distribution.to_external_repr(row["param_value"])
             elif model is REPORT:
-                value = _NOT_FINITE.get(row["intermediate_value_type"].name, row["intermediate_value"])
+                value = NOT_FINITE.get(row["intermediate_value_type"].name, row["intermediate_value"])
                 trial.intermediate_values[row["step"]] = value
             else:
                 attributes = trial.user_attrs if model is USER_ATTR else trial.system_attrs
@@ -225,7 +204,7 @@ class StudyDatabase(RDBStorage):
                     self._check_running(session, trial_id)
                 raise
         self._write(
-            _PARAM,
+            PARAM,
             trial_id=trial_id,
             param_name=param_name,
             param_value=param_value_internal,
@@ -235,15 +214,15 @@ class StudyDatabase(RDBStorage):
     def _stored_distribution(self, trial_id: int, param_name: str) -> BaseDistribution | None:
         study = select(TRIAL.study_id).where(TRIAL.trial_id == trial_id).scalar_subquery()
         query = (
-            select(_PARAM.distribution_json)
-            .join(TRIAL, TRIAL.trial_id == _PARAM.trial_id)
-            .where(TRIAL.study_id == study, _PARAM.param_name == param_name)
+            select(PARAM.distribution_json)
+            .join(TRIAL, TRIAL.trial_id == PARAM.trial_id)
+            .where(TRIAL.study_id == study, PARAM.param_name == param_name)
             .limit(1)
         )
         with _create_scoped_session(self.scoped_session) as session:
             stored = session.execute(query).scalar_one_or_none()
         with decoding(f"parameter {param_name!r}"):
-            return None if stored is None else _distribution(stored)
+            return None if stored is None else distribution_of(stored)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """See `optuna.storages.BaseStorage`."""
@@ -365,142 +344,3 @@ class StudyDatabase(RDBStorage):
             if not trials:  # is there such a study at all?
                 models.StudyModel.find_or_raise_by_id(study_id, session)
             return trials
-
-
-class CachedDatabase(_CachedStorage):
-    """Optuna's cache of finished trials, which reads no whole trial for its system attributes.
-
-    A database that is away is waited for, and what it raises is a `StorageError` (see `inna_tune.store.waiting`).
-    """
-
-    def words(self) -> str:
-        """What a person calls the database."""
-        backend = self._backend
-        return backend.words() if isinstance(backend, StudyDatabase) else redact_url(backend.url)
-
-    def forget(self) -> None:
-        """Read all trials anew, the finished ones, too."""
-        with self._lock:
-            self._studies.clear()
-            self._trial_id_to_study_id_and_number.clear()
-            self._study_id_and_number_to_trial_id.clear()
-
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """See `optuna.storages.BaseStorage`."""
-        begun = 0
-
-        def work() -> bool:
-            nonlocal begun
-            begun += 1
-            try:
-                return super(CachedDatabase, self).set_trial_state_values(trial_id, state, values)
-            except UpdateFinishedTrialError:
-                # Where the connection broke after it was written, it is there at the second attempt.
-                stored = self._backend.get_trial(trial_id)
-                if begun > 1 and stored.state == state and _are_equal(stored.values, values):
-                    return True
-                raise
-
-        return waited_for(work, self.words)
-
-    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        """See `optuna.storages.BaseStorage`."""
-        with self._lock:
-            trial = self._get_cached_trial(trial_id)
-        return self._backend.get_trial_system_attrs(trial_id) if trial is None else trial.system_attrs
-
-
-def _are_equal(stored: Sequence[float] | None, values: Sequence[float] | None) -> bool:
-    return list(stored or ()) == list(values or ())
-
-
-def _patient(method: Any) -> Any:
-    """A method of `CachedDatabase` that waits for the database."""
-
-    @wraps(method)
-    def patient(self: CachedDatabase, *args: Any, **kwargs: Any) -> Any:
-        return waited_for(partial(method, self, *args, **kwargs), self.words)
-
-    return patient
-
-
-# What is left of the base class is made of these.
-for _name in {*vars(_CachedStorage), "get_trial_system_attrs"} - {"set_trial_state_values"}:
-    if not _name.startswith("_"):
-        setattr(CachedDatabase, _name, _patient(getattr(CachedDatabase, _name)))
-
-
-@lru_cache(maxsize=1024)
-def _distribution(stored: str) -> BaseDistribution:
-    return json_to_distribution(stored)
-
-
-def _local_time(stored: datetime | None) -> datetime | None:
-    return None if stored is None else stored.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
-
-
-def _details_of(source: int, model: Any, name: Any, number: Any, text: Any) -> Select[Any]:
-    place = next(iter(model.__table__.primary_key)).label("place")
-    columns = (cast(name, String), cast(number, Float), cast(text, Text))
-    chosen = model.trial_id.in_(bindparam("trial_ids", expanding=True))
-    return select(literal_column(str(source)), model.trial_id, place, *columns).where(chosen)
-
-
-# All that belongs to some trials in one statement: asking costs more than answering.
-_DETAILS = union_all(
-    _details_of(0, _PARAM, _PARAM.param_name, _PARAM.param_value, _PARAM.distribution_json),
-    _details_of(1, USER_ATTR, USER_ATTR.key, null(), USER_ATTR.value_json),
-    _details_of(2, SYSTEM_ATTR, SYSTEM_ATTR.key, null(), SYSTEM_ATTR.value_json),
-    _details_of(3, REPORT, REPORT.step, REPORT.intermediate_value, REPORT.intermediate_value_type),
-    _details_of(4, VALUE, VALUE.objective, VALUE.value, VALUE.value_type),
-).order_by("place")
-_TRIALS = (TRIAL.trial_id, TRIAL.number, TRIAL.state, TRIAL._datetime_start_utc, TRIAL._datetime_complete_utc)
-_CHUNK = 1000  # trials a statement: SQLite takes 32,766 variables, five for each trial
-
-
-def read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
-    """Read the trials that meet all conditions on `TRIAL`, in the order of their ids."""
-    with decoding("a trial"):
-        return _read_trials(session, *chosen)
-
-
-def _read_trials(session: Session, *chosen: ColumnElement[bool]) -> list[FrozenTrial]:
-    trials = {
-        trial_id: FrozenTrial(
-            number=number,
-            trial_id=trial_id,
-            state=state,
-            value=None,
-            datetime_start=_local_time(start),
-            datetime_complete=_local_time(complete),
-            params={},
-            distributions={},
-            user_attrs={},
-            system_attrs={},
-            intermediate_values={},
-        )
-        for trial_id, number, state, start, complete in session.execute(
-            select(*_TRIALS).where(*chosen).order_by(TRIAL.trial_id)
-        )
-    }
-    ids, outcomes = list(trials), defaultdict[int, dict[int, float]](dict)
-    for first in range(0, len(ids), _CHUNK):
-        rows = session.execute(_DETAILS, {"trial_ids": ids[first : first + _CHUNK]})
-        for source, trial_id, _, name, number, content in rows:
-            trial = trials[trial_id]
-            if source == 0:
-                trial.distributions[name] = _distribution(content)
-                trial.params[name] = trial.distributions[name].to_external_repr(number)
-            elif source == 1:
-                trial.user_attrs[name] = loads(content)
-            elif source == 2:
-                trial.system_attrs[name] = loads(content)
-            elif source == 3:
-                trial.intermediate_values[int(name)] = _NOT_FINITE.get(content, number)
-            else:
-                outcomes[trial_id][int(name)] = _NOT_FINITE.get(content, number)
-    for trial_id, by_objective in outcomes.items():
-        trials[trial_id].values = [by_objective[objective] for objective in sorted(by_objective)]
-    return list(trials.values())

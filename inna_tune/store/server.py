@@ -11,7 +11,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.orm import Session
 
-from inna_tune.store.database import TRIAL, transaction
+from inna_tune.store.database import transaction
 from inna_tune.store.errors import (
     DATABASE_ERRORS,
     StorageError,
@@ -20,6 +20,7 @@ from inna_tune.store.errors import (
     redact_url,
     without_secrets,
 )
+from inna_tune.store.reading import TRIAL
 from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of, utc_now
 from inna_tune.store.waiting import waited_for
 

@@ -18,18 +18,10 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import FunctionElement
 
-from inna_tune.store.database import (
-    REPORT,
-    SYSTEM_ATTR,
-    TRIAL,
-    USER_ATTR,
-    VALUE,
-    CachedDatabase,
-    StudyDatabase,
-    read_trials,
-    transaction,
-)
+from inna_tune.store.cached import CachedDatabase
+from inna_tune.store.database import StudyDatabase, transaction
 from inna_tune.store.errors import StorageError, has_secret_before_host, redact_url
+from inna_tune.store.reading import REPORT, SYSTEM_ATTR, TRIAL, USER_ATTR, VALUE, read_trials
 from inna_tune.store.store import OWNER, RUNG, Store, owner_record
 from inna_tune.store.waiting import waited_for
 

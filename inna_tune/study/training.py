@@ -18,8 +18,9 @@ from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import gathered
 from inna_tune.study.beginning import begin
+from inna_tune.study.candidates import Candidate
 from inna_tune.study.folding import FoldedTable
-from inna_tune.study.group import Candidate, Group
+from inna_tune.study.group import Group
 from inna_tune.study.job import Beginning
 from inna_tune.study.running import EndingError, TrialRunner, logger
 from inna_tune.study.scoring import Scorer, sees_predictions_only

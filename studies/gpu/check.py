@@ -28,10 +28,11 @@ from unittest import mock
 import numpy as np
 import pandas as pd
 import torch
+from made import made_members, made_table, mixed_table, tabular_net
 from torch import Tensor, nn
 
 from inna_tune import InnaClassifier
-from inna_tune.engine import CrossEntropy, Member, Method, Population, TableTensors, Training
+from inna_tune.engine import CrossEntropy, Method, Population, TableTensors, Training
 from inna_tune.engine.stepping import Captured
 from inna_tune.nets import TabularNet
 from inna_tune.optim import INNA, INNAprop
@@ -149,33 +150,6 @@ class Check:
 
     # ------------------------------------------------------------------ what is trained
 
-    def net(
-        self, width: int = 20, hidden: tuple[int, ...] = (256, 256), *, embedding: str = "piecewise"
-    ) -> TabularNet:
-        """The default net, of numbers alone."""
-        return TabularNet(
-            width,
-            hidden,
-            2,
-            n_numeric=width,
-            numeric_embedding=embedding,
-            n_frequencies=16,
-            activation="mish",
-        )
-
-    def table(self, n_rows: int, width: int = 20, dtype: torch.dtype = torch.float32) -> TableTensors:
-        """Made numbers in two classes, on the CPU."""
-        stream = torch.Generator().manual_seed(0)
-        x = torch.randn(n_rows, width, generator=stream, dtype=torch.float64)
-        noise = torch.randn(n_rows, generator=stream, dtype=torch.float64)
-        return TableTensors(x.to(dtype), (x[:, 0] * x[:, 1] + x[:, 2] + 0.3 * noise > 0).long())
-
-    def members(self, n: int, n_rows: int, **settings: Any) -> list[Member]:
-        """Of a made table, each with a tenth to validate on."""
-        rows, cut = np.arange(n_rows), n_rows - n_rows // 10
-        usual = {"lr": 0.1, "alpha": 0.5, "beta": 0.2, "dropout": 0.05}
-        return [Member(rows[:cut], rows[cut:], seed, **usual | settings) for seed in range(n)]
-
     def on_device(self, table: TableTensors) -> TableTensors:
         """The same there."""
         return TableTensors(table.x.to(self.device), table.target.to(self.device))
@@ -184,8 +158,8 @@ class Check:
         """Members on a made table, four batches an epoch."""
         return Population(
             net,
-            self.on_device(self.table(4 * batch, width=net.in_features)),
-            [replace(m, train_rows=np.arange(4 * batch)) for m in self.members(n, 4 * batch)],
+            self.on_device(made_table(4 * batch, width=net.in_features)),
+            [replace(m, train_rows=np.arange(4 * batch)) for m in made_members(n, 4 * batch)],
             CrossEntropy(),
             batch_size=batch,
             horizon=100,
@@ -207,7 +181,7 @@ class Check:
 
     def steps(self) -> list[Row]:
         """A step of INNA beside torch's fused optimizers, on few large tensors and on those of the default net."""
-        tabular = [shape[::-1] or (1,) for shape in self.net().parameter_shapes.values()]
+        tabular = [shape[::-1] or (1,) for shape in tabular_net().parameter_shapes.values()]
         found: list[Row] = []
         for name, shapes in (("large", self.sizes.weights), ("tabular", tabular)):
             weights = [nn.Parameter(torch.randn(shape, device=self.device)) for shape in shapes]
@@ -234,8 +208,8 @@ class Check:
         from skorch import NeuralNetClassifier
 
         n_rows, epochs = self.sizes.trial_rows, self.sizes.epochs
-        made = self.table(n_rows)
-        net, table = self.net(hidden=(64, 64), embedding="none"), self.on_device(made)
+        made = made_table(n_rows)
+        net, table = tabular_net(hidden=(64, 64), embedding="none"), self.on_device(made)
         plain = nn.Sequential(nn.Linear(20, 64), nn.Mish(), nn.Linear(64, 64), nn.Mish(), nn.Linear(64, 2))
         fits = 1 if self.dry else 3
         began = time.perf_counter()
@@ -255,7 +229,7 @@ class Check:
         base = fits / (time.perf_counter() - began)
         found: list[Row] = [{"trials": "a loop of skorch fits", "a second": base, "to skorch": 1.0}]
         for n in self.sizes.members:
-            members = self.members(n, n_rows)
+            members = made_members(n, n_rows)
             for is_timed in (False, True):
                 began = time.perf_counter()
                 options = {"batch_size": 128, "max_epochs": epochs if is_timed else 1, "width": n}
@@ -277,7 +251,7 @@ class Check:
                 a, b = (torch.randn(side, side, device=self.device, dtype=dtype) for _ in range(2))
                 x = torch.randn(n, batch, width, device=self.device, dtype=dtype)
                 w = torch.randn(n, width, width, device=self.device, dtype=dtype)
-                net = self.net(width, (width, width), embedding="none")
+                net = tabular_net(width, (width, width), embedding="none")
                 population = self.population(n, batch, net, precision=precision)
                 rates = population.learning_rates(0)
                 times = self.seconds(
@@ -329,7 +303,7 @@ class Check:
                 with refused if name == "no graph" else contextlib.nullcontext():
                     row: Row = {"members": n, "steps": name}
                     with self.peak(row):
-                        population = self.population(n, 128, self.net())
+                        population = self.population(n, 128, tabular_net())
                         rates = population.learning_rates(0)
                         act = {"epoch": lambda p=population, r=rates: p.train_epoch(r)}
                         row["µs a step"] = 1e6 * self.seconds(act, repeats=1)["epoch"] / 4
@@ -343,7 +317,7 @@ class Check:
         """The default fit on the device and on the CPU, each with the same time."""
         found: list[Row] = []
         for name, (n_rows, width) in self.sizes.tables.items():
-            X, y = _mixed_table(n_rows, width)
+            X, y = mixed_table(n_rows, width)
             cut = n_rows - n_rows // 5
             for device in dict.fromkeys((str(self.device), "cpu")):
                 row: Row = {"table": name, "device": device}
@@ -362,8 +336,8 @@ class Check:
         found: list[Row] = []
         for kind, tolerance in TOLERANCES.items():
             dtype = torch.float64 if kind == "float64" else torch.float32
-            made = self.table(min(self.sizes.trial_rows, 1000), dtype=dtype)
-            members = self.members(3, len(made.x), dropout=0.0)
+            made = made_table(min(self.sizes.trial_rows, 1000), dtype=dtype)
+            members = made_members(3, len(made.x), dropout=0.0)
             precision = kind if kind in ("tf32", "bf16") else "float32"
             weights = []
             for place, method in (
@@ -373,7 +347,7 @@ class Check:
                 table = TableTensors(made.x.to(place), made.target.to(place))
                 options = {"batch_size": 128, "max_epochs": self.sizes.epochs if kind == "float64" else 1}
                 training = Training(
-                    self.net(hidden=(16, 16)),
+                    tabular_net(hidden=(16, 16)),
                     table,
                     members,
                     CrossEntropy(),
@@ -437,22 +411,6 @@ class Check:
         "The default fit, by the same time": fits,
         "Network-in-Network on CIFAR-10": network_in_network,
     }
-
-
-def _mixed_table(n_rows: int, width: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """A made table: numbers, and for every third column a category; two classes."""
-    rng = np.random.default_rng(0)
-    columns: dict[str, Any] = {}
-    score = rng.normal(size=n_rows)
-    for j in range(width):
-        if j % 3 == 2:
-            codes = rng.integers(3 + j % 11, size=n_rows)
-            columns[f"c{j}"] = pd.Categorical.from_codes(codes, [f"level {k}" for k in range(3 + j % 11)])
-            score += 0.5 * np.sin(codes)
-        else:
-            columns[f"x{j}"] = rng.normal(size=n_rows).astype(np.float32)
-            score += np.sin(2.0 * columns[f"x{j}"]) * (0.8 if j < 6 else 0.1)
-    return pd.DataFrame(columns), np.where(score > np.median(score), "high", "low")
 
 
 def _name(device: torch.device) -> str:

@@ -16,13 +16,13 @@ from inna_tune.engine import (
     Member,
     Method,
     SquaredError,
-    TableTensors,
     Training,
     outputs,
 )
 from inna_tune.nets import TabularNet
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS
 from inna_tune.optim.decay import DECAY_LAWS
+from tests.engine.tables import make_table
 
 EPOCHS = 2
 
@@ -102,17 +102,15 @@ class Setting:
 
     @property
     def table(self):
-        stream = torch.Generator().manual_seed(self.seed)
-        x = torch.randn(self.n_rows, self.n_numeric + self.n_others, generator=stream, dtype=torch.float64)
-        codes = [torch.randint(n, (self.n_rows, 1), generator=stream) for n in self.categories]
-        target = torch.randint(self.n_outputs, (self.n_rows,), generator=stream)
-        if self.n_outputs == 1:
-            target = torch.randn(self.n_rows, 1, generator=stream, dtype=torch.float64).to(self.dtype)
-        weight = torch.rand(self.n_rows, generator=stream, dtype=torch.float64) + 0.1
-        return TableTensors(
-            torch.cat([x, *codes], 1).to(self.dtype),
-            target,
-            weight.to(self.dtype) if self.weighted else None,
+        return make_table(
+            self.n_rows,
+            self.n_numeric + self.n_others,
+            categories=self.categories,
+            n_outputs=self.n_outputs,
+            dtype=self.dtype,
+            weighted=self.weighted,
+            regression=self.n_outputs == 1,
+            seed=self.seed,
         )
 
     @property

@@ -10,14 +10,13 @@ from inna_tune.engine import CrossEntropy, Member, Method, Population, TableTens
 from inna_tune.engine.method import matrix_products
 from inna_tune.nets import TabularNet
 from inna_tune.optim import INNA, INNAprop
+from tests.engine import tables
 
 N_ROWS = 100
 
 
 def make_table(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(N_ROWS, 5, generator=generator, dtype=torch.float64).to(dtype)
-    return TableTensors(x, torch.randint(3, (N_ROWS,), generator=generator))
+    return tables.make_table(N_ROWS, 5, dtype=dtype)
 
 
 def make_members(n, **changes):

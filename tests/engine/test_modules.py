@@ -10,10 +10,11 @@ from sklearn.model_selection import KFold, cross_val_score
 from torch import nn
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
-from inna_tune.engine import CrossEntropy, Member, TableTensors, Training
+from inna_tune.engine import CrossEntropy, Member, Training
 from inna_tune.nets import ModuleNet
 from inna_tune.optim import INNA
 from inna_tune.space import LogUniform
+from tests.engine import tables
 
 N_ROWS = 120
 SETTINGS = {"lr": 0.1, "alpha": 0.5, "beta": 0.1, "batch_size": 32, "max_epochs": 20, "random_state": 0}
@@ -33,9 +34,7 @@ def noisy(in_features, out_features):
 
 
 def make_table():
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(N_ROWS, 5, generator=generator, dtype=torch.float64)
-    return TableTensors(x, torch.randint(3, (N_ROWS,), generator=generator))
+    return tables.make_table(N_ROWS, 5)
 
 
 def make_members(n):

@@ -14,19 +14,14 @@ from inna_tune.engine import (
     stepping,
 )
 from inna_tune.nets import TabularNet
+from tests.engine import tables
 
 N_ROWS, N_NUMERIC, N_OTHERS = 90, 3, 2
 CATEGORIES = (4, 7)
 
 
-def make_table(dtype=torch.float64, *, regression=False):
-    generator = torch.Generator().manual_seed(0)
-    floats = torch.randn(N_ROWS, N_NUMERIC + N_OTHERS, generator=generator, dtype=torch.float64)
-    codes = [torch.randint(n, (N_ROWS, 1), generator=generator).double() for n in CATEGORIES]
-    target = torch.randint(3, (N_ROWS,), generator=generator)
-    if regression:
-        target = torch.randn(N_ROWS, 3, generator=generator, dtype=torch.float64).to(dtype)
-    return TableTensors(torch.cat([floats, *codes], 1).to(dtype), target)
+def make_table(dtype=torch.float64, **options):
+    return tables.make_table(N_ROWS, N_NUMERIC + N_OTHERS, categories=CATEGORIES, dtype=dtype, **options)
 
 
 def make_members(n):

@@ -14,7 +14,6 @@ from inna_tune.engine import (
     Method,
     Population,
     SquaredError,
-    TableTensors,
     Training,
     outputs,
 )
@@ -25,18 +24,13 @@ from inna_tune.optim.decay import decay_factor
 from inna_tune.optim.factors import step_factors
 from inna_tune.optim.inna import INNA
 from inna_tune.optim.optimizers import OPTIMIZERS
+from tests.engine import tables
 
 N_ROWS, N_COLUMNS, N_CLASSES = 60, 5, 3
 
 
-def make_table(dtype=torch.float64, *, weighted=False, regression=False):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(N_ROWS, N_COLUMNS, generator=generator, dtype=dtype)
-    target = torch.randint(N_CLASSES, (N_ROWS,), generator=generator)
-    if regression:
-        target = torch.randn(N_ROWS, N_CLASSES, generator=generator, dtype=dtype)
-    weight = torch.rand(N_ROWS, generator=generator, dtype=dtype) + 0.1 if weighted else None
-    return TableTensors(x, target, weight)
+def make_table(dtype=torch.float64, **options):
+    return tables.make_table(N_ROWS, N_COLUMNS, n_outputs=N_CLASSES, dtype=dtype, **options)
 
 
 def make_member(seed, *, n_train=40, n_validation=15, **settings):

@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from inna_tune.engine import CrossEntropy, Member, Population, TableTensors, Training, width
+from inna_tune.engine import CrossEntropy, Member, Population, Training, width
 from inna_tune.engine.calibrating import Calibrator
 from inna_tune.engine.method import Method
 from inna_tune.engine.stack import Stack
 from inna_tune.engine.threads import torch_threads
 from inna_tune.nets import TabularNet
+from tests.engine import tables
 
 N_ROWS = 300
 
 
 def make_table(dtype=torch.float32):
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(N_ROWS, 6, generator=generator)
-    return TableTensors(x.to(dtype), torch.randint(3, (N_ROWS,), generator=generator))
+    return tables.make_table(N_ROWS, 6, dtype=dtype)
 
 
 def make_members(n):

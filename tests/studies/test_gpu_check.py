@@ -11,6 +11,7 @@ FILE = Path(__file__).parents[2] / "studies" / "gpu" / "check.py"
 
 @pytest.fixture
 def check(monkeypatch):
+    monkeypatch.syspath_prepend(FILE.parent)
     spec = importlib.util.spec_from_file_location("gpu_check", FILE)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(__import__("sys").modules, "gpu_check", module)
