@@ -1,10 +1,15 @@
 """A small study that processes work on, for the studies of what it survives: what they run, and what is counted."""
 
 import multiprocessing
+import os
+import signal
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
+from sklearn.metrics import get_scorer
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.store.opening import open_storage
@@ -27,6 +32,29 @@ def search(url, name, n_trials):
         refit=False,
         random_state=0,
     )
+
+
+def score(estimator, X, y, lr=None, end=None, folder=None):
+    """Negative log-loss, and the end of the process where the step is that of a deadly trial.
+
+    Parameters
+    ----------
+    estimator, X, y
+        As for any scorer.
+    lr : float or None
+        The step of the trial; whoever scores it hears of no number.
+    end : {"dies", "waits"}
+        By SIGKILL, or by whoever finds the file ``is-held``, unless there is one named ``goes-on``.
+    folder : str
+        Of these files.
+    """
+    if lr is not None and estimator.lr == lr:
+        if end == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not (Path(folder) / "goes-on").exists():
+            (Path(folder) / "is-held").touch()
+            time.sleep(3600)
+    return get_scorer("neg_log_loss")(estimator, X, y)
 
 
 @dataclass

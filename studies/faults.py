@@ -39,13 +39,14 @@ import tempfile
 import threading
 import time
 import warnings
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import sqlalchemy
-from crews import CONTEXT, Count, done, load, search
+from crews import CONTEXT, Count, done, load, score, search
 from optuna.trial import TrialState
 from sklearn.datasets import load_iris
 from sqlalchemy.engine import make_url
@@ -53,7 +54,8 @@ from sqlalchemy.engine import make_url
 from inna_tune.study import group
 
 RESULTS = Path(__file__).parent / "results" / "chaos_faults.csv"
-N_TRIALS = 8
+N_TRIALS = 6
+N_EPOCHS = 8
 NAME = "round"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 KILLS_FROM_OUTSIDE = 5
@@ -64,19 +66,10 @@ _HANGS = 660.0  # seconds beyond a fault, after which a worker counts as one tha
 
 
 class Watch:
-    """What a worker tells of itself, and what its trials do to it.
+    """What a worker tells: how many trials it has told, -1 before it trains any."""
 
-    Parameters
-    ----------
-    killer : int or None
-        The trial that kills its process whenever it trains.
-    held : int or None
-        The trial that trains until the process is killed from outside.
-    """
-
-    def __init__(self, killer=None, held=None):
-        self.n_told, self.is_held = CONTEXT.Value("i", 0), CONTEXT.Event()
-        self.killer, self.held = killer, held
+    def __init__(self):
+        self.n_told = CONTEXT.Value("i", -1)
 
     def __call__(self, study, trial):
         """Hear that a trial is told."""
@@ -84,14 +77,10 @@ class Watch:
 
     def on_training(self, study, training):
         """Hear what trains now."""
-        if self.killer in training.trials:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.held in training.trials:
-            self.is_held.set()
-            time.sleep(3600)
+        self.n_told.value = max(self.n_told.value, 0)
 
 
-def work(url, watch, log, *, n_growing=None, seconds=0.0):
+def work(url, watch, log, *, scorer=None, n_growing=None, seconds=0.0):
     """What a worker of a round runs: the rest of its study.
 
     Parameters
@@ -99,6 +88,7 @@ def work(url, watch, log, *, n_growing=None, seconds=0.0):
     url, log : str
         The database, and the file for what the worker says.
     watch : Watch
+    scorer : callable or None
     n_growing : int or None
         Trials after which no file of this process grows for some ``seconds``.
     """
@@ -113,8 +103,7 @@ def work(url, watch, log, *, n_growing=None, seconds=0.0):
     group._WORTH_KEEPING = 0.0  # a checkpoint at every rung
     try:
         found = search(url, NAME, N_TRIALS)
-        found.estimator.set_params(max_epochs=16)
-        found.set_params(callbacks=(watch,), timeout=3600.0)
+        found.set_params(callbacks=(watch,), timeout=3600.0, scoring=scorer, estimator__max_epochs=N_EPOCHS)
         found.fit(*load_iris(return_X_y=True, as_frame=True))
     except KeyboardInterrupt:
         os._exit(130)
@@ -290,20 +279,25 @@ class Round:
 
     def killer_trial(self):
         self.killer = self.at_trial
+        self.scorer = self._ending("dies")
         while not done(self.url, NAME, N_TRIALS) and self.found["other ends"] == 0:
-            worker, _ = self._start(watch=Watch(killer=self.killer))
+            worker, _ = self._start()
             self._end(worker, usual=(0, -signal.SIGKILL))
 
     def killed_from_outside(self):
+        self.scorer = self._ending("waits")
+        is_held = self.folder / "is-held"
         for _ in range(KILLS_FROM_OUTSIDE):
-            worker, watch = self._start(watch=Watch(held=self.at_trial))
-            while worker.is_alive() and not watch.is_held.wait(0.05):
-                pass
+            worker, _ = self._start()
+            while worker.is_alive() and not is_held.exists():
+                time.sleep(0.05)
             time.sleep(self.later)
             self._look()
+            is_held.unlink(missing_ok=True)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
             self._end(worker, usual=(-signal.SIGKILL,))
+        (self.folder / "goes-on").touch()
 
     def sigint(self):
         while True:
@@ -348,9 +342,18 @@ class Round:
 
     # what they share ----------------------------------------------------
 
-    def _start(self, url=None, *, watch=None, **more):
-        watch = Watch() if watch is None else watch
-        worker = CONTEXT.Process(target=work, args=(url or self.url, watch, self.log), kwargs=more)
+    scorer = None
+
+    def _ending(self, end):
+        """A scorer by which the process ends that trains the trial that was drawn."""
+        lr = self.options.steps[self.at_trial]
+        return partial(score, lr=lr, end=end, folder=str(self.folder))
+
+    def _start(self, url=None, **more):
+        watch = Watch()
+        worker = CONTEXT.Process(
+            target=work, args=(url or self.url, watch, self.log), kwargs={"scorer": self.scorer, **more}
+        )
         worker.start()
         return worker, watch
 
@@ -466,13 +469,14 @@ def run_faults(options):
     """Run all rounds that are not there, and write them as they end."""
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the rounds end with it
     known = pd.read_csv(RESULTS).to_dict("records") if RESULTS.exists() else []
     there = {(row["fault"], row["round"]) for row in known}
     faults = possible(options)
     todo = [(f, n) for n in range(options.rounds) for f in faults if (f, n) not in there]
     running = {}
     if todo:
-        warm_up()
+        options.steps = warm_up()
     try:
         while todo or running:
             while todo and len(running) < options.at_once:
@@ -496,11 +500,12 @@ def run_faults(options):
 
 
 def warm_up():
-    """Load, in the process that the others are forks of, what a worker would load when it is needed."""
+    """Load, in the process that the others are forks of, what a worker would load; the steps of a study's trials."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
-        search(url, NAME, 3).fit(*load_iris(return_X_y=True, as_frame=True))
-        load(url, NAME)
+        found = search(url, NAME, N_TRIALS).set_params(estimator__max_epochs=N_EPOCHS)
+        found.fit(*load_iris(return_X_y=True, as_frame=True))
+        return [trial.params["lr"] for trial in load(url, NAME).get_trials()]
 
 
 def write(rows):

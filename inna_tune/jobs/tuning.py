@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import fit_search, without_time_warnings
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem
 
@@ -71,6 +73,8 @@ class TuningReport:
         What time cut off: ``"trials"``, ``"untuned default"``, ``"tuned"``.
     ensemble : EnsembleNote or None
         What the tuned model is made of; None where it is the best settings, fitted on all tuning rows.
+    untuned : InnaClassifier, InnaRegressor or None
+        The untuned default, fitted on the tuning rows.
     """
 
     search: InnaSearchCV
@@ -80,6 +84,26 @@ class TuningReport:
     held_out: HeldOut
     cut: tuple[str, ...] = ()
     ensemble: EnsembleNote | None = None
+    untuned: InnaEstimator | None = None
+
+    def keep_models(self) -> Path | None:
+        """Keep the fitted models beside the study, since they can't be saved now: a resume does not fit them again.
+
+        Returns
+        -------
+        Path or None
+            The folder; None where they can't be kept there either.
+        """
+        models = {TUNED: self.search.best_estimator_, UNTUNED: self.untuned}
+        return self._unsaved.keep({name: model for name, model in models.items() if model is not None})
+
+    def forget_models(self) -> None:
+        """Delete what `keep_models` has kept, once the model is saved."""
+        self._unsaved.remove()
+
+    @property
+    def _unsaved(self) -> Unsaved:
+        return Unsaved(self.search.study_, self.search.refit)
 
     def summary(self) -> dict[str, Any]:
         """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
@@ -241,8 +265,9 @@ def tune(
             raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:
+        kept = None if allow_mismatch else Unsaved(search.study_, refit).find(UNTUNED)
         with interrupts_end_all():
-            default.fit(X, y)
+            default = default.fit(X, y) if kept is None else kept
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held, metric)
@@ -268,7 +293,7 @@ def tune(
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
-    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note)
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note, default)
 
 
 def _is_untuned(record: StudyRecord, note: EnsembleNote | None) -> bool:

@@ -36,6 +36,7 @@ from inna_tune.study.rungs import default_pruner
 from inna_tune.study.scoring import describe_scorer, sees_predictions_only, takes_weights
 from inna_tune.study.training import NetEvaluation
 from inna_tune.study.tuned import fit_whole, is_ours, net_of, own_settings
+from inna_tune.study.unsaved import TUNED, Unsaved
 
 
 def fit_search(
@@ -181,10 +182,18 @@ def _finish(
         with interrupts_end_all():
             if best is None:
                 model = untuned
+            elif (kept := _unsaved(search)) is not None:
+                model = kept
             elif search.refit == ENSEMBLE:
                 model = _ensemble(search, question, evaluation, budget)
             search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
         search.refit_time_ = clock.now() - began
+
+
+def _unsaved(search: Any) -> Any:
+    """The model of an earlier run that had no place where it was to be saved."""
+    # Of other data, which were let pass, it would be another one.
+    return None if search.allow_mismatch else Unsaved(search.study_, search.refit).find(TUNED)
 
 
 def _ensemble(
