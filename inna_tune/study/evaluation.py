@@ -256,7 +256,11 @@ class Cohort:
 
     def ended(self, trial: int) -> list[MemberProgress]:
         """The members of a trial as they would be had all of them ended: their best weights, and no state to go on from."""
-        return [MemberProgress(replace(result, state=None), None) for result in self.results(trial)]
+        return [
+            MemberProgress(replace(result, state=None, weights=cell.training.best_weights(place)), None)
+            for cell in self._of(trial)
+            for place, result in zip(cell.places, cell.results, strict=True)
+        ]
 
     # ------------------------------------------------------------------ scores
 
