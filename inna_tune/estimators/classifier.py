@@ -74,7 +74,7 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights; or watch ``X_val``, where ``fit`` gets it. Tables under 200 rows train
-        to the end. With ``n_members="auto"`` it is by other rows on tables under 4,000, see there.
+        to the end. With ``n_members="auto"`` each of several nets has rows of its own for that, see there.
     eval_metric : str or callable, optional
         What tells the best epoch on those rows in place of the loss: the name of a scorer of scikit-learn's, or a function of
         (estimator, X, y) whose result is better the higher it is; ``history_`` then has a column ``validation_score``. What
@@ -85,10 +85,12 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     validation_fraction : float, default=0.1
     n_members : int or "auto", default="auto"
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
-        "auto" is as many as have 16,000 rows together: four on 4,000 rows, one on more than 8,000. On fewer rows than 4,000 it
-        is four, under 2,000 eight: each leaves a quarter of the rows out, and by what nets predict of rows they never saw all
-        stop at one epoch, so that no row is lost to validation (``validation_fraction`` means nothing then). They train for
-        30 epochs, or as many as make 50 steps, but at most ``max_epochs``, and pool the logarithms of their probabilities.
+        "auto" is as many as have 16,000 rows together, and two at least under 25,000 rows: four on 4,000 rows, one on 25,000
+        (and in a trial of a search on more than 8,000). Each leaves out another part of the rows, of the size that
+        ``validation_fraction`` says, and by what nets predict of rows they never saw all stop at one epoch. On fewer rows than
+        4,000 it is four, under 2,000 eight: each leaves a quarter out, so that no row is lost to validation
+        (``validation_fraction`` means nothing then), and they train for 30 epochs, or as many as make 50 steps, but at most
+        ``max_epochs``. All pool the logarithms of their probabilities.
         Under 40 rows, or without early stopping, they have all rows and train to the end. A warm start, and
         ``partial_fit``, go on with the nets there are; a first ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None

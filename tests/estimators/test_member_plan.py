@@ -29,13 +29,16 @@ def test_a_number_of_members_is_that_of_nets_on_the_same_rows(n_rows, n_members,
     assert (found.n_members, found.n_folds, found.max_epochs) == (n_members, 0, 100)
 
 
-@given(n_rows=st.integers(1, 20000), batch_size=st.integers(1, 600), most=st.integers(1, 300))
+@given(n_rows=st.integers(1, 50000), batch_size=st.integers(1, 600), most=st.integers(1, 300))
 def test_auto_is_several_nets_on_few_rows_and_never_longer_than_asked(n_rows, batch_size, most):
     found = plan(n_rows, batch_size=batch_size, max_epochs=most)
     assert found.max_epochs <= most
     if n_rows >= 4000:
-        assert (found.n_folds, found.max_epochs) == (0, most)
-        assert found.n_members * n_rows <= max(16000, n_rows) < (found.n_members + 1) * n_rows
+        as_one = plan(n_rows, batch_size=batch_size, max_epochs=most, in_search=True)
+        assert as_one.n_members * n_rows <= max(16000, n_rows) < (as_one.n_members + 1) * n_rows
+        assert found.n_members == (max(2, as_one.n_members) if n_rows < 25000 else 1)
+        for each in (found, as_one):
+            assert (each.n_folds, each.max_epochs) == (10 if each.n_members > 1 else 0, most)
     else:
         assert found.n_members == (8 if n_rows < 2000 else 4)
         assert found.n_folds == (4 if n_rows >= 40 else 0)
@@ -43,11 +46,28 @@ def test_auto_is_several_nets_on_few_rows_and_never_longer_than_asked(n_rows, ba
         assert found.max_epochs == most or (found.max_epochs >= 30 and steps >= 50)
 
 
+@given(n_rows=st.integers(4000, 24999), share=st.floats(0.01, 0.9))
+def test_each_net_of_a_larger_table_leaves_out_another_part_of_the_size_that_is_asked_for(n_rows, share):
+    parts = plan(n_rows, validation_fraction=share).n_folds
+    assert parts == 2 or abs(1 / parts - share) <= share / (2 * parts - 1) + 1e-9
+
+
+def test_two_nets_of_a_larger_table_stop_together_by_rows_that_neither_shares():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4100, 2))
+    y = X[:, 0] + rng.normal(size=len(X))
+    model = InnaRegressor(**QUICK | {"max_epochs": 2, "batch_size": 1024}).fit(X, y)
+    assert len(model.members_) == 3
+    assert len({m["best_epoch"] for m in model.members_}) == 1
+    assert len({m["best_loss"] for m in model.members_}) == 1, "of what they predict together"
+
+
 def test_without_early_stopping_no_row_is_left_out_and_every_epoch_is_trained():
     found = plan(500, early_stopping=False)
     assert (found.n_members, found.n_folds, found.max_epochs) == (8, 0, 100)
     X, y = load_diabetes(return_X_y=True)
     model = InnaRegressor(early_stopping=False, **QUICK).fit(X, y)
+    assert plan(9000, early_stopping=False) == plan(9000, 2, early_stopping=False)
     assert len(model.members_) == 8
     assert model.history_["validation_loss"].isna().all()
     assert set(model.history_.groupby("member")["epoch"].max()) == {3}
