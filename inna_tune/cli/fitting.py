@@ -1,6 +1,9 @@
 """``inna-tune fit`` and ``predict``."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -134,7 +137,8 @@ def fit(
         same = {"target": list(problem.targets), "study": name, "resume": True}
         if resume and (progress := find_progress(storage, name, trials)) is not None:
             say(f"Found: {progress}", console)
-        with resumable(again(context, **same)), Progress(trials, name) as shown:
+        resumption = again(context, **same)
+        with resumable(resumption), Progress(trials, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,
@@ -161,7 +165,9 @@ def fit(
                 "study": name,
                 "held_out_scores": report.scores.T.to_dict(),
             }
-            save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
+            with _kept_where_it_fails(report, path, resumption):
+                save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
+            report.forget_models()
             search.study_.set_user_attr(attributes.MODEL, path.name)
             search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
@@ -234,6 +240,23 @@ def predict(
             )
         else:
             say(f"Wrote {count(len(predictions), 'prediction')} to {path}")
+
+
+@contextmanager
+def _kept_where_it_fails(report: Any, path: Path, resumption: str) -> Iterator[None]:
+    """Where the block can't write the model, keep it beside the study, and say how to go on."""
+    try:
+        yield
+    except OSError as error:
+        folder = report.keep_models()
+        kept = "the trials are safe, and a resume fits the model once more"
+        if folder is not None:
+            kept = f"the model is kept in {folder}, and a resume saves it at once"
+        say(f"Resume with: {resumption}", err)
+        say_variable(err, resumption)
+        raise OSError(
+            f"--out {path}: {error.strerror or error}; {kept}: free some space, or name another file"
+        ) from error
 
 
 def _print_summary(report: Any) -> None:

@@ -99,12 +99,15 @@ class Stack:
         state = self.population.state(self.active.index(place), self.epoch)
         return MemberProgress(replace(self._results[place], weights=self.best_weights(place)), state)
 
-    def run(self, until: int, *, deadline: float | None = None) -> None:
-        """Train up to an epoch or a deadline, or until no member is left."""
+    def run(self, until: int, *, deadline: float | None = None, least_until: float | None = None) -> None:
+        """Train up to an epoch or a deadline, or until no member is left; ``least_until`` as for `Training.run`."""
         while self.active and self.epoch < until:
             began = clock.now()
             rates = self.population.learning_rates(self.epoch)
-            train_loss, completed = self.population.train_epoch(rates, deadline=deadline)
+            ends, least_steps = deadline, 0
+            if deadline is not None and least_until is not None and self.epoch == 0:
+                ends, least_steps = max(deadline, least_until), 1
+            train_loss, completed = self.population.train_epoch(rates, deadline=ends, least_steps=least_steps)
             outputs = self.population.watched_outputs()
             watched = self.population.watched_loss(outputs)
             told = [train_loss, watched, rates[0].flatten(), *([outputs] if self._has_judges else [])]
@@ -114,6 +117,8 @@ class Stack:
             self._seconds += clock.now() - began
             self.epoch += 1
             self._record(train_loss.tolist(), watched_loss, judged, first_rates.tolist(), completed=completed)
+            if ends != deadline and clock.now() > (deadline or 0.0):
+                self._leave(self.active, "time")
         if self.epoch >= self.max_epochs:
             self._leave(self.active, "max_epochs")
 

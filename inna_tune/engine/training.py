@@ -194,6 +194,7 @@ class Training:
         deadline: float | None = None,
         stop: Callable[[], bool] | None = None,
         shorten: bool = False,
+        least_until: float | None = None,
     ) -> None:
         """Train up to an epoch, or until no member is left.
 
@@ -208,6 +209,9 @@ class Training:
         shorten : bool, default=False
             Whether the cosine law falls to zero by the deadline, where that comes before ``max_epochs``: weights at a large
             step are worth less than those that have come to rest.
+        least_until : float, optional
+            Value of the clock until which the first epoch goes on though the deadline has passed, with one step of every
+            member whatever the time is: what never had one predicts by chance.
         """
         until = self.max_epochs if until_epoch is None else min(until_epoch, self.max_epochs)
         began, before = clock.now(), self.epoch
@@ -215,7 +219,7 @@ class Training:
             # The stacks take turns, so that a deadline finds all members equally far.
             while self.epoch < until and self.active and not (stop is not None and stop()):
                 self.epoch += 1
-                self._advance(deadline)
+                self._advance(deadline, least_until)
                 if shorten and deadline is not None:
                     now = clock.now()
                     fit_in = (deadline - now) * (self.epoch - before) / max(now - began, 1e-9)
@@ -223,14 +227,14 @@ class Training:
                         horizon = max(self.epoch + fit_in, self.epoch + 1)
                         stack.population.horizon = min(self.max_epochs, horizon)
 
-    def _advance(self, deadline: float | None) -> None:
+    def _advance(self, deadline: float | None, least_until: float | None) -> None:
         """Bring every stack to the present epoch; one that does not fit the memory is halved."""
         pending = list(self._stacks)
         while pending:
             stack = pending.pop(0)
             active = list(stack.active)
             try:
-                stack.run(self.epoch, deadline=deadline)
+                stack.run(self.epoch, deadline=deadline, least_until=least_until)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or len(self._parts(active, 1)) < 2:
                     _say_what_to_do(error)

@@ -29,7 +29,7 @@ from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
-from inna_tune.estimators.hurrying import members_in_time, warn_of_haste
+from inna_tune.estimators.hurrying import LEAST_SECONDS, members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
 from inna_tune.estimators.memory import MemoryMixin
 from inna_tune.estimators.metrics import judged_of
@@ -38,6 +38,7 @@ from inna_tune.estimators.recipe import Recipe
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
+from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
@@ -93,6 +94,9 @@ class InnaEstimator(
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Probabilities, or values in the target's units, from the members' outputs [P, B, out]."""
         raise NotImplementedError
+
+    def _learn_from_left_out(self, table: TableTensors, left_out: Sequence[Rows]) -> None:
+        """Learn from rows of the table that each of the trained members was not trained on; by default nothing."""
 
     @property
     def _out_features(self) -> int:
@@ -176,7 +180,8 @@ class InnaEstimator(
         else:
             members = members_in_time(self, tensors, members, deadline)
         with watching(self, plan.max_epochs, *rows[:2]) as watch:
-            results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+            least_until = clock.now() + LEAST_SECONDS
+            results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             warn_of_haste(self.max_time, results)
             for _ in range(RETRIES if states is None else 0):
                 retried = self._retried(members, results)
@@ -188,8 +193,10 @@ class InnaEstimator(
                     stacklevel=3,
                 )
                 members = retried
-                results = self._train(tensors, members, deadline, plan.max_epochs, watch)
+                results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             self._take_results(results)
+        good = [m for m, r in zip(members, results, strict=True) if r.weights is not None]
+        self._learn_from_left_out(tensors, [m.validation_rows for m in good])
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""
@@ -207,11 +214,12 @@ class InnaEstimator(
         deadline: float | None,
         max_epochs: int,
         watch: Watch,
+        least_until: float,
     ) -> list[MemberResult]:
         training = self._training(table, members, keep_states=True, max_epochs=max_epochs, deadline=deadline)
         try:
             stop = watch.of(training)
-            training.run(deadline=deadline, shorten=True, stop=stop)
+            training.run(deadline=deadline, shorten=True, stop=stop, least_until=least_until)
             if stop is not None and (watch.is_stopped or stop()):
                 training.stop()
         except KeyboardInterrupt:

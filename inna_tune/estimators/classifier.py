@@ -70,7 +70,7 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     batch_size, max_epochs : int, default=128 and 100
         Rows in a batch, and the most passes over the rows.
     max_time : float, optional
-        Seconds after which no further batch is begun.
+        Seconds after which no further batch is begun; the first epoch has a second and a step whatever the time is.
     early_stopping : bool, default=True
         Hold ``validation_fraction`` of the rows out of training, stop after ``patience`` epochs without a better loss
         on them, and restore the best epoch's weights; or watch ``X_val``, where ``fit`` gets it. Tables under 200 rows train

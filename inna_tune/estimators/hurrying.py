@@ -12,6 +12,8 @@ from inna_tune.engine.width import seconds_a_step
 
 # What is left to train when the curvature is measured, and epochs that make a net worth having.
 _TRAINING_SHARE, _WORTHY_EPOCHS = 0.6, 4
+# Seconds that the first epoch has though time was up before it, where encoding took all or others use the machine.
+LEAST_SECONDS = 1.0
 # Numbers that the embedded rows of a batch may come to, of all nets together.
 _MOST_NUMBERS = 2**29
 
@@ -54,7 +56,8 @@ def warn_of_haste(max_time: float | None, results: Sequence[MemberResult]) -> No
     """Warn where no member had an epoch."""
     if all(r.stop_reason == "time" and r.epochs == 1 for r in results):
         warnings.warn(
-            f"max_time={max_time:.3g}: the time was up within the first epoch; give more for a better model.",
+            f"max_time={max_time:.3g}: the time was up within the first epoch, of which a part was trained all the "
+            "same; give more for a better model.",
             ConvergenceWarning,
             stacklevel=4,
         )

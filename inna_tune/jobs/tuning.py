@@ -6,6 +6,7 @@ import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,17 @@ from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.fitting import fit_search, without_time_warnings
+from inna_tune.study.fitting import Untuned, fit_search
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
+from inna_tune.study.whole import without_time_warnings
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem
 
-# Of a budget: what the untuned default may take, and what is left over for all that is not timed.
-_DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
+# Of a budget: what the untuned default may take, and what is left over for all that is not timed. One that takes more leaves
+# no time for trials, and what would be worth their time would be trained less than a plain fit is.
+_DEFAULT_SHARE, _BOOKKEEPING = 0.9, 0.02
 _EXAMPLES = {
     "binary": "roc_auc or balanced_accuracy",
     "multiclass": "roc_auc_ovr or balanced_accuracy",
@@ -71,6 +75,8 @@ class TuningReport:
         What time cut off: ``"trials"``, ``"untuned default"``, ``"tuned"``.
     ensemble : EnsembleNote or None
         What the tuned model is made of; None where it is the best settings, fitted on all tuning rows.
+    untuned : InnaClassifier, InnaRegressor or None
+        The untuned default, fitted on the tuning rows.
     """
 
     search: InnaSearchCV
@@ -80,6 +86,26 @@ class TuningReport:
     held_out: HeldOut
     cut: tuple[str, ...] = ()
     ensemble: EnsembleNote | None = None
+    untuned: InnaEstimator | None = None
+
+    def keep_models(self) -> Path | None:
+        """Keep the fitted models beside the study, since they can't be saved now: a resume does not fit them again.
+
+        Returns
+        -------
+        Path or None
+            The folder; None where they can't be kept there either.
+        """
+        models = {TUNED: self.search.best_estimator_, UNTUNED: self.untuned}
+        return self._unsaved.keep({name: model for name, model in models.items() if model is not None})
+
+    def forget_models(self) -> None:
+        """Delete what `keep_models` has kept, once the model is saved."""
+        self._unsaved.remove()
+
+    @property
+    def _unsaved(self) -> Unsaved:
+        return Unsaved(self.search.study_, self.search.refit)
 
     def summary(self) -> dict[str, Any]:
         """Summarize as plain data: the study, its trials and the best of them, scores on held-out rows, what tuning bought."""
@@ -210,20 +236,23 @@ def tune(
     if not refit:
         raise ValueError(f"refit={refit!r} must be True or 'ensemble': there is a model to be scored")
     default = clone(estimator).set_params(random_state=seed)
+    untuned = None
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
-        own = default.max_time
+        own, before_fit = default.max_time, clock.now()
         with without_time_warnings(), interrupts_end_all():
             default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
+        default.set_params(max_time=own)
         before_scores = clock.now()
+        untuned = Untuned(default, before_scores - before_fit)
         score_rows(default, X_held, y_held)
         scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
         left = timeout - (clock.now() - began) - scoring
-        search.timeout = max(left, _DEFAULT_SHARE * timeout)
+        search.timeout = max(left, _BOOKKEEPING * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
             # Where no trial gets a score, a second fit of the same would be time lost.
-            fit_search(search, X, y, {}, notes=notes, untuned=default if timeout is not None else None)
+            fit_search(search, X, y, {}, notes=notes, untuned=untuned)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:
@@ -241,8 +270,9 @@ def tune(
             raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:
+        kept = None if allow_mismatch else Unsaved(search.study_, refit).find(UNTUNED)
         with interrupts_end_all():
-            default.fit(X, y)
+            default = default.fit(X, y) if kept is None else kept
     baseline = (DummyClassifier() if classifier else DummyRegressor()).fit(np.zeros((len(y), 1)), y)
     study, best = search.study_, search.best_estimator_
     of_baseline, _ = score_rows(baseline, np.zeros((len(held), 1)), y_held, metric)
@@ -268,7 +298,7 @@ def tune(
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
-    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note)
+    return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note, default)
 
 
 def _is_untuned(record: StudyRecord, note: EnsembleNote | None) -> bool:

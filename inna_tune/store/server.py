@@ -12,9 +12,17 @@ from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from inna_tune.store.database import transaction
-from inna_tune.store.errors import DATABASE_ERRORS, StorageError, cause_of, redact_url, without_secrets
+from inna_tune.store.errors import (
+    DATABASE_ERRORS,
+    StorageError,
+    cause_of,
+    may_pass,
+    redact_url,
+    without_secrets,
+)
 from inna_tune.store.reading import TRIAL
 from inna_tune.store.sql import BEATS, Database, as_template, parse_url, url_of, utc_now
+from inna_tune.store.waiting import waited_for
 
 
 class Server(Database):
@@ -39,18 +47,33 @@ class Server(Database):
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> "Server":
-        """See `Store`; a database is never made, its tables are."""
+        """See `Store`; a database is never made, its tables are.
+
+        One that does not answer is refused at once, since its address may be wrong; one that has answered is waited for.
+        """
         parsed = parse_url(url)
         given = parsed.render_as_string(hide_password=False)
         shown = redact_url(given)
+        has_answered = False
+
+        def opened() -> Server:
+            nonlocal has_answered
+            with engine.connect() as connection:
+                has_answered = True
+                if cls.creation_lock is not None:
+                    connection.execute(sqlalchemy.select(cls.creation_lock))
+                kwargs = {"pool_pre_ping": True, "connect_args": connect_args}
+                return cls(cls.storage_class(as_template(given), engine_kwargs=kwargs))
+
         try:
-            engine = sqlalchemy.create_engine(parsed)
+            connect_args = cls.connect_args(parsed)
+            engine = sqlalchemy.create_engine(parsed, connect_args=connect_args)
             try:
-                with engine.connect() as connection:
-                    if cls.creation_lock is not None:
-                        connection.execute(sqlalchemy.select(cls.creation_lock))
-                    kwargs = {"pool_pre_ping": True, "connect_args": cls.connect_args(parsed)}
-                    return cls(cls.storage_class(as_template(given), engine_kwargs=kwargs))
+                return opened()
+            except DATABASE_ERRORS as error:
+                if not (has_answered and may_pass(error)):
+                    raise
+                return waited_for(opened, lambda: shown)
             finally:
                 engine.dispose()
         except NoSuchModuleError:

@@ -29,7 +29,9 @@ def beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
 
 
-MAX_DEATHS = 3  # of processes in a row that trained a trial and came no further with it than the last
+# Of processes in a row that trained a trial and came no further with it than the last: where another process, which had
+# started one of them, saw it die and lived on, and where none did, so that all of them may have been killed from outside.
+MAX_DEATHS, MAX_UNSEEN_DEATHS = 3, 10
 
 
 def owner_record(
@@ -43,20 +45,23 @@ def owner_record(
     previous : object
         The record of the one before, None if there was none.
     died : bool
-        Whether that one died of the trial, as far as can be known.
+        Whether that one died while it trained the trial, as far as can be known.
     reached : int or None
         The last step that it reported.
     """
     known = previous if isinstance(previous, dict) else {}
     record = {**worker.record, "attempt": _count(known, "attempt") + 1}
-    deaths = _count(known, "deaths")
+    counts = {name: _count(known, name) for name in ("deaths", "seen_deaths")}
     if died:
         # One that gets further each time is only unlucky in its hosts.
-        deaths = deaths + 1 if known.get("reached") == reached else 1
+        if known.get("reached") != reached:
+            counts = dict.fromkeys(counts, 0)
+        counts["deaths"] += 1
+        counts["seen_deaths"] += "giver" in known and worker.is_alive(known["giver"]) is True
         record["reached"] = reached
     elif "reached" in known:
         record["reached"] = known["reached"]
-    return record | {"deaths": deaths} if deaths else record
+    return record | {name: count for name, count in counts.items() if count}
 
 
 def _count(record: Mapping[str, Any], name: str) -> int:
@@ -65,9 +70,24 @@ def _count(record: Mapping[str, Any], name: str) -> int:
 
 
 def deaths_of(system_attrs: Mapping[str, Any]) -> int:
-    """How many processes in a row a trial has killed, as far as can be known."""
+    """How many processes in a row died while they trained a trial, as far as can be known."""
+    return _counted(system_attrs, "deaths")
+
+
+def is_deadly(system_attrs: Mapping[str, Any]) -> bool:
+    """Whether it is the trial that those processes died of."""
+    least = MAX_DEATHS if _counted(system_attrs, "seen_deaths") else MAX_UNSEEN_DEATHS
+    return deaths_of(system_attrs) >= least
+
+
+def is_suspect(system_attrs: Mapping[str, Any]) -> bool:
+    """Whether one more death will tell, if another process sees it."""
+    return deaths_of(system_attrs) >= MAX_DEATHS - 1 and not is_deadly(system_attrs)
+
+
+def _counted(system_attrs: Mapping[str, Any], name: str) -> int:
     record = system_attrs.get(OWNER)
-    return _count(record, "deaths") if isinstance(record, dict) else 0
+    return _count(record, name) if isinstance(record, dict) else 0
 
 
 class LeftBehind:

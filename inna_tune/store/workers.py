@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +46,24 @@ class Worker:
     ----------
     storage : optuna.storages.BaseStorage
         The storage of the study that it will work on.
+    giver : dict, optional
+        The record of the worker that started this one's process; while that one lives it can tell that only this one died.
 
     Attributes
     ----------
     id : str
         32 hexadecimal digits, never used twice.
     record : dict
-        What is stored in a trial to name its owner: `id`, and for a person to read, host and pid.
+        What is stored in a trial to name its owner: `id`, its giver's, and for a person to read, host and pid.
     trials : set of int
         Ids of the trials it was given.
     """
 
-    def __init__(self, storage: BaseStorage) -> None:
+    def __init__(self, storage: BaseStorage, giver: Mapping[str, Any] | None = None) -> None:
         self.id = uuid.uuid4().hex
         self.record: dict[str, Any] = {"id": self.id, "host": socket.gethostname(), "pid": os.getpid()}
+        if giver is not None:
+            self.record["giver"] = {name: giver[name] for name in ("id", "place") if name in giver}
         self.trials: set[int] = set()
         self._store = store_of(storage)
         self._folder = self._store.locks

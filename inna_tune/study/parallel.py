@@ -16,6 +16,7 @@ import joblib
 import optuna
 import torch
 from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.process_executor import BrokenProcessPool
 from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_backend
 from optuna.storages import BaseStorage
@@ -30,7 +31,7 @@ from inna_tune.store.workers import Worker, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback, call_back, is_stopped
 from inna_tune.study.job import StudyJob
-from inna_tune.study.running import TrialRunner
+from inna_tune.study.running import SuspectError, TrialRunner
 from inna_tune.study.signals import Abandonment, Signals, Stopped
 from inna_tune.visible import get_logger
 
@@ -102,10 +103,38 @@ def _temporary_storage() -> Iterator[BaseStorage]:
 def run_here(
     job: StudyJob, study: optuna.Study, budget: Budget | None, callbacks: Sequence[Callback]
 ) -> None:
-    """Run a job in this process; after a signal, end cleanly and raise what it stands for."""
+    """Run a job in this process; after a signal, end cleanly and raise what it stands for.
+
+    Where a trial may have killed the processes that trained it, what is left is run in a process of its own: if that one dies
+    while this one lives, nobody has killed both from outside.
+    """
+    try:
+        _run_here(job, study, budget, callbacks, hands_over=store_of(study).lasts)
+    except SuspectError:
+        if _can_be_sent(job, study, budget):
+            logger.info("a trial may have killed its process: it is tried in one of its own")
+            run_parallel(job, study, budget, callbacks, 1, on_this_host=True)
+        else:
+            _run_here(job, study, budget, callbacks, hands_over=False)
+
+
+def _run_here(
+    job: StudyJob,
+    study: optuna.Study,
+    budget: Budget | None,
+    callbacks: Sequence[Callback],
+    *,
+    hands_over: bool,
+) -> None:
     with Signals() as signals, Worker(study._storage) as worker:
         runner = TrialRunner(
-            job, study, worker, budget=budget, stop=lambda: signals.received is not None, callbacks=callbacks
+            job,
+            study,
+            worker,
+            budget=budget,
+            stop=lambda: signals.received is not None,
+            callbacks=callbacks,
+            hands_over=hands_over,
         )
         try:
             runner.run()
@@ -115,18 +144,30 @@ def run_here(
     signals.check()
 
 
+def _can_be_sent(*things: object) -> bool:
+    """Whether another process can have them."""
+    try:
+        dumps(things)
+    except Exception as error:  # whatever the pickling of a stranger's class raises
+        logger.debug("no other process can run this job: %s: %s", type(error).__name__, error)
+        return False
+    return True
+
+
 def run_parallel(
     job: StudyJob,
     study: optuna.Study,
     budget: Budget | None,
     callbacks: Sequence[Callback],
     n_jobs: int | None,
+    *,
+    on_this_host: bool = False,
 ) -> None:
     """Run a job by several workers, until the study has its trials.
 
     A worker that fails or is killed does not end the others' work, who take up the trials that it had begun; a process that
     is killed is replaced. Callbacks are called here. The storage is one that processes share; for ``n_jobs`` joblib's
-    ``parallel_config`` holds.
+    ``parallel_config`` holds, unless they are to be processes ``on_this_host``.
 
     Raises
     ------
@@ -137,7 +178,7 @@ def run_parallel(
     KeyboardInterrupt, SystemExit
         After a clean end: by Ctrl-C, or SIGTERM.
     """
-    crew = _Crew(job, study, budget, callbacks, n_jobs)
+    crew = _Crew(job, study, budget, callbacks, n_jobs, on_this_host=on_this_host)
     with Signals() as signals, waiting_until(lambda: signals.received is not None):
         while True:
             try:
@@ -174,9 +215,12 @@ class _Crew:
         budget: Budget | None,
         callbacks: Sequence[Callback],
         n_jobs: int | None,
+        *,
+        on_this_host: bool,
     ) -> None:
         self.job, self.study, self.budget = job, study, budget
         self._callbacks, self._n_jobs, self.n_workers = callbacks, n_jobs, joblib.effective_n_jobs(n_jobs)
+        self._on_this_host = on_this_host
         self._told = {t.number for t in self._finished()}
         self._failures, self._told_by_then = 0, len(self._told)
 
@@ -206,7 +250,7 @@ class _Crew:
         # Asked in this thread, for which a joblib.parallel_config holds.
         backend, _ = get_active_backend()
         start = self._in_processes
-        if not isinstance(backend, (LokyBackend, MultiprocessingBackend)):
+        if not (self._on_this_host or isinstance(backend, (LokyBackend, MultiprocessingBackend))):
             parallel = joblib.Parallel(
                 n_jobs=self._n_jobs, batch_size=1, pre_dispatch="all", return_as="generator_unordered"
             )
@@ -281,7 +325,7 @@ def _work(order: _Order) -> Exception | None:
     """What a worker does, wherever joblib has put it; the error that it met."""
     name, storage = order.study.study_name, order.study._storage
     try:
-        with Signals() as signals, Worker(storage) as worker:
+        with Signals() as signals, Worker(storage, order.giver) as worker:
             # Its own, also where workers are threads.
             sampler, pruner, budget = copy.deepcopy((order.study.sampler, order.study.pruner, order.budget))
             sampler.reseed_rng()  # without a seed, each worker has to draw for itself

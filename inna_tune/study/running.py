@@ -13,7 +13,7 @@ from inna_tune.records.attributes import REASON
 from inna_tune.store.asking import ask, put_back, tell
 from inna_tune.store.errors import StorageError, UnreachableError
 from inna_tune.store.opening import gathered, storage_errors
-from inna_tune.store.store import MAX_DEATHS, deaths_of
+from inna_tune.store.store import deaths_of, is_deadly, is_suspect
 from inna_tune.store.waiting import waiting_until
 from inna_tune.store.workers import Worker
 from inna_tune.study.budget import Budget
@@ -37,6 +37,10 @@ class EndingError(Exception):
         self.reason = reason
 
 
+class SuspectError(Exception):
+    """A trial is to be trained where another process sees whether the one that trains it dies of it."""
+
+
 @contextmanager
 def _ending_the_search() -> Iterator[None]:
     """Let an error of a callback be no trial's."""
@@ -44,6 +48,11 @@ def _ending_the_search() -> Iterator[None]:
         yield
     except Exception as error:
         raise EndingError(error) from error
+
+
+def _attributes_of(trial: Trial) -> Mapping[str, Any]:
+    """A trial's system attributes as they were when it was claimed."""
+    return trial._cached_frozen_trial.system_attrs
 
 
 class TrialRunner:
@@ -60,6 +69,8 @@ class TrialRunner:
     stop : callable
         Asked between epochs and between trials whether to end early.
     callbacks : sequence of callables (study, trial)
+    hands_over : bool, default=False
+        Whether to end with a `SuspectError` where a trial may be deadly, all that is in hand put back.
 
     Attributes
     ----------
@@ -80,8 +91,10 @@ class TrialRunner:
         budget: Budget | None,
         stop: Callable[[], bool],
         callbacks: Sequence[Callback] = (),
+        hands_over: bool = False,
     ) -> None:
         self.job, self.study, self.worker = job, study, worker
+        self._hands_over = hands_over
         self.budget, self.stop, self.callbacks = budget, stop, callbacks
         self.checkpoints, self.kept = Checkpoints(study), Kept(study)
         self.is_out_of_time = False
@@ -98,6 +111,8 @@ class TrialRunner:
             If asked to end early; trials in hand are put back for the next worker to take up.
         UnreachableError
             If the database went away, and was waited for in vain; trials in hand are left to be taken up likewise.
+        SuspectError
+            If a trial may be deadly, and this is not the process to try it in.
         Exception
             Of a callback; trials in hand are put back.
         """
@@ -180,6 +195,8 @@ class TrialRunner:
             trial = ask(self.study, self.worker, limit)
             if trial is None:
                 break
+            if self._hands_over and is_suspect(_attributes_of(trial)):
+                raise SuspectError
             drawn += 1
             limit = min(n_trials, (trial.number // size + 1) * size)
             # Its values stand in the study before the next one is drawn: the sampler keeps away from them.
@@ -198,8 +215,9 @@ class TrialRunner:
         try:
             with gathered(self.study):
                 settings = self.job.space.suggest(trial)
-            if self.deaths_of(trial) >= MAX_DEATHS:
-                reason = f"its process died {MAX_DEATHS} times while it trained, perhaps for want of memory"
+            if is_deadly(_attributes_of(trial)):
+                n_deaths = self.deaths_of(trial)
+                reason = f"its process died {n_deaths} times while it trained, perhaps for want of memory"
                 logger.warning("trial %d failed: %s", trial.number, reason)
                 self.tell(trial, TrialState.FAIL, None, {REASON: reason})
                 return None
@@ -213,8 +231,8 @@ class TrialRunner:
 
     @staticmethod
     def deaths_of(trial: Trial) -> int:
-        """How many processes in a row a trial has killed, as far as can be known; one that has trains alone."""
-        return deaths_of(trial._cached_frozen_trial.system_attrs)  # as it was when it was claimed
+        """How many processes in a row died while they trained a trial; one that may have killed them trains alone."""
+        return deaths_of(_attributes_of(trial))
 
     # ------------------------------------------------------------------ what evaluations tell
 

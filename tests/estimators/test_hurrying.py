@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import InnaClassifier, clock
+from inna_tune.engine.population import Population
 from inna_tune.estimators import hurrying
 
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -32,3 +34,32 @@ def test_wide_tables_have_fewer_where_there_is_a_deadline(monkeypatch):
 def test_without_a_deadline_all_are_trained(monkeypatch):
     monkeypatch.setattr(hurrying, "seconds_a_step", None)
     assert len(InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(X, Y).members_) == 8
+
+
+@pytest.mark.parametrize(("tick", "steps"), [(0.0, {15}), (0.06, set(range(2, 15))), (10.0, {1})])
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_what_has_no_time_is_trained_all_the_same_and_says_so(tick, steps, n_members, monkeypatch):
+    """As on a busy machine: time is up before the first step."""
+    held = iter([1000.0])
+    now = [2000.0]
+
+    def look():
+        now[0] += tick
+        return next(held, now[0])
+
+    made = []
+    step = Population._step
+    monkeypatch.setattr(
+        Population, "_step", lambda self, *given: made.append(len(self)) or step(self, *given)
+    )
+    monkeypatch.setattr("inna_tune.engine.training.quickest_layout", lambda *a, **o: (n_members, 1))
+    monkeypatch.setattr(clock, "now", look)
+    net = InnaClassifier(
+        hidden_layer_sizes=(4,), n_members=n_members, batch_size=4, max_time=1.0, random_state=0
+    )
+    with pytest.warns(ConvergenceWarning, match="max_time=1: the time was up within the first epoch"):
+        net.fit(X, Y)
+    assert len(made) in steps
+    assert set(made) == {n_members}
+    assert {(m["stop_reason"], m["best_epoch"]) for m in net.members_} == {("time", 1)}
+    assert np.isfinite(net.predict_proba(X)).all()

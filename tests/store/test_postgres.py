@@ -396,6 +396,26 @@ def test_a_server_that_goes_away_again_and_again_costs_nothing(url: str, proxy: 
     ]
 
 
+@pytest.mark.parametrize("at", [1, 3, 9])
+def test_a_server_that_goes_away_while_it_is_opened_is_waited_for(url: str, proxy: Proxy, at: int) -> None:
+    said = list[str]()
+
+    def away(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        said.append(statement)
+        if len(said) == at:
+            proxy.go()
+            threading.Thread(target=lambda: (proxy.refused.wait(5), proxy.come_back())).start()
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", away)
+    try:
+        storage = open_storage(sqlalchemy.make_url(url).set(port=proxy.port).render_as_string(False))
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", away)
+    assert len(said) > at
+    assert states(create_study(storage, "s", "minimize", resume=True)) == {}
+    storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
 def test_an_answer_that_is_lost_is_no_trial_too_many(url: str, proxy: Proxy) -> None:
     """The connection breaks after the commit, before the worker hears of it."""
     storage = open_storage(sqlalchemy.make_url(url).set(port=proxy.port).render_as_string(False))

@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -24,7 +25,15 @@ from inna_tune.store.errors import UnreachableError
 from inna_tune.store.opening import load_study, open_storage
 from inna_tune.store.retrying import retry_failed
 from inna_tune.store.sql import Database
-from inna_tune.store.store import OWNER, deaths_of, owner_record
+from inna_tune.store.store import (
+    MAX_DEATHS,
+    MAX_UNSEEN_DEATHS,
+    OWNER,
+    deaths_of,
+    is_deadly,
+    is_suspect,
+    owner_record,
+)
 from inna_tune.store.workers import Worker
 from tests.warm import Program
 
@@ -223,33 +232,38 @@ def test_ctrl_c_while_the_database_is_away_ends_at_once(tmp_path):
 
 # ---------------------------------------------------------------------- trials that kill
 
-KILLER = """
-import os, signal, sys
+# The trial is known by its step, since whoever scores it hears of no number.
+DEADLY = """
+import os, signal, sys, time
+from pathlib import Path
+from sklearn.metrics import get_scorer
 from tests.study.test_faults import IRIS, search
 
-class Kill:
-    def __call__(self, study, trial):
-        pass
-    def on_training(self, study, training):
-        if int(sys.argv[2]) in training.trials and training.epoch == int(sys.argv[3]):
+def scorer(estimator, X, y, lr=float(sys.argv[2]), last=int(sys.argv[3]), end=sys.argv[4]):
+    if estimator.lr == lr:
+        n_scored = int(os.environ.get("N_SCORED", 0)) + 1
+        os.environ["N_SCORED"] = str(n_scored)
+        if n_scored == last and end == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
+        if n_scored == last and end == "waits" and not Path("goes-on").exists():
+            Path("is-there").touch()
+            time.sleep(600)
+    return get_scorer("neg_log_loss")(estimator, X, y)
 
-search(sys.argv[1], callbacks=[Kill()]).fit(*IRIS)
+search(sys.argv[1], scoring=scorer).fit(*IRIS)
 """
 
 
-@pytest.mark.parametrize(("killer", "epoch"), [(1, 0), (0, 1)])
-def test_a_trial_that_kills_its_process_three_times_fails_and_the_search_goes_on(
-    url, straight, killer, epoch
-):
+@pytest.mark.parametrize(("killer", "last"), [(1, 1), pytest.param(0, 3, marks=pytest.mark.slow)])
+def test_a_trial_that_kills_its_process_three_times_fails_and_the_search_goes_on(url, straight, killer, last):
     codes = []
     while not codes or codes[-1] == -signal.SIGKILL:
         assert len(codes) < 6, "the search does not get past the trial"
-        with Program(KILLER, url, killer, epoch) as program:
+        with Program(DEADLY, url, repr(straight[killer][3]["lr"]), last, "dies") as program:
             _, said = program.communicate()
             codes.append(program.returncode)
-    assert codes[-1] == 0, said
-    assert len(codes) == 4
+    # The third death is that of a process of the trial's own, which the search outlives.
+    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0], said
     found = comparable(load_study(url, "s"))
     number, state, *_, notes = found.pop(killer)
     assert (number, state) == (killer, TrialState.FAIL)
@@ -257,6 +271,38 @@ def test_a_trial_that_kills_its_process_three_times_fails_and_the_search_goes_on
     # Those that trained with it are not to blame; who is pruned depends on the others' reports.
     assert [(t[0], t[3]) for t in found] == [(t[0], t[3]) for t in straight if t[0] != killer]
     assert all(t[1] in (TrialState.COMPLETE, TrialState.PRUNED) for t in found)
+
+
+def test_a_search_that_is_killed_from_outside_again_and_again_fails_no_trial(url, straight, tmp_path):
+    words = DEADLY, url, repr(straight[1][3]["lr"]), 1, "waits"
+    for _ in range(MAX_DEATHS):
+        with Program(*words, cwd=tmp_path) as program:
+            while not (tmp_path / "is-there").exists():
+                assert program.poll() is None
+                time.sleep(0.01)
+            (tmp_path / "is-there").unlink()
+            os.killpg(program.pid, signal.SIGKILL)  # as schedulers do, with all its processes
+            program.communicate()
+    (tmp_path / "goes-on").touch()
+    with Program(*words, cwd=tmp_path) as program:
+        _, said = program.communicate()
+    assert program.returncode == 0, said
+    study = load_study(url, "s")
+    assert comparable(study) == straight
+    assert deaths_of(study.trials[1].system_attrs) == MAX_DEATHS
+
+
+def test_deaths_that_nobody_saw_are_a_trials_in_the_end():
+    nobody = SimpleNamespace(record={"id": "x"}, is_alive=lambda owner: owner == {"id": "giver"})
+    record = {"giver": {"id": "another"}}
+    for k in range(1, MAX_UNSEEN_DEATHS + 1):
+        record = owner_record(nobody, record, died=True)
+        assert is_deadly({OWNER: record}) == (k == MAX_UNSEEN_DEATHS)
+        assert is_suspect({OWNER: record}) == (MAX_DEATHS - 1 <= k < MAX_UNSEEN_DEATHS)
+        record["giver"] = {"id": "another"}
+    record = owner_record(nobody, {"deaths": MAX_DEATHS - 1, "giver": {"id": "giver"}}, died=True)
+    assert is_deadly({OWNER: record})
+    assert not is_deadly({OWNER: owner_record(nobody, record | {"reached": 4}, died=True, reached=8)})
 
 
 def test_one_that_gets_further_each_time_is_not_to_blame():
