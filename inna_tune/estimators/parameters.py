@@ -121,7 +121,8 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     @classmethod
     def _get_param_names(cls) -> list[str]:
         # scikit-learn reads the signature of thirty parameters at each question, which a search asks hundreds of times.
-        return list(_names_of(cls, cls.__init__))
+        kind: Any = cls
+        return list(_names_of(kind, kind.__init__))
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """As in scikit-learn; what ``optimizer_params`` holds comes under the names ``optimizer__NAME``, too."""
@@ -141,6 +142,6 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
 
 
 @lru_cache(maxsize=64)
-def _names_of(kind: type[Parameters], init: Callable[..., None]) -> tuple[str, ...]:
+def _names_of(kind: Any, init: Callable[..., None]) -> tuple[str, ...]:
     """Parameters of an estimator's class as long as this is its constructor."""
-    return tuple(super(Parameters, kind)._get_param_names())
+    return tuple(BaseEstimator._get_param_names.__func__(kind))
