@@ -14,7 +14,7 @@ from inna_tune.estimators.frames import as_frame
 _SAMPLE = 2000
 
 # What a fit takes whatever its table: libraries that it loads, threads, and what their allocators keep.
-_FIXED = 100e6
+_FIXED = 80e6
 # Numbers of a row while batches are put together: its place in several orders, and what its loss counts.
 _BYTES_A_ROW = 48
 # The encoded table: itself, what it is made of, and the stretch of it that batches are cut from.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self, get_args
 
@@ -117,6 +118,12 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "random_state": [Integral, np.random.RandomState, np.random.Generator, None],
     }
 
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        # scikit-learn reads the signature of thirty parameters at each question, which a search asks hundreds of times.
+        kind: Any = cls
+        return list(_names_of(kind, kind.__init__))
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """As in scikit-learn; what ``optimizer_params`` holds comes under the names ``optimizer__NAME``, too."""
         params: dict[str, Any] = super().get_params(deep)
@@ -132,3 +139,9 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
             fresh = {name.removeprefix(_PREFIX): value for name, value in own.items()}
             self.optimizer_params = {**(self.optimizer_params or {}), **fresh}
         return self
+
+
+@lru_cache(maxsize=64)
+def _names_of(kind: Any, init: Callable[..., None]) -> tuple[str, ...]:
+    """Parameters of an estimator's class as long as this is its constructor."""
+    return tuple(BaseEstimator._get_param_names.__func__(kind))

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.nets.products import affine, product
+from inna_tune.nets.signed import signed
 
 PREFIX = "numeric"
 
@@ -144,6 +145,7 @@ class _ContiguousGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @signed
     def forward(x: Tensor) -> Tensor:
         return x.view_as(x)
 

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inna_tune.nets.signed import signed
+
 _ALIGNMENT = 64
 
 
@@ -95,6 +97,7 @@ def _as_torch_has_it(a: Tensor, b: Tensor) -> bool:
 
 class _Product(torch.autograd.Function):
     @staticmethod
+    @signed
     def forward(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
         a, b = (_settled(matrices) for matrices in (a, b))
         (n_members, m, k), n = a.shape, b.shape[2]

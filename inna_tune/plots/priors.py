@@ -97,7 +97,9 @@ def _with_needed(space: SearchSpace, name: str) -> SearchSpace:
     for each in reversed(list(space)):
         if each in found:
             entry = space[each]
-            found |= {*entry.depends, entry.parameter} if isinstance(entry, When) else {*entry.depends}
+            found |= set(space.law(each).depends)
+            if isinstance(entry, When):
+                found.add(entry.parameter)
     return SearchSpace({each: entry for each, entry in space.items() if each in found})
 
 

@@ -28,8 +28,8 @@ from inna_tune.estimators import TableEncoder
 QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
 # A narrow net is enough for the checks' small tables, whose fits then take a tenth of a second. Few epochs are enough for the
 # classifier's; the regressor's want a score after training, on a table that gives two steps an epoch.
-CLASSIFIER = InnaClassifier(hidden_layer_sizes=(16,), n_members=1, max_epochs=20)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), n_members=1, max_epochs=50)
+CLASSIFIER = InnaClassifier(hidden_layer_sizes=(8,), n_members=1, max_epochs=10)
+REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), n_members=1, max_epochs=30)
 
 
 @pytest.fixture

@@ -2,16 +2,19 @@
 
 import math
 import pickle
+import threading
 import warnings
 
 import numpy as np
 import pytest
+from joblib.externals.loky.backend.reduction import dumps
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, load
+from tests.study.sending import sent  # noqa: F401  (a fixture)
 
 X, Y = load_breast_cancer(return_X_y=True)
 X, Y = X[:240, :5], Y[:240]
@@ -92,9 +95,16 @@ def test_they_are_in_no_file_and_no_fingerprint(tmp_path):
     InnaSearchCV(net(max_epochs=2), **(options | {"resume": True, "n_trials": 2})).fit(X, Y)
 
 
-def test_a_search_by_processes_needs_no_callbacks_that_can_be_sent():
-    heard = []
-    search = InnaSearchCV(net(lambda e: heard.append(e), max_epochs=2), n_trials=2, cv=2, n_jobs=2)
+def test_a_search_by_processes_needs_no_callbacks_that_can_be_sent(sent):  # noqa: F811
+    heard, lock = [], threading.Lock()
+
+    def hear(epoch):
+        with lock:
+            heard.append(epoch)
+
+    with pytest.raises(TypeError, match="cannot pickle"):
+        dumps(hear)
+    search = InnaSearchCV(net(hear, max_epochs=2), n_trials=2, cv=2, n_jobs=2)
     search.fit(X, Y)
     assert len(heard) == 2
 

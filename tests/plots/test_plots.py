@@ -21,7 +21,7 @@ from inna_tune.plots.priors import density, mass_levels
 from inna_tune.plots.progress import expected_best
 from inna_tune.plots.style import score_limits, shorten
 from inna_tune.records.record import StudyRecord
-from inna_tune.space import SearchSpace
+from inna_tune.space import Categorical, SearchSpace, Uniform, When
 from tests.plots.studies import LAMBDA, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -176,6 +176,18 @@ def test_a_density_is_one_in_all(name):
     found = density(space, name, grid, log=log)
     total = np.trapezoid(found, np.log(grid) if log else grid)
     assert total == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_density_is_that_of_what_a_parameter_hangs_on():
+    """Its condition and what it depends on, and nothing else that is in the space."""
+    laws = SearchSpace.inna(curvature=20.0)
+    needed = {"kind": Categorical(["a", "b"]), "alpha": laws["alpha"], "beta": laws["beta"]}
+    needed |= {"lr": When("kind", ["a"], laws["lr"])}
+    others = {"dropout": laws["dropout"], **needed, "wave": Uniform(0.0, 1.0)}
+    grid = np.geomspace(1e-3, 10.0, 50)
+    found = density(SearchSpace(needed), "lr", grid, log=True)
+    assert found.max() > 0.1
+    assert np.array_equal(density(SearchSpace(others), "lr", grid, log=True), found)
 
 
 def test_a_density_agrees_with_draws():

@@ -24,6 +24,7 @@ from inna_tune.store.transfer import export_study, import_studies
 from inna_tune.study import ensemble, group, kept
 from inna_tune.study.budget import Budget
 from inna_tune.study.kept import Kept, contributors
+from tests.study.sending import sent  # noqa: F401  (a fixture)
 
 X, Y = load_iris(return_X_y=True, as_frame=True)
 NET = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=6, early_stopping=False, n_members=1)
@@ -104,8 +105,8 @@ def test_a_file_holds_what_memory_does_and_the_model_file_the_ensemble(straight,
     assert clone(found).refit == "ensemble"
 
 
-def test_two_workers_make_the_same_ensemble(straight, tmp_path):
-    """Processes by way of a file that is given up at the end, and threads by one that stays."""
+def test_two_workers_make_the_same_ensemble(straight, tmp_path, sent):  # noqa: F811
+    """Those that are sent their order by way of a file that is given up at the end, and threads by one that stays."""
     for storage, backend in [(None, "loky"), (f"sqlite:///{tmp_path}/s.db", "threading")]:
         with joblib.parallel_config(backend):
             found = search(storage=storage, n_jobs=2).fit(X, Y)

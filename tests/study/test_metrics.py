@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validat
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
 from inna_tune.records.attributes import FINGERPRINT
+from tests.study.sending import sent  # noqa: F401  (a fixture)
 
 X, Y = (part.iloc[:120] for part in load_breast_cancer(return_X_y=True, as_frame=True))
 WEIGHT = np.linspace(0.1, 3.0, len(X))
@@ -163,8 +164,7 @@ def test_with_routing_weights_go_to_the_metrics_that_ask():
     )
 
 
-@pytest.mark.slow
-def test_processes_score_by_all_of_them():
+def test_processes_score_by_all_of_them(sent):  # noqa: F811
     found = search(n_trials=2, n_jobs=2).fit(X, Y)
     assert np.isfinite(found.cv_results_["mean_test_accuracy"]).any()
 

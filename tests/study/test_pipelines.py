@@ -21,6 +21,7 @@ from inna_tune.records.attributes import CURVATURE, FINGERPRINT
 from inna_tune.records.record import StudyRecord
 from inna_tune.space import Categorical, LogUniform
 from inna_tune.study import MismatchError
+from tests.study.sending import sent  # noqa: F401  (a fixture)
 
 X, Y = (part.iloc[:100] for part in load_breast_cancer(return_X_y=True, as_frame=True))
 X = X.iloc[:, :6]
@@ -197,8 +198,7 @@ def test_with_routing_weights_go_to_the_steps_that_ask():
     assert found.cv_results_["split0_test_score"][0] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow
-def test_processes_tune_it():
+def test_processes_tune_it(sent):  # noqa: F811
     assert search(n_trials=2, n_jobs=2).fit(X, Y).study_.trials[1].state.is_finished()
 
 
