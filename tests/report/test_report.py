@@ -189,6 +189,7 @@ def hostile_study():
     study.set_user_attr(ALLOWED_MISMATCH, [WILD])
     found = held_out_of("binary").to_json()
     found |= {"classes": (WILD, "yes"), "scores": {WILD: {WILD: 1.0}, "tuned": {WILD: 0.5}}}
+    found["importances"] |= {"best": [{"column": WILD + "\x00\u202e", "change": 1.0, "error": 0.1}] * 3}
     study.set_user_attr("inna_tune:held_out", found)
     study.set_user_attr("inna_tune:curvature", WILD)
     study.set_user_attr("inna_tune:seed", [WILD])
