@@ -103,8 +103,8 @@ def test_everything_that_is_known_is_in_it():
     best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     assert f"trial {best.number}; lower is better" in words
     assert f"{-best.value:.5g}" in words
-    # Pictures: progress 2, plane and importance 2, one a parameter, training 2, held-out rows 2.
-    assert sum(tag == "svg" for tag, _ in page.elements) == 8 + 7
+    # Pictures: progress 2, plane and importance 2, one a parameter, training 2, held-out rows 3.
+    assert sum(tag == "svg" for tag, _ in page.elements) == 9 + 7
 
 
 def test_a_regression_shows_residuals():
