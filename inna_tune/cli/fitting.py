@@ -85,6 +85,13 @@ def fit(
             "it is the best settings, fitted on all rows that were tuned on."
         ),
     ] = False,
+    importances: Annotated[
+        bool,
+        typer.Option(
+            help="Whether to measure by held-out rows what each column is worth, for ten seconds or a thirtieth of the timeout "
+            "at most."
+        ),
+    ] = True,
     model: Annotated[
         str | None, typer.Option("--out", "-o", help="File of the tuned model; STUDY.inna if not given.")
     ] = None,
@@ -154,6 +161,7 @@ def fit(
                 refit="ensemble" if ensemble else True,
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
+                importances=importances,
             )
             search = report.search
             notes = {
@@ -266,6 +274,8 @@ def _print_summary(report: Any) -> None:
         style = "bold" if name == "tuned" else ""
         listed.add_row(str(name), *(f"{v:.4f}" for v in row), style=style)
     out.print(listed)
+    from inna_tune.records.wording import columns_worth
+
     found = report.summary()
     best = found["best"]
     if found["gain"]:
@@ -275,6 +285,8 @@ def _print_summary(report: Any) -> None:
     else:
         say(f"Best:     trial {best['trial']}, {best['words']}")
         say("Settings: " + settings_text(best["settings"]))
+    if (worth := columns_worth(report.held_out)) is not None:
+        say(f"Worth most: {worth}")
     for failed in found["failed"]:
         numbers = ", ".join(map(str, failed["trials"]))
         say(f"Failed:   {count(len(failed['trials']), 'trial')} ({numbers}): {failed['reason']}")

@@ -1,5 +1,6 @@
 """Batches, the training loop over a population, early stopping, histories. Knows ``nets`` and ``optim``."""
 
+from inna_tune.engine.arrays import as_arrays, as_tensors
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
 from inna_tune.engine.jury import output_together
@@ -26,6 +27,8 @@ __all__ = [
     "Stack",
     "TableTensors",
     "Training",
+    "as_arrays",
+    "as_tensors",
     "output_together",
     "outputs",
     "predicted",

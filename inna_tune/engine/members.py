@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from inna_tune.engine.arrays import as_arrays, as_tensors
+
 StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
 HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")  # columns
 SCORE = "validation_score"  # another, of members that have a measure
@@ -50,17 +52,11 @@ class MemberState:
     streams: list[Tensor] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)
 
-    def on_cpu(self) -> "MemberState":
-        """The same, its tensors on the CPU."""
-        return MemberState(**{name: _on_cpu(value) for name, value in vars(self).items()})
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: as_arrays(value) for name, value in vars(self).items()}
 
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(each) for key, each in value.items()}
-    return [_on_cpu(each) for each in value] if isinstance(value, list) else value
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({name: as_tensors(value) for name, value in state.items()})
 
 
 @dataclass(frozen=True, eq=False)

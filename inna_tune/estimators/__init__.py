@@ -12,9 +12,11 @@ from inna_tune.estimators.onnx_files import to_onnx, to_program
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import ModelFileError, load, save
 from inna_tune.estimators.schema import ColumnSchema, TableSchema
+from inna_tune.estimators.skops_types import SKOPS_TYPES
 from inna_tune.estimators.watching import Epoch
 
 __all__ = [
+    "SKOPS_TYPES",
     "ColumnSchema",
     "DisguisedNumbersWarning",
     "DivergenceError",

@@ -9,7 +9,7 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
-from inna_tune.engine import MemberResult, MemberState
+from inna_tune.engine import MemberResult, MemberState, as_arrays, as_tensors
 from inna_tune.estimators.watching import CallbackSupportMixin
 
 # What is kept of every member.
@@ -27,8 +27,8 @@ class DivergenceError(ValueError):
 class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     """An estimator that becomes fitted by the results of its members.
 
-    Its pickles and copies hold their tensors on the CPU, so that no other device need be there. It predicts where its weights
-    are, on the CPU then, and trains on the device that its parameter names.
+    Its pickles and copies hold their tensors on the CPU, so that no other device need be there, and as numpy's arrays, so that
+    skops can keep it. It predicts where its weights are, on the CPU then, and trains on the device that its parameter names.
     """
 
     weights_: torch.Tensor
@@ -87,7 +87,15 @@ class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
         if "weights_" in state:
-            state["weights_"] = state["weights_"].cpu()
-        if "_states" in state:
-            state["_states"] = [member.on_cpu() for member in state["_states"]]
+            state["weights_"] = as_arrays(state["weights_"])
+        if "history_" in state:
+            state["history_"] = {name: column.to_numpy() for name, column in state["history_"].items()}
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        if "weights_" in state:
+            state["weights_"] = as_tensors(state["weights_"])
+        if "history_" in state:
+            state["history_"] = pd.DataFrame(state["history_"])
+        super().__setstate__(state)

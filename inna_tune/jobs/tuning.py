@@ -33,6 +33,7 @@ from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
+from inna_tune.records.importance import column_importances
 from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
 from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
@@ -50,6 +51,8 @@ from inna_tune.tables.problem import Problem
 # Of a budget: what the untuned default may take, and what is left over for all that is not timed. One that takes more leaves
 # no time for trials, and what would be worth their time would be trained less than a plain fit is.
 _DEFAULT_SHARE, _BOOKKEEPING = 0.9, 0.02
+# What the columns are worth is measured for so many seconds at most, and so much of a budget.
+_IMPORTANCE_SECONDS, _IMPORTANCE_SHARE = 10.0, 0.03
 _EXAMPLES = {
     "binary": "roc_auc or balanced_accuracy",
     "multiclass": "roc_auc_ovr or balanced_accuracy",
@@ -136,6 +139,7 @@ class TuningReport:
             "change": self.held_out.gain,
             "gain": tuning_gain(self.held_out, record.metric),
             "counts_luck": self.held_out.luck,
+            "importances": None if self.held_out.importances is None else asdict(self.held_out.importances),
             "misleading": record.misleading,
         }
 
@@ -158,6 +162,7 @@ def tune(
     refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
+    importances: bool = True,
 ) -> TuningReport:
     """Tune, refit, and compare on held-out rows; the study keeps the comparison for its report.
 
@@ -179,6 +184,8 @@ def tune(
         Share of the rows that tuning never sees.
     estimator : InnaClassifier or InnaRegressor, optional
         What is tuned; None: the default.
+    importances : bool, default=True
+        Whether to measure what the columns are worth, for ten seconds or a thirtieth of the timeout at most.
     settings : sequence of str
         Of the default estimator, as :func:`inna_tune.jobs.settings.make_estimator` takes them; workers that join get them too.
         Of what the study tunes they are where it begins.
@@ -247,6 +254,7 @@ def tune(
         untuned = Untuned(default, before_scores - before_fit)
         score_rows(default, X_held, y_held)
         scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
+        scoring += _importance_seconds(timeout) if importances else 0.0
         left = timeout - (clock.now() - began) - scoring
         search.timeout = max(left, _BOOKKEEPING * timeout)
     try:
@@ -281,6 +289,9 @@ def tune(
     scores = pd.DataFrame({"baseline": of_baseline, "untuned default": of_default, "tuned": of_tuned}).T
     fits = {"untuned default": default, "tuned": best}
     cut = [name for name, model in fits.items() if any(m["stop_reason"] == "time" for m in model.members_)]
+    worth = None
+    if importances:
+        worth = column_importances(best, X_held, y_held, seconds=_importance_seconds(timeout), seed=seed)
     with storage_errors(study._storage):
         record = StudyRecord(study)
         note = EnsembleNote.of(record) if isinstance(best, Ensemble) else None
@@ -295,10 +306,15 @@ def tune(
             gain=relative_change(before, after, root=not classifier, folds=folds) if says else None,
             luck=folds is not None,
             trial=record.best_first[0].number if record.best_first else None,
+            importances=worth,
         )
         record_held_out(study, found)
     cut = ["trials", *cut] if record.cut else cut
     return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note, default)
+
+
+def _importance_seconds(timeout: float | None) -> float:
+    return _IMPORTANCE_SECONDS if timeout is None else min(_IMPORTANCE_SECONDS, _IMPORTANCE_SHARE * timeout)
 
 
 def _is_untuned(record: StudyRecord, note: EnsembleNote | None) -> bool:

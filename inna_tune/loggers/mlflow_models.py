@@ -1,6 +1,7 @@
 """Models in MLflow without a pickle: our own file in a folder of its pyfunc flavour, whose loader is this module.
 
-MLflow's flavour for scikit-learn keeps models by skops, which knows no tensors of torch, or by cloudpickle, which runs code.
+MLflow's flavour for scikit-learn keeps models by skops, which has to be told to trust `inna_tune.estimators.SKOPS_TYPES`, or by
+cloudpickle, which runs code.
 """
 
 import tempfile

@@ -4,7 +4,7 @@ Titles, axes and units are on them; ``figure.get_label()`` describes each in wor
 for text and background, and colours that are told apart with every kind of colour vision.
 """
 
-from inna_tune.plots.heldout import calibration, confusion_matrix, residuals
+from inna_tune.plots.heldout import calibration, column_importances, confusion_matrix, residuals
 from inna_tune.plots.parameters import importances, importances_of, slice_of, slices
 from inna_tune.plots.plane import alpha_beta_plane
 from inna_tune.plots.progress import best_so_far, learning_curves
@@ -16,6 +16,7 @@ __all__ = [
     "alpha_beta_plane",
     "best_so_far",
     "calibration",
+    "column_importances",
     "confusion_matrix",
     "decay_laws",
     "importances",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from inna_tune.plots.style import (
     BLUE,
+    SIZE,
     VERMILION,
     Floats,
     NothingToPlotError,
@@ -23,6 +24,8 @@ from inna_tune.plots.style import (
 )
 from inna_tune.records.certainty import Z_95
 from inna_tune.records.heldout import HeldOut
+
+_MOST_COLUMNS = 15
 
 
 def _held_out(study: Any) -> HeldOut:
@@ -157,6 +160,46 @@ def calibration(study: Any) -> Figure:
         f"{predicted[-1]:.3g} and sees {observed[-1]:.3g}."
     )
     return finish(figure, "Calibration on the held-out rows", words)
+
+
+def column_importances(study: Any) -> Figure:
+    """By how much the loss on held-out rows rises where a column's values are shuffled, with 95% intervals.
+
+    Parameters
+    ----------
+    study : optuna.Study, InnaSearchCV or HeldOut
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    NothingToPlotError
+        If the study does not know.
+    """
+    found = _held_out(study).importances
+    if found is None or not found.best:
+        raise NothingToPlotError(
+            "What the columns are worth was not measured: inna-tune fit does so, unless it is told --no-importances, or has "
+            "no time, or there are several targets."
+        )
+    shown = found.best[:_MOST_COLUMNS][::-1]
+    change = np.array([each.change for each in shown])
+    error = Z_95 * np.array([each.error for each in shown])
+    figure = new_figure((SIZE[0], max(1.8, 0.9 + 0.27 * len(shown))))
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    axes.barh(places, change, color=BLUE, height=0.65)
+    axes.hlines(places, change - error, change + error, color=ink(), lw=1.2)
+    axes.axvline(0, color=ink(), lw=0.8)
+    axes.set_yticks(places, [shorten(each.column) for each in shown])
+    plain_ticks(axes)
+    axes.set_xlabel(f"{found.metric} that is added")
+    tidy(axes)
+    listed = ", ".join(f"{shorten(each.column)} {each.change:.3g}" for each in shown[::-1])
+    words = f"Bar chart of the {found.metric} that is added where a column is shuffled: {listed}."
+    return finish(figure, "What the columns are worth", words)
 
 
 def residuals(study: Any) -> Figure:

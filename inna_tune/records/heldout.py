@@ -12,6 +12,7 @@ import optuna
 
 from inna_tune.records.attributes import HELD_OUT
 from inna_tune.records.certainty import Gain
+from inna_tune.records.importance import Importances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +72,8 @@ class HeldOut:
         Rows: true class; columns: predicted class.
     predicted, residual : tuple of float
         Regression: prediction, and truth minus prediction, of at most 500 rows taken evenly.
+    importances : Importances or None
+        What the columns are worth; None where that was not measured.
     """
 
     task: str
@@ -84,6 +87,7 @@ class HeldOut:
     predicted: tuple[float, ...] = field(default=(), repr=False)
     residual: tuple[float, ...] = field(default=(), repr=False)
     luck: bool = False
+    importances: Importances | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -110,6 +114,7 @@ class HeldOut:
                 predicted=tuple(float(v) for v in data["predicted"]),
                 residual=tuple(float(v) for v in data["residual"]),
                 luck=data.get("luck") is True,
+                importances=Importances.from_json(data.get("importances")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return None
@@ -140,6 +145,7 @@ def summarize_held_out(
     gain: Gain | None = None,
     luck: bool = False,
     trial: int | None = None,
+    importances: Importances | None = None,
 ) -> HeldOut:
     """Sum up what a fitted model predicts on rows that it never saw.
 
@@ -157,6 +163,8 @@ def summarize_held_out(
         Whether that counts the luck of the trainings.
     trial : int, optional
         Number of the trial whose settings the model has.
+    importances : Importances, optional
+        What `inna_tune.records.importance.column_importances` measured, to be kept beside.
 
     Returns
     -------
@@ -192,6 +200,7 @@ def summarize_held_out(
             scores=kept,
             gain=gain,
             luck=luck,
+            importances=importances,
             calibration=_bins(stated, hit.astype(np.float64)),
             classes=classes,
             confusion=confusion,
@@ -206,6 +215,7 @@ def summarize_held_out(
         scores=kept,
         gain=gain,
         luck=luck,
+        importances=importances,
         calibration=_bins(predicted, truth),
         predicted=tuple(predicted[taken].tolist()),
         residual=tuple((truth - predicted)[taken].tolist()),

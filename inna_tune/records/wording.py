@@ -51,6 +51,30 @@ def describe_trial(record: StudyRecord, trial: FrozenTrial) -> str:
     return "; ".join(parts)
 
 
+def columns_worth(found: HeldOut, *, most: int = 5) -> str | None:
+    """The columns that are worth most on the held-out rows, in words; None where that was not measured, or none is.
+
+    Parameters
+    ----------
+    found : HeldOut
+    most : int, default=5
+        Columns that are named.
+
+    Returns
+    -------
+    str or None
+        Such as "sex (+0.21 ± 0.02), fare (+0.04 ± 0.01): log-loss that is added when they are shuffled", each with its
+        standard error.
+    """
+    if found.importances is None:
+        return None
+    named = [each for each in found.importances.best[:most] if each.change > each.error]
+    words = [f"{each.column} (+{each.change:.2g} ± {each.error:.1g})" for each in named]
+    if not words:
+        return None
+    return f"{', '.join(words)}: {found.importances.metric} that is added when they are shuffled"
+
+
 def as_shown(study: optuna.Study, found: ResumeSummary) -> ResumeSummary:
     """What a study holds, with the best value as it is shown to a person: a loss, not what scikit-learn negates."""
     if found.best_value is None:

@@ -40,6 +40,10 @@ _CALIBRATION = (
     "Bins of as many rows each, with 95% intervals. On the dashed line a model is right on average about what it "
     "says."
 )
+_COLUMNS = (
+    "A column's values are shuffled among {rows} held-out rows: what that adds to the model's loss, with 95% intervals. "
+    "Columns that tell the same stand in for each other, and each then looks as if it were worth little.{more}"
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,16 @@ def _edge_note(record: StudyRecord) -> str:
         " Hatched is what is unstable with the best trial's step size at the curvature of the loss at the initial weights. "
         "Other trials have other step sizes, and curvature changes while a net trains: trials beyond the edge may well succeed."
     )
+
+
+def _columns_note(record: StudyRecord) -> str:
+    found = None if record.held_out is None else record.held_out.importances
+    if found is None:
+        return ""
+    more = ""
+    if found.measured < found.columns:
+        more = f" Time allowed for the first {found.measured} of {found.columns} columns."
+    return _COLUMNS.format(rows=found.rows, more=more)
 
 
 def sections_of(record: StudyRecord) -> Iterator[Section]:
@@ -117,4 +131,5 @@ def sections_of(record: StudyRecord) -> Iterator[Section]:
             else card(plots.confusion_matrix, "confusion", "Confusion", _CONFUSION)
         )
         second = card(plots.calibration, "calibration", "Calibration", _CALIBRATION)
-        yield Section("Rows that tuning never saw", "held-out", [first, second])
+        third = card(plots.column_importances, "columns", "What the columns are worth", _columns_note(record))
+        yield Section("Rows that tuning never saw", "held-out", [third, first, second])

@@ -136,9 +136,8 @@ def _learn_from_left_out(
         for k in range(len(table.folds))
     ]
     target = np.concatenate([np.reshape(fold.test_target, -1) for fold in table.folds])
-    weights = [table.test_weight(k) for k in range(len(table.folds))]
-    weight = None if any(w is None for w in weights) else np.concatenate(weights)
-    model._learn_from_left_out(np.concatenate(found), target, weight)
+    weights = [w for k in range(len(table.folds)) if (w := table.test_weight(k)) is not None]
+    model._learn_from_left_out(np.concatenate(found), target, np.concatenate(weights) if weights else None)
 
 
 def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:

@@ -62,7 +62,7 @@ def test_all_that_a_copy_holds_is_on_the_cpu(copier):
 
 
 def test_a_state_at_rest_too():
-    state = state_at_rest(elsewhere(1.0), 1, {}).on_cpu()
+    state = copy.copy(state_at_rest(elsewhere(1.0), 1, {}))
     assert places(vars(state)) == {torch.Tensor}
 
 

@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_breast_cancer
 
 from inna_tune import InnaClassifier
+from inna_tune.estimators import SKOPS_TYPES
 from inna_tune.loggers import MLflowLogger, ProgressBar, TensorBoardLogger, WandbLogger, log_model, save_model
 
 X, Y = load_breast_cancer(return_X_y=True, as_frame=True)
@@ -84,3 +85,15 @@ def test_epochs_can_be_kept_by_a_list():
     fitted(heard.append)
     frame = pd.DataFrame([epoch.losses for epoch in heard])
     assert frame.shape == (3, 3)
+
+
+def test_its_own_flavour_keeps_a_model_by_skops(mlflow):
+    pytest.importorskip("skops.io", reason="skops is not installed")
+    import mlflow.sklearn as flavour
+
+    model = fitted()
+    with mlflow.start_run():
+        info = flavour.log_model(
+            model, name="net", serialization_format="skops", skops_trusted_types=SKOPS_TYPES
+        )
+    assert np.array_equal(flavour.load_model(info.model_uri).predict(X), model.predict(X))

@@ -10,6 +10,7 @@ from optuna.trial import TrialState, create_trial
 from inna_tune.optim import pure_numbers
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, MODEL, POPULATION, SEED
 from inna_tune.records.heldout import record_held_out, summarize_held_out
+from inna_tune.records.importance import ColumnImportance, Importances
 from inna_tune.space import SearchSpace
 from inna_tune.study.rungs import rungs
 
@@ -123,13 +124,14 @@ def held_out_of(task, *, rows=300, n_classes=4, rng=None):
     rng = np.random.default_rng(0) if rng is None else rng
     scores = pd.DataFrame({"log-loss": [0.69, 0.41, 0.35], "accuracy": [0.5, 0.8, 0.85]})
     scores.index = ["baseline", "untuned default", "tuned"]
+    best = tuple(ColumnImportance(f"column {i}", 2.0**-i, 0.1) for i in range(20))
+    importances = Importances("RMSE" if task == "regression" else "log-loss", rows, 30, 40, best)
+    kept = {"scores": scores, "trial": 0, "importances": importances}
     if task == "regression":
         predicted = rng.normal(100, 20, rows)
-        return summarize_held_out(
-            Predicted(), predicted, predicted + rng.normal(0, 8, rows), scores=scores, trial=0
-        )
+        return summarize_held_out(Predicted(), predicted, predicted + rng.normal(0, 8, rows), **kept)
     labels = LABELS if task == "binary" else np.array([f"class {i}" for i in range(n_classes)])
     raw = rng.gamma(0.6, size=(rows, len(labels)))
     probabilities = raw / raw.sum(axis=1, keepdims=True)
     truth = labels[[rng.choice(len(labels), p=p) for p in probabilities]]
-    return summarize_held_out(Predicted(labels), probabilities, truth, scores=scores, trial=0)
+    return summarize_held_out(Predicted(labels), probabilities, truth, **kept)

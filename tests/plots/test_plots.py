@@ -35,7 +35,7 @@ OF_TRIALS = [
     plots.decay_laws,
     plots.rungs_and_pruning,
 ]
-OF_ROWS = [plots.confusion_matrix, plots.calibration, plots.residuals]
+OF_ROWS = [plots.column_importances, plots.confusion_matrix, plots.calibration, plots.residuals]
 EVERY = OF_TRIALS + OF_ROWS
 name_of = lambda f: f.__name__  # noqa: E731
 

@@ -103,8 +103,8 @@ def test_everything_that_is_known_is_in_it():
     best = max((t for t in study.trials if t.state == TrialState.COMPLETE), key=lambda t: t.value)
     assert f"trial {best.number}; lower is better" in words
     assert f"{-best.value:.5g}" in words
-    # Pictures: progress 2, plane and importance 2, one a parameter, training 2, held-out rows 2.
-    assert sum(tag == "svg" for tag, _ in page.elements) == 8 + 7
+    # Pictures: progress 2, plane and importance 2, one a parameter, training 2, held-out rows 3.
+    assert sum(tag == "svg" for tag, _ in page.elements) == 9 + 7
 
 
 def test_a_regression_shows_residuals():
@@ -189,6 +189,7 @@ def hostile_study():
     study.set_user_attr(ALLOWED_MISMATCH, [WILD])
     found = held_out_of("binary").to_json()
     found |= {"classes": (WILD, "yes"), "scores": {WILD: {WILD: 1.0}, "tuned": {WILD: 0.5}}}
+    found["importances"] |= {"best": [{"column": WILD + "\x00\u202e", "change": 1.0, "error": 0.1}] * 3}
     study.set_user_attr("inna_tune:held_out", found)
     study.set_user_attr("inna_tune:curvature", WILD)
     study.set_user_attr("inna_tune:seed", [WILD])
