@@ -10,6 +10,8 @@ alike; every ratio is a median over the rounds of ratios within a round.
 (b) Trials of InnaSearchCV beside OptunaSearchCV over skorch and over scikit-learn's MLPClassifier: the same net, rows,
     folds, epochs, batch size and number of trials, three floats drawn by a random sampler, no pruning, no early stopping,
     no refit. The peers are handed standardised float32; ours encodes each fold, and scores at the rungs as it always does.
+    And both as they come: InnaSearchCV(InnaClassifier()) with its own space, pruner and number of nets beside a skorch net of
+    the same widths, else by its own defaults (10 epochs of SGD, a fifth held out).
 (c) A population of which half leave, again and again, beside a fresh one of as many members.
 
 Needs ``pip install 'inna-tune[studies]'``.
@@ -70,9 +72,17 @@ PLAIN = {
 }
 RESULTS = Path(__file__).parent / "results" / "population_speed.csv"
 OURS, SKORCH, MLP = "InnaSearchCV", "OptunaSearchCV, skorch", "OptunaSearchCV, MLPClassifier"
+OURS_PLAIN, SKORCH_PLAIN = f"{OURS}, as it comes", f"{SKORCH} as it comes"
+# Ours of the same kind, which each is set beside.
+COUNTERPARTS = dict.fromkeys((OURS, SKORCH, MLP), OURS) | dict.fromkeys(
+    (OURS_PLAIN, SKORCH_PLAIN), OURS_PLAIN
+)
 FOLDS = 3
 SHARE_GOAL, SHARE_MEMBERS = 0.6, 32
-RATIO_GOALS = [("digits", SKORCH, 8.0), ("synthetic", SKORCH, 3.0), ("digits", MLP, 3.0)]
+RATIO_GOALS = [
+    *[("digits", SKORCH, 8.0), ("synthetic", SKORCH, 3.0), ("digits", MLP, 3.0)],
+    *[("digits", SKORCH_PLAIN, 1.0), ("synthetic", SKORCH_PLAIN, 1.0)],
+]
 
 # What each search draws. All of it is stable: a net that diverges is cheap to one method and not to another.
 SPACE = {"lr": LogUniform(0.01, 0.05), "alpha": Uniform(0.3, 0.9), "beta": LogUniform(0.05, 0.15)}
@@ -160,6 +170,21 @@ def searches(
             .study_
         )
 
+    def ours_plain(seed: int) -> optuna.Study:
+        return (
+            InnaSearchCV(
+                InnaClassifier(device=str(device)),
+                n_trials=size.trials,
+                cv=cv,
+                scoring="accuracy",
+                refit=False,
+                error_score="raise",
+                random_state=seed,
+            )
+            .fit(problem.x, problem.y)
+            .study_
+        )
+
     def theirs(net: object, space: dict[str, FloatDistribution], seed: int) -> optuna.Study:
         study = optuna.create_study(
             direction="maximize",
@@ -192,6 +217,15 @@ def searches(
         device=str(device),
         verbose=0,
     )
+    widest = [problem.widths[0], *InnaClassifier().hidden_layer_sizes, problem.widths[-1]]
+    skorch_plain = NeuralNetClassifier(
+        Net,
+        module__widths=widest,
+        criterion=nn.CrossEntropyLoss,
+        callbacks__print_log=None,
+        device=str(device),
+        verbose=0,
+    )
     mlp = MLPClassifier(
         problem.hidden,
         solver="sgd",
@@ -207,6 +241,8 @@ def searches(
         OURS: ours,
         SKORCH: lambda seed: theirs(skorch, SKORCH_SPACE, seed),
         MLP: lambda seed: theirs(mlp, MLP_SPACE, seed),
+        OURS_PLAIN: ours_plain,
+        SKORCH_PLAIN: lambda seed: theirs(skorch_plain, SKORCH_SPACE, seed),
     }
 
 
@@ -245,8 +281,11 @@ def measure(size: Size, device: torch.device, batch: str | int) -> tuple[pd.Data
             start = time.perf_counter()
             study = runs[key](number)  # A score has been read from the device: its work is done.
             seconds[key] = time.perf_counter() - start
+            allowed = {optuna.trial.TrialState.COMPLETE}
+            if key[1] == OURS_PLAIN:
+                allowed.add(optuna.trial.TrialState.PRUNED)
             states = [t.state for t in study.trials]
-            if states != [optuna.trial.TrialState.COMPLETE] * size.trials:
+            if len(states) != size.trials or not set(states) <= allowed:
                 raise RuntimeError(
                     f"{key}: not all of {size.trials} trials were trained to the end: {states}"
                 )
@@ -297,11 +336,11 @@ def searches_table(times: pd.DataFrame, scores: pd.DataFrame, size: Size) -> pd.
             "method": method,
             "rounds": len(times),
             "trials": size.trials,
-            "epochs": size.epochs,
+            "epochs": size.epochs if COUNTERPARTS[method] == OURS else None,
             "folds": FOLDS,
             "seconds": seconds.median(),
             "trials_per_second": (size.trials / seconds).median().round(3),
-            "times_slower_than_ours": (seconds / times[problem, OURS]).median().round(3),
+            "times_slower_than_ours": (seconds / times[problem, COUNTERPARTS[method]]).median().round(3),
             "best_accuracy": scores[problem, method].median().round(4),
         }
         for (problem, method), seconds in sorted(times.items())
@@ -355,7 +394,7 @@ def draw(steps: pd.DataFrame, searching: pd.DataFrame, leaving: pd.DataFrame, pa
         xlabel="members", ylabel="share of the GEMM rate", ylim=(0, 1), title="Share of the machine"
     )
     table = searching.pivot(index="problem", columns="method", values="trials_per_second")
-    table[[OURS, MLP, SKORCH]].plot.bar(ax=axes[1, 0], rot=0, xlabel="")
+    table[[OURS, MLP, SKORCH, OURS_PLAIN, SKORCH_PLAIN]].plot.bar(ax=axes[1, 0], rot=0, xlabel="")
     axes[1, 0].set(ylabel="trials per second", title="Searches")
     axes[1, 1].loglog(leaving.members, leaving.seconds * 1e3, "o-", base=2, label="survivors")
     axes[1, 1].loglog(leaving.members, leaving.fresh_seconds * 1e3, "x--", base=2, label="a fresh population")

@@ -1,9 +1,11 @@
 """Shared by all tests."""
 
+import functools
 import gc
 import os
 
 import hypothesis
+import typer.testing
 
 # Small nets on few cores: more threads than one cost more than they bring, and tests must not depend on their number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +16,9 @@ _PHASES = [phase for phase in hypothesis.Phase if phase is not hypothesis.Phase.
 hypothesis.settings.register_profile("suite", derandomize=True, deadline=None, phases=_PHASES)
 hypothesis.settings.register_profile("random", deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("INNA_TUNE_HYPOTHESIS", "suite"))
+
+# A runner of commands builds all of them anew for each that it runs, though they stay the same.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 def pytest_collection_finish(session):

@@ -181,6 +181,20 @@ def test_public_names_are_there():
         inna_tune.Nonsense  # noqa: B018
 
 
+@pytest.mark.parametrize("kind", ["INNA", "INNAprop"])
+def test_a_step_does_not_load_the_compiler(kind):
+    """Which torch's own optimizers do: a second or two of the first fit of a process."""
+    code = (
+        f"import sys, torch; from inna_tune.optim import {kind}\n"
+        "weight = torch.nn.Parameter(torch.ones(3))\n"
+        f"optimizer = {kind}([weight])\n"
+        "weight.grad = torch.ones(3)\n"
+        "optimizer.step()\n"
+        "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules], weight[0].item() < 1)"
+    )
+    assert of_a_process(code, loaded=("torch",)) == "[] True"
+
+
 def test_closed_forms_laws_and_words_do_without_torch():
     code = (
         "import sys; from inna_tune.optim import DECAY_LAWS, decay_factor, describe_settings, is_stable, pure_numbers\n"

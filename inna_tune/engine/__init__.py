@@ -2,6 +2,7 @@
 
 from inna_tune.engine.batches import TableTensors
 from inna_tune.engine.forward import outputs
+from inna_tune.engine.jury import output_together
 from inna_tune.engine.losses import CrossEntropy, Loss, Pinball, SquaredError
 from inna_tune.engine.members import Jury, Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
@@ -25,6 +26,7 @@ __all__ = [
     "Stack",
     "TableTensors",
     "Training",
+    "output_together",
     "outputs",
     "predicted",
     "state_at_rest",

@@ -38,6 +38,7 @@ from inna_tune.estimators.recipe import Recipe
 from inna_tune.estimators.saving import SavedMixin, Tensors, restore, to_plain
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.sharing import SharingMixin
+from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.stationary import StationarityMixin
 from inna_tune.estimators.threads import n_threads, threads_of
 from inna_tune.estimators.validating import check_validation, with_validation
@@ -93,6 +94,9 @@ class InnaEstimator(
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Probabilities, or values in the target's units, from the members' outputs [P, B, out]."""
         raise NotImplementedError
+
+    def _learn_from_left_out(self, table: TableTensors, left_out: Sequence[Rows]) -> None:
+        """Learn from rows of the table that each of the trained members was not trained on; by default nothing."""
 
     @property
     def _out_features(self) -> int:
@@ -191,6 +195,8 @@ class InnaEstimator(
                 members = retried
                 results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             self._take_results(results)
+        good = [m for m, r in zip(members, results, strict=True) if r.weights is not None]
+        self._learn_from_left_out(tensors, [m.validation_rows for m in good])
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""

@@ -17,7 +17,8 @@ from inna_tune.estimators.frames import as_frame, takes_any_table
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.labelling import LabellingMixin
 from inna_tune.estimators.predicting import PredictingMixin
-from inna_tune.estimators.regressor import InnaRegressor
+from inna_tune.estimators.recalibration import factors_of, scaled
+from inna_tune.estimators.regressor import InnaRegressor, quantiles_of, restored_factors
 from inna_tune.estimators.saving import (
     ENCODER,
     SavedMixin,
@@ -121,8 +122,8 @@ class Ensemble(SavedMixin, BaseEstimator, in_files=False):  # type: ignore[misc]
 
     # ------------------------------------------------------------------ predict
 
-    def _average(self, X: Any) -> Floats:
-        """The weighted mean of what the models predict."""
+    def _average(self, X: Any, of: str = "_from_outputs") -> Floats:
+        """The weighted mean of what the models predict, or make of their outputs by another method."""
         check_is_fitted(self, "weights_")
         frame = as_frame(self, X, reset=False)
         found: Any = 0.0
@@ -132,7 +133,7 @@ class Ensemble(SavedMixin, BaseEstimator, in_files=False):  # type: ignore[misc]
             for i in alike:
                 model = self.models_[i]
                 found = found + self.weights_[i] * self._known(
-                    model, model._from_outputs(model._outputs_of(encoded))
+                    model, getattr(model, of)(model._outputs_of(encoded))
                 )
         return np.asarray(found, dtype=np.float64)
 
@@ -343,6 +344,8 @@ class EnsembleRegressor(PredictingMixin, Ensemble):
         Fitted.
     weights_, members_, schema_, n_features_in_, feature_names_in_
         As in :class:`EnsembleClassifier`.
+    quantile_factors_ : ndarray of shape [n_quantiles]
+        By which the mean quantiles' distances from the median are scaled; only of models with ``quantiles``.
 
     References
     ----------
@@ -360,9 +363,41 @@ class EnsembleRegressor(PredictingMixin, Ensemble):
     """
 
     _kind = InnaRegressor
+    quantile_factors_: Floats
+
+    def _take(self, models: Sequence[InnaEstimator], weights: Floats, read: Any) -> Self:
+        super()._take(models, weights, read)
+        self._set_factors(None)
+        return self
+
+    def _set_factors(self, plain: Any) -> None:
+        """Take factors of quantiles, where the models have such; without any they are ones."""
+        shares = self._quantiles
+        if shares:
+            self.quantile_factors_ = restored_factors(plain, len(shares))
+        elif hasattr(self, "quantile_factors_"):
+            del self.quantile_factors_
+
+    @property
+    def _quantiles(self) -> tuple[float, ...]:
+        """What all models tell; nothing, where these are different."""
+        told = {quantiles_of(model.quantiles or ()) if model.quantiles else () for model in self.models_}
+        return told.pop() if len(told) == 1 else ()
+
+    def _from_file(self, content: dict[str, Any], tensors: Tensors) -> None:
+        super()._from_file(content, tensors)
+        self._set_factors(content["target"].get("quantile_factors"))
+
+    def _learn_from_left_out(self, found: Floats, target: Floats, weight: Floats | None) -> None:
+        """Learn factors by the models' mean quantiles [n_samples, n_quantiles] of rows that they were not trained on."""
+        self.quantile_factors_ = factors_of(found, self._quantiles, target, weight)
+
+    def _target_to_plain(self) -> dict[str, Any]:
+        factors = getattr(self, "quantile_factors_", None)
+        return {} if factors is None else {"quantile_factors": factors.tolist()}
 
     def predict(self, X: Any) -> Floats:
-        """Predicted values.
+        """Predicted values; of models with ``quantiles`` the mean of their medians.
 
         Parameters
         ----------
@@ -373,6 +408,31 @@ class EnsembleRegressor(PredictingMixin, Ensemble):
         ndarray of shape [n_samples], or [n_samples, n_targets] if fitted to several targets.
         """
         return self._average(X)
+
+    def predict_quantiles(self, X: Any) -> Floats:
+        """Predicted quantiles of the target, given each row: the weighted mean of the models' (Vincent, 1912).
+
+        Parameters
+        ----------
+        X : DataFrame or array of shape [n_samples, n_features]
+
+        Returns
+        -------
+        ndarray of shape [n_samples, n_quantiles]
+            In the order of ``quantiles``; no row's cross. A search's ensemble of its folds' nets scales their distances from
+            the median by what these say of the rows that each was not trained on.
+
+        Raises
+        ------
+        ValueError
+            If the models have none, or not the same.
+        """
+        check_is_fitted(self, "weights_")
+        if not self._quantiles:
+            raise ValueError(
+                "predict_quantiles: the models have none, or not the same; fit them with quantiles=(.1, .5, .9), say."
+            )
+        return scaled(self._average(X, "_quantiles_from"), self._quantiles, self.quantile_factors_)
 
 
 def _shares(weights: Floats, n: int) -> Floats:

@@ -23,6 +23,8 @@ from inna_tune.estimators.ensemble import Ensemble, EnsembleClassifier
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.numbers import NumericPlan, SpikedPlan
 from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
+from inna_tune.estimators.recalibration import median_weights
+from inna_tune.estimators.regressor import quantiles_of
 from inna_tune.nets import ModuleNet, TabularNet
 from inna_tune.nets.categorical import CATEGORIES
 from inna_tune.nets.factory import named_tensors
@@ -250,6 +252,19 @@ def _members(model: InnaEstimator) -> nn.Module:
     return _Modules(found)
 
 
+class _Widen(_Constants):
+    """As `inna_tune.estimators.recalibration.scaled`: quantiles [B, n_quantiles], their distances from the median scaled."""
+
+    def __init__(self, quantiles: Sequence[float], factors: npt.NDArray[np.float64]) -> None:
+        super().__init__()
+        self.keep("median", median_weights(quantiles_of(quantiles)))
+        self.keep("factors", factors)
+
+    def forward(self, found: Tensor) -> Tensor:
+        median = (found * self.of("median")).sum(-1, keepdim=True)
+        return (median + self.of("factors") * (found - median)).sort(-1).values
+
+
 class _Model(_Constants):
     """One estimator behind its encoder: encoded rows to probabilities [B, n_classes], or values."""
 
@@ -268,13 +283,16 @@ class _Model(_Constants):
             self._one_target, self._has_quantiles = bool(model._one_target), model.quantiles is not None
             self.keep("mean", model.target_mean_)
             self.keep("scale", model.target_scale_)
+            if self._has_quantiles:
+                self.widen = _Widen(model.quantiles, model.quantile_factors_)
 
     def forward(self, encoded: Tensor) -> Tensor:
         raw: Tensor = self.members(encoded)
         if not self._is_classifier:
             values = raw.mean(0)
             if self._has_quantiles:
-                return values.sort(-1).values * self.of("scale") + self.of("mean")
+                found: Tensor = self.widen(values.sort(-1).values * self.of("scale") + self.of("mean"))
+                return found
             values = values * self.of("scale") + self.of("mean")
             return values[:, 0] if self._one_target else values
         if self._pools_logarithms:
@@ -322,6 +340,8 @@ class ExportedModel(_Constants):
         )
         self._is_classifier = hasattr(model, "classes_")
         has_quantiles = getattr(models[0], "quantiles", None) is not None
+        factors = getattr(model, "quantile_factors_", None) if isinstance(model, Ensemble) else None
+        self.widen = None if factors is None else _Widen(models[0].quantiles, factors)
         of_values = ("quantiles",) if has_quantiles else ("prediction",)
         self.output_names = ("probabilities", "place") if self._is_classifier else of_values
 
@@ -334,6 +354,8 @@ class ExportedModel(_Constants):
         total = found[0]
         for each in found[1:]:
             total = total + each
+        if self.widen is not None:
+            total = self.widen(total)
         return (total, total.argmax(1)) if self._is_classifier else total
 
 

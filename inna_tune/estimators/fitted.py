@@ -68,6 +68,17 @@ class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         # A member that diverged goes on, if it is told to, from its best weights at rest.
         self._states = [r.state if r.state is not None else r.at_rest() for r in good]
 
+    def _take_members_of(self, other: "FittedMixin") -> None:
+        """Have the members of another fit of these settings to these rows beside one's own."""
+        n_own, spent = len(self.members_), self.history_["seconds"].max()
+        more = other.history_.assign(
+            member=other.history_["member"] + n_own, seconds=other.history_["seconds"] + spent
+        )
+        self.history_ = pd.concat([self.history_, more], ignore_index=True)
+        self.weights_ = torch.cat([self.weights_, other.weights_])
+        self.members_, self._states = self.members_ + other.members_, self._states + other._states
+        self._count_epochs()
+
     def _count_epochs(self) -> None:
         """The epochs of the members, over all of them."""
         self.best_epoch_ = max(member["best_epoch"] for member in self.members_)

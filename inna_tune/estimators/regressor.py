@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from inna_tune.engine import Loss, Pinball, SquaredError
+from inna_tune.engine import Loss, Pinball, SquaredError, TableTensors
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.checks import Where
 from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.predicting import PredictingMixin
+from inna_tune.estimators.recalibration import factors_of, median_weights, scaled, told_of_left_out
+from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.targets import read_values
 
 
@@ -28,6 +30,20 @@ def quantiles_of(quantiles: Any) -> tuple[float, ...]:
     if not found or not all(0 < each < 1 for each in found) or any(b <= a for a, b in pairwise(found)):
         raise ValueError(f"quantiles={quantiles!r} must be between 0 and 1 and in ascending order")
     return found
+
+
+def restored_factors(plain: Any, n_quantiles: int) -> npt.NDArray[np.float64]:
+    """Factors of quantiles as a file has them; files of before have none, which are ones.
+
+    Raises
+    ------
+    ValueError
+        If they make no sense.
+    """
+    factors = np.ones(n_quantiles) if plain is None else np.array(plain, dtype=np.float64)
+    if factors.shape != (n_quantiles,) or not np.isfinite(factors).all() or (factors < 0).any():
+        raise ValueError(f"factors of quantiles {str(plain)[:80]} do not fit {n_quantiles} quantiles")
+    return factors
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -47,7 +63,9 @@ device, n_jobs, callbacks, random_state
         regression better (studies/accuracy.py). The members' predictions are averaged, with ``n_members="auto"`` too.
     quantiles : sequence of float, optional
         Train on these quantiles of the target, in ascending order, by the pinball loss, in place of its mean:
-        ``predict_quantiles`` gives them, ``predict`` the median. Of (.1, .5, .9) the outer two hold about 80% of new rows.
+        ``predict_quantiles`` gives them, ``predict`` the median. Of (.1, .5, .9) the outer two hold about 80% of new rows:
+        distances from the median are scaled by what rows say that early stopping left out, where there are such
+        (Romano, Patterson and Candès, NeurIPS 2019).
 
     Attributes
     ----------
@@ -58,6 +76,8 @@ device, n_jobs, callbacks, random_state
         As in :class:`InnaClassifier`.
     target_mean_, target_scale_ : ndarray of shape [n_targets]
         What the target was standardised by.
+    quantile_factors_ : ndarray of shape [n_quantiles]
+        By which the quantiles' distances from the median were scaled; only with ``quantiles``.
 
     References
     ----------
@@ -101,6 +121,10 @@ device, n_jobs, callbacks, random_state
         self.target_mean_ = np.average(values, axis=0, weights=weight)
         spread = np.sqrt(np.average((values - self.target_mean_) ** 2, axis=0, weights=weight))
         self.target_scale_ = np.where(spread > 0, spread, 1.0)
+        if self.quantiles is not None:
+            self.quantile_factors_ = np.ones(len(quantiles_of(self.quantiles)))
+        elif hasattr(self, "quantile_factors_"):
+            del self.quantile_factors_
         return self._encode_target(values)
 
     def _plain_target(self, y: Any) -> npt.NDArray[np.float64]:
@@ -115,17 +139,35 @@ device, n_jobs, callbacks, random_state
             )
         return np.asarray((values - self.target_mean_) / self.target_scale_)
 
+    def _learn_from_left_out(self, table: TableTensors, left_out: Sequence[Rows]) -> None:
+        if self.quantiles is None:
+            return
+        self.quantile_factors_ = np.ones(len(self.quantiles))
+        if (together := told_of_left_out(self, table, left_out)) is None:
+            return
+        rows, raw = together
+        weight = None if table.weight is None else table.weight.cpu()[rows].double().numpy()
+        target = table.target.cpu()[rows].double().numpy()[:, 0]
+        self.quantile_factors_ = factors_of(
+            np.sort(raw, axis=-1), quantiles_of(self.quantiles), target, weight
+        )
+
     def _target_to_plain(self) -> dict[str, Any]:
-        return {
+        plain = {
             "mean": self.target_mean_.tolist(),
             "scale": self.target_scale_.tolist(),
             "one_target": self._one_target,
         }
+        if self.quantiles is not None:
+            plain["quantile_factors"] = self.quantile_factors_.tolist()
+        return plain
 
     def _restore_target(self, plain: Mapping[str, Any]) -> None:
         self.target_mean_ = np.array(plain["mean"], dtype=np.float64)
         self.target_scale_ = np.array(plain["scale"], dtype=np.float64)
         self._one_target = bool(plain["one_target"])
+        if self.quantiles is not None:
+            self.quantile_factors_ = restored_factors(plain.get("quantile_factors"), len(self.quantiles))
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train for one epoch more, on these rows alone.
@@ -148,25 +190,21 @@ device, n_jobs, callbacks, random_state
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if self.quantiles is not None:
-            return self._median_of(self._quantiles_from(raw))
+            return np.asarray(self._unscaled_quantiles(raw) @ median_weights(quantiles_of(self.quantiles)))
         values = raw.mean(0) * self.target_scale_ + self.target_mean_
         return np.asarray(values[:, 0] if self._one_target else values)
 
-    def _quantiles_from(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Quantiles [n_samples, n_quantiles] in the target's units, in ascending order.
+    def _unscaled_quantiles(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Quantiles [n_samples, n_quantiles] in the target's units as they were trained, in ascending order.
 
         Sorted where they cross, which brings them no farther from the true ones (Chernozhukov, Fernández-Val and Galichon,
         Quantile and Probability Curves Without Crossing, Econometrica 78, 2010).
         """
         return np.asarray(np.sort(raw.mean(0), axis=-1) * self.target_scale_ + self.target_mean_)
 
-    def _median_of(self, found: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        shares = np.array(quantiles_of(self.quantiles))
-        above = int(np.clip(np.searchsorted(shares, 0.5), 1, max(len(shares) - 1, 1)))
-        if len(shares) == 1:
-            return np.asarray(found[:, 0])
-        weight = np.clip((0.5 - shares[above - 1]) / (shares[above] - shares[above - 1]), 0.0, 1.0)
-        return np.asarray((1.0 - weight) * found[:, above - 1] + weight * found[:, above])
+    def _quantiles_from(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Quantiles [n_samples, n_quantiles] in the target's units, scaled, in ascending order."""
+        return scaled(self._unscaled_quantiles(raw), quantiles_of(self.quantiles), self.quantile_factors_)
 
     def predict_quantiles(self, X: Any) -> npt.NDArray[np.float64]:
         """Predicted quantiles of the target, given each row.
@@ -178,7 +216,8 @@ device, n_jobs, callbacks, random_state
         Returns
         -------
         ndarray of shape [n_samples, n_quantiles]
-            In the order of ``quantiles``; no row's cross.
+            In the order of ``quantiles``; no row's cross. A quantile for which nothing stands on the other side of the
+            median stays as it was trained, if it stands for the median itself.
 
         Raises
         ------
@@ -192,7 +231,7 @@ device, n_jobs, callbacks, random_state
         return self._quantiles_from(self._outputs(X))
 
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """Predicted values; with ``quantiles`` the median, by a straight line between those beside it.
+        """Predicted values; with ``quantiles`` the median as it was trained, by a straight line between those beside it.
 
         Parameters
         ----------

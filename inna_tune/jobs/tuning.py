@@ -39,15 +39,17 @@ from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
-from inna_tune.study.fitting import fit_search, without_time_warnings
+from inna_tune.study.fitting import Untuned, fit_search
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
+from inna_tune.study.whole import without_time_warnings
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem
 
-# Of a budget: what the untuned default may take, and what is left over for all that is not timed.
-_DEFAULT_SHARE, _BOOKKEEPING = 0.3, 0.02
+# Of a budget: what the untuned default may take, and what is left over for all that is not timed. One that takes more leaves
+# no time for trials, and what would be worth their time would be trained less than a plain fit is.
+_DEFAULT_SHARE, _BOOKKEEPING = 0.9, 0.02
 _EXAMPLES = {
     "binary": "roc_auc or balanced_accuracy",
     "multiclass": "roc_auc_ovr or balanced_accuracy",
@@ -234,20 +236,23 @@ def tune(
     if not refit:
         raise ValueError(f"refit={refit!r} must be True or 'ensemble': there is a model to be scored")
     default = clone(estimator).set_params(random_state=seed)
+    untuned = None
     if timeout is not None:
         # First, as it gives a model whatever comes, and tells how long fits and scores take.
-        own = default.max_time
+        own, before_fit = default.max_time, clock.now()
         with without_time_warnings(), interrupts_end_all():
             default.set_params(max_time=min(own or math.inf, _DEFAULT_SHARE * timeout)).fit(X, y)
+        default.set_params(max_time=own)
         before_scores = clock.now()
+        untuned = Untuned(default, before_scores - before_fit)
         score_rows(default, X_held, y_held)
         scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
         left = timeout - (clock.now() - began) - scoring
-        search.timeout = max(left, _DEFAULT_SHARE * timeout)
+        search.timeout = max(left, _BOOKKEEPING * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
             # Where no trial gets a score, a second fit of the same would be time lost.
-            fit_search(search, X, y, {}, notes=notes, untuned=default if timeout is not None else None)
+            fit_search(search, X, y, {}, notes=notes, untuned=untuned)
     except MismatchError as error:
         begun = search.study_.user_attrs.get(JOB)
         if isinstance(begun, dict) and begun.get("seed") != seed:

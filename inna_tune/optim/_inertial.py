@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -66,7 +67,14 @@ class InertialNewton(Optimizer):
         ValueError
             If a hyper-parameter or a parameter is one this optimizer cannot work with.
         """
-        super().add_param_group(param_group)
+        add = super().add_param_group
+        # To keep itself out, torch's compiler is loaded here with all of sympy, which takes longer than a small fit. Where
+        # nobody has loaded it yet, nothing is being compiled.
+        plain = None if "torch._dynamo" in sys.modules else getattr(add, "__wrapped__", None)
+        if plain is None:
+            add(param_group)
+        else:
+            plain(self, param_group)
         group = self.param_groups[-1]
         try:
             self._check_group(group)

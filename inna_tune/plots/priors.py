@@ -82,12 +82,23 @@ def density(space: SearchSpace, name: str, values: Floats, *, log: bool) -> Floa
     if law.depends:
         # The exact average has a peak wherever the map has a kink, as that from r to the step size has; draws do not.
         rng = np.random.default_rng(0)
-        drawn = np.array([c[name] for c in (space.sample(rng) for _ in range(_DRAWS)) if name in c])
+        needed = _with_needed(space, name)
+        drawn = np.array([c[name] for c in (needed.sample(rng) for _ in range(_DRAWS)) if name in c])
         if len(drawn) < 2 or drawn.min() == drawn.max():
             return None
         places = (np.log(drawn), np.log(values)) if log else (drawn, values)
         return np.asarray(gaussian_kde(places[0])(places[1]))
     return conditional(law, values, {}, log=log) if isinstance(law, Continuous | Coordinate) else None
+
+
+def _with_needed(space: SearchSpace, name: str) -> SearchSpace:
+    """A parameter of a space with all that it hangs on, in one that draws nothing else."""
+    found = {name}
+    for each in reversed(list(space)):
+        if each in found:
+            entry = space[each]
+            found |= {*entry.depends, entry.parameter} if isinstance(entry, When) else {*entry.depends}
+    return SearchSpace({each: entry for each, entry in space.items() if each in found})
 
 
 def conditional(

@@ -1,7 +1,6 @@
 """Studies in an SQLite file."""
 
 import os
-import shlex
 import sqlite3
 import sys
 import warnings
@@ -11,10 +10,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-import optuna
-from alembic.script import ScriptDirectory
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
+from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, make_url
 
 from inna_tune.store.database import StudyDatabase
@@ -23,6 +21,7 @@ from inna_tune.store.locks import temporary_lock
 from inna_tune.store.memory import Memory
 from inna_tune.store.sql import Database, as_template, parse_url, url_of
 from inna_tune.store.store import Store, beside
+from inna_tune.store.versions import check_version, make_tables
 
 _TABLES = frozenset(models.BaseModel.metadata.tables)
 # So that every folder and file beside it can have its name with an ending.
@@ -53,14 +52,15 @@ class SQLiteFile(Database):
         _check_place(path, create)
         if path.exists() and _check_content(path):
             _use_log(path)
-            return cls(_connect(path, _Connection, ready=True))
+            return cls(_connect(path, _Connection))
         try:
             with temporary_lock(beside(path, "locks") / "opening"):
                 fresh = not path.exists()
                 try:
                     path.touch()  # with the mode that the umask says; SQLite's own is never for a group to write
                     _use_log(path)
-                    return cls(_connect(path, _Connection, ready=False))
+                    _make(path)
+                    return cls(_connect(path, _Connection))
                 except BaseException:
                     if fresh:
                         for suffix in ("", "-wal", "-shm", "-journal"):
@@ -78,7 +78,7 @@ class SQLiteFile(Database):
             raise StorageError(
                 f"{path} lacks tables of Optuna's, so that it holds no study; choose another file"
             )
-        return cls(_connect(path, kind, ready=True))
+        return cls(_connect(path, kind))
 
     @classmethod
     def holds(cls, storage: BaseStorage) -> bool:
@@ -172,13 +172,30 @@ def _use_log(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
 
 
-def _connect(path: Path, connection: type[sqlite3.Connection], *, ready: bool) -> RDBStorage:
-    """The storage in a file; ``ready``: its tables have been checked."""
+def _url_of(path: Path) -> str:
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _arguments(connection: type[sqlite3.Connection]) -> dict[str, Any]:
+    return {"connect_args": {"timeout": BUSY_TIMEOUT, "factory": connection}}
+
+
+def _make(path: Path) -> None:
+    """Make the tables that a file lacks."""
+    engine = create_engine(_url_of(path), **_arguments(_Connection))
+    try:
+        make_tables(engine)
+    finally:
+        engine.dispose()
+
+
+def _connect(path: Path, connection: type[sqlite3.Connection]) -> RDBStorage:
+    """The storage in a file whose tables are there, and of this Optuna."""
     return StudyDatabase(
-        as_template(URL.create("sqlite", database=str(path)).render_as_string()),
-        engine_kwargs={"connect_args": {"timeout": BUSY_TIMEOUT, "factory": connection}},
-        skip_table_creation=ready,
-        skip_compatibility_check=ready,
+        as_template(_url_of(path)),
+        engine_kwargs=_arguments(connection),
+        skip_table_creation=True,
+        skip_compatibility_check=True,
     )
 
 
@@ -254,19 +271,6 @@ def _check_content(path: Path, kind: type[sqlite3.Connection] = sqlite3.Connecti
             f"{path} is a database of something else (it has a table {min(strange)!r}); choose another file"
         )
     if maker is not None:
-        _check_version(path, *maker, None if version is None else version[0])
+        check_version(path, *maker, None if version is None else version[0])
     # Where something is missing, another process is at making it, or was killed at that.
     return tables >= _TABLES and maker is not None and version is not None
-
-
-def _check_version(path: Path, maker: str, schema: int, version: str | None) -> None:
-    """Refuse tables of an older or newer Optuna."""
-    script = ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
-    if version == script.get_current_head() or (version is None and schema == models.SCHEMA_VERSION):
-        return
-    known = version is None or version in {revision.revision for revision in script.walk_revisions()}
-    upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
-    remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
-    raise StorageError(
-        f"{path} was written by Optuna {maker}, whose tables Optuna {optuna.__version__} can't use; {remedy}"
-    )

@@ -1,10 +1,13 @@
 """A search's seconds: what of them its trials may take, so that the fit that follows has its time."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from inna_tune import clock
+from inna_tune.space import SearchSpace
+from inna_tune.study.metrics import ENSEMBLE
 from inna_tune.study.tuned import is_ours, net_of
 
 # The fit has at most this share of the whole: settings that nothing was compared for are worth no more time.
@@ -14,6 +17,8 @@ _MARGIN = 1.25
 # A trial is begun where this share of it fits in, since it may end early, and drawn together are at most half of those
 # that fit, so that an estimate that is too low by half still ends in whole trials.
 _WORTH_BEGINNING, _TOGETHER = 0.7, 0.5
+# A fit that would get less than this share of its time is not made.
+_WORTH_FITTING = 0.5
 # A training that should have halted before its present epoch is cut inside it, once this share of what is kept is used up.
 _GRACE = 0.25
 
@@ -34,6 +39,10 @@ class Budget:
         Rows that the fit sees in an epoch, those of all its members; 0 where none follows.
     fit_epochs : int
         Epochs that the fit takes at most.
+    trial_cost : float
+        What a trial on all folds costs, in fits on all rows.
+    begins_untuned : bool
+        Whether the first trial has the settings of the untuned fit, so that no fit need follow if it stays alone.
 
     Attributes
     ----------
@@ -45,27 +54,42 @@ class Budget:
     ends: float
     fit_rows: int = 0
     fit_epochs: int = 1
+    trial_cost: float = 1.0
+    begins_untuned: bool = False
     overhead: float = 0.0
     begun: float = field(default_factory=lambda: clock.now())
     _seconds: float = 0.0
     _rows: int = 0
     _trial_seconds: list[float] = field(default_factory=list)
-    _best: tuple[float, float] | None = None
+    _best: tuple[float, float, float] | None = None
+    _fit: tuple[float, float] | None = None
+    _prepares_from: float | None = None
 
     @classmethod
-    def of(cls, search: Any, n_rows: int, *, begun: float) -> "Budget | None":
-        """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``."""
+    def of(cls, search: Any, n_rows: int, fold_rows: Sequence[int], *, begun: float) -> "Budget | None":
+        """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``.
+
+        ``n_rows`` are those of the table, ``fold_rows`` those that each fold trains on.
+        """
         if search.timeout is None:
             return None
         if not is_ours(search.estimator):
             # What trains by itself is timed by whole fits.
             return cls(begun + search.timeout, fit_rows=n_rows if search.refit else 0, begun=begun)
+
+        def seen(rows: int) -> int:
+            plan = net_of(search.estimator)._plan_for(rows)
+            return int(rows * plan.n_members * plan.max_epochs)
+
         plan = net_of(search.estimator)._plan_for(n_rows)
-        rows = n_rows * plan.n_members if search.refit else 0
         return cls(
             begun + search.timeout,
-            fit_rows=rows,
+            # The nets of an ensemble's folds are there already.
+            fit_rows=n_rows * plan.n_members if search.refit and search.refit != ENSEMBLE else 0,
             fit_epochs=plan.max_epochs,
+            trial_cost=sum(map(seen, fold_rows)) / seen(n_rows),
+            # A worker beside others, or one that goes on, may draw another one first.
+            begins_untuned=search.n_jobs in (None, 1) and not search.resume and _begins_untuned(search),
             begun=begun,
         )
 
@@ -81,7 +105,9 @@ class Budget:
     def __setstate__(self, state: dict[str, Any]) -> None:
         then, wall = state.pop("at")
         later = clock.now() - then - (time.time() - wall)
-        self.__dict__.update(state, ends=state["ends"] + later, begun=state["begun"] + later)
+        self.__dict__.update(
+            state, ends=state["ends"] + later, begun=state["begun"] + later, _prepares_from=None
+        )
 
     @property
     def kept(self) -> float:
@@ -89,6 +115,15 @@ class Budget:
         if not self.fit_rows:
             return 0.0
         most = _MOST_KEPT * (self.ends - self.begun)
+        if self._fit is not None:
+            if self.begins_untuned and not self._trial_seconds:
+                return 0.0
+            seconds, epochs = self._fit
+            if self._best is not None:
+                _, longest, spent = self._best
+                # Others than the untuned settings may take longer: more epochs, or a larger net.
+                seconds = max(seconds, seconds * longest / epochs, spent / self.trial_cost)
+            return min(most, _MARGIN * seconds)
         if not self._rows:
             return most
         epochs = self.fit_epochs if self._best is None else self._best[1]
@@ -105,6 +140,25 @@ class Budget:
         return self.trials_end + _GRACE * self.kept
 
     @property
+    def has_time_for_trials(self) -> bool:
+        """Whether the first trial, which trains on all folds, ends in time, as far as is known.
+
+        One without an end would buy nothing: there is none that it can be compared with.
+        """
+        cost = 0.0 if self._fit is None else self._fit[0] * self.trial_cost
+        return clock.now() + cost <= self.trials_end
+
+    @property
+    def has_time_to_fit(self) -> bool:
+        """Whether a fit on all rows would get far enough to be worth more than the untuned one, which is there."""
+        return self._fit is None or self.left >= _WORTH_FITTING * self._fit[0]
+
+    @property
+    def fits_left(self) -> int:
+        """Whole fits on all rows that surely end in time."""
+        return 0 if self._fit is None else max(0, int(self.left / max(_MARGIN * self._fit[0], 1e-9)))
+
+    @property
     def is_late(self) -> bool:
         """Whether the trials' time is up."""
         return clock.now() >= self.trials_end
@@ -114,14 +168,18 @@ class Budget:
         self._seconds += seconds
         self._rows += rows
 
+    def note_fit(self, seconds: float, epochs: float) -> None:
+        """Learn how long the untuned fit on all rows took, whole."""
+        self._fit = seconds, max(1.0, epochs)
+
     def note_trials(self, seconds: float, number: int) -> None:
         """Learn how long trials took that trained together."""
         self._trial_seconds += [seconds / number] * number
 
-    def note_score(self, score: float, epochs: float) -> None:
-        """Learn how many epochs the best settings so far took."""
+    def note_score(self, score: float, epochs: float, seconds: float = 0.0) -> None:
+        """Learn how many epochs the best settings so far took, and seconds on all folds."""
         if self._best is None or score > self._best[0]:
-            self._best = score, epochs
+            self._best = score, epochs, seconds
 
     def trials_to_draw(self, most: int) -> int:
         """How many trials to train together now: as many as surely end in time; 0 where not even one would."""
@@ -137,7 +195,17 @@ class Budget:
 
     def check_preparation(self, done: int, steps: int) -> None:
         """Raise OutOfTimeError where encoding the folds, ``done`` of ``steps`` so far, would take half of the time."""
-        spent = clock.now() - self.begun
-        if done and spent / done * steps > _MOST_KEPT * (self.ends - self.begun):
+        if not done:
+            self._prepares_from = self.begun if self._fit is None else clock.now()
+        begun = self.begun if self._prepares_from is None else self._prepares_from
+        spent = clock.now() - begun
+        if done and spent / done * steps > _MOST_KEPT * (self.ends - begun):
             raise OutOfTimeError
         self.overhead = spent / max(done, 1)
+
+
+def _begins_untuned(search: Any) -> bool:
+    """Whether the first trial of a new study has the settings that the estimator is set to."""
+    if not isinstance(search.first, str):
+        return False
+    return search.first == "default" or not isinstance(search.space, SearchSpace)

@@ -109,18 +109,36 @@ def choose(
     chosen = select([c.predictions for c in found], judge)
     taken = _taken(found, chosen)
     model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
-    models, weights, encoders = [], [], dict[int, TableEncoder]()
-    for contribution, weight in taken:
-        nets = _models(contribution, encoders)
-        models += nets
-        weights += [weight / len(nets)] * len(nets)
-    model._take(models, np.array(weights), whole)
+    encoders = dict[int, TableEncoder]()
+    nets = [_models(contribution, encoders) for contribution, _ in taken]
+    weights = [w / len(own) for own, (_, w) in zip(nets, taken, strict=True) for _ in own]
+    model._take([net for own in nets for net in own], np.array(weights), whole)
+    if isinstance(model, EnsembleRegressor) and model._quantiles:
+        _learn_from_left_out(model, taken, nets)
     return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, False)
 
 
 def _taken(found: Sequence[_Contribution], chosen: Selection) -> list[tuple[_Contribution, float]]:
     """Those that have a weight, with it."""
     return [(c, float(w)) for c, w in zip(found, chosen.weights, strict=True) if w > 0]
+
+
+def _learn_from_left_out(
+    model: EnsembleRegressor, taken: Sequence[tuple[_Contribution, float]], nets: Sequence[Sequence[Any]]
+) -> None:
+    """Let an ensemble scale its quantiles by what the nets of each fold say together of the rows of its test part."""
+    table = taken[0][0].table
+    found = [
+        sum(
+            weight * own[k]._quantiles_from(own[k]._outputs_of(contribution.table.folds[k].x_test))
+            for (contribution, weight), own in zip(taken, nets, strict=True)
+        )
+        for k in range(len(table.folds))
+    ]
+    target = np.concatenate([np.reshape(fold.test_target, -1) for fold in table.folds])
+    weights = [table.test_weight(k) for k in range(len(table.folds))]
+    weight = None if any(w is None for w in weights) else np.concatenate(weights)
+    model._learn_from_left_out(np.concatenate(found), target, weight)
 
 
 def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:

@@ -256,7 +256,11 @@ class Cohort:
 
     def ended(self, trial: int) -> list[MemberProgress]:
         """The members of a trial as they would be had all of them ended: their best weights, and no state to go on from."""
-        return [MemberProgress(replace(result, state=None), None) for result in self.results(trial)]
+        return [
+            MemberProgress(replace(result, state=None, weights=cell.training.best_weights(place)), None)
+            for cell in self._of(trial)
+            for place, result in zip(cell.places, cell.results, strict=True)
+        ]
 
     # ------------------------------------------------------------------ scores
 
@@ -404,4 +408,9 @@ class Cohort:
                 if own_weights is not None
             ]
         )
+        start = cell.stack.train_start(k)
+        left_out = [
+            m.validation_rows - start for m, w in zip(cell.members, weights, strict=True) if w is not None
+        ]
+        model._learn_from_left_out(fold.encoded.tensors(model.weights_.device), left_out)
         return model

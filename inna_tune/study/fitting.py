@@ -2,9 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.fitted import DivergenceError
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.estimators.watching import without_callbacks
@@ -24,7 +24,7 @@ from inna_tune.store.opening import storage_errors
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.ensemble import choose
-from inna_tune.study.foldwise import FoldwiseEvaluation, seeded
+from inna_tune.study.foldwise import FoldwiseEvaluation
 from inna_tune.study.job import Evaluation
 from inna_tune.study.metrics import ENSEMBLE, Metrics
 from inna_tune.study.parameters import check_search
@@ -35,8 +35,17 @@ from inna_tune.study.run import StudyOptions, StudyRun, run_study
 from inna_tune.study.rungs import default_pruner
 from inna_tune.study.scoring import describe_scorer, sees_predictions_only, takes_weights
 from inna_tune.study.training import NetEvaluation
-from inna_tune.study.tuned import fit_whole, is_ours, net_of, own_settings
+from inna_tune.study.tuned import is_ours, net_of, own_settings
 from inna_tune.study.unsaved import TUNED, Unsaved
+from inna_tune.study.whole import fit_in_time, grown
+
+
+@dataclass(frozen=True)
+class Untuned:
+    """The estimator as it is, fitted on all rows, and the seconds that took."""
+
+    model: Any
+    seconds: float
 
 
 def fit_search(
@@ -46,12 +55,15 @@ def fit_search(
     given: Mapping[str, Any],
     *,
     notes: Mapping[str, Any] | None = None,
-    untuned: Any = None,
+    untuned: Untuned | None = None,
 ) -> None:
     """Fit an `InnaSearchCV`.
 
     ``given`` came with the rows, by name; ``notes`` are user attributes for the study, such as what other workers have to
-    know; ``untuned`` is the estimator as it is, fitted on these rows, for want of a trial with a score.
+    know; ``untuned`` is the estimator as it is, fitted on these rows, where that is done already.
+
+    Under a ``timeout`` that fit comes first: it is what a person would have without a search, so that no search ends with
+    less, and it tells what trials and the last fit take.
     """
     check_search(search)
     if y is None:
@@ -98,14 +110,19 @@ def fit_search(
             f"refit={ENSEMBLE!r}: an ensemble is of InnaClassifier or InnaRegressor alone, and estimator is a "
             f"{type(search.estimator).__name__}. Give refit=True."
         )
-    budget = Budget.of(search, len(question.frame), begun=began)
+    budget = Budget.of(search, len(question.frame), [len(train) for train, _ in question.splits], begun=began)
+    if budget is not None and search.refit and is_ours(search.estimator):
+        if untuned is None:
+            untuned = _untuned(search, question, budget)
+        if untuned is not None:
+            budget.note_fit(untuned.seconds, net_of(untuned.model).n_iter_)
 
     made: list[NetEvaluation] = []
 
     def evaluation() -> Evaluation:
         if not is_ours(search.estimator):
             return FoldwiseEvaluation.of(question, search.space, search.first)
-        if untuned is not None and budget is not None and _is_hopeless(untuned, question, budget):
+        if budget is not None and not budget.has_time_for_trials:
             raise OutOfTimeError
         made.append(
             NetEvaluation(
@@ -127,14 +144,15 @@ def fit_search(
     _finish(search, question, budget, made[-1] if made and wants_ensemble else None, untuned)
 
 
-def _is_hopeless(untuned: Any, question: Question, budget: Budget) -> bool:
-    """Whether a trial would not even have one epoch on every fold, by how long those of a fit took that time cut off."""
-    if any(member["stop_reason"] != "time" for member in untuned.members_):
-        return False
-    plan = untuned._plan_for(len(question.frame))
-    seconds = float(untuned.history_["seconds"].max()) / max(1, int(untuned.n_iter_))
-    an_epoch = seconds * plan.n_members / len(untuned.members_)
-    return bool(clock.now() + an_epoch * len(question.splits) > budget.trials_end)
+def _untuned(search: Any, question: Question, budget: Budget) -> Untuned | None:
+    """The fit that comes first; None where the settings as they are diverge, so that trials have to find others."""
+    began = clock.now()
+    try:
+        with interrupts_end_all():
+            model = fit_in_time(search.estimator, {}, search.random_state, question, budget)
+    except DivergenceError:
+        return None
+    return Untuned(model, clock.now() - began)
 
 
 def _options(search: Any) -> StudyOptions:
@@ -149,16 +167,13 @@ def _options(search: Any) -> StudyOptions:
 
 # ---------------------------------------------------------------------- when the trials are done
 
-# What the fit has at least, whatever went before it: a share of the budget, and seconds.
-_LEAST_SHARE, _LEAST = 0.05, 0.5
-
 
 def _finish(
     search: Any,
     question: Question,
     budget: Budget | None,
     evaluation: NetEvaluation | None,
-    untuned: Any,
+    untuned: Untuned | None,
 ) -> None:
     """Set the fitted attributes, and the estimator that is wanted; an error if no trial gave a score, but for time.
 
@@ -178,15 +193,28 @@ def _finish(
         search.classes_ = np.unique(question.labels)
     if search.refit:
         began = clock.now()
-        model = None
         with interrupts_end_all():
-            if best is None:
-                model = untuned
-            elif (kept := _unsaved(search)) is not None:
-                model = kept
-            elif search.refit == ENSEMBLE:
+            kept = None if best is None else _unsaved(search)
+            model = kept
+            if model is None and best is not None and search.refit == ENSEMBLE:
                 model = _ensemble(search, question, evaluation, budget)
-            search.best_estimator_ = _refitted(search, best, question, budget) if model is None else model
+            if model is None and untuned is not None:
+                if best not in (None, record.untuned) and not cast("Budget", budget).has_time_to_fit:
+                    warnings.warn(
+                        f"timeout={search.timeout:g}: no time was left to fit the best settings on all rows; the estimator "
+                        "was fitted as it is, untuned. Give more time.",
+                        ConvergenceWarning,
+                        stacklevel=4,
+                    )
+                    best = None
+                if best in (None, record.untuned):
+                    model = untuned.model
+            if model is None:
+                seed = search.random_state if best is None else best.user_attrs.get("seed")
+                model = fit_in_time(search.estimator, search.best_params_, seed, question, budget)
+            if budget is not None and kept is None and search.refit != ENSEMBLE:
+                model = grown(model, question, budget)
+            search.best_estimator_ = model
         search.refit_time_ = clock.now() - began
 
 
@@ -224,28 +252,6 @@ def _ensemble(
     return chosen.model
 
 
-def _refitted(search: Any, best: FrozenTrial | None, question: Question, budget: Budget | None) -> Any:
-    """An estimator with the best settings, or as it is where there are none, fitted within the time that is left."""
-    model = clone(search.estimator).set_params(**search.best_params_)
-    net: Any = net_of(model)
-    seed = search.random_state if best is None else best.user_attrs.get("seed")
-    weight = question.routed.weight
-    if not is_ours(model):
-        with seeded(seed):
-            return fit_whole(model, question.X, question.target, weight)
-    if net.random_state is None:
-        net.random_state = seed
-    own = net.max_time
-    if budget is not None:
-        left = max(budget.left, _LEAST_SHARE * search.timeout + _LEAST)
-        net.max_time = left if own is None else min(own, left)
-    with nullcontext() if budget is None else without_time_warnings("max_time="):
-        # Transformers see the table as their folds did.
-        fit_whole(model, question.frame if net is model else question.X, question.labels, weight)
-    net.set_params(max_time=own)
-    return model
-
-
 def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time: bool) -> None:
     """An error; or, where only time was missing, a warning: the settings as they are give a model all the same."""
     reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
@@ -261,17 +267,3 @@ def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time
         f"None of {len(trials)} finished trials gave a score"
         + (f"; the first one: {reasons[0]}" if reasons else "; give it more time (timeout)")
     )
-
-
-@contextmanager
-def without_time_warnings(begins: str = "(max_time|timeout)=") -> Iterator[None]:
-    """Keep back the warnings of fits that were cut by a time which no person gave, or of which we say more elsewhere.
-
-    Parameters
-    ----------
-    begins : str
-        Regular expression of how they begin.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=begins, category=ConvergenceWarning)
-        yield

@@ -270,6 +270,11 @@ class FoldedTable:
             of_rows(dict((score_params if given is None else given) or {}), test, self._n_rows),
         )
 
+    def test_weight(self, fold: int) -> npt.NDArray[np.float64] | None:
+        """Training's weights of the test rows of a fold, where there are such."""
+        _, _, weight, splits, _ = self._source
+        return None if weight is None else np.asarray(weight[splits[fold][1]], dtype=np.float64)
+
     def encoded_for(self, estimator: Any) -> "FoldedTable":
         """The same rows and folds, encoded for an estimator of other settings; once for all that encode alike.
 

@@ -377,7 +377,7 @@ class Group:
                 if self._others:
                     notes[METRICS] = self._beside(candidate)
                 if budget is not None:
-                    budget.note_score(value, notes["epochs"])
+                    budget.note_score(value, notes["epochs"], candidate.seconds)
                 self._leave(candidate, value)
         else:
             # Told as pruned, not failed: samplers learn from pruned trials to keep away, and ignore failed ones.

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -13,6 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from inna_tune.estimators import DroppedColumnWarning, TableEncoder
 from tests.estimators.fixtures.make import table
+from tests.warm import Program
 
 
 @pytest.fixture
@@ -383,8 +382,10 @@ words = [f"word {i} of a text" for i in range(100)]
 TableEncoder(text=["w"]).fit_transform(pd.DataFrame({"w": words}))
 print("skrub" in sys.modules)
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "True"]
+    with Program(code) as program:
+        printed, said = program.communicate()
+    assert program.returncode == 0, said
+    assert printed.split() == ["False", "True"]
 
 
 @pytest.mark.filterwarnings("ignore::inna_tune.estimators.DroppedColumnWarning")

@@ -1,7 +1,5 @@
 """estimate_memory: what a fit takes, beside what one took."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inna_tune import InnaClassifier, InnaRegressor
+from tests.warm import Program
 
 MEASURED = """
 import numpy as np
@@ -53,10 +52,10 @@ def test_the_estimate_is_within_a_factor_of_two_of_the_peak(table):
     rows, columns, mixed, own = TABLES[table]
     # NOTE: not ru_maxrss, which begins in a new process with the peak of the one that started it.
     code = MEASURED.format(rows=rows, columns=columns, mixed=mixed, settings=own)
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
-    )
-    peak, estimate = map(int, run.stdout.split())
+    with Program(code) as program:
+        printed, said = program.communicate()
+    assert program.returncode == 0, said
+    peak, estimate = map(int, printed.split())
     assert 0.5 < estimate / peak < 2, (estimate, peak)
 
 

@@ -52,7 +52,8 @@ def test_crossing_outputs_are_put_in_order(model):
 
 
 def test_the_median_lies_between_its_neighbours():
-    model = clone(NET).set_params(quantiles=(0.25, 0.75), max_epochs=2).fit(X, Y)
+    model = clone(NET).set_params(quantiles=(0.25, 0.75), max_epochs=2, early_stopping=False).fit(X, Y)
+    assert model.quantile_factors_.tolist() == [1.0, 1.0]
     assert model.predict(X) == pytest.approx(model.predict_quantiles(X).mean(1))
     one = clone(NET).set_params(quantiles=[0.9], max_epochs=2).fit(X, Y)
     assert one.predict(X) == pytest.approx(one.predict_quantiles(X)[:, 0])

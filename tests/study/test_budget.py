@@ -1,5 +1,6 @@
 """A budget of time: kept, with a model at its end, whole trials where they fit, and nothing of it lost."""
 
+import copy
 import math
 import time
 import warnings
@@ -11,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
+from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
 
-from inna_tune import InnaClassifier, InnaSearchCV, clock
+from inna_tune import InnaClassifier, InnaSearchCV, clock, load
+from inna_tune.engine.population import Population
 from inna_tune.engine.width import Layout
 from inna_tune.jobs.tuning import tune
 from inna_tune.records.attributes import CUT
@@ -38,6 +41,21 @@ class HeldClock:
     def now(self):
         self.time += self.tick
         return self.time
+
+
+class WorkClock:
+    """Goes on by what nets are trained, each step of each of them as long as another."""
+
+    def __init__(self, monkeypatch, seconds=1.0):
+        self.time, self.seconds, step = 1000.0, seconds, Population._step
+
+        def spend(population, *given):
+            self.time += self.seconds * len(population)
+            return step(population, *given)
+
+        monkeypatch.setattr(Population, "_step", spend)
+        monkeypatch.setattr(clock, "now", lambda: self.time)
+        monkeypatch.setattr("inna_tune.engine.training.quickest_layout", whole_layout)
 
 
 def whole_layout(net, table, members, *more, **options):
@@ -77,7 +95,7 @@ def test_any_budget_is_kept_and_returns_a_model(hold, timeout):
 
 def test_more_time_gives_more_whole_trials_and_few_are_begun_in_vain(hold):
     whole = []
-    for timeout in (20, 40, 80):
+    for timeout in (40, 80, 160):
         hold(0.1)
         trials = search(timeout=timeout, n_trials=64).fit(X, Y).study_.trials
         whole.append(sum(t.state == TrialState.COMPLETE for t in trials))
@@ -160,7 +178,7 @@ def test_settings_that_all_fail_are_an_error_under_a_budget_too(hold):
 def cut_search(hold, **changes):
     """A search of which one trial is cut off."""
     hold(0.1)
-    found = search(timeout=9, **changes).fit(X, Y)
+    found = search(timeout=40, **changes).fit(X, Y)
     [number] = [t.number for t in found.study_.trials if CUT in t.user_attrs]
     return found, found.study_.trials[number]
 
@@ -238,6 +256,97 @@ def test_tune_has_its_default_and_its_scores_within_the_budget(hold, tmp_path):
     assert set(summary["cut"]) <= {"trials", "untuned default", "tuned"}
 
 
+# ---------------------------------------------------------------------- what the time goes to
+
+
+@pytest.fixture
+def work(monkeypatch):
+    return WorkClock(monkeypatch)
+
+
+def timed(work, run):
+    began = work.time
+    return run(), work.time - began
+
+
+def test_of_a_long_budget_all_is_used(work):
+    _, plain = timed(work, lambda: clone(NET).set_params(random_state=0).fit(X, Y))
+    for fits in (8, 30):
+        found, spent = timed(work, lambda n=fits: search(timeout=n * plain, n_trials=10_000).fit(X, Y))
+        assert 0.85 * fits * plain <= spent <= 1.1 * fits * plain
+        assert {m["stop_reason"] for m in found.best_estimator_.members_} == {"max_epochs"}
+        # A trial on three folds costs two fits; what is over are the first fit, the last, and what is kept in doubt.
+        whole = sum(t.state == TrialState.COMPLETE for t in found.study_.trials)
+        assert whole >= (fits - 3.5) / 2 - 1
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.2, 2.0, 2.9])
+@pytest.mark.parametrize("refit", [True, "ensemble"])
+def test_where_no_trial_fits_in_the_model_is_the_plain_fit(work, share, refit):
+    one = clone(NET).set_params(random_state=0)
+    _, whole = timed(work, lambda: clone(one).fit(X, Y))
+    plain = clone(one).set_params(max_time=share * whole).fit(X, Y)
+    with pytest.warns(ConvergenceWarning, match="the time was up before any trial had a score"):
+        found, spent = timed(work, lambda: search(timeout=share * whole, refit=refit).fit(X, Y))
+    assert found.study_.trials == []
+    assert np.array_equal(found.predict_proba(X), plain.predict_proba(X))
+    assert spent <= 1.1 * share * whole + 2
+
+
+def test_a_first_trial_alone_leaves_the_untuned_fit_and_its_own_score(work):
+    """Time for it, but for no other, nor for another fit."""
+    one = clone(NET).set_params(random_state=0)
+    plain, whole = timed(work, lambda: one.fit(X, Y))
+    found, spent = timed(work, lambda: search(timeout=3.3 * whole).fit(X, Y))
+    assert [t.state for t in found.study_.trials] == [TrialState.COMPLETE]
+    assert found.best_score_ == found.study_.best_value
+    assert np.array_equal(found.predict_proba(X), plain.predict_proba(X))
+    assert spent == pytest.approx(3 * whole, rel=0.1)
+
+
+def test_what_is_left_at_the_end_trains_more_nets(work, tmp_path):
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32)
+    _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))
+    with pytest.warns(ConvergenceWarning, match="before any trial"):
+        found, spent = timed(
+            work, lambda: InnaSearchCV(net, timeout=2.6 * whole, cv=5, random_state=0).fit(X, Y)
+        )
+    model = found.best_estimator_
+    assert len(model.members_) == len(model.weights_) == model.history_["member"].nunique() == 16
+    assert spent <= 2.6 * whole
+    halves = copy.copy(model), copy.copy(model)
+    for half, part in zip(halves, (slice(8), slice(8, 16)), strict=True):
+        half.weights_ = model.weights_[part]
+    assert np.array_equal(
+        halves[0].predict_proba(X), clone(net).set_params(random_state=0).fit(X, Y).predict_proba(X)
+    )
+    assert not np.array_equal(halves[1].predict_proba(X), halves[0].predict_proba(X))
+    together = np.concatenate([half._outputs(X) for half in halves])
+    assert np.allclose(model._outputs(X), together, atol=1e-5)
+    model.save(tmp_path / "m.inna")
+    assert np.array_equal(load(tmp_path / "m.inna").predict_proba(X), model.predict_proba(X))
+    assert len(clone(model).fit(X, Y).members_) == 8
+
+
+def test_an_ensemble_keeps_no_time_for_a_fit_and_holds_trials_that_were_cut(work):
+    _, whole = timed(work, lambda: clone(NET).set_params(random_state=0).fit(X, Y))
+    found, spent = timed(work, lambda: search(timeout=8.5 * whole, refit="ensemble").fit(X, Y))
+    assert spent >= 8 * whole
+    assert found.best_estimator_.models_
+    [cut] = [t for t in found.study_.trials if CUT in t.user_attrs]
+    assert cut.user_attrs[CUT]["epochs"] >= 1
+    assert np.isfinite(found.predict_proba(X)).all()
+
+
+def test_settings_that_cannot_be_fitted_in_time_leave_the_untuned_fit(work, monkeypatch):
+    """As where the machine slows down."""
+    monkeypatch.setattr(Budget, "has_time_to_fit", False)
+    with pytest.warns(ConvergenceWarning, match="no time was left to fit the best settings"):
+        found = search(timeout=1000, n_trials=6).fit(X, Y)
+    assert found.best_index_ > 0
+    assert found.best_estimator_.get_params()["lr"] == NET.lr
+
+
 # ---------------------------------------------------------------------- the books alone
 
 seconds = st.floats(1e-3, 1e4)
@@ -278,6 +387,19 @@ def test_the_fit_is_estimated_from_what_the_best_trial_took():
     budget.note_score(-0.5, 90)
     assert budget.kept == pytest.approx(1.25 * 1e-3 * 500 * 20)
     assert Budget(time.monotonic() + 1000).kept == 0  # no fit follows
+
+
+def test_where_the_untuned_fit_is_known_the_last_one_takes_as_long_or_longer():
+    budget = Budget(time.monotonic() + 1000, fit_rows=500, fit_epochs=100, trial_cost=2.0)
+    budget.note_fit(40.0, 20)
+    budget.note_training(200.0, 20)
+    assert budget.kept == pytest.approx(1.25 * 40)
+    budget.note_score(-0.3, 10, 60.0)  # stacked nets take less each
+    assert budget.kept == pytest.approx(1.25 * 40)
+    budget.note_score(-0.2, 30, 60.0)
+    assert budget.kept == pytest.approx(1.25 * 60)
+    budget.note_score(-0.1, 30, 160.0)  # as of a wider net
+    assert budget.kept == pytest.approx(1.25 * 80)
 
 
 def test_folds_that_take_too_long_to_encode_are_given_up(hold):

@@ -1,0 +1,66 @@
+"""Optuna's tables in a file, and of which Optuna they are: its migrations are read once a process, not at each opening."""
+
+import shlex
+from functools import cache
+from pathlib import Path
+
+import optuna
+from alembic.script import ScriptDirectory
+from optuna.storages._rdb import models
+from sqlalchemy import Column, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, select
+
+from inna_tune.store.errors import StorageError
+
+# As Alembic makes it: https://alembic.sqlalchemy.org/en/latest/api/runtime.html
+_REVISION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+
+@cache
+def _migrations() -> ScriptDirectory:
+    # Each is a file of Python; to run them takes longer than all else that opening does.
+    return ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
+
+
+def make_tables(engine: Engine) -> None:
+    """Make those of Optuna's tables that lack, and note their version, as Optuna's own storage does."""
+    models.BaseModel.metadata.create_all(engine)
+    _REVISION.create(engine, checkfirst=True)
+    with engine.begin() as connection:
+        if connection.execute(select(models.VersionInfoModel.library_version)).first() is None:
+            row = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
+            connection.execute(insert(models.VersionInfoModel.__table__).values(row))
+        if connection.execute(select(_REVISION)).first() is None:
+            connection.execute(insert(_REVISION).values(version_num=_migrations().get_current_head()))
+
+
+def check_version(path: Path, maker: str, schema: int, version: str | None) -> None:
+    """Refuse tables of an older or newer Optuna.
+
+    Parameters
+    ----------
+    path : Path
+    maker : str
+        The Optuna that made the tables.
+    schema : int
+        Its number for them, which it gave up for revisions.
+    version : str or None
+        The revision.
+
+    Raises
+    ------
+    StorageError
+    """
+    head = _migrations().get_current_head()
+    if version == head or (version is None and schema == models.SCHEMA_VERSION):
+        return
+    known = version is None or version in {revision.revision for revision in _migrations().walk_revisions()}
+    upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
+    remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
+    raise StorageError(
+        f"{path} was written by Optuna {maker}, whose tables Optuna {optuna.__version__} can't use; {remedy}"
+    )
