@@ -97,7 +97,7 @@ def _with_needed(space: SearchSpace, name: str) -> SearchSpace:
     for each in reversed(list(space)):
         if each in found:
             entry = space[each]
-            found |= {*entry.depends, entry.parameter} if isinstance(entry, When) else {*entry.depends}
+            found |= {*entry.law.depends, entry.parameter} if isinstance(entry, When) else {*entry.depends}
     return SearchSpace({each: entry for each, entry in space.items() if each in found})
 
 

@@ -136,8 +136,8 @@ def _learn_from_left_out(
         for k in range(len(table.folds))
     ]
     target = np.concatenate([np.reshape(fold.test_target, -1) for fold in table.folds])
-    weights = [table.test_weight(k) for k in range(len(table.folds))]
-    weight = None if any(w is None for w in weights) else np.concatenate(weights)
+    weights = [w for k in range(len(table.folds)) if (w := table.test_weight(k)) is not None]
+    weight = np.concatenate(weights) if len(weights) == len(table.folds) else None
     model._learn_from_left_out(np.concatenate(found), target, weight)
 
 
