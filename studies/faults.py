@@ -59,7 +59,7 @@ N_EPOCHS = 8
 NAME = "round"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 KILLS_FROM_OUTSIDE = 5
-_HANGS = 660.0  # seconds beyond a fault, after which a worker counts as one that hangs
+_HANGS = 1800.0  # seconds beyond a fault, after which a worker counts as one that hangs
 
 
 # ---------------------------------------------------------------------- in the worker
@@ -503,7 +503,7 @@ def warm_up():
     """Load, in the process that the others are forks of, what a worker would load; the steps of a study's trials."""
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/studies.db"
-        found = search(url, NAME, N_TRIALS).set_params(estimator__max_epochs=N_EPOCHS)
+        found = search(url, NAME, N_TRIALS).set_params(timeout=3600.0, estimator__max_epochs=N_EPOCHS)
         found.fit(*load_iris(return_X_y=True, as_frame=True))
         return [trial.params["lr"] for trial in load(url, NAME).get_trials()]
 

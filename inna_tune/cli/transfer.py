@@ -8,7 +8,6 @@ from inna_tune.cli.commands import command_line
 from inna_tune.cli.console import DEFAULT_STORAGE, AsJson, Storage, one_line_errors, print_json, say
 from inna_tune.cli.looking import studies_app
 from inna_tune.cli.outputs import DATABASE, Force, check_output
-from inna_tune.records.text import count
 
 
 @studies_app.command("export")
@@ -31,7 +30,7 @@ def export(
         if as_json:
             print_json({"study": done, "file": output})
             return
-        say(f"Wrote study {done.name} with {count(done.n_trials, 'trial')} to {output}")
+        say(f"Wrote study {done.name} with {done.words} to {output}")
         say(f"Take it in: {command_line('studies', 'import', file=output)}")
 
 
@@ -56,4 +55,4 @@ def import_(
             print_json({"studies": found})
             return
         for done in found:
-            say(f"Took in study {done.name} with {count(done.n_trials, 'trial')} into {redact_url(storage)}")
+            say(f"Took in study {done.name} with {done.words} into {redact_url(storage)}")

@@ -16,8 +16,9 @@ import jinja2
 import optuna
 
 from inna_tune.report.page import environment, render_report
-from inna_tune.store.errors import DATABASE_ERRORS
+from inna_tune.store.errors import DATABASE_ERRORS, UnreachableError
 from inna_tune.store.opening import open_storage, storage_errors
+from inna_tune.store.waiting import at_once, waiting_until
 from inna_tune.visible import get_logger
 
 HOST, PORT = "127.0.0.1", 8080
@@ -90,7 +91,10 @@ class DashboardServer:
             )
         from optuna_dashboard import wsgi
 
-        opened = open_storage(storage, create=False)
+        with waiting_until(at_once):
+            opened = open_storage(storage, create=False)
+            dashboard = wsgi(opened)
+        dashboard.catchall = False  # what the database raises is answered by us
         host = HOST if host == "localhost" else host
         kind = _Server6 if ":" in host else _Server
         try:
@@ -104,7 +108,7 @@ class DashboardServer:
         hosts = None
         if is_loopback(host):
             hosts = frozenset({f"{shown}:{port}", f"localhost:{port}"})
-        self._server.set_app(_guarded(_with_reports(wsgi(opened), opened, self.address), hosts))
+        self._server.set_app(_guarded(_told_at_once(_with_reports(dashboard, opened, self.address)), hosts))
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +165,21 @@ def _guarded(inner: _Application, hosts: frozenset[str] | None) -> _Application:
     return application
 
 
+def _told_at_once(inner: _Application) -> _Application:
+    """Answer that the database is away, in place of waiting for it: whoever looks at a page can ask again."""
+
+    def application(environ: _Environ, start: _Start) -> Iterable[bytes]:
+        try:
+            with waiting_until(at_once):
+                return inner(environ, start)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            words = f"The database does not answer: {error}. Ask again when it is back."
+            return _answer(start, "503 Service Unavailable", words, kind="text/plain")
+
+    return application
+
+
 def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address: str) -> _Application:
     """The dashboard with a link to the reports, and the reports."""
     drawing = threading.Lock()  # matplotlib is no friend of threads
@@ -179,13 +198,15 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
         if any(len(digits) > _MOST_DIGITS for digits in re.findall(r"\d+", path)):
             return False
         chosen = _OF_STUDY.match(path)
+        if chosen is None and not path.startswith("/api/"):
+            return True
         try:
-            if chosen is not None:
-                storage.get_study_name_from_id(int(chosen[1]))
-        except (KeyError, *DATABASE_ERRORS) as error:
-            return not isinstance(
-                error, KeyError
-            )  # what is wrong with a database is told by whoever asks it next
+            # Of no study at all, it asks whether the database answers: the dashboard would make an error of its own of that.
+            storage.get_study_name_from_id(0 if chosen is None else int(chosen[1]))
+        except KeyError:
+            return chosen is None
+        except DATABASE_ERRORS:  # what is wrong with a database is told by whoever asks it next
+            return True
         return True
 
     def listed() -> str:
@@ -213,6 +234,8 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
                 return _answer(start, "200 OK", listed())
             chosen = _REPORT.fullmatch(path)
             page = report(int(chosen[1])) if chosen else None
+        except UnreachableError:
+            raise
         except (ValueError, jinja2.TemplateError) as error:
             return _answer(start, "500 Internal Server Error", html.escape(str(error)))
         if page is None:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -22,13 +23,36 @@ from inna_tune.store.sqlite import SQLiteFile
 from inna_tune.store.store import OWNER, Store
 from inna_tune.store.waiting import at_once, waiting_until
 
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "left running",
+    TrialState.WAITING: "waiting",
+}
+
 
 @dataclass(frozen=True)
 class Transferred:
-    """A study that was copied."""
+    """A study that was copied.
+
+    Attributes
+    ----------
+    name : str
+    n_trials : int
+    states : dict of str to int
+        How many of the trials are complete, pruned, failed, left running or waiting, of those states that there are.
+    """
 
     name: str
     n_trials: int
+    states: dict[str, int]
+
+    @property
+    def words(self) -> str:
+        """Its trials and what they are: those that wait, or were left behind, are no results."""
+        listed = ", ".join(f"{number} {state}" for state, number in self.states.items())
+        return f"{self.n_trials} trials ({listed})" if self.n_trials != 1 else f"1 trial ({listed})"
 
 
 def export_study(
@@ -80,7 +104,7 @@ def export_study(
                     written.touch()
                     url = URL.create("sqlite", database=str(written)).render_as_string()
                     with closing(open_store(url)) as copy, copy.errors():
-                        n_trials = _copy(study, copy.storage, name)
+                        states = _copy(study, copy.storage, name)
                     # Without a write-ahead log the database is one file.
                     with closing(sqlite3.connect(written)) as connection:
                         connection.execute("PRAGMA journal_mode=DELETE")
@@ -92,7 +116,7 @@ def export_study(
             raise _is_there(target) from None
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{target} can't be written: {error}") from error
-    return Transferred(name, n_trials)
+    return _transferred(name, states)
 
 
 def import_studies(
@@ -163,7 +187,7 @@ def _take_in(studies: Sequence[optuna.Study], target: Store, names: Sequence[str
     halves = {f"{name[: MAX_STUDY_NAME - 24]} (importing {uuid.uuid4().hex[:10]})": name for name in names}
     try:
         found = [
-            Transferred(name, _copy(study, target.storage, half))
+            _transferred(name, _copy(study, target.storage, half))
             for study, (half, name) in zip(studies, halves.items(), strict=True)
         ]
         try:
@@ -179,7 +203,12 @@ def _take_in(studies: Sequence[optuna.Study], target: Store, names: Sequence[str
     return found
 
 
-def _copy(study: optuna.Study, target: BaseStorage, name: str) -> int:
+def _transferred(name: str, states: Counter[TrialState]) -> Transferred:
+    found = {_STATES[state]: states[state] for state in _STATES if states[state]}
+    return Transferred(name, states.total(), found)
+
+
+def _copy(study: optuna.Study, target: BaseStorage, name: str) -> Counter[TrialState]:
     with without_messages():
         optuna.copy_study(
             from_study_name=study.study_name,
@@ -194,7 +223,7 @@ def _copy(study: optuna.Study, target: BaseStorage, name: str) -> int:
             # In the copy nobody works on it, even if its worker lives.
             nobody = {key: value for key, value in owner.items() if key != "id"}
             target.set_trial_system_attr(trial._trial_id, OWNER, nobody)
-    return len(trials)
+    return Counter(trial.state for trial in trials)
 
 
 def _check_free(target: Store, names: Sequence[str]) -> None:

@@ -137,7 +137,8 @@ def _learn_from_left_out(
     ]
     target = np.concatenate([np.reshape(fold.test_target, -1) for fold in table.folds])
     weights = [w for k in range(len(table.folds)) if (w := table.test_weight(k)) is not None]
-    model._learn_from_left_out(np.concatenate(found), target, np.concatenate(weights) if weights else None)
+    weight = np.concatenate(weights) if len(weights) == len(table.folds) else None
+    model._learn_from_left_out(np.concatenate(found), target, weight)
 
 
 def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:

@@ -17,11 +17,11 @@ from inna_tune import plots
 from inna_tune.optim import is_stable
 from inna_tune.plots.heldout import wilson
 from inna_tune.plots.plane import stable_betas
-from inna_tune.plots.priors import density, mass_levels
+from inna_tune.plots.priors import _with_needed, density, mass_levels
 from inna_tune.plots.progress import expected_best
 from inna_tune.plots.style import score_limits, shorten
 from inna_tune.records.record import StudyRecord
-from inna_tune.space import Categorical, SearchSpace, Uniform, When
+from inna_tune.space import Categorical, LogNormal, SearchSpace, Uniform, When
 from tests.plots.studies import LAMBDA, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -232,3 +232,9 @@ def test_limits_show_the_best_and_the_median(scores, lower):
 def test_long_and_unprintable_texts_are_cut():
     assert shorten("a" * 50, 10) == "a" * 9 + "…"
     assert shorten("a\x00b\nc\ud800") == "a b c"
+
+
+def test_a_parameter_under_a_condition_is_drawn_with_what_it_hangs_on():
+    law = LogNormal(0.1, 2.0, low=0.01, high=1.0)
+    space = SearchSpace({"kind": Categorical(["a", "b"]), "other": law, "step": When("kind", ["a"], law)})
+    assert list(_with_needed(space, "step")) == ["kind", "step"]

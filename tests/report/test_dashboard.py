@@ -3,16 +3,19 @@
 import http.client
 import json
 import signal
+import sqlite3
 import threading
 from contextlib import contextmanager
 
 import optuna
 import pytest
+import sqlalchemy
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.report import serving
 from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
+from inna_tune.store import waiting
 from inna_tune.store.errors import StorageError
 from tests.browser import Browser
 from tests.test_cli import MAIN, environment, run
@@ -190,6 +193,28 @@ def test_a_page_that_is_not_there_is_a_404(server, capfd, path, number):
 
 
 # ---------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/studies", "/api/studies/1", "/csv/1", "/dashboard/studies/1", "/reports", "/reports/1"],
+)
+def test_a_database_that_is_away_is_told_of_at_once(storage, path, monkeypatch):
+    def away(*arguments):
+        error = sqlite3.OperationalError("the file is away")
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
+
+    monkeypatch.setattr(waiting, "_FIRST", 1000.0)
+    with serving_in_a_thread(storage) as started:
+        sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", away)
+        try:
+            answer, body = ask(started, path)
+        finally:
+            sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", away)
+        assert answer.status == 503
+        assert "the file is away" in body
+        assert ask(started, path)[0].status == 200
 
 
 def test_ctrl_c_ends_the_command(storage, tmp_path):

@@ -88,6 +88,9 @@ def load(folder, file, name):
 def test_a_study_comes_back_as_it_was(study, tmp_path):
     done = export_study(url(tmp_path, "studies.db"), "work", tmp_path / "work.db")
     assert (done.name, done.n_trials) == ("work", 5)
+    assert sum(done.states.values()) == 5
+    assert done.states["waiting"] == sum(t.state == TrialState.WAITING for t in study.trials) == 1
+    assert "1 waiting" in done.words
     assert sorted(p.name for p in tmp_path.glob("*work*")) == ["work.db"]
     assert [d.name for d in import_studies(url(tmp_path, "other.db"), tmp_path / "work.db")] == ["work"]
     for file in ("work.db", "other.db"):
