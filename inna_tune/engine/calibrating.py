@@ -83,7 +83,13 @@ class Calibrator:
         return {name: factor[:, None] for name, factor in zip(leaves, found, strict=True)}
 
     def curvature(self, factors: Mapping[str, Tensor]) -> Tensor:
-        """Curvature in the coordinates that the factors stretch, [P, 1]; where there is none what stands in for it."""
+        """Curvature in the coordinates that the factors stretch, [P, 1]; where there is none what stands in for it.
+
+        Parameters
+        ----------
+        factors : mapping of str to Tensor
+            By name of the tensor [P, *shape], each of as many axes, against which it broadcasts.
+        """
         leaves = self._leaves([name for name in self._fixed if name not in self._net.buffers])
         first = next(iter(leaves.values()))
         ones = first.new_ones(len(first))
@@ -93,9 +99,7 @@ class Calibrator:
                 leaves.values(),
                 member_axis=True,
                 seed=self._seeds,
-                step_factors=[factors[n][:, 0] if n in factors else ones for n in leaves]
-                if factors
-                else None,
+                step_factors=[factors.get(n, ones) for n in leaves] if factors else None,
                 stop=self._stop,
             )
         return torch.as_tensor(found.curvature).to(first).view(-1, 1)

@@ -55,11 +55,11 @@ class Joined:
         return matrix
 
     def spread(self, factors: Mapping[str, Tensor]) -> Tensor:
-        """Factors [P, 1] of some tensors, by name, as factors of every number, [P, N]."""
+        """Factors of some tensors, by name, each broadcasting against [P, *shape], as factors of every number, [P, N]."""
         matrix = torch.ones_like(self.matrix)
-        for name, part in zip(self._shapes, self.parts(matrix), strict=True):
+        for name, view in self.views(matrix).items():
             if name in factors:
-                part.copy_(factors[name].expand_as(part))
+                view.copy_(factors[name].expand_as(view))
         return matrix
 
     def apart(self, state: Mapping[str, Any]) -> list[dict[str, Any]]:

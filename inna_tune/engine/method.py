@@ -32,8 +32,8 @@ class Method:
         "float32"; "tf32" lets matrix products on CUDA round their factors to TF32; "bf16" computes outputs and gradients
         of layers in bfloat16, weights and steps stay float32.
     scale_tensors : bool
-        Give every weight matrix a factor of its step by the curvature of its own block of the Hessian, where the curvature
-        sets the optimizer's steps; the others know no difference.
+        Give every weight matrix a factor of its step by the curvature of its own block of the Hessian, and weights that read
+        small columns one by these, where the curvature sets the optimizer's steps; the others know no difference.
 
     Raises
     ------

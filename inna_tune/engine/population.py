@@ -17,6 +17,7 @@ from torch import Tensor
 from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator, settings_at
+from inna_tune.engine.factors import all_factors, column_factors, factors_at
 from inna_tune.engine.forward import forward, stacked_views
 from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
@@ -80,6 +81,8 @@ class Population:
         ``curvature``, NaN where it was not measured.
     factors : dict of str to Tensor of shape [P, 1]
         Factors of the members' steps, by name of the tensor; those not named have 1. See `inna_tune.optim.step_factors`.
+    all_factors : dict of str to Tensor
+        Those of columns, too, broadcasting against their tensors; see `inna_tune.engine.factors`.
     """
 
     def __init__(
@@ -206,7 +209,7 @@ class Population:
         given["weight_decay"] = [m.weight_decay for m in self.members]
         filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
         is_fresh = states is None and self.members[0].start is None
-        self.factors = {} if is_fresh else self._known_factors(states)
+        self.factors = factors_at(before, filled["lr"])
         is_scaled = self.method.is_scaled and is_fresh
         open_ones = [i for i in everyone if any(values[i] is None for values in given.values())]
         # Those whom one jury judges are nets of one law on rows of one table: what the first measures is theirs, too.
@@ -221,6 +224,9 @@ class Population:
             scales = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
             place = torch.tensor([which.index(lead[i]) for i in everyone], device=self.device)
             self.factors = {name: factor[place] for name, factor in scales.items()}
+        most = self.loss.column_factor if self.method.is_scaled else 1.0
+        columns = column_factors(self.net, self.table, self.rows, most)
+        self.all_factors = all_factors(self.net, self.factors, columns)
         if open_ones:
             chosen = torch.tensor(open_ones, device=self.device)
             # Where a member goes on, its curvature is that of its beginning.
@@ -229,7 +235,7 @@ class Population:
                 first = sorted({lead[i] for i in unknown})
                 its = torch.tensor(first, device=self.device)
                 measured = self._calibrator(first, [rows[i] for i in first], _CALIBRATION_ROWS).curvature(
-                    {name: factor[its] for name, factor in self.factors.items()}
+                    {name: factor[its] for name, factor in self.all_factors.items()}
                 )
                 place = torch.tensor([first.index(lead[i]) for i in unknown], device=self.device)
                 filled["curvature"][torch.tensor(unknown, device=self.device)] = measured[place]
@@ -243,12 +249,6 @@ class Population:
             for name, values in found.items():
                 filled[name][chosen] = values
         return filled
-
-    def _known_factors(self, states: Sequence[MemberState] | None) -> dict[str, Tensor]:
-        """Those of members that go on."""
-        starts = [m.start for m in self.members if m.start is not None] if states is None else states
-        names = [name for name in self._trained if any(name in start.factors for start in starts)]
-        return {name: self._column([start.factors.get(name, 1.0) for start in starts]) for name in names}
 
     def factors_of(self, position: int) -> dict[str, float]:
         """Factor of the step of each scaled tensor of the member at a position, by name."""
@@ -300,7 +300,7 @@ class Population:
             self.tensors,
             self.method,
             self.settings,
-            factors=self.factors,
+            factors=self.all_factors,
             label_smoothing=self.label_smoothing
             if any(m.label_smoothing > 0 for m in self.members)
             else None,
@@ -489,7 +489,8 @@ class Population:
             values = getattr(self, name)
             setattr(self, name, [values[i] for i in positions])
         self.settings = {name: column[index] for name, column in self.settings.items()}
-        self.factors = {name: factor[index] for name, factor in self.factors.items()}
+        for name in ("factors", "all_factors"):
+            setattr(self, name, {n: factor[index] for n, factor in getattr(self, name).items()})
         self.label_smoothing = self.label_smoothing[index]
         if self.mean_weight is not None:
             self.mean_weight = self.mean_weight[index]

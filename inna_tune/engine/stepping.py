@@ -29,8 +29,9 @@ class Stepping:
     method : Method
     settings : mapping of str to Tensor of shape [P, 1]
         ``lr``, ``alpha``, ``beta``, ``weight_decay``.
-    factors : mapping of str to Tensor of shape [P, 1], optional
-        Of the gradients, by name of the tensor; those not named have 1.
+    factors : mapping of str to Tensor, optional
+        Of the gradients, by name of the tensor [P, *shape], each of as many axes, against which it broadcasts; those not named
+        have 1.
     label_smoothing : Tensor of shape [P, 1], optional
     stacked : bool
         Whether a single member steps as in company.
@@ -97,12 +98,13 @@ class Stepping:
                 self._leaf_rows.append(self.rows[i])
         self._named = dict(tensors) | self._leaves
         # INNA with f·g for the gradient is INNA in coordinates that are stretched by the root of f.
-        self._scaled: list[tuple[Tensor, Tensor]] = []
+        self._scaled: list[tuple[Tensor, tuple[int, ...], Tensor]] = []
         if joined is not None and factors:
-            self._scaled = [(self.rows[0], joined.spread(factors))]
+            spread = joined.spread(factors)
+            self._scaled = [(self.rows[0], tuple(spread.shape), spread)]
         elif factors:
             self._scaled = [
-                (rows, factors[name])
+                (rows, tuple(tensors[name].shape), factors[name])
                 for name, rows in zip(trained, self.rows, strict=True)
                 if name in factors
             ]
@@ -145,9 +147,9 @@ class Stepping:
         """
         with torch.no_grad():
             loss = self._gradients(batch, dropout_mask)
-            for rows, factor in self._scaled:
+            for rows, shape, factor in self._scaled:
                 if rows.grad is not None:
-                    rows.grad.mul_(factor)
+                    rows.grad.view(shape).mul_(factor)
             if self.method.gradient_clip is not None:
                 self._clip(self.method.gradient_clip)
             self._updates.step(rate)

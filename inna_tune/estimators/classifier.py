@@ -62,7 +62,8 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     scale_tensors : bool, default=True
         With "inna" and "sgd", multiply the step of each layer's weights by min(1, λ₁/λ), from the curvature λ of their own
         block of the Hessian at the initial weights and that of the first layer: else the steepest layer holds back the
-        others. ``lr``, ``alpha`` and ``beta`` are in the coordinates that this stretches.
+        others. A regressor's weights that read a level, or another column beside the numbers, step by 1/E[x²] of that column,
+        at least 1 and at most 25 times as far. ``lr``, ``alpha`` and ``beta`` are in the coordinates that this stretches.
     gradient_clip : float, optional
         Longest gradient of a member.
     averaging : float or None, default=0.99

@@ -135,6 +135,11 @@ class ModuleNet:
         )
 
     @property
+    def plain_columns(self) -> None:
+        """Unknown: a module may do with its columns what it likes."""
+        return
+
+    @property
     def matrices(self) -> dict[str, Matrix]:
         """Trained parameters of two axes, but for embeddings and the last that has as many outputs as the net."""
         shapes = {name: self.parameter_shapes[name] for name in self.scaled}

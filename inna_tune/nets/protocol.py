@@ -26,6 +26,25 @@ class Matrix:
     is_padded: bool = False
 
 
+@dataclass(frozen=True)
+class PlainColumns:
+    """Columns of the table that a layer reads as they are.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer's weights, with the inputs along the first axis.
+    inputs : slice
+        Which of these inputs the columns are.
+    columns : slice
+        Which columns of the encoded table.
+    """
+
+    name: str
+    inputs: slice
+    columns: slice
+
+
 class Net(Protocol):
     """An architecture: it owns no tensors, and maps the stacked weights of P members to stacked outputs."""
 
@@ -52,6 +71,11 @@ class Net(Protocol):
     @property
     def scaled(self) -> Sequence[str]:
         """Names of the tensors whose steps a factor may scale, from input to output: the weights of the layers."""
+        ...
+
+    @property
+    def plain_columns(self) -> PlainColumns | None:
+        """Columns of levels and the like that the first layer reads as they are, each by a row of weights; None: unknown."""
         ...
 
     @property

@@ -14,7 +14,7 @@ from inna_tune.nets.activations import ACTIVATIONS, Activation
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.layers import MemberLinear
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, PREFIX, NumericEmbedding
-from inna_tune.nets.protocol import Matrix
+from inna_tune.nets.protocol import Matrix, PlainColumns
 
 _BLOCKS = ("plain", "residual")
 
@@ -197,6 +197,19 @@ class TabularNet:
     def scaled(self) -> tuple[str, ...]:
         """Weights of the layers; embeddings have curvatures a hundred times smaller, and gain nothing by a factor."""
         return tuple(f"{layer.name}.weight" for layer in self.layers)
+
+    @property
+    def plain_columns(self) -> PlainColumns | None:
+        """Those that are neither numeric nor codes."""
+        if not self.n_others:
+            return None
+        numeric = self.n_numeric
+        first = numeric if self.numeric is None else self.numeric.width + numeric * self.numeric.keeps_numbers
+        return PlainColumns(
+            f"{self.layers[0].name}.weight",
+            slice(first, first + self.n_others),
+            slice(numeric, numeric + self.n_others),
+        )
 
     @property
     def widest(self) -> int:

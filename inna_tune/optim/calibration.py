@@ -77,9 +77,10 @@ def curvature(
         Parameters carry a leading axis of P members and `loss_fn` returns the sum of their losses, each of which
         depends on its own slice only.
     step_factors : iterable of float or Tensor, optional
-        A factor f ≥ 0 for each of `params`, in their order (with `member_axis` also a tensor [P], a factor a member): the
-        curvature is that in the coordinates θ/√f, the largest eigenvalue of D^½HD^½ with the factors in D. It is what
-        limits `INNA` with these ``step_factor``; `inna_tune.optim.step_factors` measures good ones.
+        A factor f ≥ 0 for each of `params`, in their order: a number, with `member_axis` also a tensor [P], a factor a
+        member, or a tensor of as many axes as the parameter, which broadcasts against it. The
+        curvature is that in the coordinates θ/√f, the largest eigenvalue of D^½HD^½ with the factors in D. It is what limits
+        `INNA` with these ``step_factor``; `inna_tune.optim.step_factors` measures good ones.
 
     Returns
     -------
@@ -252,10 +253,19 @@ def _stretches(
         elif member_axis and values.shape == param.shape[:1]:
             # NOTE: torch's root is rounded correctly, and so the same for a member in any company.
             roots.append(values.to(param).sqrt().view(-1, *[1] * (param.dim() - 1)))
+        elif _broadcasts(values, param):
+            roots.append(values.to(param).sqrt())
         else:
             shape = tuple(param.shape[:1]) if member_axis else ()
             raise ValueError(
                 f"step_factors[{i}] of shape {tuple(values.shape)} must be a number"
-                + (f" or a tensor of shape {shape}, one a member" if member_axis else "")
+                + (f", a tensor of shape {shape}, one a member," if member_axis else "")
+                + f" or a tensor of {param.dim()} axes that broadcasts against the parameter's {tuple(param.shape)}"
             )
     return roots
+
+
+def _broadcasts(values: Tensor, param: Tensor) -> bool:
+    return values.dim() == param.dim() and all(
+        n in (1, own) for n, own in zip(values.shape, param.shape, strict=True)
+    )

@@ -287,7 +287,7 @@ def test_step_sizes_follow_the_law_in_epochs_whatever_the_batch_size():
 
 
 def test_a_scale_a_tensor_is_inna_on_stretched_parameters():
-    net = TabularNet(N_COLUMNS, (6,), N_CLASSES)
+    net = TabularNet(N_COLUMNS, (6,), N_CLASSES, n_numeric=N_COLUMNS)
     table, member = make_table(), make_member(3, n_train=N_ROWS, n_validation=0, lr=None)
     method = Method(scale_tensors=True)
     population = Population(net, table, [member], CrossEntropy(), batch_size=N_ROWS, horizon=5, method=method)

@@ -274,6 +274,7 @@ def test_gradients_random_state_and_grad_mode_do_not_matter():
         (calibrate, {"step_factors": [1.0, -1.0]}, r"step_factors\[1\]=-1.0"),
         (calibrate, {"step_factors": [math.nan, 1.0]}, r"step_factors\[0\]=nan"),
         (calibrate, {"step_factors": [torch.ones(2), 1.0]}, r"step_factors\[0\] of shape \(2,\)"),
+        (calibrate, {"step_factors": [torch.ones(3, 1), 1.0]}, r"step_factors\[0\] of shape \(3, 1\)"),
     ],
 )
 def test_bad_arguments_are_named(function, options, named):

@@ -123,6 +123,28 @@ def test_the_step_of_a_calibration_is_at_the_edge_that_is_asked_for(sizes, seed,
 
 
 @LIKELY
+@given(sizes=SIZES, seed=SEEDS, members=st.booleans())
+def test_factors_of_parts_of_a_tensor_stretch_these(sizes, seed, members):
+    """Tensors [n, 2] whose rows have a factor each, alone or of two members."""
+    rng = np.random.default_rng(seed)
+    root = rng.normal(size=(2 * sum(sizes), 2 * sum(sizes)))
+    matrix = torch.tensor(root.T @ root)
+    lead = (2,) if members else ()
+    params = [torch.ones(*lead, n, 2, dtype=torch.float64, requires_grad=True) for n in sizes]
+    factors = [torch.tensor(np.exp(rng.normal(size=(*lead, n, 1)))) for n in sizes]
+
+    def loss_fn():
+        points = torch.cat([p.reshape(*lead, -1) for p in params], -1)
+        return 0.5 * (points @ matrix * points).sum()
+
+    found = curvature(loss_fn, params, step_factors=factors, n_iterations=60, member_axis=members)
+    spread = torch.cat([f.expand_as(p).reshape(*lead, -1) for f, p in zip(factors, params, strict=True)], -1)
+    for own, value in zip(spread.reshape(-1, len(matrix)), torch.as_tensor(found).reshape(-1), strict=True):
+        expected = np.linalg.eigvalsh(stretched(matrix.numpy(), own.numpy()))[-1]
+        assert float(value) == pytest.approx(expected, rel=1e-4)
+
+
+@LIKELY
 @given(
     sizes=SIZES, seed=SEEDS, lr=st.sampled_from([0.02, 0.05, 0.08]), weight_decay=st.sampled_from([0, 0.1])
 )
@@ -275,3 +297,26 @@ def test_measured_factors_bound_the_curvature_by_the_first_tensor_s(sizes, seed)
     assert found == pytest.approx([min(1.0, blocks[0] / block) for block in blocks], rel=1e-5)
     largest = np.linalg.eigvalsh(stretched(hessian, np.repeat(found, sizes)))[-1]
     assert blocks[0] * (1 - 1e-5) <= largest <= len(sizes) * blocks[0] * (1 + 1e-5)
+
+
+@LIKELY
+@given(seed=SEEDS, column=st.integers(0, 2))
+def test_the_block_of_a_column_is_its_square_times_what_is_behind_the_layer(seed, column):
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    x, weight, head = normal(7, 3), normal(3, 4), normal(4)
+
+    def of_row(z):
+        return (z.tanh() @ head).square()
+
+    def loss(own):
+        rows = torch.arange(3)[:, None] == column
+        return of_row(x @ torch.where(rows, own, weight)).mean()
+
+    block = torch.autograd.functional.hessian(loss, weight[column])
+    behind = torch.stack([torch.autograd.functional.hessian(of_row, z) for z in x @ weight])
+    expected = (x[:, column, None, None] ** 2 * behind).mean(0)
+    torch.testing.assert_close(block, expected)
