@@ -74,7 +74,9 @@ RESULTS = Path(__file__).parent / "results" / "population_speed.csv"
 OURS, SKORCH, MLP = "InnaSearchCV", "OptunaSearchCV, skorch", "OptunaSearchCV, MLPClassifier"
 OURS_PLAIN, SKORCH_PLAIN = f"{OURS}, as it comes", f"{SKORCH} as it comes"
 # Ours of the same kind, which each is set beside.
-COUNTERPARTS = dict.fromkeys((OURS, SKORCH, MLP), OURS) | dict.fromkeys((OURS_PLAIN, SKORCH_PLAIN), OURS_PLAIN)
+COUNTERPARTS = dict.fromkeys((OURS, SKORCH, MLP), OURS) | dict.fromkeys(
+    (OURS_PLAIN, SKORCH_PLAIN), OURS_PLAIN
+)
 FOLDS = 3
 SHARE_GOAL, SHARE_MEMBERS = 0.6, 32
 RATIO_GOALS = [
