@@ -50,8 +50,9 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         trials and the refit take; trials begin if the first one ends in time; what is left at the end trains further nets of an
         automatic number. A trial in hand when the trials' time is up waits to be taken up by the next resume, from its
         checkpoint if the storage is a database; until then it counts with the best that it had reached on all folds (user
-        attribute ``inna_tune:cut``). Where no trial got so far, the first fit is the model, with a warning. (The estimator's ``max_time`` ends a single trial, which
-        keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
+        attribute ``inna_tune:cut``). Where no trial got so far, the first fit is the model, with a warning. (The estimator's
+        ``max_time`` ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing
+        theirs.)
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
