@@ -33,9 +33,7 @@ class Recipe(Parameters):
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
         return draw_seeds(self.random_state, 1 + n_members)
 
-    def _plan_for(
-        self, n_rows: int, *, begun_with: int | None = None, in_search: bool = False
-    ) -> MemberPlan:
+    def _plan_for(self, n_rows: int, *, begun_with: int | None = None, in_search: bool = False) -> MemberPlan:
         """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
         plan = plan_members(
             self.n_members,

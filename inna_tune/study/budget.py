@@ -154,9 +154,9 @@ class Budget:
         return self._fit is None or self.left >= _WORTH_FITTING * self._fit[0]
 
     @property
-    def fits_left(self) -> int:
-        """Whole fits on all rows that surely end in time."""
-        return 0 if self._fit is None else max(0, int(self.left / max(_MARGIN * self._fit[0], 1e-9)))
+    def fits_left(self) -> float:
+        """Fits on all rows that surely end in time."""
+        return 0.0 if self._fit is None else max(0.0, self.left / max(_MARGIN * self._fit[0], 1e-9))
 
     @property
     def is_late(self) -> bool:

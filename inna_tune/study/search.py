@@ -46,11 +46,13 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional
-        Seconds for all of ``fit``, the refit included, for which time is kept by what trials took. A trial in hand when the
-        trials' time is up waits to be taken up by the next resume, from its checkpoint if the storage is a database; until
-        then it counts with the best that it had reached on all folds (user attribute ``inna_tune:cut``). Where no trial got
-        so far, the estimator is fitted as it is, with a warning. (The estimator's ``max_time`` ends a single trial, which
-        keeps the best it has: seconds for all its folds, trials of a cohort sharing theirs.)
+        Seconds for all of ``fit``. The estimator is fitted as it is first, which gives a model whatever comes and tells what
+        trials and the refit take; trials begin if the first one ends in time; what is left at the end trains further nets of an
+        automatic number. A trial in hand when the trials' time is up waits to be taken up by the next resume, from its
+        checkpoint if the storage is a database; until then it counts with the best that it had reached on all folds (user
+        attribute ``inna_tune:cut``). Where no trial got so far, the first fit is the model, with a warning. (The estimator's
+        ``max_time`` ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing
+        theirs.)
     cv : int, splitter, iterable or None, default=None
         As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None

@@ -63,27 +63,31 @@ def fit_in_time(
 def grown(model: Any, question: Question, budget: Budget) -> Any:
     """A fitted estimator with the nets of further fits of its settings, as many as surely end in time.
 
-    They average out the luck of a seed. A model of which there is but one number of nets, or that time has cut off, stays as
-    it is.
+    They average out the luck of a seed. Where not all of a fit's nets end in time, fewer are trained, which have the same
+    rows. A model of which there is but one number of nets, or that time has cut off, stays as it is.
     """
     if not isinstance(model, InnaEstimator) or model.n_members != "auto" or _is_cut(model):
         return model
-    n_nets = model._plan_for(len(question.frame)).n_members
-    most = max(2 * n_nets, _MOST_NETS)
+    plan = model._plan_for(len(question.frame))
+    n_nets, most = plan.n_members, max(2 * plan.n_members, _MOST_NETS)
     found = copy.copy(model)
     own = model.random_state
     seeds = np.random.SeedSequence(int(own) if isinstance(own, (int, np.integer)) else None)
     for seed in seeds.generate_state(most):
-        if len(found.members_) + n_nets > most or not budget.fits_left:
+        n_more = min(n_nets, int(budget.fits_left * n_nets), most - len(found.members_))
+        if n_more < 1:
             break
+        settings: dict[str, Any] = {"random_state": int(seed)}
+        if n_more < n_nets:
+            settings |= {"n_members": n_more, "max_epochs": plan.max_epochs}
         began = clock.now()
         try:
-            more = fit_in_time(model, {"random_state": int(seed)}, None, question, budget)
+            more = fit_in_time(model, settings, None, question, budget)
         except DivergenceError:
             break
         if _is_cut(more):
             break
-        budget.note_fit(clock.now() - began, more.n_iter_)
+        budget.note_fit((clock.now() - began) * n_nets / n_more, more.n_iter_)
         found._take_members_of(more)
     return found
 

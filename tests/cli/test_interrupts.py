@@ -85,7 +85,6 @@ def interrupted(monkeypatch):
         (FIT, 0),  # the best settings
         (FIT, 1),  # the untuned default beside them
         ((*FIT, "--timeout", "1000"), 0),  # the untuned default, which comes first then
-        ((*FIT, "--timeout", "1000"), 1),
         ((*FIT, "--ensemble"), 0),  # of the folds' nets, so that this is the default
         (("compare", *FIT[1:], "--optimizers", "adamw", "--fits", "2"), 0),
         (("compare", *FIT[1:], "--optimizers", "adamw", "--fits", "2"), 1),

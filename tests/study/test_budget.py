@@ -304,6 +304,19 @@ def test_a_first_trial_alone_leaves_the_untuned_fit_and_its_own_score(work):
     assert spent == pytest.approx(3 * whole, rel=0.1)
 
 
+def test_what_is_no_whole_fit_trains_fewer_nets(work):
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32)
+    _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))
+    for share, n_nets in ((1.1, 8), (1.7, 12)):
+        with pytest.warns(ConvergenceWarning, match="before any trial"):
+            found, spent = timed(
+                work, lambda n=share: InnaSearchCV(net, timeout=n * whole, cv=5, random_state=0).fit(X, Y)
+            )
+        assert len(found.best_estimator_.members_) == n_nets
+        assert found.best_estimator_.n_members == "auto"
+        assert spent <= share * whole
+
+
 def test_what_is_left_at_the_end_trains_more_nets(work, tmp_path):
     net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32)
     _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))

