@@ -17,7 +17,7 @@ _ROUNDS_BELOW = {2000: 2, 4000: 1}
 # On more rows as many nets as train on so many rows in an epoch, all together, each without another part of the size that
 # ``validation_fraction`` says; and two on up to so many rows. Two nets that left the same tenth out, each stopped by itself,
 # lowered the loss by .1 to .8% on four tables of 15,000 to 20,000 rows; two that left out one of their own, stopped together,
-# by .3 to 1.8%, at less than twice the time of one. A trial of a search has one: what it is compared with has one, too.
+# by .3 to 1.8%, at less than twice the time of one.
 _ROWS_OF_ALL, _TWO_BELOW = 16_000, 25_000
 
 # Of fewer rows no part can be left out of any net.
@@ -53,7 +53,6 @@ def plan_members(
     max_epochs: int,
     early_stopping: bool,
     validation_fraction: float = 0.1,
-    in_search: bool = False,
 ) -> MemberPlan:
     """What a number of members, or "auto", comes to on a table of so many rows.
 
@@ -65,15 +64,12 @@ def plan_members(
         Rows to train on.
     batch_size, max_epochs, early_stopping, validation_fraction
         As the estimators have them. Without early stopping no row is held out, and every epoch is trained.
-    in_search : bool, default=False
-        Whether it is a trial's, which is one of many.
     """
     if n_members != "auto":
         return MemberPlan(int(n_members), 0, max_epochs)
     rounds = next((rounds for bound, rounds in _ROUNDS_BELOW.items() if n_rows < bound), 0)
     if rounds == 0:
-        least = 2 if n_rows < _TWO_BELOW and not in_search else 1
-        members = max(least, _ROWS_OF_ALL // n_rows)
+        members = max(2 if n_rows < _TWO_BELOW else 1, _ROWS_OF_ALL // n_rows)
         is_shared = early_stopping and members > 1
         return MemberPlan(members, max(2, round(1 / validation_fraction)) if is_shared else 0, max_epochs)
     members = _FOLDS * rounds

@@ -33,7 +33,7 @@ class Recipe(Parameters):
         """Seed of the split, then one a member, from ``random_state``; the global stream is never touched."""
         return draw_seeds(self.random_state, 1 + n_members)
 
-    def _plan_for(self, n_rows: int, *, begun_with: int | None = None, in_search: bool = False) -> MemberPlan:
+    def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> MemberPlan:
         """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
         plan = plan_members(
             self.n_members,
@@ -42,7 +42,6 @@ class Recipe(Parameters):
             max_epochs=int(self.max_epochs),
             early_stopping=bool(self.early_stopping),
             validation_fraction=float(self.validation_fraction),
-            in_search=in_search,
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
             return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))

@@ -77,8 +77,8 @@ class Budget:
             # What trains by itself is timed by whole fits.
             return cls(begun + search.timeout, fit_rows=n_rows if search.refit else 0, begun=begun)
 
-        def seen(rows: int, *, in_search: bool = True) -> int:
-            plan = net_of(search.estimator)._plan_for(rows, in_search=in_search)
+        def seen(rows: int) -> int:
+            plan = net_of(search.estimator)._plan_for(rows)
             return int(rows * plan.n_members * plan.max_epochs)
 
         plan = net_of(search.estimator)._plan_for(n_rows)
@@ -87,7 +87,7 @@ class Budget:
             # The nets of an ensemble's folds are there already.
             fit_rows=n_rows * plan.n_members if search.refit and search.refit != ENSEMBLE else 0,
             fit_epochs=plan.max_epochs,
-            trial_cost=sum(map(seen, fold_rows)) / seen(n_rows, in_search=False),
+            trial_cost=sum(map(seen, fold_rows)) / seen(n_rows),
             # A worker beside others, or one that goes on, may draw another one first.
             begins_untuned=search.n_jobs in (None, 1) and not search.resume and _begins_untuned(search),
             begun=begun,

@@ -315,7 +315,7 @@ class FoldedTable:
 
     def plan_for(self, estimator: InnaEstimator, fold: int) -> MemberPlan:
         """What an estimator's number of members comes to on the training rows of a fold."""
-        return estimator._plan_for(len(self.folds[fold].encoded.target), in_search=True)
+        return estimator._plan_for(len(self.folds[fold].encoded.target))
 
     @cached_property
     def digest(self) -> str:

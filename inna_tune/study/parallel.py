@@ -1,6 +1,7 @@
 """Several workers on one study: processes that joblib places, here or on a cluster, each with the storage open."""
 
 import copy
+import multiprocessing
 import os
 import pickle
 import tempfile
@@ -109,7 +110,9 @@ def run_here(
     while this one lives, nobody has killed both from outside.
     """
     try:
-        _run_here(job, study, budget, callbacks, hands_over=store_of(study).lasts)
+        # A daemon may start no processes.
+        may_start = not multiprocessing.current_process().daemon
+        _run_here(job, study, budget, callbacks, hands_over=may_start and store_of(study).lasts)
     except SuspectError:
         if _can_be_sent(job, study, budget):
             logger.info("a trial may have killed its process: it is tried in one of its own")

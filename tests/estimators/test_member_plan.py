@@ -34,11 +34,8 @@ def test_auto_is_several_nets_on_few_rows_and_never_longer_than_asked(n_rows, ba
     found = plan(n_rows, batch_size=batch_size, max_epochs=most)
     assert found.max_epochs <= most
     if n_rows >= 4000:
-        as_one = plan(n_rows, batch_size=batch_size, max_epochs=most, in_search=True)
-        assert as_one.n_members * n_rows <= max(16000, n_rows) < (as_one.n_members + 1) * n_rows
-        assert found.n_members == (max(2, as_one.n_members) if n_rows < 25000 else 1)
-        for each in (found, as_one):
-            assert (each.n_folds, each.max_epochs) == (10 if each.n_members > 1 else 0, most)
+        assert found.n_members == (max(2, 16000 // n_rows) if n_rows < 25000 else 1)
+        assert (found.n_folds, found.max_epochs) == (10 if found.n_members > 1 else 0, most)
     else:
         assert found.n_members == (8 if n_rows < 2000 else 4)
         assert found.n_folds == (4 if n_rows >= 40 else 0)

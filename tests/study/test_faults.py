@@ -1,6 +1,7 @@
 """Faults while a search runs: the database's are no trial's, and a trial that kills its process is one that fails."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ from inna_tune.store.store import (
     owner_record,
 )
 from inna_tune.store.workers import Worker
+from inna_tune.study import running
 from tests.warm import Program
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -290,6 +292,13 @@ def test_a_search_that_is_killed_from_outside_again_and_again_fails_no_trial(url
     study = load_study(url, "s")
     assert comparable(study) == straight
     assert deaths_of(study.trials[1].system_attrs) == MAX_DEATHS
+
+
+def test_a_daemon_which_may_start_no_process_tries_a_suspect_itself(url, straight, monkeypatch):
+    """Else it ended at once, and so did whoever took the study up, without end."""
+    monkeypatch.setattr(running, "is_suspect", lambda attributes: True)
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
+    assert comparable(search(url).fit(*IRIS).study_) == straight
 
 
 def test_deaths_that_nobody_saw_are_a_trials_in_the_end():
