@@ -33,9 +33,24 @@ def as_arrays(value: Any) -> Any:
 
 
 def as_tensors(value: Any) -> Any:
-    """What `as_arrays` was given; tensors, as older pickles hold them, stay."""
+    """What `as_arrays` was given.
+
+    Parameters
+    ----------
+    value : object
+        Tensors, as older pickles hold them, stay.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    ValueError
+        If the type of a tensor is none of torch's.
+    """
     if isinstance(value, dict) and _TENSOR in value:
-        dtype = getattr(torch, value[_TENSOR])
+        dtype = getattr(torch, value[_TENSOR], None)
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"{value[_TENSOR]!r} is no type of numbers")
         # What comes out of a file may be read-only, or of another's memory.
