@@ -34,6 +34,7 @@ GIVEN = {
         "seed": 7,
         "verbose": True,
         "ensemble": True,
+        "importances": False,
         "model": "-my model.inna",
         "force": True,
         "allow_mismatch": True,

@@ -122,7 +122,7 @@ def test_where_memory_runs_out_a_jury_is_not_halved(monkeypatch, caplog):
     training = train(members, until=2, width=8)
     stack, ran = training._stacks[0], []
 
-    def run(until, *, deadline=None):
+    def run(until, **kwargs):
         ran.append(until)
         raise torch.OutOfMemoryError("no more")
 

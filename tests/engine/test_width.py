@@ -77,11 +77,11 @@ def failing_above(limit, monkeypatch, *, error, from_epoch=0):
     widths = []
     run = Stack.run
 
-    def failing(self, until_epoch=None, *, deadline=None):
+    def failing(self, until_epoch=None, **kwargs):
         widths.append(len(self.active))
         if len(self.active) > limit and until_epoch > from_epoch:
             raise error
-        run(self, until_epoch, deadline=deadline)
+        run(self, until_epoch, **kwargs)
 
     monkeypatch.setattr(Stack, "run", failing)
     return widths

@@ -115,11 +115,11 @@ def test_ctrl_c_keeps_the_best_so_far(monkeypatch):
     X, y = load_breast_cancer(return_X_y=True)
     advance, calls = Training._advance, []
 
-    def interrupted(self, deadline):
+    def interrupted(self, *args):
         calls.append(1)
         if len(calls) == 8:
             raise KeyboardInterrupt
-        advance(self, deadline)
+        advance(self, *args)
 
     monkeypatch.setattr(Training, "_advance", interrupted)
     with pytest.warns(ConvergenceWarning, match="interrupted; the best weights so far are kept"):

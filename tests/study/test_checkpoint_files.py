@@ -326,10 +326,10 @@ def test_a_trial_goes_on_from_its_last_rung(rung, straight, tmp_path, monkeypatc
     url = f"sqlite:///{tmp_path}/s.db"
     advance, epochs = Training._advance, []
 
-    def breaking(self, deadline):
+    def breaking(self, *args):
         if len(rungs(16)) > rung and self.epoch == rungs(16)[rung] + 1:
             raise Interruption
-        advance(self, deadline)
+        advance(self, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_advance", breaking)
@@ -337,9 +337,9 @@ def test_a_trial_goes_on_from_its_last_rung(rung, straight, tmp_path, monkeypatc
             search(storage=url, study_name="s").fit(*IRIS)
     assert list(tmp_path.glob("s.db.checkpoints/*.safetensors"))
 
-    def watching(self, deadline):
+    def watching(self, *args):
         epochs.append(self.epoch)
-        advance(self, deadline)
+        advance(self, *args)
 
     monkeypatch.setattr(Training, "_advance", watching)
     resumed = search(storage=url, study_name="s", resume=True).fit(*IRIS)
