@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -22,7 +22,7 @@ from inna_tune.store.cached import CachedDatabase
 from inna_tune.store.database import StudyDatabase, transaction
 from inna_tune.store.errors import StorageError, has_secret_before_host, redact_url
 from inna_tune.store.reading import REPORT, SYSTEM_ATTR, TRIAL, USER_ATTR, VALUE, read_trials
-from inna_tune.store.store import OWNER, RUNG, Store, owner_record
+from inna_tune.store.store import OWNER, QUEUED, RUNG, Store, new_trials, owner_record
 from inna_tune.store.waiting import waited_for
 
 if TYPE_CHECKING:
@@ -185,6 +185,25 @@ class Database(Store):
                 return json.loads(str(stored.value_json))
             session.add(attribute(study_id=study_id, key=name, value_json=json.dumps(value)))
         return value
+
+    def queue_once(
+        self, study_id: int, settings: Sequence[Mapping[str, Any]], key: Callable[[Any], Hashable]
+    ) -> None:
+        """See `Store`."""
+
+        def work() -> None:
+            with transaction(self.backend) as session:
+                models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)
+                own = select(TRIAL.trial_id).where(TRIAL.study_id == study_id)
+                queued = select(SYSTEM_ATTR.value_json).where(
+                    SYSTEM_ATTR.key == QUEUED, SYSTEM_ATTR.trial_id.in_(own)
+                )
+                known = [json.loads(value) for value in session.execute(queued).scalars()]
+                for template in new_trials(settings, known, key):
+                    self.backend._get_prepared_new_trial(study_id, template, session)
+                    session.flush()
+
+        self._waiting(work)
 
     def claim(self, study_id: int, worker: "Worker", n_trials: int) -> int | None:
         """See `Store`."""

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inna_tune.store.workers import Worker
 
 OWNER = "inna_tune:worker"  # the trial's system attribute that names its worker
+QUEUED = "fixed_params"  # Optuna's own: the settings that a trial was queued with
 RUNG = "completed_rung_"  # successive halving's own notes of a trial's reports
 
 _logger = get_logger(__name__)
@@ -32,6 +33,17 @@ def beside(path: Path, what: str) -> Path:
 # Of processes in a row that trained a trial and came no further with it than the last: where another process, which had
 # started one of them, saw it die and lived on, and where none did, so that all of them may have been killed from outside.
 MAX_DEATHS, MAX_UNSEEN_DEATHS = 3, 10
+
+
+def new_trials(
+    settings: Sequence[Mapping[str, Any]], known: Sequence[Any], key: Callable[[Any], Hashable]
+) -> Iterator[FrozenTrial]:
+    """What waits to be tried, of settings that are none of the known ones."""
+    keys = {key(each) for each in known}
+    for each in settings:
+        if key(each) not in keys:
+            keys.add(key(each))
+            yield create_trial(state=TrialState.WAITING, system_attrs={QUEUED: dict(each)})
 
 
 def owner_record(
@@ -245,6 +257,19 @@ class Store:
             if name not in known:
                 self.storage.set_study_user_attr(study_id, name, value)
             return known.get(name, value)
+
+    def queue_once(
+        self, study_id: int, settings: Sequence[Mapping[str, Any]], key: Callable[[Any], Hashable]
+    ) -> None:
+        """Queue a trial for each of the settings, unless one was queued with settings of the same key.
+
+        As exact as `claim`.
+        """
+        with _claiming:
+            trials = self.storage.get_all_trials(study_id, deepcopy=False)
+            known = [trial.system_attrs[QUEUED] for trial in trials if QUEUED in trial.system_attrs]
+            for template in new_trials(settings, known, key):
+                self.storage.create_new_trial(study_id, template)
 
     def beat(self, trial_ids: Set[int]) -> set[int]:
         """Renew the lease on those of the trials that still run; return them. Only where there are leases."""

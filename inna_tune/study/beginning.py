@@ -20,7 +20,7 @@ from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO, UNTUNED
 from inna_tune.space import LogNormal, Prior, SearchSpace
-from inna_tune.store.quiet import without_messages
+from inna_tune.store.opening import store_of
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Beginning
 from inna_tune.study.tuned import as_ours, prefix_of, said_by
@@ -190,16 +190,8 @@ def has_begun(study: optuna.Study) -> bool:
 
 def try_first(study: optuna.Study, settings: Sequence[Mapping[str, Any]]) -> None:
     """Let a study that has not begun try these settings before the sampler's."""
-    # Skipping what is there lets a worker that died in between, or another one, go on. Once for all: Optuna would read
-    # all trials for each setting.
-    trials = study.get_trials(deepcopy=False)
-    queued = {_key(trial.system_attrs.get("fixed_params", trial.params)) for trial in trials}
-    with without_messages():
-        for setting in settings:
-            plain = _plain(setting)
-            if _key(plain) not in queued:
-                queued.add(_key(plain))
-                study.enqueue_trial(plain)
+    # Skipping what is there lets a worker that died in between, or another one that begins in this moment, go on.
+    store_of(study).queue_once(study._study_id, [_plain(setting) for setting in settings], _key)
     study.set_user_attr(PORTFOLIO, len(settings))
 
 

@@ -12,6 +12,7 @@ from inna_tune.records.attributes import ENSEMBLE
 from inna_tune.study import ensemble
 from tests.warm import Program
 
+FAULTS = "lost", "running", "inexact", "duplicates"
 STUDIES = Path(__file__).parents[2] / "studies"
 
 # In a process of its own: its workers are forks, and this one has threads.
@@ -45,7 +46,7 @@ def test_one_worker_killed_at_six_random_moments_leaves_the_study_that_would_hav
     url, n_trials = f"sqlite:///{tmp_path}/s.db", 12
     count = chaos(url=url, n_workers=1, n_kills=6, n_trials=n_trials, longest=0.5)
     assert count["kills"] == 6
-    assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0
+    assert {name: count[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0)
     assert not (tmp_path / "s.db.checkpoints").exists()
     monkeypatch.syspath_prepend(str(STUDIES))
     import chaos as study
@@ -65,4 +66,4 @@ def test_one_worker_killed_at_six_random_moments_leaves_the_study_that_would_hav
 def test_several_workers_killed_at_random_lose_nothing_and_end_exact(tmp_path, seed):
     count = chaos(url=f"sqlite:///{tmp_path}/s.db", n_workers=3, n_kills=4, n_trials=12, seed=seed)
     assert count["kills"] == 4
-    assert count["lost"] == count["running"] == count["inexact"] == count["duplicates"] == 0
+    assert {name: count[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0)
