@@ -269,13 +269,13 @@ def _kept_where_it_fails(report: Any, path: Path, resumption: str) -> Iterator[N
 
 def _print_summary(report: Any) -> None:
     """Scores beside the baselines, what tuning bought, and the best settings in words."""
+    from inna_tune.records.wording import columns_worth
+
     listed = Table(f"{report.n_held_out_rows} held-out rows", *report.scores.columns)
     for name, row in report.scores.iterrows():
         style = "bold" if name == "tuned" else ""
         listed.add_row(str(name), *(f"{v:.4f}" for v in row), style=style)
     out.print(listed)
-    from inna_tune.records.wording import columns_worth
-
     found = report.summary()
     best = found["best"]
     if found["gain"]:

@@ -35,6 +35,7 @@ from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.importance import column_importances
 from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
+from inna_tune.records.losses import log_losses, places_of
 from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
@@ -381,10 +382,9 @@ def score_rows(
         probabilities = model.predict_proba(X)
         # As `predict` chooses, which would ask the nets once more.
         chosen = np.asarray(model.classes_)[probabilities.argmax(axis=1)]
-        known = y.isin(model.classes_).to_numpy()
-        right = probabilities[known, pd.Index(model.classes_).get_indexer(pd.Index(y[known]))]
-        # As scikit-learn's log_loss: a probability of 0 costs much, but not everything.
-        losses = -np.log(np.clip(right.astype(np.float64), np.finfo(probabilities.dtype).eps, None))
+        places = places_of(model.classes_, y)
+        known = places >= 0
+        losses = log_losses(probabilities[known], places[known])
         loss = log_loss(y[known], probabilities[known], labels=model.classes_)
         scores = {"log-loss": float(loss), "accuracy": float(accuracy_score(y, chosen))}
         return _with_metric(scores, model, X, y, metric), losses

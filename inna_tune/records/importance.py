@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inna_tune import clock
+from inna_tune.records.losses import log_losses, places_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,7 +122,7 @@ def column_importances(
         return None
     random, began = np.random.default_rng(seed), clock.now()
     classes = np.asarray(model.classes_) if hasattr(model, "predict_proba") else None
-    known = np.arange(len(truth)) if classes is None else np.flatnonzero(_places(classes, truth) >= 0)
+    known = np.arange(len(truth)) if classes is None else np.flatnonzero(places_of(classes, truth) >= 0)
     most = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_LOSSES // max(X.shape[1], 1)))
     known = np.sort(random.permutation(known)[:most])
     if len(known) < 2:
@@ -175,16 +176,9 @@ def _stacked(frames: "list[pd.DataFrame]") -> "pd.DataFrame":
     return frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
 
 
-def _places(classes: npt.NDArray[Any], truth: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    import pandas as pd
-
-    return np.asarray(pd.Index(classes).get_indexer(pd.Index(truth)))
-
-
 def _losses(model: Any, X: "pd.DataFrame", truth: npt.NDArray[Any]) -> Floats:
     """Of every row: minus the logarithm of the probability of its class, or the squared error."""
     if not hasattr(model, "predict_proba"):
         return np.asarray((truth.astype(np.float64) - np.asarray(model.predict(X), dtype=np.float64)) ** 2)
     probabilities = np.asarray(model.predict_proba(X), dtype=np.float64)
-    right = probabilities[np.arange(len(X)), _places(np.asarray(model.classes_), truth)]
-    return np.asarray(-np.log(np.clip(right, np.finfo(np.float64).eps, None)))
+    return log_losses(probabilities, places_of(np.asarray(model.classes_), truth))
