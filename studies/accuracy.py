@@ -1,13 +1,13 @@
 """How well the estimators predict: the defaults and a tuned ensemble beside gradient boosting and scikit-learn's MLP.
 
-    INNA_TUNE_DATA=folder python studies/accuracy.py [--methods default,tuned] [--tables a,b] [--peers peers.json]
+    INNA_TUNE_DATA=folder python studies/accuracy.py [--methods default,tuned] [--tables a,b] [--peers file] [--studies folder]
 
 One fixed 60/20/20 split a table, at most 10,000 training rows; every method gets the training and validation rows together
 and holds out of them what it likes. Scores, lower is better: log-loss of the test rows, or RMSE over the standard deviation
 of the training target. ``--peers`` names a JSON file of scores that others reached on the same splits, {table: {method:
 {"score": number}}}; they join the ranks. Results are added to ``studies/results/accuracy.csv``, a row a table and
-method, and the table
-of the README beside it; ``--methods ""`` only reads them.
+method, and the table of the README beside it; ``--methods ""`` only reads them. ``--studies`` names a folder in which searches
+are kept, a database a table, so that one that was interrupted goes on there (its seconds then are those of the last run).
 """
 
 import argparse
@@ -81,18 +81,22 @@ def score(task, y_train, y_test, predicted):
     return float(log_loss(y_test, predicted, labels=range(len(np.unique(y_train)))))
 
 
-def default(task, seed, **changes):
+def default(task, seed, name=None, studies=None, **changes):
     """The estimator as it comes."""
     kind = InnaRegressor if task == "regression" else InnaClassifier
     return kind(random_state=seed, **changes)
 
 
-def tuned(task, seed):
+def tuned(task, seed, name, studies):
     """The ensemble of 30 trials."""
-    return InnaSearchCV(default(task, None), n_trials=30, random_state=seed, refit="ensemble")
+    kept = {}
+    if studies is not None:
+        studies.mkdir(parents=True, exist_ok=True)
+        kept = {"storage": f"sqlite:///{studies / name}-{seed}.db", "study_name": name, "resume": True}
+    return InnaSearchCV(default(task, None), n_trials=30, random_state=seed, refit="ensemble", **kept)
 
 
-def boosting(task, seed):
+def boosting(task, seed, name, studies):
     """Histogram gradient boosting with early stopping; categories as its own."""
     kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
     model = kind(categorical_features="from_dtype", early_stopping=True, max_iter=1000, random_state=seed)
@@ -117,7 +121,7 @@ def boosting(task, seed):
     return Categorical()
 
 
-def perceptron(task, seed):
+def perceptron(task, seed, name, studies):
     """scikit-learn's MLP on scaled numbers and one-hot levels."""
 
     def numeric(frame):
@@ -167,6 +171,7 @@ def main():
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--studies", type=Path)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -176,7 +181,7 @@ def main():
         X, y, X_test, y_test, y_train, task = split(name)
         for method in filter(None, arguments.methods.split(",")):
             began = time.perf_counter()
-            model = METHODS[method](task, arguments.seed).fit(X, y)
+            model = METHODS[method](task, arguments.seed, name, arguments.studies).fit(X, y)
             predicted = model.predict(X_test) if task == "regression" else model.predict_proba(X_test)
             row = {
                 "table": name,

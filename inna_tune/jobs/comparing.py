@@ -31,6 +31,7 @@ from inna_tune.records.wording import describe_trial
 from inna_tune.space import Law, SearchSpace
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import open_storage, storage_errors, store_of
+from inna_tune.study.beginning import net_is_as_it_comes
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.tables import split_rows
@@ -39,7 +40,7 @@ from inna_tune.tables.problem import Problem, TableError
 Watch = Callable[[str], AbstractContextManager[Callback]]
 
 
-def space_of(optimizer: str) -> SearchSpace | None:
+def space_of(optimizer: str, *, net: bool = False) -> SearchSpace | None:
     """What is tuned of an optimizer: all of its own, and decay, weight decay and dropout by the same priors for each.
 
     INNA has the shipped priors, centred on the curvature of the loss. The others' step sizes have priors around what is usual,
@@ -49,6 +50,8 @@ def space_of(optimizer: str) -> SearchSpace | None:
     ----------
     optimizer : str
         One of `inna_tune.optim.optimizers.OPTIMIZERS`.
+    net : bool, default=False
+        Whether what the net is like is tuned, too, as a search does where nobody has chosen it.
 
     Returns
     -------
@@ -58,7 +61,7 @@ def space_of(optimizer: str) -> SearchSpace | None:
     own = OPTIMIZERS[optimizer].space
     if own is None:
         return None
-    shared = {name: law for name, law in SearchSpace.inna().items() if name not in {"alpha", "beta", "lr"}}
+    shared = {n: law for n, law in SearchSpace.inna(net=net).items() if n not in {"alpha", "beta", "lr"}}
     return SearchSpace({name: Law.from_json(law) for name, law in own.items()} | shared)
 
 
@@ -270,7 +273,8 @@ class _Field:
     def _tune_net(
         self, name: str, study_name: str, callbacks: Sequence[Callback], *, ensemble: bool
     ) -> list[_Entry]:
-        space, options = space_of(name), OPTIMIZERS[name].options
+        space = space_of(name, net=net_is_as_it_comes(self.estimator))
+        options = OPTIMIZERS[name].options
         # What is tuned of them has to be there, so that the untuned setting knows it.
         tuned = {option: options[option] for option in options if f"optimizer__{option}" in (space or ())}
         search = InnaSearchCV(

@@ -19,10 +19,12 @@ from inna_tune.space.discrete import Categorical, Integer, Stepped
 from inna_tune.space.laws import Array, Continuous, LogUniform, Uniform
 from inna_tune.space.mixtures import Empirical, Mixture
 from inna_tune.space.prior import MOST_FIRST, Prior
-from inna_tune.space.space import SearchSpace, When
+from inna_tune.space.space import NET_PARAMETERS, SearchSpace, When
 from inna_tune.space.truncated import LogNormal, Normal
 
 CURVATURE = "inna_tune:curvature"
+
+_COMPLETE = (TrialState.COMPLETE,)
 
 # Winners of one study are alike: fewer than three say little of where the good region ends.
 _MIN_WINNERS = 3
@@ -46,8 +48,8 @@ def learn(
     studies : sequence of optuna.Study
         Finished, of one objective each, over the same parameters.
     space : SearchSpace, optional
-        Names and bounds of the parameters; None: ``SearchSpace.inna`` at curvature 1. Each study's curvature is read from
-        its user attribute ``inna_tune:curvature``.
+        Names and bounds of the parameters; None: ``SearchSpace.inna`` at curvature 1, with the parameters of the net where
+        all studies have them. Each study's curvature is read from its user attribute ``inna_tune:curvature``.
     top : float, default=0.1
         Share of a study's finished trials that count as its best, at least three.
     kind : {"parametric", "empirical"}
@@ -78,7 +80,7 @@ def learn(
         raise ValueError(f"kind={kind!r} must be 'parametric' or 'empirical'")
     if not 0 <= n_portfolio <= MOST_FIRST:
         raise ValueError(f"n_portfolio={n_portfolio!r} must lie between 0 and {MOST_FIRST}")
-    template = SearchSpace.inna(curvature=1.0) if space is None else space
+    template = _template(studies) if space is None else space
     read = [read_study(study, template) for study in studies]
     winners: list[list[dict[str, Any]]] = []
     for settings, losses in read:
@@ -119,7 +121,7 @@ def portfolio(
     list of dict
         Pure numbers where the space has coordinates.
     """
-    template = SearchSpace.inna(curvature=1.0) if space is None else space
+    template = _template(studies) if space is None else space
     return _portfolio(template, [read_study(study, template) for study in studies], n)
 
 
@@ -160,6 +162,18 @@ def read_study(study: optuna.Study, template: SearchSpace) -> tuple[list[dict[st
     sign = -1.0 if study.directions[0] == optuna.study.StudyDirection.MAXIMIZE else 1.0
     settings = [_to_pure(own, trial, name) for trial in trials]
     return settings, np.array([sign * float(t.value) for t in trials])  # type: ignore[arg-type]
+
+
+def _template(studies: Sequence[optuna.Study]) -> SearchSpace:
+    """The shipped space, with what all of some studies say of the net."""
+    whole = SearchSpace.inna(curvature=1.0, net=True)
+    trials = [t.params for study in studies for t in study.get_trials(deepcopy=False, states=_COMPLETE)]
+
+    def is_known(name: str) -> bool:
+        law = whole.law(name)
+        return isinstance(law, Categorical) and all(p.get(name) in law.choices for p in trials)
+
+    return SearchSpace({n: law for n, law in whole.items() if n not in NET_PARAMETERS or is_known(n)})
 
 
 def _to_pure(space: SearchSpace, trial: FrozenTrial, study: str) -> dict[str, Any]:

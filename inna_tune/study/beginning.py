@@ -20,6 +20,7 @@ from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO, UNTUNED
 from inna_tune.space import LogNormal, Prior, SearchSpace
+from inna_tune.space.space import NET_PARAMETERS
 from inna_tune.store.opening import store_of
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.job import Beginning
@@ -84,14 +85,15 @@ def begin(
 
 
 def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
-    """The shipped priors for an estimator: over natural values at a curvature.
+    """The shipped priors for an estimator: over natural values at a curvature, and over the net where it is as it comes.
 
-    Where the estimator is set to pure numbers, these stay, and the others are searched as pure numbers, too, since the
-    natural values of one hang on those of the others.
+    Of a net that a person has chosen nothing is searched. Where the estimator is set to pure numbers, these stay, and the
+    others are searched as pure numbers, too, since the natural values of one hang on those of the others.
     """
     fixed = {name: value for name, value in pure_numbers_of(estimator).items() if value is not None}
+    as_it_comes = net_is_as_it_comes(estimator)
     if not fixed:
-        return SearchSpace.inna(curvature=curvature)
+        return SearchSpace.inna(curvature=curvature, net=as_it_comes)
     natural = {pure for pure, name in PURE.items() if getattr(estimator, name) != "auto"}
     # A damping ratio is of friction and damping both.
     if "friction" in natural:
@@ -99,7 +101,7 @@ def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
     known = record_of(estimator.optimizer).pure
     laws = {
         name: entry
-        for name, entry in SearchSpace.inna(pure=True).items()
+        for name, entry in SearchSpace.inna(pure=True, net=as_it_comes).items()
         if name not in fixed and name not in natural and (name not in PURE or name in known)
     }
     if "friction" in natural and estimator.beta == "auto" and not {"damping", "friction"} & fixed.keys():
@@ -112,6 +114,22 @@ def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
         least = max(damping.low, _MARGIN * fixed["friction"] / 2)
         laws["damping"] = replace(damping, low=least, high=max(damping.high, 4 * least))
     return SearchSpace(laws)
+
+
+def net_is_as_it_comes(estimator: InnaEstimator) -> bool:
+    """Whether nobody has chosen the net of an estimator, so that a search may."""
+    usual = type(estimator)()
+    return estimator.module is None and all(
+        _plainly(usual, name) == _plainly(estimator, name) for name in NET_PARAMETERS
+    )
+
+
+def _plainly(net: InnaEstimator, name: str) -> Any:
+    """A parameter of a net as a space may hold it: several widths as "256-256"."""
+    value = getattr(net, name)
+    if name == "hidden_layer_sizes" and not isinstance(value, numbers.Integral):
+        return "-".join(map(str, net._layer_sizes()))
+    return value
 
 
 def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) -> dict[str, Any] | None:
@@ -137,7 +155,8 @@ def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) 
     if said["decay_power"] is None:
         law = DECAY_LAWS.get(said["decay"])
         said["decay_power"] = None if law is None else law.power
-    said |= {prefix + name: said[name] for name in (*_STEPS, "decay_power")}
+    said["hidden_layer_sizes"] = _plainly(net, "hidden_layer_sizes")
+    said |= {prefix + name: said[name] for name in (*_STEPS, "decay_power", "hidden_layer_sizes")}
     return own_numbers(space, said)
 
 

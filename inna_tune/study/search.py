@@ -42,7 +42,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         before them (``lr`` for ``innaclassifier__lr``, ``alpha`` for ``optimizer__alpha``). A `inna_tune.space.Prior`
         learned from other studies is moved to the curvature of this one, and its portfolio is tried first. None:
         ``SearchSpace.inna`` centred on the curvature of the loss at the initial weights, which is measured once a study and
-        stored in it.
+        stored in it; with ``block`` and ``hidden_layer_sizes``, where the estimator has those it comes with (and no
+        ``module``): a net that a person has chosen is the one that is trained.
     n_trials : int, default=50
         Trials of the study in all, over every restart and worker.
     timeout : float, optional

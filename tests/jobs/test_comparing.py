@@ -8,7 +8,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import log_loss
 
-from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune import InnaClassifier, InnaRegressor, SearchSpace
 from inna_tune.jobs.baselines import BASELINES, tune_baseline
 from inna_tune.jobs.comparing import Comparison, Contender, compare, space_of
 from inna_tune.optim.optimizers import OPTIMIZERS
@@ -104,6 +104,9 @@ def test_each_optimizer_steps_its_own_nets_and_is_tuned_in_what_it_has(compared)
         assert (untuned["decay"], untuned["dropout"]) == ("cosine", 0.25)
     spaces = [space_of(name) for name in OPTIMIZERS if name != "inna"]
     assert all(space["decay"] == spaces[0]["decay"] for space in spaces)
+    inna = SearchSpace.inna(net=True)
+    for space in (space_of(name, net=True) for name in OPTIMIZERS if name != "inna"):
+        assert all(space[name] == inna[name] for name in ("block", "hidden_layer_sizes", "decay", "dropout"))
 
 
 def test_the_reference_is_compared_with_each_and_the_verdict_follows(compared):

@@ -49,8 +49,8 @@ def draw_flat(space, rng):
     return config
 
 
-def toy_study(curvature, seed, n_trials=60, best=BEST, direction="minimize"):
-    space = SearchSpace.inna(curvature=curvature)
+def toy_study(curvature, seed, n_trials=60, best=BEST, direction="minimize", net=False):
+    space = SearchSpace.inna(curvature=curvature, net=net)
     study = optuna.create_study(study_name=f"toy {seed}", direction=direction)
     study.set_user_attr(CURVATURE, curvature)
     rng = np.random.default_rng(seed)
@@ -87,6 +87,18 @@ def test_the_law_is_where_the_winners_are_whatever_the_curvature(studies, kind):
             assert low < BEST[name] < high
         weights = space["decay"].probabilities
         assert weights[space["decay"].choices.index("cosine")] == max(weights)
+
+
+def test_what_a_net_is_like_is_learned_where_all_studies_say_it(studies):
+    both = [toy_study(c, seed, n_trials=12, net=True) for seed, c in enumerate(CURVATURES[:2])]
+    prior = learn(both)
+    for setting in (*prior.portfolio, prior.space.sample(np.random.default_rng(0))):
+        assert {"block", "hidden_layer_sizes"} <= set(setting)
+    mixed = learn([*both, studies[0]])
+    assert not {"block", "hidden_layer_sizes"} & set(mixed.space)
+    assert all(
+        not {"block", "hidden_layer_sizes"} & set(setting) for setting in portfolio([*both, studies[0]], 3)
+    )
 
 
 def test_maximizing_is_minimizing_turned_round(studies):

@@ -69,7 +69,7 @@ def test_the_pure_draws_do_not_depend_on_the_curvature():
         )
 
 
-@pytest.mark.parametrize("space", [SearchSpace.inna(), SearchSpace.inna(curvature=7.0)])
+@pytest.mark.parametrize("space", [SearchSpace.inna(), SearchSpace.inna(curvature=7.0, net=True)])
 def test_a_space_survives_json(space):
     again = SearchSpace.from_json(json.loads(json.dumps(space.to_json())))
     assert again == space

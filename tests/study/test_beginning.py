@@ -5,14 +5,19 @@ import math
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.model_selection import KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.records.attributes import CURVATURE
 from inna_tune.space import Categorical, LogUniform, Prior, Uniform
+from inna_tune.space.space import NET_PARAMETERS
+from inna_tune.study.beginning import shipped
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 DIABETES = load_diabetes(return_X_y=True, as_frame=True)
@@ -62,6 +67,41 @@ def test_numbers_that_the_estimator_is_set_to_are_tried_first():
     for name, value in (("lr", 0.2), ("alpha", 0.3), ("beta", 0.4)):
         bounds = first.distributions[name]
         assert first.params[name] == min(max(value, bounds.low), bounds.high)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_searched"),
+    [
+        ({}, True),
+        ({"hidden_layer_sizes": [256, 256]}, True),
+        ({"hidden_layer_sizes": "256-256", "dropout": 0.1, "lr": 0.1}, True),
+        ({"hidden_layer_sizes": (256,)}, False),
+        ({"hidden_layer_sizes": 256}, False),
+        ({"block": "residual"}, False),
+        ({"module": torch.nn.Linear}, False),
+    ],
+)
+@pytest.mark.parametrize("pure", [{}, {"friction": 0.2}], ids=["natural", "pure"])
+@pytest.mark.parametrize("kind", [InnaClassifier, InnaRegressor])
+def test_a_net_that_nobody_chose_is_searched(kind, pure, settings, is_searched):
+    space = shipped(kind(**settings, **pure), 10.0)
+    assert {"block", "hidden_layer_sizes"} & set(space) == (set(NET_PARAMETERS) if is_searched else set())
+    assert ("alpha" in space) == (not pure)
+
+
+def test_a_search_of_nets_begins_with_the_one_there_is():
+    estimator = InnaClassifier(n_members=1, max_epochs=1)
+    model = search(estimator, n_trials=3).fit(*IRIS)
+    first, *others = model.study_.trials
+    assert (first.params["block"], first.params["hidden_layer_sizes"]) == ("plain", "256-256")
+    assert all(set(NET_PARAMETERS) <= set(t.params) for t in others)
+    assert model.best_estimator_.hidden_layer_sizes == model.best_params_["hidden_layer_sizes"]
+
+
+def test_a_pipelines_net_is_searched_as_one_alone():
+    estimator = make_pipeline(StandardScaler(), InnaClassifier(n_members=1, max_epochs=1))
+    first = search(estimator).fit(*IRIS).study_.trials[0]
+    assert (first.params["block"], first.params["hidden_layer_sizes"]) == ("plain", "256-256")
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 1e-3), ("sgd", None)])
