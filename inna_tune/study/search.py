@@ -92,9 +92,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
     refit : bool, "ensemble" or name of a metric, default=True
-        True: fit the best settings on all rows. "ensemble": average several of the best trials, with weights that score best
-        on the rows which the nets did not see (greedy selection with replacement, Caruana et al. 2004); a scorer then must ask
-        for nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
+        True: fit the best settings on all rows. "ensemble": average several of the best trials. By log-loss and RMSE these
+        are all that the rows which their nets did not see cannot tell from the best; by other metrics those, and with the
+        weights, that score best on these rows (greedy selection with replacement, Caruana et al. 2004). A scorer must ask for
+        nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
         no further training; else, or where they are large, the heaviest five settings are fitted on all rows. False: neither.
         Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble" or False it is
         the first.

@@ -1,5 +1,6 @@
-"""Greedy selection of an ensemble: what an independent implementation finds, and never less than the best alone."""
+"""What makes an ensemble: all that rows cannot tell from the best, or what an independent greedy selection finds."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.scoring import resolve_scorer
-from inna_tune.study.selection import _PATIENCE, _STEPS, Judge, greedy, select
+from inna_tune.study.selection import _PATIENCE, _STEPS, Judge, Selection, greedy, indistinct, reduced, select
 
 
 class Squares:
@@ -25,8 +26,23 @@ class Squares:
     def needed(self, predictions):
         return predictions
 
+    def row_losses(self, k, needed):
+        return None
+
     def score(self, k, average):
         return -float(np.mean((average - self.targets[k]) ** 2))
+
+
+class Rows(Squares):
+    """The same, of which the rows' losses are known, with weights."""
+
+    def row_losses(self, k, needed):
+        weights = 1.0 + np.arange(len(needed)) % 3
+        return (needed - self.targets[k]) ** 2, weights / weights.sum()
+
+    def score(self, k, average):
+        losses, weights = self.row_losses(k, average)
+        return -float(losses @ weights) if np.isfinite(losses).all() else -math.inf
 
 
 def problem(seed, n_candidates, n_folds, noise=1.0):
@@ -83,6 +99,55 @@ def test_it_is_never_worse_than_the_best_alone_and_weights_sum_to_one(seed, n_ca
     np.testing.assert_allclose(chosen.scores, [judge.score(k, again[k]) for k in folds])
     if n_folds < 3:
         assert chosen.score == pytest.approx(found)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 4), st.sampled_from([0.1, 1.0]))
+@settings(max_examples=30)
+def test_what_rows_cannot_tell_from_the_best_weighs_the_same(seed, n_candidates, n_folds, noise):
+    candidates, judge = problem(seed, n_candidates, n_folds, noise)
+    judge = Rows(judge.targets)
+    alone = [np.mean([judge.score(k, own[k]) for k in range(n_folds)]) for own in candidates]
+    best = int(np.argmax(alone))
+    expected = []
+    for own in candidates:
+        mean, variance = 0.0, 0.0
+        parts = []
+        for k in range(n_folds):
+            losses, weights = judge.row_losses(k, own[k])
+            parts.append((losses - judge.row_losses(k, candidates[best][k])[0], weights / n_folds))
+        mean = sum(float(d @ w) for d, w in parts)
+        variance = sum(float(((d - mean) ** 2) @ w**2) for d, w in parts)
+        expected.append(mean <= 2 * math.sqrt(variance))
+    found = indistinct(candidates, judge)
+    np.testing.assert_array_equal(found, expected)
+    assert found[best]
+    chosen = select(candidates, judge)
+    np.testing.assert_allclose(chosen.weights, np.array(expected) / sum(expected))
+    average = [
+        sum(w * own[k] for w, own in zip(chosen.weights, candidates, strict=True)) for k in range(n_folds)
+    ]
+    np.testing.assert_allclose(chosen.scores, [judge.score(k, average[k]) for k in range(n_folds)])
+
+
+def test_a_twin_of_the_best_is_in_and_what_is_worse_in_every_row_is_not():
+    rng = np.random.default_rng(0)
+    targets = [rng.normal(size=50), rng.normal(size=40)]
+    best = [t + 0.1 * rng.normal(size=len(t)) for t in targets]
+    other = [t + 0.1 * rng.normal(size=len(t)) for t in targets]
+    worse = [t + 2 * (b - t) for t, b in zip(targets, best, strict=True)]
+    no_number = [t * np.nan for t in targets]
+    found = indistinct([worse, best, no_number, best, other], Rows(targets))
+    np.testing.assert_array_equal(found, [False, True, False, True, True])
+    assert indistinct([no_number, no_number], Rows(targets)).sum() == 1
+
+
+def test_of_equal_weights_the_better_are_left():
+    candidates, judge = problem(5, 6, 3, noise=0.5)
+    judge = Rows(judge.targets)
+    alone = np.array([np.mean([judge.score(k, own[k]) for k in range(3)]) for own in candidates])
+    whole = Selection(np.full(6, 1 / 6), np.zeros(3))
+    left = np.flatnonzero(reduced(whole, candidates, judge, 2).weights)
+    assert set(left) == set(np.argsort(-alone)[:2])
 
 
 def test_with_three_folds_the_selection_is_made_without_each_of_them():
@@ -150,6 +215,18 @@ def test_the_judge_scores_a_trial_as_the_search_does(load, estimator, scoring, w
     np.testing.assert_allclose(
         [judge.score(k, part) for k, part in enumerate(needed)], cohort.scores(0, scorer), rtol=1e-10
     )
+    check_rows(judge, needed, known=scoring is None)
+
+
+def check_rows(judge, needed, *, known):
+    """Losses of rows make the score of a fold, where it is one of rows."""
+    for k, part in enumerate(needed):
+        found = judge.row_losses(k, part)
+        assert (found is not None) == known
+        if found is not None:
+            mean = float(found[0] @ found[1])
+            score = judge.score(k, part)
+            assert mean == pytest.approx(-score) or mean == pytest.approx(score**2)
 
 
 def test_several_targets_are_judged():
@@ -158,6 +235,9 @@ def test_several_targets_are_judged():
     judge = Judge(table, scorer)
     found = [judge.score(k, part) for k, part in enumerate(judge.needed(cohort.predictions(0)))]
     np.testing.assert_allclose(found, cohort.scores(0, scorer), rtol=1e-10)
+    own = cohort.predictions(0)[0]
+    losses, _ = judge.row_losses(0, own)
+    np.testing.assert_allclose(losses, ((own - table.folds[0].test_target) ** 2).mean(axis=1))
 
 
 def test_a_score_that_is_none_is_the_worst():
