@@ -79,12 +79,13 @@ def fit(
         ),
     ] = None,
     ensemble: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             help="Whether the model averages several trials, chosen by the rows of their folds that they did not see; if not, "
-            "it is the best settings, fitted on all rows that were tuned on."
+            "it is the best settings, fitted on all rows that were tuned on. If not given: the average, but not within a "
+            "--timeout."
         ),
-    ] = False,
+    ] = None,
     importances: Annotated[
         bool,
         typer.Option(
@@ -158,7 +159,7 @@ def fit(
                 settings=settings or (),
                 metric=metric,
                 space=learned,
-                refit="ensemble" if ensemble else True,
+                refit="ensemble" if (timeout is None if ensemble is None else ensemble) else True,
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
                 importances=importances,

@@ -82,10 +82,10 @@ def interrupted(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "before"),
     [
-        (FIT, 0),  # the best settings
-        (FIT, 1),  # the untuned default beside them
+        ((*FIT, "--no-ensemble"), 0),  # the best settings
+        ((*FIT, "--no-ensemble"), 1),  # the untuned default beside them
         ((*FIT, "--timeout", "1000"), 0),  # the untuned default, which comes first then
-        ((*FIT, "--ensemble"), 0),  # of the folds' nets, so that this is the default
+        (FIT, 0),  # the ensemble is of the folds' nets, so that this is the default
         (("compare", *FIT[1:], "--optimizers", "adamw", "--fits", "2"), 0),
         (("compare", *FIT[1:], "--optimizers", "adamw", "--fits", "2"), 1),
         (("compare", *FIT[1:], "--optimizers", "adamw", "--fits", "2", "--no-ensemble"), 1),
