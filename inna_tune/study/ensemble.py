@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 
 from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRegressor
 from inna_tune.estimators.base import InnaEstimator
@@ -19,7 +19,7 @@ from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Kept, Predictions, contributors
-from inna_tune.study.selection import Judge, Selection, reduced, select
+from inna_tune.study.selection import Judge, Selection, heaviest, restricted, select
 from inna_tune.study.training import NetEvaluation, identity_of
 from inna_tune.visible import get_logger
 
@@ -84,7 +84,7 @@ def choose(
     whole : object
         That has read the whole table, with ``n_features_in_``, ``schema_`` and, of a classifier, ``classes_``.
     fit : callable, optional
-        Fits an ensemble on all rows; None: there is no time for it.
+        Fits an estimator on all rows; None: there is no time for it.
 
     Returns
     -------
@@ -95,14 +95,19 @@ def choose(
     judge = Judge(evaluation.folded, evaluation.scorer)
     kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
     if found and fit is not None:
-        chosen = select([c.predictions for c in found], judge)
-        taken = _taken(found, chosen)
-        if judge.n_folds < ENOUGH_FOLDS or any(c.nets is None for c, _ in taken):
-            chosen = reduced(chosen, [c.predictions for c in found], judge, MOST_FITS)
-            taken = _taken(found, chosen)
-            model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
-            if _fitted(model, fit):
+        predictions = [c.predictions for c in found]
+        chosen = select(predictions, judge)
+        if judge.n_folds < ENOUGH_FOLDS or any(c.nets is None for c, _ in _taken(found, chosen)):
+            places = heaviest(chosen, predictions, judge, MOST_FITS)
+            fitted = {i: own for i in places if (own := _fitted(found[i], fit)) is not None}
+            if fitted:
+                chosen = restricted(chosen, predictions, judge, list(fitted))
+                taken = _taken(found, chosen)
+                shares = [w for _, w in taken]
+                model = kind([c.estimator for c, _ in taken], weights=shares)
+                model._take(list(fitted.values()), np.array(shares), next(iter(fitted.values())))
                 return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, True)
+            logger.warning("the ensemble is one of the folds' nets")
     found = [c for c in found if c.nets is not None]
     if not found:
         return None
@@ -141,14 +146,17 @@ def _learn_from_left_out(
     model._learn_from_left_out(np.concatenate(found), target, weight)
 
 
-def _fitted(model: Any, fit: Callable[[Any], object]) -> bool:
-    """Fit an ensemble; False where one of its settings diverges on all rows, though it did not on the folds."""
+def _fitted(contribution: _Contribution, fit: Callable[[Any], object]) -> InnaEstimator | None:
+    """A trial's settings fitted on all rows; None where they diverge there, though they did not on the folds."""
+    model: InnaEstimator = clone(contribution.estimator)
     try:
         fit(model)
     except DivergenceError as error:
-        logger.warning("the ensemble is one of the folds' nets, since on all rows: %s", error)
-        return False
-    return True
+        logger.warning(
+            "trial %d is not in the ensemble, since on all rows: %s", contribution.trial.number, error
+        )
+        return None
+    return model
 
 
 def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Contribution]:

@@ -247,13 +247,20 @@ def select(candidates: Sequence[Predictions], judge: Judge) -> Selection:
     return _selection(np.mean([greedy(needed, judge, bag) for bag in bags], axis=0), needed, judge)
 
 
-def reduced(selection: Selection, candidates: Sequence[Predictions], judge: Judge, most: int) -> Selection:
-    """The same ensemble of its ``most`` heaviest candidates alone, of those equal the ones with better scores."""
-    needed = [judge.needed(own) for own in candidates]
+def heaviest(selection: Selection, candidates: Sequence[Predictions], judge: Judge, most: int) -> list[int]:
+    """Places of the ``most`` heaviest candidates of an ensemble, of those equal the ones with better scores, in their order."""
+    alone = _alone([judge.needed(own) for own in candidates], judge)
+    order = np.lexsort((-alone, -selection.weights))[:most]
+    return sorted(int(i) for i in order if selection.weights[i] > 0)
+
+
+def restricted(
+    selection: Selection, candidates: Sequence[Predictions], judge: Judge, places: Sequence[int]
+) -> Selection:
+    """The same ensemble of some of its candidates alone."""
     weights = np.zeros_like(selection.weights)
-    heaviest = np.lexsort((-_alone(needed, judge), -selection.weights))[:most]
-    weights[heaviest] = selection.weights[heaviest]
-    return _selection(weights / weights.sum(), needed, judge)
+    weights[list(places)] = selection.weights[list(places)]
+    return _selection(weights / weights.sum(), [judge.needed(own) for own in candidates], judge)
 
 
 def _selection(weights: Floats, needed: Sequence[Predictions], judge: Judge) -> Selection:

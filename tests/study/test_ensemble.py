@@ -1,6 +1,7 @@
 """refit="ensemble": made of what trials have left, the same after a break, by any number of workers, wherever it is kept."""
 
 import copy
+import math
 import pickle
 
 import joblib
@@ -21,7 +22,7 @@ from inna_tune.estimators import DivergenceError, EnsembleClassifier, EnsembleRe
 from inna_tune.records.attributes import ENSEMBLE
 from inna_tune.space import Categorical, LogUniform, Uniform
 from inna_tune.store.transfer import export_study, import_studies
-from inna_tune.study import ensemble, group, kept
+from inna_tune.study import ensemble, group, kept, selection
 from inna_tune.study.budget import Budget
 from inna_tune.study.kept import Kept, contributors
 from tests.study.sending import sent  # noqa: F401  (a fixture)
@@ -198,15 +199,32 @@ def test_with_few_folds_the_heaviest_settings_are_fitted_on_all_rows(straight, m
     )
 
 
-def test_where_a_fit_diverges_the_nets_of_the_folds_serve(straight, monkeypatch, caplog):
+def test_a_trial_that_diverges_on_all_rows_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr(selection, "_TELLS_APART", math.inf)
+    straight = search().fit(X, Y)
+    numbers = list(map(int, said(straight)["weights"]))
+    first = straight.study_.trials[numbers[0]].user_attrs["seed"]
+    fit = InnaClassifier.fit
+
     def diverge(self, X, y, sample_weight=None):
-        raise DivergenceError("Training diverged")
+        if self.random_state in gone:
+            raise DivergenceError("Training diverged")
+        return fit(self, X, y, sample_weight)
 
     monkeypatch.setattr(ensemble, "ENOUGH_FOLDS", 4)
-    monkeypatch.setattr(EnsembleClassifier, "fit", diverge)
+    monkeypatch.setattr(InnaClassifier, "fit", diverge)
+    gone = {first}
+    found = search().fit(X, Y)
+    assert len(numbers) > 1
+    assert set(map(int, said(found)["weights"])) == set(numbers[1:])
+    assert sum(said(found)["weights"].values()) == pytest.approx(1)
+    assert found.best_estimator_.weights_.sum() == pytest.approx(1)
+    assert f"trial {numbers[0]} is not in the ensemble" in caplog.text
+    # Where all do, the nets of the folds serve.
+    gone = {t.user_attrs["seed"] for t in straight.study_.trials}
     found = search().fit(X, Y)
     assert found.predict_proba(X).tobytes() == straight.predict_proba(X).tobytes()
-    assert "Training diverged" in caplog.text
+    assert "one of the folds' nets" in caplog.text
 
 
 def test_nets_that_are_too_large_are_not_kept_and_the_settings_fitted(straight, monkeypatch, tmp_path):

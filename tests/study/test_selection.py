@@ -14,7 +14,17 @@ from inna_tune import InnaClassifier, InnaRegressor
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.scoring import resolve_scorer
-from inna_tune.study.selection import _PATIENCE, _STEPS, Judge, Selection, greedy, indistinct, reduced, select
+from inna_tune.study.selection import (
+    _PATIENCE,
+    _STEPS,
+    Judge,
+    Selection,
+    greedy,
+    heaviest,
+    indistinct,
+    restricted,
+    select,
+)
 
 
 class Squares:
@@ -146,8 +156,13 @@ def test_of_equal_weights_the_better_are_left():
     judge = Rows(judge.targets)
     alone = np.array([np.mean([judge.score(k, own[k]) for k in range(3)]) for own in candidates])
     whole = Selection(np.full(6, 1 / 6), np.zeros(3))
-    left = np.flatnonzero(reduced(whole, candidates, judge, 2).weights)
-    assert set(left) == set(np.argsort(-alone)[:2])
+    places = heaviest(whole, candidates, judge, 2)
+    assert places == sorted(np.argsort(-alone)[:2])
+    left = restricted(whole, candidates, judge, places)
+    np.testing.assert_allclose(left.weights[places], 0.5)
+    average = [(candidates[places[0]][k] + candidates[places[1]][k]) / 2 for k in range(3)]
+    np.testing.assert_allclose(left.scores, [judge.score(k, average[k]) for k in range(3)])
+    assert heaviest(left, candidates, judge, 5) == places
 
 
 def test_with_three_folds_the_selection_is_made_without_each_of_them():
