@@ -8,6 +8,7 @@ weights as one vector, [n], are put together when they are asked for.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator, settings_at
 from inna_tune.engine.factors import all_factors, column_factors, factors_at
-from inna_tune.engine.forward import forward, stacked_views
+from inna_tune.engine.forward import forward
+from inna_tune.engine.initial import begun_at, drawn
 from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.masks import Masks
@@ -27,7 +29,7 @@ from inna_tune.engine.method import Method, matrix_products
 from inna_tune.engine.stepping import Captured, Stepping
 from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
-from inna_tune.nets.factory import seeded
+from inna_tune.nets.factory import seeded_from
 from inna_tune.nets.products import aligned
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.optim.optimizers import PURE, record_of
@@ -126,21 +128,12 @@ class Population:
         initial, self.order_streams, self.dropout_streams, calibration = (
             [torch.Generator().manual_seed(int(s[i] >> np.uint64(1))) for s in seeds] for i in range(4)
         )
-        drawn = [
-            net.initialize(g, used_features=m.used_features, dtype=self.dtype)
-            for m, g in zip(members, initial, strict=True)
-        ]
-        self.tensors = self._laid_out(
-            {name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes}
-        )
         starts = [m.start for m in members if m.start is not None] if states is None else list(states)
-        if starts:
-            if len(starts) < len(members):
-                raise ValueError("members: some have a state to go on from and others have none")
-            weights = torch.stack([s.weights for s in starts]).to(self.table.x)
-            self.tensors = self._laid_out(
-                {name: view.clone() for name, view in stacked_views(net, weights).items()}
-            )
+        if starts and len(starts) < len(members):
+            raise ValueError("members: some have a state to go on from and others have none")
+        self.tensors = self._laid_out(
+            begun_at(net, starts, table.x) if starts else drawn(net, self.members, initial, table.x)
+        )
         self.label_smoothing = self._column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
@@ -273,7 +266,7 @@ class Population:
             {name: tensor.detach()[index] for name, tensor in self.tensors.items()},
             next(iter(batches)),
             [self.members[i].seed for i in which],
-            self._own_stream,
+            self._own_stream(),
             self._stops_measuring,
         )
 
@@ -305,7 +298,7 @@ class Population:
             if any(m.label_smoothing > 0 for m in self.members)
             else None,
             stacked=self.stacked,
-            own_stream=self._own_stream,
+            own_stream=self._own_stream(),
             joined=self._joined,
         )
 
@@ -437,11 +430,10 @@ class Population:
             return self._captured(batch, rate, mask)
         return self.stepping(batch, rate, mask)
 
-    def _own_stream(self) -> AbstractContextManager[object]:
+    def _own_stream(self) -> Callable[[], AbstractContextManager[object]]:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
-        if not self.net.draws:
-            return nullcontext()
-        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
+        # NOTE: not a method of the population, which whatever keeps it would keep alive: its tensors are to go at once.
+        return partial(seeded_from, self.dropout_streams[0]) if self.net.draws else nullcontext
 
     # ------------------------------------------------------------------ members leave
 
