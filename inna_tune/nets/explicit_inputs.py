@@ -87,7 +87,8 @@ class ExplicitInputs:
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
-            features, parts = None, ()
+            features: Tensor | None = None
+            parts: tuple[tuple[slice, slice], ...] = ()
             if (numeric := self._numeric) is not None:
                 most = _MOST_FEATURES // (numeric.n_features * n_rows)
                 parts = tuple(_parts(n_members, numeric.n_columns, most))
@@ -113,7 +114,7 @@ class ExplicitInputs:
         table, inputs = places.table.copy_(x.transpose(1, 2)), places.inputs
         if self._numeric is not None:
             dim = self._numeric.dim
-            embedded = inputs[:, : self._plain_at].unflatten(1, (-1, dim))
+            embedded = inputs[:, : self._plain_at].view(n_members, -1, dim, n_rows)
             for members, columns in places.parts:
                 features = self._shares(places, members, columns)
                 weight, bias = (self._parameters[name][members, columns] for name in (WEIGHT, BIAS))
@@ -141,7 +142,7 @@ class ExplicitInputs:
         n_members, _, n_rows = slope.shape
         if self._numeric is not None:
             places = self._places[n_rows]
-            embedded = slope[:, : self._plain_at].unflatten(1, (-1, self._numeric.dim))
+            embedded = slope[:, : self._plain_at].view(n_members, -1, self._numeric.dim, n_rows)
             for members, columns in places.parts:
                 own = embedded[members, columns].reshape(-1, self._numeric.dim, n_rows)
                 features = places.features
