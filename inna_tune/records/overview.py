@@ -79,7 +79,7 @@ def list_studies(storage: str) -> list[StudyRow]:
 def _row_of(storage: BaseStorage, name: str) -> StudyRow:
     try:
         return _row(optuna.load_study(study_name=name, storage=storage))
-    except (StorageInternalError, StorageError) as error:
+    except (StorageInternalError, StorageError, KeyError) as error:
         if isinstance(error, UnreachableError):
             raise
         # One whose cells hold nonsense must not hide the others; `show` says what is wrong with it.
