@@ -25,6 +25,7 @@ from inna_tune.cli.console import (
     out,
     print_json,
     say,
+    say_what_time_took,
     time_left,
 )
 from inna_tune.cli.outputs import MODEL, PREDICTIONS, Force, check_output, default_file
@@ -134,6 +135,7 @@ def fit(
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         say(f"Task: {problem.description}", console)
+        say_what_time_took(timeout, "reading the table")
         share = None if timeout is None else LOOKING_SHARE * timeout
         understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
