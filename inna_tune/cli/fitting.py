@@ -114,7 +114,7 @@ def fit(
         from inna_tune.estimators import save
         from inna_tune.jobs.tuning import tune
         from inna_tune.records import attributes
-        from inna_tune.records.overview import find_progress
+        from inna_tune.records.overview import find_progress, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
         from inna_tune.tables.understanding import understand
@@ -144,14 +144,15 @@ def fit(
             say(f"Columns: {understood.summary}", console)
         show_warnings(understood, console)
         same = {"target": list(problem.targets), "study": name, "resume": True}
-        if resume and (progress := find_progress(storage, name, trials)) is not None:
+        studies = opened_to_resume(storage) if resume else storage
+        if resume and (progress := find_progress(studies, name, trials)) is not None:
             say(f"Found: {progress}", console)
         resumption = again(context, **same)
         with resumable(resumption), Progress(trials, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,
-                storage=storage,
+                storage=studies,
                 study_name=name,
                 resume=resume,
                 timeout=time_left(timeout),
