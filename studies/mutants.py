@@ -72,7 +72,8 @@ def change_tree(rng: random.Random, tree: Any) -> Any:
         elif kind == 4 and isinstance(value, int | float) and not isinstance(value, bool):
             container[key] = rng.choice([-value, value * 10**20, value + 1, float(value), str(value)])
         else:
-            container[key] = rng.choice(VALUES)
+            # A copy: what is changed next may lie in it, and a case depends on none before it.
+            container[key] = copy.deepcopy(rng.choice(VALUES))
         if not holder:
             return None
     return holder[0]

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from inna_tune import clock
 from inna_tune.visible import visible, visible_json
 
 TABLE = "A file (.csv, .tsv, .parquet, .feather, .jsonl, .xlsx), - for a pipe, or sklearn:NAME."
@@ -57,6 +57,8 @@ app = typer.Typer(
 )
 
 LEAST_SECONDS = 0.1  # of a budget
+# What of a budget the work has whatever came before it; and what that may take without a word.
+_LEAST_SHARE, _MUCH = 0.1, 0.5
 _LONGEST = 2000  # letters of an error, which may quote a cell of megabytes
 
 
@@ -91,7 +93,7 @@ def say(text: object, console: Console = out) -> None:
 
 _debug = False
 is_own_process = False  # whether the program was started as `inna-tune`, and not called from another
-_started = time.monotonic()  # before torch and scikit-learn are imported, which takes seconds
+_started = clock.now()  # before torch and scikit-learn are imported, which takes seconds
 
 STORAGE_VARIABLE = "INNA_TUNE_STORAGE"  # as in inna_tune.store.errors, which a --help need not wait for
 
@@ -144,8 +146,10 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    global _debug
+    global _debug, _started
     _debug = debug
+    if not is_own_process:
+        _started = clock.now()
 
 
 class Told(KeyboardInterrupt):
@@ -211,8 +215,25 @@ def _complain(message: str) -> None:
 
 
 def time_left(timeout: float | None) -> float | None:
-    """Seconds that are left of a budget which began with the program."""
-    return None if timeout is None else max(timeout - (time.monotonic() - _started), 0.1 * timeout)
+    """Seconds that are left of a budget which began with the program; a tenth of it at least, for a model at all."""
+    return None if timeout is None else max(timeout - (clock.now() - _started), _LEAST_SHARE * timeout)
+
+
+def say_what_time_took(timeout: float | None, what: str) -> None:
+    """Say so where what was done before the work took half of a budget, or more than all of it."""
+    from inna_tune.records.text import duration
+
+    spent, left = clock.now() - _started, time_left(timeout)
+    if timeout is None or left is None or spent < _MUCH * timeout:
+        return
+    if spent < timeout:
+        said = f"took {duration(spent)} of the {duration(timeout)} of --timeout; {duration(left)} are left"
+    else:
+        said = (
+            f"took {duration(spent)}, and --timeout is {duration(timeout)}: the work itself has {duration(left)} all the "
+            "same, in which little can be trained; give more time"
+        )
+    say(f"Note: {what} {said}", err)
 
 
 def default_name(table: str) -> str:

@@ -25,6 +25,7 @@ from inna_tune.cli.console import (
     out,
     print_json,
     say,
+    say_what_time_took,
     time_left,
 )
 from inna_tune.cli.outputs import MODEL, PREDICTIONS, Force, check_output, default_file
@@ -114,7 +115,7 @@ def fit(
         from inna_tune.estimators import save
         from inna_tune.jobs.tuning import tune
         from inna_tune.records import attributes
-        from inna_tune.records.overview import find_progress
+        from inna_tune.records.overview import find_progress, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
         from inna_tune.tables.understanding import understand
@@ -135,6 +136,7 @@ def fit(
         if prior == SHIPPED:
             learned = Prior.shipped("regression" if problem.task == "regression" else "classification")
         say(f"Task: {problem.description}", console)
+        say_what_time_took(timeout, "reading the table")
         share = None if timeout is None else LOOKING_SHARE * timeout
         understood = understand(found.frame, found.schema, problem, seconds=share)
         if verbose:
@@ -143,14 +145,15 @@ def fit(
             say(f"Columns: {understood.summary}", console)
         show_warnings(understood, console)
         same = {"target": list(problem.targets), "study": name, "resume": True}
-        if resume and (progress := find_progress(storage, name, trials)) is not None:
+        studies = opened_to_resume(storage) if resume else storage
+        if resume and (progress := find_progress(studies, name, trials)) is not None:
             say(f"Found: {progress}", console)
         resumption = again(context, **same)
         with resumable(resumption), Progress(trials, name) as shown:
             report = tune(
                 problem,
                 n_trials=trials,
-                storage=storage,
+                storage=studies,
                 study_name=name,
                 resume=resume,
                 timeout=time_left(timeout),

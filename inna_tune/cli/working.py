@@ -16,6 +16,8 @@ from inna_tune.cli.console import (
     out,
     print_json,
     say,
+    say_what_time_took,
+    time_left,
 )
 from inna_tune.cli.understanding import read_problem
 
@@ -49,6 +51,7 @@ def worker(
         job = read_job(opened, study)
         console = err if as_json else out
         _, problem = read_problem(table, target or job.target, job.task, console, drop=job.drop)
+        say_what_time_took(timeout, "reading the table")
         if (found := find_progress(opened, study, job.n_trials)) is not None:
             say(f"Found: {found}", console)
         with resumable(again(context)), Progress(job.n_trials, study) as progress:
@@ -56,7 +59,7 @@ def worker(
                 problem,
                 storage=opened,
                 study_name=study,
-                timeout=timeout,
+                timeout=time_left(timeout),
                 callbacks=(progress,),
                 allow_mismatch=allow_mismatch,
             )

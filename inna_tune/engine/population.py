@@ -8,6 +8,7 @@ weights as one vector, [n], are put together when they are asked for.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,19 @@ from inna_tune import clock
 from inna_tune.engine.batches import FULL_VECTORS, Batch, TableTensors, iterate_batches, pad, take
 from inna_tune.engine.calibrating import Calibrator, settings_at
 from inna_tune.engine.factors import all_factors, column_factors, factors_at
-from inna_tune.engine.forward import forward, stacked_views
+from inna_tune.engine.forward import forward
+from inna_tune.engine.initial import begun_at, drawn
 from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.masks import Masks
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
+from inna_tune.engine.rates import learning_rates
 from inna_tune.engine.stepping import Captured, Stepping
 from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
-from inna_tune.nets.factory import seeded
+from inna_tune.nets.factory import seeded_from
 from inna_tune.nets.products import aligned
-from inna_tune.optim.decay import DECAY_LAWS, decay_factor
 from inna_tune.optim.optimizers import PURE, record_of
 
 # Rows on which a member's curvature is measured, and on which weights without validation rows are looked at.
@@ -126,21 +128,12 @@ class Population:
         initial, self.order_streams, self.dropout_streams, calibration = (
             [torch.Generator().manual_seed(int(s[i] >> np.uint64(1))) for s in seeds] for i in range(4)
         )
-        drawn = [
-            net.initialize(g, used_features=m.used_features, dtype=self.dtype)
-            for m, g in zip(members, initial, strict=True)
-        ]
-        self.tensors = self._laid_out(
-            {name: torch.stack([own[name] for own in drawn]).to(device) for name in net.parameter_shapes}
-        )
         starts = [m.start for m in members if m.start is not None] if states is None else list(states)
-        if starts:
-            if len(starts) < len(members):
-                raise ValueError("members: some have a state to go on from and others have none")
-            weights = torch.stack([s.weights for s in starts]).to(self.table.x)
-            self.tensors = self._laid_out(
-                {name: view.clone() for name, view in stacked_views(net, weights).items()}
-            )
+        if starts and len(starts) < len(members):
+            raise ValueError("members: some have a state to go on from and others have none")
+        self.tensors = self._laid_out(
+            begun_at(net, starts, table.x) if starts else drawn(net, self.members, initial, table.x)
+        )
         self.label_smoothing = self._column([m.label_smoothing for m in members])
         self.mean_weight = None
         if table.weight is not None:
@@ -166,6 +159,18 @@ class Population:
     def flat(self) -> Tensor:
         """The members' weights as vectors, averaged if the method says so; a new tensor [P, n]."""
         return torch.cat([t.reshape(len(self), -1) for t in self._kept.values()], 1)
+
+    def write_flat(self, out: Tensor, index: Tensor | None) -> None:
+        """Write them, those of the members at an index or of all, into the same rows of ``out`` [P, n]."""
+        start = 0
+        for tensor in self._kept.values():
+            own = tensor.reshape(len(self), -1)
+            place = out[:, start : start + own.shape[1]]
+            if index is None:
+                place.copy_(own)
+            else:
+                place[index] = own[index]
+            start += own.shape[1]
 
     @property
     def _kept(self) -> dict[str, Tensor]:
@@ -273,7 +278,7 @@ class Population:
             {name: tensor.detach()[index] for name, tensor in self.tensors.items()},
             next(iter(batches)),
             [self.members[i].seed for i in which],
-            self._own_stream,
+            self._own_stream(),
             self._stops_measuring,
         )
 
@@ -305,7 +310,7 @@ class Population:
             if any(m.label_smoothing > 0 for m in self.members)
             else None,
             stacked=self.stacked,
-            own_stream=self._own_stream,
+            own_stream=self._own_stream(),
             joined=self._joined,
         )
 
@@ -323,27 +328,7 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        own_steps = torch.tensor(self._own_steps())
-        step = torch.arange(int(own_steps.max()))[:, None]
-        # A law that ends with the horizon is begun anew by a member that goes on.
-        before = torch.tensor(
-            [
-                0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs
-                for m in self.members
-            ]
-        )
-        position = epoch + before + step.double() / own_steps
-        factor = torch.ones_like(position)
-        # NOTE: one member after the other, with whole vectors of steps: how a CPU rounds a power depends on its place.
-        whole = -(-len(position) // FULL_VECTORS) * FULL_VECTORS
-        for i, member in enumerate(self.members):
-            own = position.new_zeros(whole)
-            own[: len(position)] = position[:, i]
-            law = decay_factor(member.decay, own, power=member.decay_power, horizon=self.horizon)
-            factor[:, i] = law[: len(position)]
-        factor = torch.where(step < own_steps, factor, 0.0)
-        lr = self.settings["lr"]
-        return lr * factor[..., None].to(lr)
+        return learning_rates(self.members, self._own_steps(), epoch, self.settings["lr"], self.horizon)
 
     def _own_steps(self) -> list[int]:
         """Steps of each member in an epoch."""
@@ -437,18 +422,21 @@ class Population:
             return self._captured(batch, rate, mask)
         return self.stepping(batch, rate, mask)
 
-    def _own_stream(self) -> AbstractContextManager[object]:
+    def _own_stream(self) -> Callable[[], AbstractContextManager[object]]:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
-        if not self.net.draws:
-            return nullcontext()
-        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
+        # NOTE: not a method of the population, which whatever keeps it would keep alive: its tensors are to go at once.
+        return partial(seeded_from, self.dropout_streams[0]) if self.net.draws else nullcontext
 
     # ------------------------------------------------------------------ members leave
 
     def state(self, position: int, epochs: int) -> MemberState:
         """Where the member at a position stands, ``epochs`` after the population began."""
+        return self._state(position, epochs, *self.stepping.take(position))
+
+    def _state(
+        self, position: int, epochs: int, updates: list[dict[str, Any]], averages: list[Tensor], count: Tensor
+    ) -> MemberState:
         start = self.members[position].start
-        updates, averages, count = self.stepping.take(position)
         return MemberState(
             weights=torch.cat([t.detach()[position].reshape(-1) for t in self.tensors.values()]),
             updates=updates,
@@ -459,6 +447,18 @@ class Population:
             factors=self.factors_of(position),
             streams=[s[position].get_state() for s in (self.order_streams, self.dropout_streams)],
         )
+
+    def end(self, epochs: int, *, keep_states: bool) -> list[MemberState]:
+        """Let all tensors go, since the last members leave; `state` of each of them, if it is wanted.
+
+        Of a large net there is no room for both: each tensor goes as soon as what is kept of it is copied.
+        """
+        self._captured = None
+        remembered = self.stepping.give() if keep_states else []
+        del self.stepping
+        states = [self._state(i, epochs, *own) for i, own in enumerate(remembered)]
+        self.tensors, self._joined = {}, None
+        return states
 
     def watched_outputs(self) -> Tensor:
         """Outputs of the present weights for each member's validation rows (or some training rows), [P, n_max, out]."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inna_tune import clock
 from inna_tune.engine.jury import mean_loss, output_together
-from inna_tune.engine.members import HISTORY, SCORE, MemberProgress, MemberResult, StopReason
+from inna_tune.engine.members import HISTORY, SCORE, MemberProgress, MemberResult, MemberState, StopReason
 from inna_tune.engine.population import Population
 from inna_tune.visible import get_logger
 
@@ -186,26 +186,30 @@ class Stack:
 
     @torch.no_grad()
     def _store_best(self, positions: list[int]) -> None:
-        flat = self.population.flat
-        if len(positions) == len(flat):
-            self._best.copy_(flat)
-        elif positions:
-            index = torch.tensor(positions, device=flat.device)
-            self._best[index] = flat[index]
+        index = (
+            None if len(positions) == len(self.active) else torch.tensor(positions, device=self._best.device)
+        )
+        if positions:
+            self.population.write_flat(self._best, index)
 
     def _leave(self, places: Iterable[int], reason: StopReason) -> None:
         """Cut members out of the population; their best weights stay in their results."""
         gone = set(places)
-        for position, place in enumerate(self.active):
-            if place in gone:
-                result = self._results[place]
-                result.stop_reason = reason
-                if self._keep_states and reason != "diverged":
-                    result.state = self.population.state(position, self.epoch)
-                result.weights = self._best[position].clone() if result.best_epoch > 0 else None
-        kept = [p for p, m in enumerate(self.active) if m not in gone]
-        if len(kept) == len(self.active):
+        leaving = {position: place for position, place in enumerate(self.active) if place in gone}
+        if not leaving:
             return
+        keep_states = self._keep_states and reason != "diverged"
+        is_last = len(leaving) == len(self.active)
+        states: Sequence[MemberState | None] = [None] * len(leaving)
+        if is_last:
+            states = self.population.end(self.epoch, keep_states=keep_states) or states
+        elif keep_states:
+            states = [self.population.state(position, self.epoch) for position in leaving]
+        for (position, place), state in zip(leaving.items(), states, strict=True):
+            result = self._results[place]
+            result.stop_reason, result.state = reason, state
+            result.weights = self._best[position].clone() if result.best_epoch > 0 else None
+        kept = [p for p in range(len(self.active)) if p not in leaving]
         self.active = [self.active[p] for p in kept]
         self._best = self._best[kept]
         if kept:

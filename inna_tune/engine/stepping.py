@@ -234,6 +234,23 @@ class Stepping:
             updates = self._joined.apart(updates[0])
         return updates, [a[one].clone() for a in self.averages], self.count[one].clone()
 
+    def give(self) -> list[tuple[list[dict[str, Any]], list[Tensor], Tensor]]:
+        """What `take` gives of every member, each tensor let go as it is copied; nothing can be stepped after it."""
+        self._explicit = self._inputs = None
+        for rows in self.rows:
+            rows.grad = None
+        everyone = range(len(self.count))
+        if self._joined is not None:
+            return [self.take(member) for member in everyone]
+        updates = self._updates.give(len(everyone))
+        averages: list[list[Tensor]] = [[] for _ in everyone]
+        while self._averages:
+            whole = self._averages.pop(0)
+            for own, part in zip(averages, whole.split(1), strict=True):  # type: ignore[no-untyped-call]
+                own.append(part.clone())
+        counts = self.count.split(1)  # type: ignore[no-untyped-call]
+        return [(*own, count.clone()) for *own, count in zip(updates, averages, counts, strict=True)]
+
     def put(self, states: Sequence[MemberState]) -> None:
         """Remember of every member what `take` gave."""
         if all(state.updates for state in states):

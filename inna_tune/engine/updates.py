@@ -123,6 +123,11 @@ def _is_each(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() > 0
 
 
+def _own(member: int) -> Callable[[Tensor], Tensor]:
+    """What copies of a tensor of all members the part of one."""
+    return lambda tensor: tensor[member : member + 1].clone()
+
+
 def _each(state: Mapping[str, Any], part: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """What is remembered, a part of each tensor that has an axis."""
     return {name: part(value) if _is_each(value) else value for name, value in state.items()}
@@ -147,8 +152,17 @@ class _Together:
 
     def take(self, member: int) -> list[dict[str, Any]]:
         """State of one member for each of the rows: tensors with a leading axis of one, and numbers."""
-        own = slice(member, member + 1)
-        return [_each(self.optimizer.state[row], lambda t: t[own].clone()) for row in self._group["params"]]
+        return [_each(self.optimizer.state[row], _own(member)) for row in self._group["params"]]
+
+    def give(self, n_members: int) -> list[list[dict[str, Any]]]:
+        """What `take` gives of every member; the state of each row goes as it is copied."""
+        given: list[list[dict[str, Any]]] = [[] for _ in range(n_members)]
+        for row in self._group["params"]:
+            state = self.optimizer.state.pop(row, {})
+            for member, states in enumerate(given):
+                states.append(_each(state, _own(member)))
+            del state
+        return given
 
     def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
         """Give every member the state that `take` gave."""
@@ -218,6 +232,9 @@ class _Separate:
     def take(self, member: int) -> list[dict[str, Any]]:
         state = self.optimizers[member].state
         return [deepcopy(dict(state[param])) if param in state else {} for param in self._params[member]]
+
+    def give(self, n_members: int) -> list[list[dict[str, Any]]]:
+        return [self.take(member) for member in range(n_members)]
 
     def put(self, states: Sequence[Sequence[dict[str, Any]]]) -> None:
         for optimizer, params, own in zip(self.optimizers, self._params, states, strict=True):

@@ -356,10 +356,10 @@ def _score(entries: Sequence[_Entry], X: pd.DataFrame, y: pd.Series, *, root: bo
         if entry.study is not None and entry.models and not entry.is_ensemble:
             table = {CONSTANT: measured[CONSTANT][0][0], "tuned": measured[name][0][0]}
             with storage_errors(entry.study._storage):
-                best = StudyRecord(entry.study).best_first
-                number = best[0].number if best else None
+                record = StudyRecord(entry.study)
+                number = record.best_first[0].number if record.best_first else None
                 kept = summarize_held_out(entry.models[0], X, y, scores=pd.DataFrame(table).T, trial=number)
-                record_held_out(entry.study, kept)
+                record_held_out(entry.study, kept.beside(record.held_out))
 
 
 def _contender(

@@ -4,7 +4,7 @@ The trunk's passes are in `inna_tune.nets.explicit`. Here rows lie innermost, [P
 their products, so the first layer can read them, and so it hands back their slopes, without a copy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from inna_tune.nets.tabular import TabularNet
 
 WEIGHT, BIAS = f"{PREFIX}.weight", f"{PREFIX}.bias"
 
+# Numbers of features that are there at once; of more the columns go through in parts, and backward anew.
+_MOST_FEATURES = 2**24
+
 
 @dataclass(frozen=True)
 class _Places:
@@ -25,6 +28,7 @@ class _Places:
     table: Tensor
     inputs: Tensor
     features: Tensor | None
+    parts: tuple[tuple[slice, slice], ...] = ()
 
 
 class ExplicitInputs:
@@ -83,12 +87,21 @@ class ExplicitInputs:
         if n_rows not in self._places:
             if len(self._places) > 1:
                 self._places.clear()
-            features = None
+            features: Tensor | None = None
+            parts: tuple[tuple[slice, slice], ...] = ()
             if (numeric := self._numeric) is not None:
-                features = x.new_empty(n_members * numeric.n_columns, numeric.n_features, n_rows)
+                most = _MOST_FEATURES // (numeric.n_features * n_rows)
+                parts = tuple(_parts(n_members, numeric.n_columns, most))
+                first, columns = parts[0]
+                features = x.new_empty(
+                    (first.stop - first.start) * (columns.stop - columns.start), numeric.n_features, n_rows
+                )
             width = self._net.layers[0].in_features
             self._places[n_rows] = _Places(
-                x.new_empty(n_members, n_columns, n_rows), x.new_empty(n_members, width, n_rows), features
+                x.new_empty(n_members, n_columns, n_rows),
+                x.new_empty(n_members, width, n_rows),
+                features,
+                parts,
             )
         return self._places[n_rows]
 
@@ -99,13 +112,15 @@ class ExplicitInputs:
         places = self._rows(x)
         n_members, n_rows = x.shape[:2]
         table, inputs = places.table.copy_(x.transpose(1, 2)), places.inputs
-        if self._numeric is not None and places.features is not None:
-            numbers = table[:, : self._plain_from].contiguous()
-            self._numeric.shares(numbers, *self._pieces, out=places.features)
-            weight = self._parameters[WEIGHT].reshape(-1, *self._parameters[WEIGHT].shape[2:])
-            bias = self._parameters[BIAS].reshape(-1, self._numeric.dim, 1)
-            embedded = affine(bias, weight.transpose(1, 2), places.features)
-            inputs[:, : self._plain_at] = embedded.reshape(n_members, self._plain_at, n_rows)
+        if self._numeric is not None:
+            dim = self._numeric.dim
+            embedded = inputs[:, : self._plain_at].view(n_members, -1, dim, n_rows)
+            for members, columns in places.parts:
+                features = self._shares(places, members, columns)
+                weight, bias = (self._parameters[name][members, columns] for name in (WEIGHT, BIAS))
+                own = affine(bias.reshape(-1, dim, 1), weight.flatten(0, 1).transpose(1, 2), features)
+                place = embedded[members, columns]
+                place.copy_(own.view(place.shape))
         inputs[:, self._plain_at : self._codes_at] = table[:, self._plain_from : self._codes_from]
         if CATEGORIES in self._parameters:
             codes = table[:, self._codes_from :].long().add_(self._starts)
@@ -114,16 +129,40 @@ class ExplicitInputs:
             inputs[:, self._codes_at :] = vectors.view(n_members, -1, n_rows)
         return inputs.transpose(1, 2)
 
+    def _shares(self, places: _Places, members: slice, columns: slice) -> Tensor:
+        """Features [p f, k, B] of some members' columns of the batch; good until the next ones."""
+        assert self._numeric is not None
+        assert places.features is not None
+        numbers = places.table[members, columns].reshape(-1, places.table.shape[2])
+        return self._numeric.shares(numbers, *self._pieces, out=places.features[: len(numbers)])
+
     def backward(self, slope: Tensor) -> None:
         """Write the gradients of the loss into ``gradients``, after `forward`, of its slope [P, B, width]."""
         slope = slope.transpose(1, 2)
         n_members, _, n_rows = slope.shape
-        features = self._places[n_rows].features
-        if self._numeric is not None and features is not None:
-            own = slope[:, : self._plain_at].reshape(-1, self._numeric.dim, n_rows)
-            weight, bias = self.gradients[WEIGHT], self.gradients[BIAS]
-            weight.copy_(product(features, own.transpose(1, 2)).reshape(weight.shape))
-            bias.copy_(own.sum(2).view(bias.shape))
+        if self._numeric is not None:
+            places = self._places[n_rows]
+            embedded = slope[:, : self._plain_at].view(n_members, -1, self._numeric.dim, n_rows)
+            for members, columns in places.parts:
+                own = embedded[members, columns].reshape(-1, self._numeric.dim, n_rows)
+                features = places.features
+                if len(places.parts) > 1 or features is None:
+                    features = self._shares(places, members, columns)
+                weight, bias = (self.gradients[name][members, columns] for name in (WEIGHT, BIAS))
+                weight.copy_(product(features, own.transpose(1, 2)).view(weight.shape))
+                bias.copy_(own.sum(2).view(bias.shape))
         if CATEGORIES in self._parameters:
             vectors = slope[:, self._codes_at :].reshape(n_members, -1)
             self.gradients[CATEGORIES].zero_().view(n_members, -1).scatter_add_(1, self._index, vectors)
+
+
+def _parts(n_members: int, n_columns: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Members and columns in parts of at most so many columns, the first the largest: whole members, or of one each."""
+    each = min(n_columns, max(1, most))
+    together = max(1, min(n_members, most // n_columns))
+    for member in range(0, n_members, together):
+        for column in range(0, n_columns, each):
+            yield (
+                slice(member, min(member + together, n_members)),
+                slice(column, min(column + each, n_columns)),
+            )

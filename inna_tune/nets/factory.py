@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,11 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)  # noqa: NPY002
             random.setstate(python_state)
+
+
+def seeded_from(stream: torch.Generator) -> AbstractContextManager[None]:
+    """`seeded` by the next number of a stream."""
+    return seeded(int(torch.randint(2**62, (), generator=stream)))
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

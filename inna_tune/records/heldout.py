@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -88,6 +88,30 @@ class HeldOut:
     residual: tuple[float, ...] = field(default=(), repr=False)
     luck: bool = False
     importances: Importances | None = None
+
+    def beside(self, earlier: "HeldOut | None") -> "HeldOut":
+        """The same with what an earlier summary knows of the same settings on as many rows, and this one did not measure.
+
+        Parameters
+        ----------
+        earlier : HeldOut or None
+            Of the same study.
+        """
+        if earlier is None or (earlier.task, earlier.rows, earlier.trial) != (
+            self.task,
+            self.rows,
+            self.trial,
+        ):
+            return self
+        of_gain = self if self.gain is not None else earlier
+        importances = earlier.importances if self.importances is None else self.importances
+        return replace(
+            self,
+            scores=earlier.scores | self.scores,
+            gain=of_gain.gain,
+            luck=of_gain.luck,
+            importances=importances,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -79,7 +79,7 @@ def list_studies(storage: str) -> list[StudyRow]:
 def _row_of(storage: BaseStorage, name: str) -> StudyRow:
     try:
         return _row(optuna.load_study(study_name=name, storage=storage))
-    except (StorageInternalError, StorageError) as error:
+    except (StorageInternalError, StorageError, KeyError) as error:
         if isinstance(error, UnreachableError):
             raise
         # One whose cells hold nonsense must not hide the others; `show` says what is wrong with it.
@@ -103,6 +103,14 @@ def _row(study: optuna.Study) -> StudyRow:
     )
 
 
+def opened_to_resume(storage: str | BaseStorage) -> str | BaseStorage:
+    """A storage opened, for all that is done with it; what is still to be made remains as it is named."""
+    try:
+        return open_storage(storage, create=False)
+    except MissingError:
+        return storage
+
+
 def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> ResumeSummary | None:
     """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
 
@@ -111,9 +119,8 @@ def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> Resum
     StorageError
         If the storage can't be read.
     """
-    try:
-        opened = open_storage(storage, create=False)
-    except MissingError:
+    opened = opened_to_resume(storage)
+    if isinstance(opened, str):
         return None
     with storage_errors(opened):
         if name not in optuna.get_all_study_names(opened):

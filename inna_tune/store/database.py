@@ -287,7 +287,10 @@ class StudyDatabase(RDBStorage):
         with _create_scoped_session(self.scoped_session) as session:
             query = select(models.StudyModel.study_id, models.StudyModel.study_name)
             rows = session.execute(query.order_by(models.StudyModel.study_id)).all()
-        return [self._frozen(study_id, name) for study_id, name in rows]
+        # A stranger's name may be bytes, by which nothing finds it.
+        return [
+            self._frozen(study_id, name if isinstance(name, str) else str(name)) for study_id, name in rows
+        ]
 
     def _frozen(self, study_id: int, name: str) -> FrozenStudy:
         try:

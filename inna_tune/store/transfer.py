@@ -178,8 +178,17 @@ def import_studies(
                     f"{file} is the database itself, which has the studies already; name another file"
                 )
             _check_free(target, finals)
-            studies = [optuna.load_study(study_name=name, storage=source.storage) for name in names]
+            studies = [_of_file(name, source.storage, file) for name in names]
             return _take_in(studies, target, finals)
+
+
+def _of_file(name: str, storage: BaseStorage, file: str | os.PathLike[str]) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise StorageError(
+            f"the name of study {name} in {file} is no text; take another one (--study NAME)"
+        ) from None
 
 
 def _take_in(studies: Sequence[optuna.Study], target: Store, names: Sequence[str]) -> list[Transferred]:

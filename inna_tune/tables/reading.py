@@ -86,9 +86,13 @@ def read(place: str, *, schema: TableSchema | None = None) -> Table:
         elif kind == "excel":
             frame = _excel(source)
         elif kind == "feather":
-            frame = pyarrow.feather.read_feather(source.whole())
+            held = pyarrow.feather.read_table(source.whole())
+            # What does not fit together ends the process where it is first looked at.
+            held.validate(full=True)
+            frame = held.to_pandas()
         else:
             frame = pd.read_parquet(source.whole())
+            _refuse_no_text(frame)
     except (TableError, MissingReaderError, MemoryError):
         raise
     # NOTE: pyarrow's errors derive from ValueError, OSError or only from its own ArrowException, openpyxl's from anything.
@@ -167,7 +171,15 @@ def _json_lines(source: Source) -> pd.DataFrame:
         parse = pyarrow.json.ParseOptions(explicit_schema=own)
         again = pyarrow.json.read_json(source.whole(), read_options=options, parse_options=parse)
         table = again.select(table.column_names)
+    table.validate(full=True)
     return _from_arrow(table, source.name)
+
+
+def _refuse_no_text(frame: pd.DataFrame) -> None:
+    """Raise an ArrowInvalid where a column of strings holds bytes that are no UTF-8."""
+    for i, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, pd.StringDtype):
+            pa.array(frame.iloc[:, i].array).validate(full=True)
 
 
 def _from_arrow(table: Any, place: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from inna_tune import InnaClassifier
+from inna_tune import InnaClassifier, clock
 from inna_tune.cli import app
 from inna_tune.cli.commands import command_line, more_trials
 from inna_tune.jobs.joining import FitRequest
@@ -117,7 +117,7 @@ def interrupted(monkeypatch):
     monkeypatch.setattr("inna_tune.jobs.joining.read_job", lambda storage, study: job)
     monkeypatch.setattr("inna_tune.store.opening.open_storage", lambda storage, **options: storage)
     # The seconds of a budget that are left depend on the machine.
-    monkeypatch.setattr("inna_tune.cli.console._started", float("inf"), raising=False)
+    monkeypatch.setattr(clock, "now", lambda: 0.0)
     return asked
 
 

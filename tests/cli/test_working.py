@@ -12,6 +12,37 @@ from inna_tune.jobs.joining import FitRequest
 from inna_tune.store.opening import open_storage, store_of
 
 
+def traced(monkeypatch):
+    """The list of all statements from now on."""
+    connect, statements = sqlite3.connect, []
+
+    def connect_traced(*args, **kwargs):
+        connection = connect(*args, **kwargs)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_traced)
+    return statements
+
+
+def test_a_fit_that_goes_on_opens_the_database_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"age": rng.normal(40, 10, 60), "label": rng.choice(["no", "yes"], 60)})
+    table.to_csv(tmp_path / "people.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    settings = ("hidden_layer_sizes=4", "n_members=1", "max_epochs=2")
+    words = ["fit", "people.csv", "--target", "label", "--trials", "1", "--resume", "--no-importances"]
+    words += [word for each in settings for word in ("--set", each)]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "Found:" not in done.output
+    statements = traced(monkeypatch)
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "Found: 1 finished" in done.output
+    assert sum("quick_check" in each for each in statements) == 1
+
+
 def test_a_worker_opens_the_database_once(tmp_path, monkeypatch):
     """Its check reads the whole file, which on a large one takes seconds."""
     rng = np.random.default_rng(0)
@@ -25,14 +56,7 @@ def test_a_worker_opens_the_database_once(tmp_path, monkeypatch):
         study.set_user_attr(name, value)
     store_of(study).close()
 
-    connect, statements = sqlite3.connect, []
-
-    def traced(*args, **kwargs):
-        connection = connect(*args, **kwargs)
-        connection.set_trace_callback(statements.append)
-        return connection
-
-    monkeypatch.setattr(sqlite3, "connect", traced)
+    statements = traced(monkeypatch)
     words = ["worker", "people", str(tmp_path / "people.csv"), "--storage", url, "--allow-mismatch"]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
     assert done.exit_code == 0, done.output

@@ -1,5 +1,7 @@
 """A comparison is fair, goes on where it stopped, and says no more than it knows."""
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pandas as pd
@@ -14,6 +16,8 @@ from inna_tune.jobs.comparing import Comparison, Contender, compare, space_of
 from inna_tune.optim.optimizers import OPTIMIZERS
 from inna_tune.records.attributes import ENSEMBLE, FINGERPRINT, REASON
 from inna_tune.records.certainty import Gain
+from inna_tune.records.heldout import record_held_out
+from inna_tune.records.importance import ColumnImportance, Importances
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
 from inna_tune.store.errors import StorageError
@@ -266,3 +270,18 @@ def test_baselines_take_tables_as_they_come_and_folds_that_lack_a_class(kind):
     reasons = [t.user_attrs.get(REASON) for t in study.trials]
     assert reasons == [None, None]
     assert np.isfinite(study.best_value)
+
+
+def test_a_comparison_keeps_what_the_columns_of_a_study_are_worth(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    options = {"optimizers": ("inna",), "baselines": (), "n_trials": 1, "n_fits": 1, "ensemble": False}
+    options |= {"storage": storage, "study_name": "s"}
+    net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
+    problem = problem_of(load_breast_cancer, 60)
+    compare(problem, estimator=net, **options)
+    study = load(storage, "s-inna")
+    before = StudyRecord(study).held_out
+    worth = Importances("log-loss", 12, 1, 30, (ColumnImportance("mean radius", 0.1, 0.01),))
+    record_held_out(study, replace(before, importances=worth))
+    compare(problem, estimator=net, resume=True, **options)
+    assert StudyRecord(load(storage, "s-inna")).held_out == replace(before, importances=worth)

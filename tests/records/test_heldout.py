@@ -1,6 +1,7 @@
 """Predictions on held-out rows, summed up: what is counted, and what the study gives back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -10,6 +11,7 @@ from sklearn.metrics import confusion_matrix
 
 from inna_tune.records.certainty import Gain
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
+from inna_tune.records.importance import ColumnImportance, Importances
 from inna_tune.records.record import StudyRecord
 from tests.plots.studies import Predicted, held_out_of
 
@@ -99,3 +101,17 @@ def test_the_gain_is_kept():
     of_before = {name: value for name, value in found.to_json().items() if name != "luck"}
     assert not HeldOut.from_json(of_before).luck  # it counted the rows' alone
     assert HeldOut.from_json(of_before).gain == gain
+
+
+def test_a_later_summary_of_the_same_settings_keeps_what_it_did_not_measure():
+    worth = Importances("log-loss", 50, 1, 1, (ColumnImportance("x", 0.1, 0.01),))
+    first = HeldOut("binary", 50, 3, {"tuned": {"log-loss": 0.3}, "untuned default": {"log-loss": 0.4}})
+    first = replace(first, gain=Gain(-0.2, -0.3, -0.1), luck=True, importances=worth)
+    later = HeldOut("binary", 50, 3, {"tuned": {"log-loss": 0.31}, "constant": {"log-loss": 0.7}})
+    found = later.beside(first)
+    assert (found.gain, found.luck, found.importances) == (first.gain, True, worth)
+    assert found.scores == first.scores | later.scores
+    own = replace(later, gain=Gain(0.1, -0.1, 0.3))
+    assert (own.beside(first).gain, own.beside(first).luck) == (own.gain, False)
+    for other in (None, replace(first, trial=4), replace(first, rows=51)):
+        assert later.beside(other) == later

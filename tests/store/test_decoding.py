@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from inna_tune.records.overview import UNREADABLE, describe_study, list_studies
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import open_storage
-from inna_tune.store.transfer import export_study
+from inna_tune.store.transfer import export_study, import_studies
 from inna_tune.strangers_json import loads
 from tests.plots.studies import make_study
 
@@ -63,6 +63,25 @@ def test_one_study_that_cannot_be_read_leaves_the_others(what, made, tmp_path):
         export_study(url, "broken", tmp_path / "sent.db")
     assert describe_study(url, "whole").row.complete == 2
     assert export_study(url, "whole", tmp_path / "sent.db").n_trials == 2
+
+
+def test_a_study_whose_name_is_no_text_hides_no_other(made, tmp_path):
+    path = tmp_path / "studies.db"
+    path.write_bytes(made)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE studies SET study_name=? WHERE study_id=1", (b"\xff\x00b",))
+        connection.commit()
+    url = f"sqlite:///{path}"
+    rows = {row.name: row for row in list_studies(url)}
+    odd = next(name for name in rows if name != "whole")
+    assert isinstance(odd, str)
+    assert rows[odd].metric == UNREADABLE
+    assert rows["whole"].complete == 2
+    with pytest.raises(StorageError, match="no study"):
+        describe_study(url, odd)
+    with pytest.raises(StorageError, match="no text"):
+        import_studies(f"sqlite:///{tmp_path}/other.db", path)
+    assert import_studies(f"sqlite:///{tmp_path}/other.db", path, only="whole")
 
 
 def test_a_study_that_cannot_be_read_is_listed_by_its_name(made, tmp_path):

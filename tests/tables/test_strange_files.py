@@ -7,6 +7,9 @@ import zipfile
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
 import pytest
 
 from inna_tune.space import Prior
@@ -61,3 +64,34 @@ def test_a_table_in_utf_16_is_read_and_a_prior_in_it_told(tmp_path):
     (tmp_path / "p.json").write_text(json.dumps({"inna_tune_prior": 1}), encoding="utf-16")
     with pytest.raises(ValueError, match="is no prior file"):
         Prior.load(tmp_path / "p.json")
+
+
+def write(table, path):
+    if path.suffix == ".feather":
+        pyarrow.feather.write_feather(table, path, compression="uncompressed")
+    else:
+        pyarrow.parquet.write_table(table, path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".feather"])
+def test_text_that_is_no_utf_8_is_told_with_its_file(suffix, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".jsonl":
+        path.write_bytes(b'{"a": 1, "b": "good"}\n{"a": 2, "b": "\xffood but dear"}\n')
+    else:
+        texts = pa.array([b"good", b"\xffood"], pa.binary())
+        text = pa.Array.from_buffers(pa.string(), 2, texts.buffers())
+        write(pa.table({"a": [1, 2], "b": text}), path)
+    with pytest.raises(TableError, match=f"t{suffix} cannot be read as a {suffix[1:]} table"):
+        read(str(path))
+
+
+def test_a_feather_file_whose_texts_lie_beyond_its_end_is_no_table(tmp_path):
+    path = tmp_path / "t.feather"
+    write(pa.table({"a": [1, 2], "b": pa.array(["good", "bad"])}), path)
+    held = np.array([0, 4, 7], dtype=np.int32).tobytes()
+    content = path.read_bytes()
+    assert content.count(held) == 1
+    path.write_bytes(content.replace(held, np.array([0, 4, 2**30], dtype=np.int32).tobytes()))
+    with pytest.raises(TableError, match="t.feather cannot be read as a feather table"):
+        read(str(path))
