@@ -7,6 +7,9 @@ import os
 import hypothesis
 import typer.testing
 
+# While modules are loaded and tests collected, all that is made stays: looks for garbage find none.
+gc.disable()
+
 # Small nets on few cores: more threads than one cost more than they bring, and tests must not depend on their number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -25,3 +28,4 @@ def pytest_collection_finish(session):
     """Leave the modules and the tests, which stay, out of every later look for garbage."""
     gc.collect()
     gc.freeze()
+    gc.enable()

@@ -53,11 +53,7 @@ def check_tensor(key: str, value: Tensor, bound: Bound, group: dict[str, Any]) -
             "capturable=True to step in a CUDA graph. A tensor with dimensions holds one value a population member"
         )
     for p in group["params"]:
-        try:
-            fits = torch.broadcast_shapes(shape, p.shape) == p.shape  # type: ignore[no-untyped-call]
-        except RuntimeError:
-            fits = False
-        if not fits:
+        if not _broadcasts_to(shape, tuple(p.shape)):
             raise ValueError(
                 f"{key} of shape {shape} does not broadcast against a parameter of shape {tuple(p.shape)}: give it "
                 "the parameter's number of dimensions, of size 1 where its members share a value, as [P, 1, 1] does "
@@ -65,6 +61,15 @@ def check_tensor(key: str, value: Tensor, bound: Bound, group: dict[str, Any]) -
             )
         if value.dim() > 0 and value.device != p.device:
             raise ValueError(f"{key} is on {value.device} and a parameter on {p.device}: move {key} there")
+
+
+def _broadcasts_to(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a tensor of one shape broadcasts to another shape, which stays as it is.
+
+    `torch.broadcast_shapes` would load sympy for it, which takes longer than a small fit.
+    """
+    pairs = zip(reversed(shape), reversed(other), strict=False)
+    return len(shape) <= len(other) and all(size in (1, wanted) for size, wanted in pairs)
 
 
 def check_parameters(params: list[Tensor], optimizer: str) -> None:

@@ -5,6 +5,7 @@ A stack of members has as many Hessians: every function here treats each member 
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,35 @@ def slopes_of(loss_fn: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[
                 f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; reduce by .mean(), and over members by .sum()"
             )
         return torch.autograd.grad(loss, params, create_graph=True, allow_unused=True, materialize_grads=True)
+
+
+class _Given(torch.autograd.Function):
+    """A number whose gradient with respect to tensors is what is given."""
+
+    @staticmethod
+    def forward(ctx: Any, n_outputs: int, *tensors: Tensor) -> Tensor:
+        ctx.save_for_backward(*tensors[n_outputs:])
+        return tensors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        return None, *given, *([None] * len(given))
+
+
+def pulled_back(
+    outputs: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The products of vectors, shaped as the outputs, with the outputs' Jacobians; None where there is no dependence.
+
+    What `torch.autograd.grad` with ``grad_outputs`` finds, which loads all of sympy to compare shapes: that takes longer than
+    a small fit.
+    """
+    if not outputs:
+        return (None,) * len(params)
+    with torch.enable_grad():
+        number = _Given.apply(len(outputs), *outputs, *vectors)  # type: ignore[no-untyped-call]
+    return torch.autograd.grad(number, params, retain_graph=True, allow_unused=True)
 
 
 def join(tensors: Iterable[Tensor], n_members: int) -> Tensor:

@@ -14,6 +14,7 @@ from inna_tune.optim._hessian import (
     check_iterations,
     join,
     largest_ritz_value,
+    pulled_back,
     seeds_for,
     slopes_of,
     split,
@@ -213,7 +214,7 @@ def _measure(
 
     def hessian_times(vectors: Tensor) -> Tensor:
         parts = list(compress(stretched(split(vectors, params)), varying))
-        products = torch.autograd.grad(outputs, params, parts, retain_graph=True, allow_unused=True)
+        products = pulled_back(outputs, params, parts)
         if all(product is None for product in products):
             raise RuntimeError("the gradient does not depend on the parameters, as far as autograd knows")
         filled = [

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from inna_tune.optim._checks import Bound, check_number, trained
-from inna_tune.optim._hessian import check_iterations, largest_ritz_value, seeds_for, slopes_of, start
+from inna_tune.optim._hessian import (
+    check_iterations,
+    largest_ritz_value,
+    pulled_back,
+    seeds_for,
+    slopes_of,
+    start,
+)
 
 VECTORS = ("one", "follow", "measure")
 STARTS = ("random", "gradient")
@@ -84,9 +91,7 @@ def _block_curvature(
     """Of each member, shape [P] (P = 1 without member axis); without seeds from the slope on."""
 
     def block_times(vectors: Tensor) -> Tensor:
-        (product,) = torch.autograd.grad(
-            slope, param, vectors.view(param.shape), retain_graph=True, allow_unused=True
-        )
+        (product,) = pulled_back([slope], [param], [vectors.view(param.shape)])
         return torch.zeros_like(vectors) if product is None else product.reshape(vectors.shape)
 
     # A slope that does not vary with the parameters has no graph, which autograd would refuse.

@@ -1,6 +1,7 @@
 """INNA as a model of AutoGluon's: ``TabularPredictor(…).fit(…, hyperparameters={InnaModel: {}})``."""
 
 import os
+import re
 import time
 from typing import Any, ClassVar
 
@@ -22,9 +23,13 @@ from autogluon.core.models import AbstractModel
 from autogluon.core.utils.exceptions import TimeLimitExceeded
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor, load
+from inna_tune.plugins.few import with_few_nets
 from inna_tune.plugins.ranges import ranges
 
 _FILE = "model.inna"
+
+# In place of a number of nets: those of a fold of a bag, and of a setting that is tried.
+FEW = "few"
 
 # By these the best epoch is the one with the least loss, which is watched anyway.
 _AS_THE_LOSS = {
@@ -42,6 +47,10 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
     (``hyperparameter_tune_kwargs``) are over ``step_ratio``, ``friction`` and ``damping``, which mean the same on every table,
     ``dropout`` and ``weight_decay``, where the dict says nothing else. In the folder of a model AutoGluon pickles its own
     bookkeeping; the net is in ``model.inna``, whose loading runs no code.
+
+    Where the dict has no ``n_members``, a fit by itself and a refit on all rows train as many nets as the estimators do by
+    default, up to eight on few rows. A fold of a bag and a setting that is tried in a search train two ("few"), for as many
+    epochs: a bag of eight folds is one of 16 nets already.
 
     Parameters
     ----------
@@ -73,6 +82,8 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         """Refuse what the estimators do not know, before anything is trained."""
         given = {n: v.default if isinstance(v, space.Space) else v for n, v in self.params.items()}
         given.pop(self.seed_name, None)
+        if given.get("n_members") == FEW:
+            del given["n_members"]
         known = _kind(self.problem_type)().get_params(deep=True)
         if unknown := sorted(
             n for n in given if n not in known and not n.startswith(("encoder__", "optimizer__"))
@@ -84,7 +95,7 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         _estimator(self.problem_type, given)._check_parameters()
 
     def _get_default_searchspace(self) -> dict[str, Any]:
-        return {
+        found: dict[str, Any] = {
             name: space.Real(
                 entry.distribution.low,
                 entry.distribution.high,
@@ -93,6 +104,8 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
             )
             for name, entry in ranges(_kind(self.problem_type), self.nondefault_params).items()
         }
+        # What is no range is the same in every trial; AutoGluon drops it where a person has set it.
+        return found | {"n_members": FEW}
 
     def _fit(
         self,
@@ -114,7 +127,10 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
             "device": "cuda" if num_gpus else "cpu",
             "eval_metric": self._own_metric(),
         }
-        model = _estimator(self.problem_type, settings | self._get_model_params())
+        settings |= self._get_model_params()
+        settings.setdefault("n_members", FEW if _is_fold(self.name) and X_val is not None else "auto")
+        is_few = settings["n_members"] == FEW
+        model = _estimator(self.problem_type, settings, n_rows=len(X))
         validation: dict[str, Any] = {}
         if X_val is not None and y_val is not None and model.early_stopping:
             validation = self._validation(X_val, y_val, sample_weight_val, set(np.unique(y)))
@@ -127,6 +143,9 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         # Refitted on all rows it trains as long as was best here, with none left to stop by.
         self.params_trained["max_epochs"] = int(model.best_epoch_)
         self.params_trained["early_stopping"] = False
+        if is_few:
+            # A bag is refitted as one model, and so is a trial.
+            self.params_trained["n_members"] = "auto"
         self.model = model
 
     def _own_metric(self) -> "StoppingMetric | None":
@@ -167,7 +186,7 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         problem_type: str,
         **kwargs: Any,
     ) -> int:
-        return _estimator(problem_type, hyperparameters or {}).estimate_memory(X, y)
+        return _estimator(problem_type, hyperparameters or {}, n_rows=len(X)).estimate_memory(X, y)
 
     @classmethod
     def _get_default_ag_args(cls) -> dict[str, Any]:
@@ -255,5 +274,15 @@ def _kind(problem_type: str) -> type[InnaClassifier] | type[InnaRegressor]:
     return InnaRegressor if problem_type == REGRESSION else InnaClassifier
 
 
-def _estimator(problem_type: str, settings: dict[str, Any]) -> InnaClassifier | InnaRegressor:
-    return _kind(problem_type)().set_params(**settings)
+def _is_fold(name: str) -> bool:
+    """Whether a model is a fold of a bag: AutoGluon names the third of the first round "S1F3", and tells it nothing else."""
+    return re.fullmatch(r"S\d+F\d+", os.path.basename(name)) is not None
+
+
+def _estimator(
+    problem_type: str, settings: dict[str, Any], *, n_rows: int = 0
+) -> InnaClassifier | InnaRegressor:
+    found = _kind(problem_type)()
+    if settings.get("n_members") != FEW:
+        return found.set_params(**settings)
+    return with_few_nets(found.set_params(**settings | {"n_members": "auto"}), n_rows)

@@ -11,6 +11,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from inna_tune.plots import style
@@ -98,6 +99,7 @@ def picture(draw: Callable[[], Figure], key: str) -> Picture:
         figure.suptitle("")
         written = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        _lay_out(figure)
         figure.savefig(written, format="svg", metadata=nothing)
     # NOTE: parsed, not searched for patterns: a label may hold any text, and must neither change nor act.
     tree = ElementTree.fromstring(written.getvalue())
@@ -111,6 +113,15 @@ def picture(draw: Callable[[], Figure], key: str) -> Picture:
         "style": f"max-width: {1.25 * width:.0f}px",
     }
     return Picture(title, words, ElementTree.tostring(tree, encoding="unicode"))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give everything its place, which saving does by drawing all of it once more."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)  # by whose sizes of texts
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def _adapt(tree: ElementTree.Element, key: str) -> None:

@@ -110,6 +110,33 @@ def test_natural_settings_that_are_given_are_not_searched_by_their_pure_numbers(
     assert all("step_ratio" not in model.params and "friction" in model.params for model in tried)
 
 
+# As many nets as by default, though small ones.
+BRIEF = {name: value for name, value in TINY.items() if name != "n_members"}
+
+
+def test_a_fold_of_a_bag_has_few_nets_and_its_refit_as_many_as_a_fit_by_itself(fit):
+    predictor = fit(table("binary"), BRIEF, num_bag_folds=2)
+    bag = model_of(predictor, "INNA_BAG_L1")
+    assert [len(bag.load_child(child).model.members_) for child in bag.models] == [2, 2]
+    predictor.refit_full()
+    bag = model_of(predictor, "INNA_BAG_L1_FULL")
+    [child] = [bag.load_child(child) for child in bag.models]
+    assert (len(child.model.members_), child.model.n_members) == (8, "auto")
+    # What a person says goes.
+    bag = model_of(fit(table("binary"), BRIEF | {"n_members": 3}, num_bag_folds=2), "INNA_BAG_L1")
+    assert [len(bag.load_child(child).model.members_) for child in bag.models] == [3, 3]
+
+
+def test_a_setting_that_is_tried_has_few_nets_and_a_fit_by_itself_those_of_the_default(fit):
+    assert len(model_of(fit(table("binary"), BRIEF), "INNA").model.members_) == 8
+    tune = {"num_trials": 2, "searcher": "random", "scheduler": "local"}
+    predictor = fit(table("binary"), BRIEF, hyperparameter_tune_kwargs=tune)
+    tried = [model_of(predictor, name) for name in predictor.model_names() if name.startswith("INNA")]
+    assert [len(model.model.members_) for model in tried] == [2, 2]
+    predictor.refit_full(tried[0].name)
+    assert len(model_of(predictor, f"{tried[0].name}_FULL").model.members_) == 8
+
+
 def test_it_is_refitted_on_all_rows_for_the_epochs_that_were_best(fit):
     rows = table("multiclass")
     predictor = fit(rows, TINY | {"max_epochs": 12})
@@ -292,6 +319,7 @@ def test_the_ranges_are_those_of_the_shipped_priors():
     model = InnaModel(path="unused", name="INNA", problem_type="binary")
     model.initialize(y=pd.Series([0, 1] * 10), X=pd.DataFrame({"a": range(20)}))
     found = model._get_default_searchspace()
+    assert found.pop("n_members") == "few"
     assert found.keys() == ranges(InnaClassifier).keys()
     for name, entry in ranges(InnaClassifier).items():
         real = found[name]

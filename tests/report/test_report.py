@@ -7,10 +7,13 @@ import re
 import numpy as np
 import optuna
 import pytest
+from matplotlib.figure import Figure
 from optuna.trial import TrialState, create_trial
 
+from inna_tune import plots
 from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL
-from inna_tune.report import render_report, write_report
+from inna_tune.records.record import StudyRecord
+from inna_tune.report import render_report, svg, write_report
 from tests.plots.studies import held_out_of, make_study
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -225,6 +228,20 @@ def test_a_report_is_the_same_bytes_each_time_but_for_the_hour():
     study = make_study(5)
     without_hour = [re.sub(r"Written [^.]*?by", "", render_report(study)) for _ in range(2)]
     assert without_hour[0] == without_hour[1]
+
+
+def test_a_picture_is_drawn_once_and_is_the_one_that_saving_alone_would_make(monkeypatch):
+    record = StudyRecord(make_study(20))
+    drawn, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: (drawn.append(1), draw(figure, renderer))[1])
+    # The first has a bar of colours beside it, whose place is the layout's work too.
+    for plot in (plots.alpha_beta_plane, plots.best_so_far):
+        drawn.clear()
+        found = svg.picture(lambda plot=plot: plot(record), "key")
+        assert len(drawn) == 1
+        with monkeypatch.context() as without:
+            without.setattr(svg, "_lay_out", lambda figure: None)
+            assert svg.picture(lambda plot=plot: plot(record), "key") == found
 
 
 def test_a_file_is_replaced_in_one_move_or_left_as_it_was(tmp_path):
