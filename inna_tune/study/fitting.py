@@ -209,13 +209,36 @@ def _finish(
                     best = None
                 if best in (None, record.untuned):
                     model = untuned.model
+            if model is None and best is None:
+                model = fit_in_time(
+                    search.estimator, search.best_params_, search.random_state, question, budget
+                )
             if model is None:
-                seed = search.random_state if best is None else best.user_attrs.get("seed")
-                model = fit_in_time(search.estimator, search.best_params_, seed, question, budget)
+                model = _refitted(search, record.best_first, question, budget)
             if budget is not None and kept is None and search.refit != ENSEMBLE:
                 model = grown(model, question, budget)
             search.best_estimator_ = model
         search.refit_time_ = clock.now() - began
+
+
+def _refitted(
+    search: Any, best_first: Sequence[FrozenTrial], question: Question, budget: Budget | None
+) -> Any:
+    """The best settings fitted on all rows; where they diverge there, though they did not on the folds, the next best."""
+    for trial, following in zip(best_first, [*best_first[1:], None], strict=True):
+        settings = own_settings(search.estimator, trial.params)
+        try:
+            return fit_in_time(search.estimator, settings, trial.user_attrs.get("seed"), question, budget)
+        except DivergenceError as error:
+            if following is None:
+                raise
+            warnings.warn(
+                f"the settings of trial {trial.number} diverge on all rows, and those of trial {following.number} are fitted "
+                f"in their place: {error}",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
+    raise AssertionError("a search with a best trial has one")
 
 
 def _unsaved(search: Any) -> Any:

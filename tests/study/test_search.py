@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import (
     KFold,
@@ -20,6 +21,7 @@ from sklearn.model_selection import (
 )
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.estimators import DivergenceError
 from inna_tune.records.attributes import CURVATURE, SEED
 from inna_tune.space import Categorical, LogUniform, Uniform, learn
 from inna_tune.study import MismatchError, StorageError
@@ -160,6 +162,31 @@ def test_diverged_trials_are_told_with_a_reason_and_do_not_stop_the_search():
         assert trial.state == TrialState.PRUNED
         assert "diverged" in trial.user_attrs["reason"]
     assert np.isfinite(found.best_score_)
+
+
+def test_where_the_best_settings_diverge_on_all_rows_the_next_best_are_fitted(monkeypatch):
+    fit = InnaClassifier.fit
+
+    def diverge(self, X, y, sample_weight=None):
+        if self.random_state in gone:
+            raise DivergenceError("Training diverged")
+        return fit(self, X, y, sample_weight)
+
+    gone = set()
+    monkeypatch.setattr(InnaClassifier, "fit", diverge)
+    options = {"pruner": optuna.pruners.NopPruner(), "n_trials": 3}
+    trials = sorted(search(**options).fit(*IRIS).study_.trials, key=lambda t: -t.value)
+    gone |= {trials[0].user_attrs["seed"], trials[1].user_attrs["seed"]}
+    with pytest.warns(ConvergenceWarning, match="diverge on all rows, and those of trial") as said:
+        found = search(**options).fit(*IRIS)
+    assert [str(w.message).split(" diverge")[0] for w in said] == [
+        f"the settings of trial {t.number}" for t in trials[:2]
+    ]
+    assert found.best_estimator_.random_state == trials[2].user_attrs["seed"]
+    assert found.best_params_ == trials[0].params
+    gone.add(trials[2].user_attrs["seed"])
+    with pytest.warns(ConvergenceWarning), pytest.raises(DivergenceError):
+        search(**options).fit(*IRIS)
 
 
 def test_when_every_trial_fails_the_first_error_is_told():
