@@ -82,10 +82,10 @@ class Group:
         first = candidates[0]
         self.n_folds = len(first.table.folds)
         self.epochs = max(first.table.plan_for(first.estimator, k).max_epochs for k in range(self.n_folds))
-        self._rungs = rungs(self.epochs)
         each = first.estimator.max_time
         # A trial that its own time ends is to have a score on every fold.
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
+        self._rungs = rungs(self.epochs, races=self._races)
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:

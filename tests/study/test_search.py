@@ -84,8 +84,8 @@ def test_what_a_trial_leaves_in_the_study():
         assert {"seed", "epochs", "seconds", "best_epoch"} <= set(trial.user_attrs)
         if trial.state == TrialState.COMPLETE:
             assert len(trial.user_attrs["scores"]) == 2
-        first = [*rungs(NET.max_epochs), NET.max_epochs]
-        then = [NET.max_epochs + rung for rung in rungs(NET.max_epochs)]
+        at = rungs(NET.max_epochs, races=True)
+        first, then = [*at, NET.max_epochs], [NET.max_epochs + rung for rung in at]
         assert set(trial.intermediate_values) <= {*first, *then}
         assert 0 < trial.params["lr"] < 100, "natural values"
     assert found.study_.user_attrs[CURVATURE] > 0
@@ -230,6 +230,9 @@ def test_rungs_lie_at_shares_of_a_training():
     assert rungs(8) == [1, 4]
     assert rungs(2) == [1]
     assert rungs(1) == []
+    assert rungs(100, races=True) == [12, 50]
+    assert rungs(30, races=True) == [4, 15]
+    assert rungs(2, races=True) == [1]
 
 
 def test_a_timeout_ends_the_search_with_what_it_has():
