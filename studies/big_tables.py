@@ -1,4 +1,4 @@
-"""Peak memory of large tables: from a DataFrame, and from a CSV file, to the encoded table.
+"""Peak memory of large tables: from a DataFrame, and from a CSV file, to the encoded table, and of a wide one's fit.
 
 Memory, not time, so that it may run beside other work. Each case runs in a process of its own. Writes
 ``results/big_tables.csv`` and ``.md``, and prints the figures.
@@ -21,6 +21,8 @@ import pandas as pd
 GOAL = 2.5
 CASES = ("long", "wide", "levels", "text")
 WAYS = ("frame", "read", "file")  # encode a DataFrame; read a file; both, one after the other
+# Fit a classifier to the wide table: the default for one epoch, which holds what all of them hold, or for a minute.
+FITS = {"fit": {"max_epochs": 1}, "minute": {"max_time": 60.0}}
 HERE = Path(__file__).parent
 
 
@@ -68,10 +70,17 @@ def peak(reset: bool = False) -> int:
 
 def measure(case: str, way: str, sizes: argparse.Namespace) -> dict[str, float]:
     """Peak bytes over what stood before, and the bytes of table and encoded table."""
-    from inna_tune.estimators import TableEncoder
+    from inna_tune.estimators import InnaClassifier, TableEncoder
     from inna_tune.tables.reading import read
 
     warnings.simplefilter("ignore")
+    if way in FITS:
+        frame = make(case, sizes)
+        label = frame.iloc[:, :2].sum(axis=1) > 0
+        before = peak(reset=True)
+        InnaClassifier(random_state=0, **FITS[way]).fit(frame, label)
+        held = int(frame.memory_usage(index=False).sum())
+        return {"table": held, "encoded": held / 2, "peak": peak() - before}
     with tempfile.TemporaryDirectory() as folder:
         frame = make(case, sizes)
         held = int(frame.memory_usage(index=False).sum())
@@ -129,7 +138,7 @@ def main() -> None:
         for n in ("rows", "wide_rows", "wide_columns", "levels", "megabytes")
         for word in (f"--{n.replace('_', '-')}", str(getattr(sizes, n)))
     ]
-    pairs = [(case, way) for case in CASES for way in WAYS]
+    pairs = [(case, way) for case in CASES for way in (*WAYS, *(FITS if case == "wide" else ()))]
     for case, way in pairs:
         if not sizes.only or f"{case}:{way}" in sizes.only:
             command = [sys.executable, __file__, *given, "--one", case, way]

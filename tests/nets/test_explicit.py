@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from inna_tune.engine import CrossEntropy, SquaredError
-from inna_tune.nets import ExplicitGradient, ExplicitInputs, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, TabularNet, explicit_inputs
+from inna_tune.nets.products import aligned
 
 P, B, IN, OUT = 3, 7, 5, 4
 
@@ -121,6 +122,36 @@ def test_gradients_of_embeddings_are_those_of_autograd(
         # As between two steps.
         for value in parameters.values():
             value.mul_(1.1)
+
+
+@pytest.mark.parametrize("n_frequencies", [5, 16])
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("n_numeric", [1, 7])
+def test_features_made_in_parts_are_the_same_bits(n_numeric, n_members, n_frequencies, monkeypatch):
+    net = TabularNet(
+        n_numeric + 2,
+        (6,),
+        2,
+        n_numeric=n_numeric,
+        categories=(3,),
+        numeric_embedding="piecewise",
+        n_frequencies=n_frequencies,
+    )
+    stream = torch.Generator().manual_seed(0)
+    drawn = [net.initialize(stream) for _ in range(n_members)]
+    parameters = {name: aligned(torch.stack([own[name] for own in drawn])) for name in net.parameter_shapes}
+    x = torch.cat([torch.randn(n_members, 32, n_numeric + 1), torch.ones(n_members, 32, 1)], 2)
+    # Rows innermost, as the first layer gives it.
+    slope = torch.randn(n_members, net.layers[0].in_features, 32).transpose(1, 2)
+    found = []
+    for columns in (10**6, n_numeric, 2 * n_numeric, 2, 1, 0):
+        monkeypatch.setattr(explicit_inputs, "_MOST_FEATURES", columns * n_frequencies * 32)
+        inputs = ExplicitInputs(net, parameters)
+        read = inputs.forward(x).clone()
+        inputs.backward(slope)
+        found.append([read, *inputs.gradients.values()])
+    for other in found[1:]:
+        assert all(map(torch.equal, found[0], other))
 
 
 def test_waves_are_left_to_autograd():
