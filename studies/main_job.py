@@ -48,6 +48,7 @@ def main() -> None:
                     storage=f"sqlite:///{folder}/study.db",
                     study_name=name,
                     seed=seed,
+                    refit="ensemble",
                 )
                 study = report.search.study_
                 states = [t.state for t in study.trials]
