@@ -218,7 +218,7 @@ class Population:
         which = sorted({lead[i] for i in (everyone if is_scaled else open_ones)})
         rows = {}
         for i in which:
-            order = torch.randperm(len(self.rows[i]), generator=streams[i])[:_CALIBRATION_ROWS]
+            order = torch.randperm(len(self.rows[i]), generator=streams[i], device="cpu")[:_CALIBRATION_ROWS]
             rows[i] = self.rows[i][order.to(self.device)]
         if is_scaled:
             scales = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
@@ -323,14 +323,15 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        own_steps = torch.tensor(self._own_steps())
-        step = torch.arange(int(own_steps.max()))[:, None]
+        own_steps = torch.tensor(self._own_steps(), device="cpu")
+        step = torch.arange(int(own_steps.max()), device="cpu")[:, None]
         # A law that ends with the horizon is begun anew by a member that goes on.
         before = torch.tensor(
             [
                 0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs
                 for m in self.members
-            ]
+            ],
+            device="cpu",
         )
         position = epoch + before + step.double() / own_steps
         factor = torch.ones_like(position)
@@ -380,7 +381,7 @@ class Population:
         """
         rows = []
         for own, stream in zip(self.rows, self.order_streams, strict=True):
-            rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
+            rows.append(own[torch.randperm(len(own), generator=stream, device="cpu").to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
         self.stepping.announce(rates)
         batches = iterate_batches(
@@ -441,7 +442,7 @@ class Population:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
         if not self.net.draws:
             return nullcontext()
-        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0])))
+        return seeded(int(torch.randint(2**62, (), generator=self.dropout_streams[0], device="cpu")))
 
     # ------------------------------------------------------------------ members leave
 
