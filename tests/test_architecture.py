@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch.utils._device
 
 import inna_tune
 from tests.warm import Program
@@ -212,3 +213,21 @@ def test_closed_forms_laws_and_words_do_without_torch():
         "print('torch' in sys.modules)"
     )
     assert of_a_process(code, loaded=()) == "False"
+
+
+FACTORIES = {function.__name__ for function in torch.utils._device._device_constructors()}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_tensor_is_made_on_the_device_that_torch_has_by_default(path):
+    # A person may have set it, to one where our other tensors are not.
+    calls = [
+        f"{node.lineno}: torch.{node.func.attr}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and ast.unparse(node.func.value) == "torch"
+        and node.func.attr in FACTORIES
+        and not any(keyword.arg == "device" for keyword in node.keywords)
+    ]
+    assert not calls, "say device="

@@ -102,7 +102,7 @@ class Calibrator:
                 step_factors=[factors.get(n, ones) for n in leaves] if factors else None,
                 stop=self._stop,
             )
-        return torch.as_tensor(found.curvature).to(first).view(-1, 1)
+        return torch.as_tensor(found.curvature, device=first.device).to(first).view(-1, 1)
 
 
 def settings_at(

@@ -45,9 +45,11 @@ def row_keys(x: Tensor, sections: Sequence[int]) -> Tensor:
     -------
     Tensor of int64, shape [M]
     """
-    ends = [0, *torch.tensor(list(sections)).cumsum(0).tolist()]
+    ends = [0, *torch.tensor(list(sections), device="cpu").cumsum(0).tolist()]
     number = [max(k for k, end in enumerate(ends) if end <= j) for j in range(x.shape[1])]
-    place = torch.tensor([_KIND * k + j - ends[k] + 1 for j, k in enumerate(number)], dtype=torch.int64)
+    place = torch.tensor(
+        [_KIND * k + j - ends[k] + 1 for j, k in enumerate(number)], dtype=torch.int64, device="cpu"
+    )
     factor = mixed(place * _GOLDEN) | 1
     # Zero has two signs and one value.
     bits = (x + 0.0).contiguous().view(torch.int64)
@@ -72,7 +74,7 @@ class CountedDropout:
     def __init__(self, rates: Sequence[float], width: int, like: Tensor, keys: Tensor | None = None) -> None:
         self._rates, self._width, self._keys = list(rates), width, keys
         most = 2**_DIGITS
-        dropped = torch.tensor([min(round(rate * most), most - 1) for rate in rates])
+        dropped = torch.tensor([min(round(rate * most), most - 1) for rate in rates], device="cpu")
         # Digits are read as signed numbers.
         least = (dropped - most // 2).to(torch.int16)
         self._least = least.to(like.device)[:, None, None]
@@ -81,10 +83,12 @@ class CountedDropout:
 
     def draw(self, streams: Sequence[torch.Generator], steps: Sequence[int]) -> Tensor:
         """Keys of an epoch, [steps, P], from the members' streams, which draw for those steps that are theirs."""
-        keys = torch.zeros(max(steps), len(streams), dtype=torch.int64)
+        keys = torch.zeros(max(steps), len(streams), dtype=torch.int64, device="cpu")
         for i, (rate, stream, own) in enumerate(zip(self._rates, streams, steps, strict=True)):
             if rate > 0:
-                keys[:own, i] = torch.empty(own, dtype=torch.int64).random_(-(2**63), None, generator=stream)
+                keys[:own, i] = torch.empty(own, dtype=torch.int64, device="cpu").random_(
+                    -(2**63), None, generator=stream
+                )
         return keys.to(self._words.device)
 
     def masks(self, keys: Tensor, rows: Tensor, first_step: int, batch_size: int) -> Tensor:

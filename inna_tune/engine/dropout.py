@@ -33,7 +33,7 @@ def fill_dropout(mask: Tensor, rate: float, stream: torch.Generator) -> None:
     digits = [dropped >> i & 1 for i in range(_DIGITS)]
     digits = digits[digits.index(1) :]
     count = mask.numel()
-    draws = torch.empty(len(digits), -(-count // 64), dtype=torch.int64)
+    draws = torch.empty(len(digits), -(-count // 64), dtype=torch.int64, device="cpu")
     draws.random_(-(2**63), None, generator=stream)
     # From the last digit on: of two numbers the one is below the other if its first digit is, or is the same and so on.
     below = draws[0]

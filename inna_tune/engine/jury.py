@@ -31,7 +31,9 @@ def output_together(loss: Loss, rows: Sequence[Tensor], outputs: Sequence[Tensor
     everything = torch.cat(list(rows)).cpu()
     index, place, count = torch.unique(everything, return_inverse=True, return_counts=True)
     pooled = loss.pooled(torch.cat(list(outputs)).cpu().double())
-    mean = torch.zeros(len(index), pooled.shape[1], dtype=torch.float64).index_add_(0, place, pooled)
+    mean = torch.zeros(len(index), pooled.shape[1], dtype=torch.float64, device="cpu").index_add_(
+        0, place, pooled
+    )
     return index, mean / count[:, None]
 
 

@@ -67,7 +67,7 @@ class Masks:
             return batch.mask
         shape = (*batch.x.shape[:2], self.width)
         if self._mask is None or self._mask.shape != shape:
-            self._mask = torch.ones(shape, dtype=self._dtype)
+            self._mask = torch.ones(shape, dtype=self._dtype, device="cpu")
         mask = self._mask
         for i, (rate, stream) in enumerate(zip(self._rates, self._streams, strict=True)):
             if rate > 0:

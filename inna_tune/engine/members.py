@@ -48,7 +48,7 @@ class MemberState:
     settings: dict[str, float]
     updates: list[dict[str, Any]] = field(default_factory=list)
     averages: list[Tensor] = field(default_factory=list)
-    count: Tensor = field(default_factory=lambda: torch.zeros(1, 1))
+    count: Tensor = field(default_factory=lambda: torch.zeros(1, 1, device="cpu"))
     streams: list[Tensor] = field(default_factory=list)
     factors: dict[str, float] = field(default_factory=dict)
 

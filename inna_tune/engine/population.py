@@ -223,7 +223,7 @@ class Population:
         which = sorted({lead[i] for i in (everyone if is_scaled else open_ones)})
         rows = {}
         for i in which:
-            order = torch.randperm(len(self.rows[i]), generator=streams[i])[:_CALIBRATION_ROWS]
+            order = torch.randperm(len(self.rows[i]), generator=streams[i], device="cpu")[:_CALIBRATION_ROWS]
             rows[i] = self.rows[i][order.to(self.device)]
         if is_scaled:
             scales = self._calibrator(which, list(rows.values()), _SCALING_ROWS).factors()
@@ -365,7 +365,7 @@ class Population:
         """
         rows = []
         for own, stream in zip(self.rows, self.order_streams, strict=True):
-            rows.append(own[torch.randperm(len(own), generator=stream).to(own.device)])
+            rows.append(own[torch.randperm(len(own), generator=stream, device="cpu").to(own.device)])
         numbers = None if self.stacked else rates.flatten().tolist()
         self.stepping.announce(rates)
         batches = iterate_batches(

@@ -31,11 +31,12 @@ def learning_rates(
     -------
     Tensor of shape [steps, P, 1]; 0 where a member has no batch left.
     """
-    steps = torch.tensor(own_steps)
-    step = torch.arange(int(steps.max()))[:, None]
+    steps = torch.tensor(own_steps, device="cpu")
+    step = torch.arange(int(steps.max()), device="cpu")[:, None]
     # A law that ends with the horizon is begun anew by a member that goes on.
     before = torch.tensor(
-        [0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs for m in members]
+        [0 if m.start is None or DECAY_LAWS[m.decay].needs_horizon else m.start.epochs for m in members],
+        device="cpu",
     )
     position = epoch + before + step.double() / steps
     factor = torch.ones_like(position)

@@ -108,10 +108,12 @@ def check_optimizer(kind: Any, options: Any) -> None:
 def _try(kind: Kind, options: Settings) -> None:
     """One step of a single member that has a matrix, a matrix of one row and a vector, as nets have."""
     shapes: list[tuple[int, ...]] = [(3, 2), (1, 2), (2,)]
-    rows = [torch.nn.Parameter(torch.ones(1, math.prod(shape))) for shape in shapes]
+    rows = [torch.nn.Parameter(torch.ones(1, math.prod(shape), device="cpu")) for shape in shapes]
     for row in rows:
         row.grad = torch.ones_like(row)
-    settings = {name: torch.full((1, 1), 0.01) for name in ("lr", "alpha", "beta", "weight_decay")}
+    settings = {
+        name: torch.full((1, 1), 0.01, device="cpu") for name in ("lr", "alpha", "beta", "weight_decay")
+    }
     updates = make_updates(
         kind, rows, settings, options, stacked=True, shapes=shapes, matrices={0: Matrix((3, 2), 0)}
     )

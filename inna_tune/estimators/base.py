@@ -77,6 +77,9 @@ class InnaEstimator(
         """Encode y by what was learned."""
         raise NotImplementedError
 
+    def _learn_more_of_target(self, y: Any) -> None:
+        """Learn what further rows to train on alone can tell of the target."""
+
     def _row_weights(
         self, target: npt.NDArray[Any], weight: Weights | None, *, learned_on: Any = None
     ) -> Weights | None:
@@ -163,6 +166,7 @@ class InnaEstimator(
             table = self._encode_for_fit(*rows)
             self.net_ = self._own_net()
         else:
+            self._learn_more_of_target(rows[1])
             table = self._encode_more(*rows)
         if validation is not None:
             table = with_validation(self, table, *validation)
@@ -242,6 +246,7 @@ class InnaEstimator(
     def _one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:
         goes_on = hasattr(self, "weights_")
         if goes_on:
+            self._learn_more_of_target(y)
             table = self._encode_more(X, y, sample_weight)
         else:
             table = self._encode_for_fit(X, y, sample_weight, in_parts=True)

@@ -98,6 +98,21 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
     )
 
 
+def check_class_weights(weights: Any) -> None:
+    """Check a dict of weights of classes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none, or one weight is negative or not finite.
+    """
+    if not isinstance(weights, dict):
+        raise TypeError(f"{weights!r} is no dict")
+    values = np.array(list(weights.values()), dtype=np.float64)
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"{weights!r} holds negative weights, or such as are not finite")
+
+
 def check_device(estimator: Any) -> None:
     """Check that the device an estimator is to train on is there.
 

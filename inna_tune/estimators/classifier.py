@@ -14,8 +14,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from inna_tune.engine import CrossEntropy
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.checks import Number, one_of
-from inna_tune.estimators.frames import Weights
+from inna_tune.estimators.checks import Number, Where, check_class_weights, one_of
+from inna_tune.estimators.frames import Weights, in_a_common_unit
 from inna_tune.estimators.labelling import LabellingMixin
 from inna_tune.estimators.saving import typed, untyped
 from inna_tune.estimators.targets import read_labels
@@ -158,7 +158,11 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = InnaEstimator._parameter_constraints | {
         "label_smoothing": [Number(Real, 0, 1, closed="left")],
-        "class_weight": [dict, one_of("balanced"), None],
+        "class_weight": [
+            Where(check_class_weights, "a dict of weights, finite and at least 0"),
+            one_of("balanced"),
+            None,
+        ],
     }
 
     @property
@@ -250,7 +254,13 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
             y=self.classes_[trained],
             sample_weight=its_weight,
         )
-        return np.asarray(factors[target] if weight is None else weight * factors[target])
+        factors = in_a_common_unit(factors)
+        weights = np.asarray(factors[target] if weight is None else weight * factors[target])
+        if not weights.any():
+            raise ValueError(
+                f"class_weight={self.class_weight!r} is zero for every row; give a class of y a positive weight."
+            )
+        return weights
 
     def _from_outputs(self, raw: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if self.n_members == "auto" and len(raw) > 1:

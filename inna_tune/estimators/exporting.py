@@ -45,7 +45,7 @@ class _Constants(nn.Module):
     """A module whose tensors are named as what they are of."""
 
     def keep(self, name: str, value: Any, dtype: torch.dtype = torch.float32) -> None:
-        self.register_buffer(name, torch.as_tensor(np.array(value)).to(dtype))
+        self.register_buffer(name, torch.as_tensor(np.array(value), device="cpu").to(dtype))
 
     def of(self, name: str) -> Tensor:
         """The tensor of a name, which may be one with dots."""

@@ -15,6 +15,9 @@ Weights = Floats
 # Text as pandas 3 has it by default; pandas 2.3 knows it too, but makes objects of text where "str" is asked for.
 TEXT = pd.StringDtype(na_value=np.nan)
 
+# Products of two numbers of smaller exponents, and sums of as many as there are rows, are finite.
+_LARGE_EXPONENT = 400
+
 _CONTAINERS = (dict, list, set, frozenset, tuple, np.ndarray, pd.Series, pd.DataFrame, pd.Index)
 
 
@@ -118,7 +121,7 @@ def check_weights(sample_weight: Any, n_samples: int) -> Weights | None:
     if sample_weight is None:
         return None
     if np.isscalar(sample_weight):
-        return np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
+        sample_weight = np.full(n_samples, float(sample_weight))  # type: ignore[arg-type]
     weight = check_array(sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight")
     if weight.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
@@ -128,4 +131,10 @@ def check_weights(sample_weight: Any, n_samples: int) -> Weights | None:
         raise ValueError("sample_weight holds negative values; weights must be at least 0.")
     if not weight.any():
         raise ValueError("sample_weight is zero for every row; give at least one row a positive weight.")
-    return np.asarray(weight)
+    return in_a_common_unit(weight)
+
+
+def in_a_common_unit(weight: Weights) -> Weights:
+    """Weights, at least 0, in their ratios; those near the ends of float64 in another unit, so that sums are finite."""
+    exponent = int(np.frexp(weight.max())[1])
+    return np.asarray(np.ldexp(weight, -exponent) if abs(exponent) > _LARGE_EXPONENT else weight)

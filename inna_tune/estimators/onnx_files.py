@@ -48,8 +48,8 @@ def to_program(model: Any, *, encoded: bool | str = "auto") -> torch.export.Expo
 
 def _example(module: Any, model: Any) -> list[torch.Tensor]:
     if module.input_names == (RAW,):
-        return [torch.zeros(_EXAMPLE_ROWS, model.n_features_in_, dtype=torch.float64)]
-    return [torch.zeros(_EXAMPLE_ROWS, width) for width in module.widths]
+        return [torch.zeros(_EXAMPLE_ROWS, model.n_features_in_, dtype=torch.float64, device="cpu")]
+    return [torch.zeros(_EXAMPLE_ROWS, width, device="cpu") for width in module.widths]
 
 
 def to_onnx(model: Any, path: Any, *, encoded: bool | str = "auto") -> None:

@@ -15,7 +15,9 @@ from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.predicting import PredictingMixin
 from inna_tune.estimators.recalibration import factors_of, median_weights, scaled, told_of_left_out
 from inna_tune.estimators.splitting import Rows
-from inna_tune.estimators.targets import read_values
+from inna_tune.estimators.targets import location_and_scale, read_values
+
+_HALF_OF_THE_LARGEST = np.finfo(np.float64).max / 2
 
 
 def quantiles_of(quantiles: Any) -> tuple[float, ...]:
@@ -75,7 +77,7 @@ device, n_jobs, callbacks, random_state
     best_epoch_, members_, encoder_, schema_, n_features_in_, feature_names_in_
         As in :class:`InnaClassifier`.
     target_mean_, target_scale_ : ndarray of shape [n_targets]
-        What the target was standardised by.
+        What the target was standardised by. The scale of a target of one value is 0: it is predicted as that value.
     quantile_factors_ : ndarray of shape [n_quantiles]
         By which the quantiles' distances from the median were scaled; only with ``quantiles``.
 
@@ -118,9 +120,7 @@ device, n_jobs, callbacks, random_state
             raise ValueError(
                 f"quantiles={self.quantiles!r} are of one target, and y has {values.shape[1]}; fit one model a target."
             )
-        self.target_mean_ = np.average(values, axis=0, weights=weight)
-        spread = np.sqrt(np.average((values - self.target_mean_) ** 2, axis=0, weights=weight))
-        self.target_scale_ = np.where(spread > 0, spread, 1.0)
+        self.target_mean_, self.target_scale_ = location_and_scale(values, weight)
         if self.quantiles is not None:
             self.quantile_factors_ = np.ones(len(quantiles_of(self.quantiles)))
         elif hasattr(self, "quantile_factors_"):
@@ -137,7 +137,17 @@ device, n_jobs, callbacks, random_state
                 f"y has {values.shape[1]} targets, and the first fit had {len(self.target_mean_)}; fit anew with "
                 "warm_start=False."
             )
-        return np.asarray((values - self.target_mean_) / self.target_scale_)
+        scale = np.where(self.target_scale_ > 0, self.target_scale_, 1.0)
+        # The difference of two numbers near the largest has no float64.
+        unit = 0.5 if np.abs(values).max() > _HALF_OF_THE_LARGEST else 1.0
+        return np.asarray((values * unit - self.target_mean_ * unit) / (scale * unit))
+
+    def _learn_more_of_target(self, y: Any) -> None:
+        values = self._plain_target(y).reshape(len(y), -1)
+        if values.shape[1] == len(self.target_mean_):
+            # What was of one value so far has the unit in which it leaves that.
+            apart = np.abs(values - self.target_mean_).max(axis=0)
+            self.target_scale_ = np.where(self.target_scale_ > 0, self.target_scale_, apart)
 
     def _learn_from_left_out(self, table: TableTensors, left_out: Sequence[Rows]) -> None:
         if self.quantiles is None:

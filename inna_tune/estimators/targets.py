@@ -10,6 +10,9 @@ from sklearn.utils.validation import check_array, column_or_1d
 
 from inna_tune.estimators.columns import from_arrow
 
+# What pandas calls objects that scikit-learn takes for no labels, whatever they are.
+_NO_LABELS = ("mixed", "interval", "period", "decimal", "complex", "time")
+
 
 def read_labels(y: Any) -> npt.NDArray[Any]:
     """Labels as an array of their own type, [n_samples].
@@ -28,7 +31,7 @@ def read_labels(y: Any) -> npt.NDArray[Any]:
     Raises
     ------
     ValueError
-        If labels are missing, or are of types that have no order among them.
+        If labels are missing, or are of types that have no order among them, or that are no labels.
     """
     if isinstance(y, pd.DataFrame) and y.shape[1] == 1:
         column_or_1d(y, warn=True)
@@ -55,15 +58,22 @@ def read_labels(y: Any) -> npt.NDArray[Any]:
         return np.asarray(y.to_numpy(dtype=dtype.numpy_dtype))
     labels = np.asarray(y, dtype=object)
     held = types.infer_dtype(labels, skipna=False)
-    if held.startswith("mixed") and held != "mixed-integer-float":
-        names = sorted({type(label).__name__ for label in labels})
+    names = sorted({type(label).__name__ for label in labels})
+    if held.startswith("mixed") and held != "mixed-integer-float" and len(names) > 1:
         raise ValueError(
             f"y holds labels of different types: {', '.join(names)}. Make one type of them, e.g. by y.astype(str)."
         )
     if held in ("integer", "floating", "mixed-integer-float", "boolean"):
         # Without pandas' nullable types these are arrays of numbers, or of truth values.
-        return np.array(labels.tolist())
-    return labels
+        found = np.array(labels.tolist())
+        if found.dtype.kind != "O":
+            return found
+    elif held not in _NO_LABELS:
+        return labels
+    raise ValueError(
+        f"y holds labels that are no numbers, truth values or text ({names[0]}: {str(labels[0])[:80]}). "
+        "Make text of them, e.g. by y.astype(str)."
+    )
 
 
 def read_values(y: Any, estimator: Any) -> npt.NDArray[np.float64]:
@@ -92,3 +102,32 @@ def read_values(y: Any, estimator: Any) -> npt.NDArray[np.float64]:
         raise ValueError(f"y should be a 1d or 2d array, got an array of shape {values.shape} instead.")
     # In one order of memory, by which sums round.
     return np.ascontiguousarray(values)
+
+
+def location_and_scale(
+    values: npt.NDArray[np.float64], weight: npt.NDArray[np.float64] | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation of every column, whatever its unit.
+
+    Squares of large numbers overflow and those of small ones vanish, so both are taken in units of the power of two above the
+    largest value, which rounds nothing.
+
+    Parameters
+    ----------
+    values : ndarray of shape [n_samples, n_targets]
+    weight : ndarray of shape [n_samples], optional
+
+    Returns
+    -------
+    mean, scale : ndarray of shape [n_targets]
+        The scale is 0 where all values are one.
+    """
+    exponent = np.frexp(np.abs(values).max(axis=0))[1]
+    unit = np.ldexp(values, -exponent)
+    mean = np.average(unit, axis=0, weights=weight)
+    scale = np.sqrt(np.average((unit - mean) ** 2, axis=0, weights=weight))
+    is_constant = (values == values[0]).all(axis=0)
+    return (
+        np.where(is_constant, values[0], np.ldexp(mean, exponent)),
+        np.where(is_constant, 0.0, np.ldexp(scale, exponent)),
+    )

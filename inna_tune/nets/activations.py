@@ -23,7 +23,7 @@ _PIECE_ROWS = 32
 _REMEMBERED = 8
 
 # A tensor, since torch has no subtraction from a number that writes where it is told and is as quick.
-_ONE = torch.ones(())
+_ONE = torch.ones((), device="cpu")
 
 
 def mish(z: Tensor) -> Tensor:

@@ -58,7 +58,9 @@ class CategoricalEmbedding:
         self, generator: torch.Generator, *, dtype: torch.dtype = torch.float32
     ) -> dict[str, Tensor]:
         """Draw one member's initial vectors from its own stream."""
-        drawn = torch.randn(self.parameter_shapes[CATEGORIES], generator=generator, dtype=torch.float64)
+        drawn = torch.randn(
+            self.parameter_shapes[CATEGORIES], generator=generator, dtype=torch.float64, device="cpu"
+        )
         return {CATEGORIES: (_INITIAL_SCALE * drawn).to(dtype)}
 
     def __call__(self, parameters: Mapping[str, Tensor], codes: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class LeanInputs(ExplicitInputs):
     ) -> None:
         super().__init__(net, parameters)
         self.gradients = {name: places[name] for name in self._parameters}
-        self._features = self._index = torch.empty(0)
+        self._features = self._index = torch.empty(0, device="cpu")
         if self._numeric is not None:
             first, slope = self._pieces
             self._offset = -first * slope

@@ -49,7 +49,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 def seeded_from(stream: torch.Generator) -> AbstractContextManager[None]:
     """`seeded` by the next number of a stream."""
-    return seeded(int(torch.randint(2**62, (), generator=stream)))
+    return seeded(int(torch.randint(2**62, (), generator=stream, device="cpu")))
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

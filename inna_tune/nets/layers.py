@@ -68,15 +68,15 @@ class MemberLinear:
             Type of the parameters.
         """
         if used is None:
-            used = torch.ones(self.in_features, dtype=torch.bool)
+            used = torch.ones(self.in_features, dtype=torch.bool, device="cpu")
         fan_in = int(used.sum())
-        weight = torch.zeros(self.in_features, self.out_features, dtype=dtype)
+        weight = torch.zeros(self.in_features, self.out_features, dtype=dtype, device="cpu")
         # Drawn in float64 and rounded, so that a member starts at the same point in every dtype.
-        drawn = torch.randn(fan_in, self.out_features, generator=generator, dtype=torch.float64)
+        drawn = torch.randn(fan_in, self.out_features, generator=generator, dtype=torch.float64, device="cpu")
         weight[used] = (self.gain / math.sqrt(max(fan_in, 1)) * drawn).to(dtype)
         return {
             f"{self.name}.weight": weight,
-            f"{self.name}.bias": torch.zeros(1, self.out_features, dtype=dtype),
+            f"{self.name}.bias": torch.zeros(1, self.out_features, dtype=dtype, device="cpu"),
         }
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:

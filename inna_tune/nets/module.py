@@ -180,7 +180,7 @@ class ModuleNet:
             If the module differs in shapes from that of the construction, shares memory with it, or a buffer of
             integers cannot be represented in `dtype`.
         """
-        seed = int(torch.randint(2**63 - 1, (), generator=generator))
+        seed = int(torch.randint(2**63 - 1, (), generator=generator, device="cpu"))
         with _CALL:
             module = build(self.factory, self.in_features, self.out_features, seed)
         refuse_strangers(module, self._module)

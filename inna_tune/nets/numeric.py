@@ -121,7 +121,7 @@ class NumericEmbedding(ABC):
         values = self._draw(generator, n_used)
         padded = {}
         for name, shape in self.parameter_shapes.items():
-            padded[name] = torch.zeros(shape, dtype=dtype)
+            padded[name] = torch.zeros(shape, dtype=dtype, device="cpu")
             padded[name][:n_used] = values[name].to(dtype)
         return padded
 
@@ -193,12 +193,16 @@ class _Waves(NumericEmbedding):
 
     def _draw_frequency(self, generator: torch.Generator, n_columns: int) -> tuple[Tensor, Tensor]:
         """The parameter, and ω² = (2π c)², each [n_columns, K]."""
-        frequency = torch.randn(n_columns, self.n_frequencies, generator=generator, dtype=torch.float64)
+        frequency = torch.randn(
+            n_columns, self.n_frequencies, generator=generator, dtype=torch.float64, device="cpu"
+        )
         return frequency, (self._angular_scale * frequency) ** 2
 
     def _draw(self, generator: torch.Generator, n_columns: int) -> dict[str, Tensor]:
         values, mean, variance = self._draw_waves(generator, n_columns)
-        weight = torch.randn(n_columns, self.n_features, self.dim, generator=generator, dtype=torch.float64)
+        weight = torch.randn(
+            n_columns, self.n_features, self.dim, generator=generator, dtype=torch.float64, device="cpu"
+        )
         weight *= (self.start_variance / variance.sum(1)).sqrt()[:, None, None]
         return values | {f"{PREFIX}.weight": weight, f"{PREFIX}.bias": -(mean[:, None] @ weight)[:, 0]}
 
@@ -264,7 +268,9 @@ class PBLDEmbedding(_Waves):
         self, generator: torch.Generator, n_columns: int
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         frequency, square = self._draw_frequency(generator, n_columns)
-        uniform = torch.rand(n_columns, self.n_frequencies, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(
+            n_columns, self.n_frequencies, generator=generator, dtype=torch.float64, device="cpu"
+        )
         phase = math.pi * (2 * uniform - 1)
         cos, sin = torch.cos(phase), torch.sin(phase)
         mean = cos * torch.exp(-square / 2)
@@ -318,8 +324,8 @@ class PiecewiseEmbedding(NumericEmbedding):
         return torch.sub(x.reshape(-1, 1, x.shape[-1]), first, out=out).mul_(slope).clamp_(0.0, 1.0)
 
     def _draw(self, generator: torch.Generator, n_columns: int) -> dict[str, Tensor]:
-        multiple = torch.randn(n_columns, 1, self.dim, generator=generator, dtype=torch.float64)
-        knots = torch.tensor(self.knots, dtype=torch.float64)
+        multiple = torch.randn(n_columns, 1, self.dim, generator=generator, dtype=torch.float64, device="cpu")
+        knots = torch.tensor(self.knots, dtype=torch.float64, device="cpu")
         # The weights are the changes over the pieces, the bias is the value at the first knot.
         return {
             f"{PREFIX}.weight": multiple * knots.diff()[:, None],
@@ -330,7 +336,7 @@ class PiecewiseEmbedding(NumericEmbedding):
 # Remembered, since a step that brings numbers from the host can be no CUDA graph.
 @lru_cache(maxsize=64)
 def _pieces(knots: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    ends = torch.tensor(knots, dtype=torch.float64)
+    ends = torch.tensor(knots, dtype=torch.float64, device="cpu")
     first, slope = (t.to(device, dtype)[:, None] for t in (ends[:-1], 1 / ends.diff()))
     return first, slope
 

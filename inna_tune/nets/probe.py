@@ -70,7 +70,7 @@ def probe(module: nn.Module, other: nn.Module, in_features: int, out_features: i
     Draws from the global stream of torch, which is the caller's business.
     """
     # In [0, 1): numbers whose logarithms exist, and which as integer codes are all zero, in range for any embedding.
-    x = torch.rand(2, _ROWS, in_features)
+    x = torch.rand(2, _ROWS, in_features, device="cpu")
     with seeded(0):
         call = _Call(module, in_features, out_features)
         minimum_rows = call.check_outputs(x[0])

@@ -168,7 +168,7 @@ class TabularNet:
             columns = [embedded, *columns] if self.numeric.keeps_numbers else [embedded, columns[1]]
         if self.categorical is not None:
             columns.append((len(self.categories), len(self.categories), self.categorical.dim))
-        return [torch.arange(total * width) < used * width for total, used, width in columns]
+        return [torch.arange(total * width, device="cpu") < used * width for total, used, width in columns]
 
     # ------------------------------------------------------------------ the engine's questions
 
@@ -313,7 +313,7 @@ class TabularNet:
         first = torch.cat(self._used_inputs(numeric, others))
         parts = []
         for name, shape in self.parameter_shapes.items():
-            mask = torch.ones(shape, dtype=torch.bool)
+            mask = torch.ones(shape, dtype=torch.bool, device="cpu")
             if name.startswith(f"{PREFIX}."):
                 mask[numeric:] = False
             elif name == f"{self.layers[0].name}.weight":

@@ -84,7 +84,7 @@ def split(matrix: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
 def start(params: Sequence[Tensor], seeds: Sequence[int]) -> Tensor:
     """Random unit vectors [P, D], each from its own seed: drawn on the CPU, so the same on every device."""
     width = sum(param.numel() for param in params) // len(seeds)
-    rows = [torch.randn(width, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    rows = [torch.randn(width, generator=torch.Generator().manual_seed(seed), device="cpu") for seed in seeds]
     return torch.nn.functional.normalize(torch.stack(rows).to(params[0]), dim=1)
 
 

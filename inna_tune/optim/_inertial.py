@@ -162,7 +162,9 @@ class InertialNewton(Optimizer):
                     self.state[p][key] = zeros_for(p).copy_(saved[key])
             if p.dtype in LOW_PRECISION and saved:
                 # The state of a float32 twin has none.
-                self.state[p]["remainder"] = no_remainder(p).copy_(saved.get("remainder", torch.zeros(())))
+                self.state[p]["remainder"] = no_remainder(p).copy_(
+                    saved.get("remainder", torch.zeros((), device="cpu"))
+                )
             if "updates" in saved:
                 self.state[p]["updates"] = counter(saved["updates"], group)
 

@@ -246,7 +246,7 @@ def _stretches(
     for i, (factor, param) in enumerate(zip(factors, params, strict=True)):
         if not param.requires_grad:
             continue
-        values = torch.as_tensor(factor).detach()
+        values = factor.detach() if isinstance(factor, Tensor) else torch.as_tensor(factor, device="cpu")
         if not ((values >= 0) & values.isfinite()).all():
             raise ValueError(f"step_factors[{i}]={factor!r} must be finite and at least 0; 1 changes nothing")
         if values.dim() == 0:

@@ -132,6 +132,11 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
         raise TableError(
             f"{source.name} repeats column names: {repeated}. Rename them so that each is unique."
         )
+    if len(rows) == 1 and len(head) < 1 << 20 and not text.endswith(("\n", "\r")):
+        # pyarrow takes the header for a row that has no end.
+        raise TableError(
+            f"{source.name} cannot be read as a csv table: it has a header of {len(names)} columns and no rows."
+        )
     width = len(names)
     if len(rows) > 1 and len(rows[1]) > width and not any(rows[1][width:]):
         width = len(rows[1])

@@ -1,5 +1,6 @@
 """The one place that reads tables; what it found is the table's schema, by which later tables are read."""
 
+import os
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -46,12 +47,12 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read(place: str, *, schema: TableSchema | None = None) -> Table:
+def read(place: str | os.PathLike[str], *, schema: TableSchema | None = None) -> Table:
     """Read a table.
 
     Parameters
     ----------
-    place : str
+    place : str or path
         Path of a file, ``-`` for standard input, or ``sklearn:NAME`` for a table that scikit-learn ships. Files are
         delimited text (.csv, .tsv, .txt), Parquet, Feather, JSON lines (.jsonl, .ndjson) or Excel (.xlsx); text also packed
         (.gz, .bz2, .zst).
@@ -69,6 +70,7 @@ def read(place: str, *, schema: TableSchema | None = None) -> Table:
     TableError
         If there is no such table, it cannot be read, is empty, or repeats a column name.
     """
+    place = os.fspath(place)
     if place.startswith("sklearn:"):
         frame = _sklearn_table(place.removeprefix("sklearn:"))
         return _finish(place, frame, Misfits(), [], schema, target="target")

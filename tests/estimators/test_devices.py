@@ -1,11 +1,15 @@
 """A device that is not there, or that torch cannot use: one clear message before anything is trained, and nothing lost."""
 
+import pickle
+
 import numpy as np
 import optuna
 import pytest
 import torch
+from sklearn.base import clone
 
-from inna_tune import InnaClassifier, InnaSearchCV
+from inna_tune import INNA, InnaClassifier, InnaSearchCV, load
+from inna_tune.optim import calibrate
 
 QUICK = {"hidden_layer_sizes": (4,), "max_epochs": 2, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -75,3 +79,40 @@ def test_a_study_keeps_its_trials_and_goes_on(machine, tmp_path):
     assert trial.state == optuna.trial.TrialState.COMPLETE
     search = InnaSearchCV(InnaClassifier(**QUICK), n_trials=2, resume=True, **settings).fit(X, Y)
     assert len(search.study_.trials) == 2
+
+
+@pytest.mark.parametrize("optimizer", ["inna", "innaprop", "muon"])
+def test_what_torch_makes_tensors_on_by_default_changes_nothing(optimizer, tmp_path):
+    # Who says torch.set_default_device("cuda") means tensors of their own; the parameter device says where nets train.
+    net = InnaClassifier(device="cpu", n_members=2, optimizer=optimizer, **QUICK)
+    expected = clone(net).fit(X, Y).predict_proba(X)
+    with torch.device("meta"):
+        model = clone(net).fit(X, Y)
+        model.save(tmp_path / "m.inna")
+        np.testing.assert_array_equal(load(tmp_path / "m.inna").predict_proba(X), expected)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(X), expected)
+        assert np.isfinite(model.partial_fit(X, Y).predict_proba(X)).all()
+
+
+def test_a_search_goes_on_whatever_torch_makes_tensors_on():
+    search = InnaSearchCV(
+        InnaClassifier(device="cpu", n_members=1, **QUICK), n_trials=3, cv=2, random_state=0
+    )
+    expected = clone(search).set_params(refit="ensemble").fit(X, Y).predict_proba(X)
+    with torch.device("meta"):
+        found = clone(search).set_params(refit="ensemble").fit(X, Y).predict_proba(X)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_loop_of_ones_own_is_calibrated_whatever_torch_makes_tensors_on():
+    weight, row = torch.ones(2, 3, requires_grad=True), torch.arange(6.0).view(2, 3)
+    expected = calibrate(lambda: ((weight * row) ** 2).sum(), [weight], step_factors=[0.5])
+    with torch.device("meta"):
+        found = calibrate(lambda: ((weight * row) ** 2).sum(), [weight], step_factors=[0.5])
+        optimizer = INNA([weight], lr=0.01)
+        ((weight * row) ** 2).sum().backward()
+        optimizer.step()
+        optimizer.load_state_dict(optimizer.state_dict())
+        optimizer.step()
+    assert found == expected
+    assert weight.isfinite().all()

@@ -95,7 +95,11 @@ def test_a_search_and_its_scores_know_labels_of_every_type(labels):
         (np.array([None, *WORDS[1:]], dtype=object), "1 missing labels"),
         (np.array([1, *WORDS[1:]], dtype=object), r"different types: int, str.*astype\(str\)"),
         (pd.Series([True, *WORDS[1:]], dtype=object), "different types: bool, str"),
-        (pd.Series([Decimal(int(c)) for c in CODES]), "Unknown label type"),
+        (pd.Series([Decimal(int(c)) for c in CODES]), r"Decimal: 1.*astype\(str\)"),
+        (pd.cut(X["a"], 3), r"Interval: .*astype\(str\)"),
+        (pd.PeriodIndex(np.where(CODES, "2020", "2021"), freq="Y"), r"Period: 202.*astype\(str\)"),
+        (pd.Series([(1, 2), (3, 4)] * 40), r"tuple: \(1, 2\).*astype\(str\)"),
+        (np.array([10**30, 10**31] * 40, dtype=object), r"int: 1000000.*astype\(str\)"),
     ],
 )
 def test_labels_that_make_no_sense_are_named(y, message):
@@ -109,6 +113,63 @@ def test_labels_go_on_as_any_type_that_writes_the_same():
     assert model.classes_.dtype == np.int64
     part = clone(NET).partial_fit(X, pd.Series(WORDS).astype("category"), classes=pd.Series(["yes", "no"]))
     assert part.classes_.tolist() == ["no", "yes"]
+
+
+# ---------------------------------------------------------------------- values of any size
+
+
+@pytest.mark.parametrize("exponent", [-1000, -600, 40, 600, 1020])
+def test_a_unit_of_the_target_changes_nothing(exponent):
+    y = X["a"].to_numpy()
+    expected = clone(REGRESSOR).fit(X, y).predict(X)
+    weight = np.linspace(1, 2, len(X))
+    weighted = clone(REGRESSOR).fit(X, y, sample_weight=weight).predict(X)
+    np.testing.assert_array_equal(
+        clone(REGRESSOR).fit(X, np.ldexp(y, exponent)).predict(X), np.ldexp(expected, exponent)
+    )
+    np.testing.assert_array_equal(
+        clone(REGRESSOR).fit(X, np.ldexp(y, exponent), sample_weight=weight).predict(X),
+        np.ldexp(weighted, exponent),
+    )
+
+
+@pytest.mark.parametrize("exponent", [-1070, -600, 600, 1015])
+@pytest.mark.parametrize("net", [NET, REGRESSOR], ids=["labels", "values"])
+def test_a_unit_of_the_weights_changes_nothing(net, exponent):
+    weight = 8.0 + np.arange(len(X)) % 9
+    expected = clone(net).fit(X, CODES, sample_weight=weight).predict(X)
+    found = clone(net).fit(X, CODES, sample_weight=np.ldexp(weight, exponent))
+    np.testing.assert_array_equal(found.predict(X), expected)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, 0.1, -1e-300, 1e300])
+def test_one_value_is_predicted_as_it_is(value, tmp_path):
+    several = np.column_stack([X["a"], np.full(len(X), value)])
+    for y in (np.full(len(X), value), several):
+        model = clone(REGRESSOR).fit(X, y)
+        model.save(tmp_path / "m.inna")
+        for each in (model, load(tmp_path / "m.inna")):
+            found = each.predict(X)
+            assert (found.reshape(len(X), -1)[:, -1] == value).all()
+    median = clone(REGRESSOR).set_params(quantiles=(0.1, 0.5, 0.9)).fit(X, np.full(len(X), value))
+    assert (median.predict_quantiles(X) == value).all()
+
+
+def test_what_began_with_one_value_goes_on_with_others():
+    model = clone(REGRESSOR).partial_fit(X, np.zeros(len(X)))
+    for _ in range(30):
+        model.partial_fit(X, 1e6 * X["a"])
+    assert model.score(X, 1e6 * X["a"]) > 0.5
+    again = clone(REGRESSOR).set_params(warm_start=True, max_epochs=30).fit(X, np.zeros(len(X)))
+    assert again.fit(X, 1e6 * X["a"]).score(X, 1e6 * X["a"]) > 0.5
+
+
+@pytest.mark.parametrize("weight", [-1, np.nan, np.inf, 0])
+def test_weights_that_make_no_sense_are_refused_as_numbers_and_of_classes(weight):
+    with pytest.raises(ValueError, match="sample_weight"):
+        clone(NET).fit(X, CODES, sample_weight=weight)
+    with pytest.raises(ValueError, match="class_weight"):
+        clone(NET).set_params(class_weight={0: weight, 1: weight}).fit(X, CODES)
 
 
 # ---------------------------------------------------------------------- several targets

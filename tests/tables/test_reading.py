@@ -63,7 +63,7 @@ WRITERS = {
 def test_every_format_gives_the_table_that_was_written(name, tmp_path):
     path = tmp_path / name
     WRITERS[name](FRAME, path)
-    table = read(str(path))
+    table = read(path)
     pd.testing.assert_frame_equal(table.frame, FRAME, check_dtype=False)
     assert table.frame["code"].tolist()[:2] == ["01", "02"]
     assert [c.kind for c in table.schema.columns] == ["number", "number", "number", "boolean", "text", "text"]

@@ -95,6 +95,7 @@ def write(tmp_path, name, content):
     [
         ("t.csv", "", "cannot be read as a csv"),
         ("t.csv", "a,b\n", "empty table"),
+        ("t.csv", "a,b", "header of 2 columns and no rows"),
         ("t.csv", "a,b,a\n1,2,3\n", r"repeats column names: \['a'\]"),
         ("t.csv", b"\xff\xfe\x00\x80\x81" * 50, "cannot be read as a csv"),
         ("t.csv", "a,b\n1,2\n1,2,3\n", "cannot be read as a csv"),
