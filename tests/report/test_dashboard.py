@@ -105,6 +105,15 @@ def test_the_list_of_reports(server, browser):
 # ---------------------------------------------------------------------- who may ask
 
 
+@pytest.mark.parametrize("path", ["/dashboard/studies/1", "/api/studies", "/reports", "/reports/7"])
+def test_no_page_stands_in_a_strangers_frame_and_reports_run_nothing(server, path):
+    headers = ask(server, path)[0].headers
+    own = headers.get_all("Content-Security-Policy")[-1]
+    assert "frame-ancestors 'none'" in own
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert own.startswith("default-src 'none'; ") == path.startswith("/reports")
+
+
 def test_only_this_server_s_own_pages_get_an_answer(server):
     host = server.address.removeprefix("http://")
     port = host.split(":")[1]
