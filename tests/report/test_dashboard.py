@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import optuna
 import pytest
 import sqlalchemy
+from optuna_dashboard import save_note
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
@@ -18,6 +19,7 @@ from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_
 from inna_tune.store import waiting
 from inna_tune.store.errors import StorageError
 from tests.browser import Browser
+from tests.report.test_report import WILD, hostile_study
 from tests.test_cli import MAIN, environment, run
 from tests.warm import Program
 
@@ -100,6 +102,27 @@ def test_the_list_of_reports(server, browser):
     browser.open(f"{server.address}/reports", width=390)
     assert "iris & <b>co</b>" in browser.text()
     assert browser.errors == []
+
+
+def test_what_strangers_wrote_is_text_in_the_dashboard_too(tmp_path, browser):
+    url = f"sqlite:///{tmp_path}/hostile.db"
+    hostile = hostile_study()
+    optuna.create_study(study_name=WILD, storage=url).add_trials(hostile.trials[:3])
+    study = optuna.load_study(study_name=WILD, storage=url)
+    study.set_user_attr(WILD, WILD)
+    save_note(study, f"<b>bold</b>\n\n{WILD}\n\n[link](javascript:window.hacked=1)")
+    with serving_in_a_thread(url) as server:
+        for page, shown in (("trials", "Intermediate Values"), ("note", "bold")):
+            browser.open(f"{server.address}/dashboard/studies/1/{page}")
+            browser.wait_for(f"document.body.innerText.includes({shown!r})")
+            assert WILD in browser.text()
+            assert browser.evaluate("window.hacked") is None
+            assert (
+                browser.evaluate("document.querySelectorAll('img[onerror], #dashboard script, b').length")
+                == 0
+            )
+            assert not browser.evaluate("[...document.links].some(a => a.protocol == 'javascript:')")
+            assert browser.errors == []
 
 
 # ---------------------------------------------------------------------- who may ask
