@@ -113,9 +113,9 @@ def write_report(study: Any, path: str | os.PathLike[str]) -> Path:
         If the file can't be written.
     """
     path = Path(path)
-    page = render_report(study)
+    # Whether a file can be there is known before the drawing, which takes seconds.
     with replacing(path) as written:
-        written.write_text(page, encoding="utf-8")
+        written.write_text(render_report(study), encoding="utf-8")
     return path
 
 

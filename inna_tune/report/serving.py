@@ -35,6 +35,11 @@ _REPORT = re.compile(r"/reports/(\d+)/?")
 _OF_STUDY = re.compile(r"/(?:api/studies|csv|dashboard/studies|reports)/(\d+)(?:/|$)")
 _MOST_DIGITS = 18  # of a number that a database can have
 
+# Beside the policy that the dashboard has for itself (no scripts but its own, no pictures of other servers): nothing stands in
+# the frame of a page on the web, whose visitor would press the dashboard's buttons unawares. A report loads and runs nothing.
+_OF_ALL = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_OF_REPORTS = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {_OF_ALL}"
+
 # What WSGI (PEP 3333) calls environ, start_response and an application.
 _Environ = dict[str, Any]
 _Start = Callable[..., Any]
@@ -108,7 +113,8 @@ class DashboardServer:
         hosts = None
         if is_loopback(host):
             hosts = frozenset({f"{shown}:{port}", f"localhost:{port}"})
-        self._server.set_app(_guarded(_told_at_once(_with_reports(dashboard, opened, self.address)), hosts))
+        served = _told_at_once(_with_reports(dashboard, opened, self.address))
+        self._server.set_app(_guarded(_confined(served), hosts))
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +167,20 @@ def _guarded(inner: _Application, hosts: frozenset[str] | None) -> _Application:
             words = "This server answers to its own address and its own pages only."
             return _answer(start, "403 Forbidden", words, kind="text/plain")
         return inner(environ, start)
+
+    return application
+
+
+def _confined(inner: _Application) -> _Application:
+    """Tell the browser what the pages may load and run."""
+
+    def application(environ: _Environ, start: _Start) -> Iterable[bytes]:
+        is_report = re.match(r"/reports(/|$)", environ.get("PATH_INFO", ""))
+        more = [
+            ("Content-Security-Policy", _OF_REPORTS if is_report else _OF_ALL),
+            ("X-Content-Type-Options", "nosniff"),
+        ]
+        return inner(environ, lambda status, headers, *error: start(status, [*headers, *more], *error))
 
     return application
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import optuna
 import pytest
 import sqlalchemy
+from optuna_dashboard import save_note
 from sklearn.datasets import load_iris
 
 from inna_tune import InnaClassifier, InnaSearchCV
@@ -18,6 +19,7 @@ from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_
 from inna_tune.store import waiting
 from inna_tune.store.errors import StorageError
 from tests.browser import Browser
+from tests.report.test_report import WILD, hostile_study
 from tests.test_cli import MAIN, environment, run
 from tests.warm import Program
 
@@ -102,7 +104,37 @@ def test_the_list_of_reports(server, browser):
     assert browser.errors == []
 
 
+def test_what_strangers_wrote_is_text_in_the_dashboard_too(tmp_path, browser):
+    url = f"sqlite:///{tmp_path}/hostile.db"
+    hostile = hostile_study()
+    optuna.create_study(study_name=WILD, storage=url).add_trials(hostile.trials[:3])
+    study = optuna.load_study(study_name=WILD, storage=url)
+    study.set_user_attr(WILD, WILD)
+    save_note(study, f"<b>bold</b>\n\n{WILD}\n\n[link](javascript:window.hacked=1)")
+    with serving_in_a_thread(url) as server:
+        for page, shown in (("trials", "Intermediate Values"), ("note", "bold")):
+            browser.open(f"{server.address}/dashboard/studies/1/{page}")
+            browser.wait_for(f"document.body.innerText.includes({shown!r})")
+            assert WILD in browser.text()
+            assert browser.evaluate("window.hacked") is None
+            assert (
+                browser.evaluate("document.querySelectorAll('img[onerror], #dashboard script, b').length")
+                == 0
+            )
+            assert not browser.evaluate("[...document.links].some(a => a.protocol == 'javascript:')")
+            assert browser.errors == []
+
+
 # ---------------------------------------------------------------------- who may ask
+
+
+@pytest.mark.parametrize("path", ["/dashboard/studies/1", "/api/studies", "/reports", "/reports/7"])
+def test_no_page_stands_in_a_strangers_frame_and_reports_run_nothing(server, path):
+    headers = ask(server, path)[0].headers
+    own = headers.get_all("Content-Security-Policy")[-1]
+    assert "frame-ancestors 'none'" in own
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert own.startswith("default-src 'none'; ") == path.startswith("/reports")
 
 
 def test_only_this_server_s_own_pages_get_an_answer(server):

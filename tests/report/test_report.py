@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 from inna_tune import plots
 from inna_tune.records.attributes import ALLOWED_MISMATCH, FINGERPRINT, MODEL
 from inna_tune.records.record import StudyRecord
+from inna_tune.report import page as report_page
 from inna_tune.report import render_report, svg, write_report
 from tests.plots.studies import held_out_of, make_study
 
@@ -74,6 +75,13 @@ def check(text):
     for url in re.findall(r"url\(([^)]*)\)", text):
         assert url.removeprefix("#") in ids, url
     return page
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A study of a few trials, and its report."""
+    study = make_study(5, failures=False)
+    return study, render_report(study)
 
 
 def test_everything_that_is_known_is_in_it():
@@ -224,9 +232,9 @@ def test_attributes_of_the_wrong_shape_count_as_missing(thing):
     check(render_report(study))
 
 
-def test_a_report_is_the_same_bytes_each_time_but_for_the_hour():
-    study = make_study(5)
-    without_hour = [re.sub(r"Written [^.]*?by", "", render_report(study)) for _ in range(2)]
+def test_a_report_is_the_same_bytes_each_time_but_for_the_hour(small):
+    study, page = small
+    without_hour = [re.sub(r"Written [^.]*?by", "", text) for text in (page, render_report(study))]
     assert without_hour[0] == without_hour[1]
 
 
@@ -244,20 +252,22 @@ def test_a_picture_is_drawn_once_and_is_the_one_that_saving_alone_would_make(mon
             assert svg.picture(lambda plot=plot: plot(record), "key") == found
 
 
-def test_a_file_is_replaced_in_one_move_or_left_as_it_was(tmp_path):
+def test_a_file_is_replaced_in_one_move_or_left_as_it_was(small, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("before")
     with pytest.raises(TypeError):
         write_report(None, path)
     assert path.read_text() == "before"
-    assert write_report(make_study(2), path) == path
+    assert write_report(small[0], path) == path
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert os.listdir(tmp_path) == ["report.html"]
+    # Without drawing first.
+    monkeypatch.setattr(report_page, "render_report", lambda study: pytest.fail("it was drawn"))
     with pytest.raises(OSError, match="nowhere"):
-        write_report(make_study(1), tmp_path / "nowhere" / "report.html")
+        write_report(small[0], tmp_path / "nowhere" / "report.html")
 
 
-def test_scores_of_folds_have_their_deviation():
-    study = make_study(1, failures=False)
+def test_scores_of_folds_have_their_deviation(small):
+    study, page = small
     spread = np.std(study.trials[0].user_attrs["scores"])
-    assert f"±{spread:.2g}" in check(render_report(study)).words
+    assert f"±{spread:.2g}" in check(page).words
