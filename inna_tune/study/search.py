@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from inna_tune.engine import ordinary_tensors
 from inna_tune.records.frames import leaderboard_frame, trials_frame
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.keeping import without_storage
@@ -217,7 +218,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         self
         """
-        fit_search(self, X, y, {"sample_weight": sample_weight, "groups": groups, **params})
+        with ordinary_tensors():
+            fit_search(self, X, y, {"sample_weight": sample_weight, "groups": groups, **params})
         return self
 
     # ------------------------------------------------------------------ the end
