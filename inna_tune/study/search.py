@@ -104,7 +104,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed, and
         says so where another one is given.
-    callbacks : sequence of callables (study, trial), default=()
+    callbacks : sequence of callables (study, trial), or None, default=()
         Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
         ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
         with a method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
@@ -170,7 +170,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         refit: bool | str = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = (),
         allow_mismatch: bool = False,
         verbose: int = 0,
     ) -> None:
