@@ -7,6 +7,7 @@ from inna_tune.engine.jury import output_together
 from inna_tune.engine.losses import CrossEntropy, Loss, Pinball, SquaredError
 from inna_tune.engine.members import Jury, Member, MemberProgress, MemberResult, MemberState, state_at_rest
 from inna_tune.engine.method import Method
+from inna_tune.engine.ordinary import ordinary_tensors
 from inna_tune.engine.population import Population
 from inna_tune.engine.predicting import predicted
 from inna_tune.engine.stack import Stack
@@ -29,6 +30,7 @@ __all__ = [
     "Training",
     "as_arrays",
     "as_tensors",
+    "ordinary_tensors",
     "output_together",
     "outputs",
     "predicted",

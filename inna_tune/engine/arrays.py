@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inna_tune.engine.ordinary import ordinary_tensors
+
 _TENSOR = "tensor of"
 # Types that numpy has not; their bits go as whole numbers.
 _BITS = {torch.bfloat16: torch.int16}
@@ -54,7 +56,8 @@ def as_tensors(value: Any) -> Any:
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"{value[_TENSOR]!r} is no type of numbers")
         # What comes out of a file may be read-only, or of another's memory.
-        return torch.from_numpy(np.array(value["values"])).view(dtype)
+        with ordinary_tensors():
+            return torch.from_numpy(np.array(value["values"])).view(dtype)
     if isinstance(value, dict):
         return {key: as_tensors(each) for key, each in value.items()}
     return [as_tensors(each) for each in value] if isinstance(value, list) else value

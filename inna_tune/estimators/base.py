@@ -22,6 +22,7 @@ from inna_tune.engine import (
     MemberState,
     TableTensors,
     Training,
+    ordinary_tensors,
     predicted,
 )
 from inna_tune.estimators.checks import check_device, check_parameters
@@ -155,7 +156,7 @@ class InnaEstimator(
         began = clock.now()
         self._check_parameters()
         is_given = check_validation(self, X_val, y_val, sample_weight_val)
-        with threads_of(self.n_jobs):
+        with ordinary_tensors(), threads_of(self.n_jobs):
             self._fit((X, y, sample_weight), (X_val, y_val, sample_weight_val) if is_given else None, began)
         return self
 
@@ -240,7 +241,7 @@ class InnaEstimator(
     def _train_one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:
         """One epoch on all rows given, from where training stands: what ``partial_fit`` does."""
         self._check_parameters()
-        with threads_of(self.n_jobs):
+        with ordinary_tensors(), threads_of(self.n_jobs):
             self._one_epoch(X, y, sample_weight)
 
     def _one_epoch(self, X: Any, y: Any, sample_weight: Any) -> None:

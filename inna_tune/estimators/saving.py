@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from sklearn.utils.validation import check_is_fitted
 
-from inna_tune.engine import state_at_rest
+from inna_tune.engine import ordinary_tensors, state_at_rest
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.schema import TableSchema
 from inna_tune.files import replacing
@@ -182,6 +182,7 @@ def to_plain(model: "InnaEstimator") -> tuple[dict[str, Any], Tensors]:
     return content, tensors
 
 
+@ordinary_tensors()
 def load(
     path: str | os.PathLike[str],
 ) -> "InnaClassifier | InnaRegressor | EnsembleClassifier | EnsembleRegressor":

@@ -9,6 +9,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from inna_tune.engine import ordinary_tensors
 from inna_tune.engine.forward import stacked_views
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.optim import stationarity
@@ -17,6 +18,7 @@ from inna_tune.optim import stationarity
 class StationarityMixin:
     """Adds ``stationarity`` to an estimator whose nets are stacked in ``weights_``."""
 
+    @ordinary_tensors()
     def stationarity(self, X: Any, y: Any, sample_weight: Any = None) -> npt.NDArray[np.float64]:
         r"""Norm of the summed generalized gradient of the training loss over all batches, at the fitted weights.
 

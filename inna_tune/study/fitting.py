@@ -157,6 +157,7 @@ def _untuned(search: Any, question: Question, budget: Budget) -> Untuned | None:
 
 def _options(search: Any) -> StudyOptions:
     own = {f.name: getattr(search, f.name) for f in fields(StudyOptions) if hasattr(search, f.name)}
+    own["callbacks"] = tuple(search.callbacks or ())
     if search.random_state is not None:
         own["seed"] = int(np.random.SeedSequence(search.random_state).generate_state(1)[0])
         own["seed_words"] = f"random_state={search.random_state}"

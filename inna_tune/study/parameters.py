@@ -84,7 +84,12 @@ def check_search(search: Any) -> None:
             PriorSampler(search.sampler, SearchSpace.inna(curvature=1.0))
         except TypeError as error:
             raise TypeError(f"sampler: {error}") from None
-    for callback in search.callbacks:
+    callbacks = () if search.callbacks is None else search.callbacks
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise InvalidParameterError(
+            f"callbacks={callbacks!r} must be functions of (study, trial) in a list, or None."
+        )
+    for callback in callbacks:
         if not callable(callback):
             raise TypeError(f"callbacks: {callback!r} cannot be called; give functions of (study, trial).")
     if isinstance(first, str):

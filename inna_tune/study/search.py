@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import UNUSED, MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from inna_tune.engine import ordinary_tensors
 from inna_tune.records.frames import leaderboard_frame, trials_frame
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.keeping import without_storage
@@ -105,7 +106,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int or None, default=None
         Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed, and
         says so where another one is given.
-    callbacks : sequence of callables (study, trial), default=()
+    callbacks : sequence of callables (study, trial), or None, default=()
         Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
         ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
         with a method ``on_training(study, training)`` also hears, before each rung, what trains in this process: an
@@ -171,7 +172,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         refit: bool | str = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
-        callbacks: Sequence[Callback] = (),
+        callbacks: Sequence[Callback] | None = (),
         allow_mismatch: bool = False,
         verbose: int = 0,
     ) -> None:
@@ -219,7 +220,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         -------
         self
         """
-        fit_search(self, X, y, {"sample_weight": sample_weight, "groups": groups, **params})
+        with ordinary_tensors():
+            fit_search(self, X, y, {"sample_weight": sample_weight, "groups": groups, **params})
         return self
 
     # ------------------------------------------------------------------ the end

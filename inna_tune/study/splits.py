@@ -1,6 +1,7 @@
 """Which rows a fold trains on and which it is scored on."""
 
 import numbers
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
     check_cv,
 )
+from sklearn.utils._param_validation import InvalidParameterError
 
 from inna_tune.estimators.splitting import Rows
 
@@ -42,6 +44,16 @@ def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
     return KFold(n_splits, shuffle=True, random_state=0)
 
 
+def _pairs(cv: Any) -> list[Any]:
+    """Folds that are given one by one, checked to be pairs."""
+    pairs = list(cv) if isinstance(cv, Iterable) and not isinstance(cv, str | bytes | Mapping) else [None]
+    if not all(isinstance(pair, Sequence | np.ndarray) and len(pair) == 2 for pair in pairs):
+        raise InvalidParameterError(
+            f"cv={cv!r} must be a number of folds, a splitter such as scikit-learn's, or pairs of row numbers (train, test)."
+        )
+    return pairs
+
+
 def resolve_splits(
     cv: Any, X: pd.DataFrame, y: Any, params: dict[str, Any], *, classifier: bool
 ) -> tuple[Any, list[tuple[Rows, Rows]]]:
@@ -49,6 +61,8 @@ def resolve_splits(
 
     Raises
     ------
+    InvalidParameterError
+        If ``cv`` is none of what it may be.
     ValueError
         If rows are cut into more folds than there are, a fold has no training or no test rows, names rows that there are not,
         or trains on rows it is scored on.
@@ -57,7 +71,8 @@ def resolve_splits(
     if splitter is None:
         splitter = default_splitter(y, len(X), classifier=classifier)
     elif not isinstance(splitter, numbers.Integral):
-        splitter = splitter if hasattr(splitter, "split") else list(splitter)
+        is_splitter = hasattr(splitter, "split") and not isinstance(splitter, str | bytes)
+        splitter = splitter if is_splitter else _pairs(cv)
     folds = splitter if isinstance(splitter, numbers.Integral) else None
     if isinstance(splitter, _PARTITIONS):
         folds = splitter.n_splits

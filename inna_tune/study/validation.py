@@ -9,6 +9,7 @@ import numpy.typing as npt
 from sklearn.base import clone
 from sklearn.exceptions import UndefinedMetricWarning
 
+from inna_tune.engine import ordinary_tensors
 from inna_tune.estimators.frames import check_weights
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.metrics import Metrics
@@ -94,9 +95,9 @@ def cross_validate(
     question = Question.of(clone(net_of(model)), model, X, y, cv=cv, scoring=scoring, route=routed)
     metrics, n_splits = question.metrics, len(question.splits)
     began = time.monotonic()
-    table = question.folded()
-    cohort = Cohort(table, [as_ours(model)])
-    cohort.run()
+    with ordinary_tensors():
+        cohort = Cohort(question.folded(), [as_ours(model)])
+        cohort.run()
     trained = time.monotonic()
     scores = {
         name: cohort.scores(0, scorer, params=question.routed.others.get(name))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from inna_tune import INNA, InnaClassifier, InnaSearchCV, load
+from inna_tune import INNA, InnaClassifier, InnaSearchCV, cross_validate, load
 from inna_tune.optim import calibrate
 
 QUICK = {"hidden_layer_sizes": (4,), "max_epochs": 2, "random_state": 0}
@@ -116,3 +116,26 @@ def test_a_loop_of_ones_own_is_calibrated_whatever_torch_makes_tensors_on():
         optimizer.step()
     assert found == expected
     assert weight.isfinite().all()
+
+
+def test_within_inference_mode_nets_train_all_the_same(tmp_path):
+    # What is made there can be trained on outside, too.
+    net = InnaClassifier(device="cpu", n_members=2, **QUICK)
+    search = InnaSearchCV(clone(net).set_params(n_members=1), n_trials=2, cv=2, random_state=0)
+    expected, tuned = clone(net).fit(X, Y), clone(search).fit(X, Y)
+    scores = cross_validate(net, X, Y, cv=2)["test_score"]
+    expected.save(tmp_path / "m.inna")
+    with torch.inference_mode():
+        fitted, found = clone(net).fit(X, Y), clone(search).fit(X, Y)
+        models = {
+            "fitted": fitted,
+            "loaded": load(tmp_path / "m.inna"),
+            "unpickled": pickle.loads(pickle.dumps(expected)),
+        }
+        np.testing.assert_array_equal(cross_validate(net, X, Y, cv=2)["test_score"], scores)
+        np.testing.assert_array_equal(fitted.stationarity(X, Y), expected.stationarity(X, Y))
+        assert torch.is_inference_mode_enabled()
+    np.testing.assert_array_equal(found.predict_proba(X), tuned.predict_proba(X))
+    for name, model in models.items():
+        np.testing.assert_array_equal(model.predict_proba(X), expected.predict_proba(X), err_msg=name)
+        assert np.isfinite(model.partial_fit(X, Y).predict_proba(X)).all(), name

@@ -245,6 +245,8 @@ def test_callbacks_see_every_trial():
     seen = []
     search(callbacks=(lambda study, trial: seen.append(trial.number),)).fit(*IRIS)
     assert seen == [0, 1, 2, 3]
+    # As in Study.optimize.
+    assert search(callbacks=None, n_trials=1).fit(*IRIS).best_index_ == 0
 
 
 def test_a_search_leaves_sampler_and_pruner_as_they_were():
@@ -345,6 +347,8 @@ def test_sample_weights_reach_training_and_scoring():
         ({"timeout": -1.0}, "timeout=-1.0"),
         ({"timeout": float("inf")}, "timeout=inf must be a positive number"),
         ({"timeout": "10"}, "timeout='10' must be a positive number"),
+        ({"callbacks": print}, "callbacks=<built-in function print> must be functions"),
+        ({"callbacks": "print"}, "callbacks='print' must be functions"),
         ({"random_state": np.random.RandomState(0)}, "random_state=RandomState.* must be a whole number"),
         ({"random_state": -1}, "random_state=-1 must be a whole number of at least 0"),
         ({"error_score": True}, "error_score=True"),

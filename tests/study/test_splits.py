@@ -1,10 +1,11 @@
 """The folds that a search makes where none are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit
 
-from inna_tune.study.splits import default_splitter
+from inna_tune.study.splits import default_splitter, resolve_splits
 
 
 def labels(n_rows, n_classes=2, *, rarest=None):
@@ -52,3 +53,19 @@ def test_the_more_rows_the_fewer_folds_each_with_a_share_of_every_class(y, kind,
 def test_so_it_is_with_numbers(n_rows, kind, n_splits):
     splitter = default_splitter(np.arange(float(n_rows)), n_rows, classifier=False)
     assert (type(splitter), splitter.get_n_splits()) == (kind, n_splits)
+
+
+@pytest.mark.parametrize(
+    "cv", [object(), print, 2.5, "5", b"5", [object()], [1, 2], {"a": 1}, np.array([1, 2]), [([0], [1], [2])]]
+)
+def test_what_is_no_folds_is_named(cv):
+    y = labels(6)
+    with pytest.raises(ValueError, match=r"cv=(.|\n)* must be a number of folds, a splitter"):
+        resolve_splits(cv, pd.DataFrame({"a": y}), y, {}, classifier=True)
+
+
+@pytest.mark.parametrize("form", [list, tuple, iter])
+def test_folds_are_given_one_by_one(form):
+    y, folds = labels(6), [([0, 1, 2], [3, 4]), (np.arange(3, 6), np.arange(2))]
+    _, found = resolve_splits(form(folds), pd.DataFrame({"a": y}), y, {}, classifier=True)
+    assert [[rows.tolist() for rows in fold] for fold in found] == [[[0, 1, 2], [3, 4]], [[3, 4, 5], [0, 1]]]
