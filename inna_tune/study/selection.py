@@ -1,8 +1,8 @@
 """Which trials make an ensemble, and with what weights, by their out-of-fold predictions.
 
 By log-loss and RMSE, whose losses are those of rows, all that the rows cannot tell from the best, equally; by other metrics
-greedy selection with replacement. The best is in part the luckiest, and so is what a greedy search finds for it: of ten tables
-(30 trials, one seed) equal weights came out ahead of greedy ones on SHARE.
+greedy selection with replacement. The best is in part the luckiest, and so is what a greedy search finds for it: of nine tables
+(30 trials, one seed) equal weights had the lower test loss on eight.
 """
 
 import math
