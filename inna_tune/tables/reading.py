@@ -119,7 +119,8 @@ def _finish(
     target: str | None = None,
 ) -> Table:
     """Check a table, and read typed columns by a schema."""
-    frame = frame.rename(columns=str)
+    # Names may come in several levels, each a tuple.
+    frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if any(level is not None for level in frame.index.names):
         named = ", ".join(repr(str(level)) for level in frame.index.names if level is not None)
         notes.append(f"{name} has {named} as the index of a DataFrame, which is no column.")

@@ -95,3 +95,11 @@ def test_a_feather_file_whose_texts_lie_beyond_its_end_is_no_table(tmp_path):
     path.write_bytes(content.replace(held, np.array([0, 4, 2**30], dtype=np.int32).tobytes()))
     with pytest.raises(TableError, match="t.feather cannot be read as a feather table"):
         read(str(path))
+
+
+def test_columns_of_several_levels_go_by_their_names_in_one(tmp_path):
+    names = pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")])
+    pd.DataFrame(np.eye(4, 2), columns=names).to_parquet(tmp_path / "t.parquet")
+    found = read(str(tmp_path / "t.parquet"))
+    assert list(found.frame.columns) == ["('a', 'b')", "('a', 'c')"]
+    assert found.frame["('a', 'b')"].sum() == 1
