@@ -187,7 +187,8 @@ def describe_values(column: pd.Series) -> str:
         return f"{len(counts)} levels: {shown}{', …' if len(counts) > 4 else ''}"
     low, high = present.min(), present.max()
     if types.is_datetime64_any_dtype(dtype):
-        return f"{low:%Y-%m-%d} to {high:%Y-%m-%d}"
+        # NOTE: strftime ends at the year 9999.
+        return " to ".join(end.isoformat().split("T")[0] for end in (low, high))
     return f"{low:.6g} to {high:.6g}"
 
 

@@ -9,7 +9,7 @@ from inna_tune.tables import regrets
 from inna_tune.tables.problem import is_index, make_problem
 from inna_tune.tables.reading import read
 from inna_tune.tables.regrets import find_leaks, share_of_copies
-from inna_tune.tables.understanding import Understanding, understand
+from inna_tune.tables.understanding import Understanding, describe_values, understand
 
 N = 120
 
@@ -178,3 +178,11 @@ def test_where_time_is_short_not_every_column_is_tried_alone(monkeypatch):
     found = understand(frame, schema, problem, seconds=-1.0)
     assert len(tried) == 12
     assert any("Not every column was tried alone" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_a_date_after_the_year_9999_is_shown(unit):
+    far = pd.Series([np.datetime64("2024-02-29", unit), np.datetime64("33658-09-27T01:46:40", unit)])
+    assert describe_values(far) == "2024-02-29 to 33658-09-27"
+    zoned = pd.Series(pd.to_datetime(["2024-02-29 10:00", "2025-01-01 12:30"])).dt.tz_localize("Asia/Tokyo")
+    assert describe_values(zoned) == "2024-02-29 to 2025-01-01"
