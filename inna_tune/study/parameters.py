@@ -34,6 +34,7 @@ _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
         "a whole number of at least 0, or None; a generator's numbers could not be drawn again when the study is resumed",
     ),
     "error_score": ([Real, StrOptions({"raise"})], "'raise' or a number"),
+    "study_name": ([str, None], "text of 1 to 512 characters, or None"),
     "pruner": ([BasePruner, None], "an Optuna pruner, or None for successive halving"),
     "space": ([SearchSpace, Prior, None], "a SearchSpace, e.g. SearchSpace.inna(), or a Prior"),
 }

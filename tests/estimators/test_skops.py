@@ -13,7 +13,11 @@ from sklearn.preprocessing import StandardScaler
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
 from inna_tune.estimators import SKOPS_TYPES, EnsembleRegressor
 
-sio = pytest.importorskip("skops.io", reason="skops is not installed")
+
+def skops_io():
+    """Loaded by those who use it, not by every process that collects tests: it takes a second."""
+    return pytest.importorskip("skops.io", reason="skops is not installed")
+
 
 RNG = np.random.default_rng(0)
 N = 120
@@ -38,6 +42,7 @@ NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=2, max_epochs=2, random_
 
 
 def through(model, trusted=SKOPS_TYPES):
+    sio = skops_io()
     return sio.loads(sio.dumps(model), trusted=trusted)
 
 
@@ -69,6 +74,7 @@ def test_an_estimator_comes_back_whole(settings):
 def test_all_that_it_asks_to_be_trusted_is_ours():
     assert all(name.startswith("inna_tune.") for name in SKOPS_TYPES)
     assert len(set(SKOPS_TYPES)) == len(SKOPS_TYPES)
+    sio = skops_io()
     asked = sio.get_untrusted_types(data=sio.dumps(clone(NET).fit(TABLE, Y)))
     assert set(asked) <= set(SKOPS_TYPES)
 

@@ -381,6 +381,16 @@ def test_samplers_and_pruners_that_are_none_are_refused_before_anything_is_store
     assert not (tmp_path / "s.db").exists()
 
 
+# The others count by their truth.
+NAMED = sorted(InnaSearchCV(NET).get_params(deep=False).keys() - {"resume", "allow_mismatch", "verbose"})
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_parameter_that_makes_no_sense_names_itself(name):
+    with pytest.raises((ValueError, TypeError), match=name):
+        search().set_params(**{name: object()}).fit(*IRIS)
+
+
 def test_only_our_estimators():
     from sklearn.linear_model import LogisticRegression
 
