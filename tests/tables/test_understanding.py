@@ -182,7 +182,7 @@ def test_where_time_is_short_not_every_column_is_tried_alone(monkeypatch):
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us"])
 def test_a_date_after_the_year_9999_is_shown(unit):
-    far = pd.Series([np.datetime64("2024-02-29", unit), np.datetime64("33658-09-27T01:46:40", unit)])
+    far = pd.Series(np.array(["2024-02-29", "33658-09-27T01:46:40"], dtype=f"datetime64[{unit}]"))
     assert describe_values(far) == "2024-02-29 to 33658-09-27"
     zoned = pd.Series(pd.to_datetime(["2024-02-29 10:00", "2025-01-01 12:30"])).dt.tz_localize("Asia/Tokyo")
     assert describe_values(zoned) == "2024-02-29 to 2025-01-01"
