@@ -15,6 +15,8 @@ from sklearn.base import clone
 from inna_tune.engine import Method
 from inna_tune.engine.population import Population
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.checks import layer_sizes
+from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import pure_numbers_of, usual_numbers
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
@@ -118,18 +120,17 @@ def shipped(estimator: InnaEstimator, curvature: float) -> SearchSpace:
 
 def net_is_as_it_comes(estimator: InnaEstimator) -> bool:
     """Whether nobody has chosen the net of an estimator, so that a search may."""
-    usual = type(estimator)()
+    # Not of an instance: a class of a person's own may want arguments.
     return estimator.module is None and all(
-        _plainly(usual, name) == _plainly(estimator, name) for name in NET_PARAMETERS
+        _plainly(getattr(estimator, name)) == _plainly(getattr(Parameters, name)) for name in NET_PARAMETERS
     )
 
 
-def _plainly(net: InnaEstimator, name: str) -> Any:
-    """A parameter of a net as a space may hold it: several widths as "256-256"."""
-    value = getattr(net, name)
-    if name == "hidden_layer_sizes" and not isinstance(value, numbers.Integral):
-        return "-".join(map(str, net._layer_sizes()))
-    return value
+def _plainly(value: Any) -> Any:
+    """What a net is like as a space may hold it: several widths as "256-256"."""
+    if isinstance(value, (str, numbers.Integral)):
+        return value
+    return "-".join(map(str, layer_sizes(value)))
 
 
 def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) -> dict[str, Any] | None:
@@ -155,7 +156,7 @@ def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) 
     if said["decay_power"] is None:
         law = DECAY_LAWS.get(said["decay"])
         said["decay_power"] = None if law is None else law.power
-    said["hidden_layer_sizes"] = _plainly(net, "hidden_layer_sizes")
+    said["hidden_layer_sizes"] = _plainly(net.hidden_layer_sizes)
     said |= {prefix + name: said[name] for name in (*_STEPS, "decay_power", "hidden_layer_sizes")}
     return own_numbers(space, said)
 

@@ -17,7 +17,7 @@ from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.records.attributes import CURVATURE
 from inna_tune.space import Categorical, LogUniform, Prior, Uniform
 from inna_tune.space.space import NET_PARAMETERS
-from inna_tune.study.beginning import shipped
+from inna_tune.study.beginning import net_is_as_it_comes, shipped
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
 DIABETES = load_diabetes(return_X_y=True, as_frame=True)
@@ -87,6 +87,16 @@ def test_a_net_that_nobody_chose_is_searched(kind, pure, settings, is_searched):
     space = shipped(kind(**settings, **pure), 10.0)
     assert {"block", "hidden_layer_sizes"} & set(space) == (set(NET_PARAMETERS) if is_searched else set())
     assert ("alpha" in space) == (not pure)
+
+
+def test_a_class_of_ones_own_that_wants_arguments_is_searched():
+    class Own(InnaClassifier):
+        def __init__(self, own, hidden_layer_sizes=(256, 256)):
+            super().__init__(hidden_layer_sizes=hidden_layer_sizes)
+            self.own = own
+
+    assert net_is_as_it_comes(Own(1))
+    assert not net_is_as_it_comes(Own(1, (8,)))
 
 
 def test_a_search_of_nets_begins_with_the_one_there_is():
