@@ -149,6 +149,8 @@ def fit(
         if resume and (progress := find_progress(studies, name, trials)) is not None:
             say(f"Found: {progress}", console)
         resumption = again(context, **same)
+        if ensemble is None:
+            ensemble = timeout is None
         with resumable(resumption), Progress(trials, name) as shown:
             report = tune(
                 problem,
@@ -162,7 +164,7 @@ def fit(
                 settings=settings or (),
                 metric=metric,
                 space=learned,
-                refit="ensemble" if (timeout is None if ensemble is None else ensemble) else True,
+                refit="ensemble" if ensemble else True,
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
                 importances=importances,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from inna_tune.estimators.predicted import PredictedRegressor
 from inna_tune.records.functions import is_of_library
+from inna_tune.records.losses import log_losses
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Predictions
 from inna_tune.study.scoring import PredictedClassifier, Scorer, as_number, quick_loss, rung_score
@@ -75,8 +76,7 @@ class Judge:
             return None
         fold = self._table.folds[k]
         if self._kind == "log_loss":
-            eps = np.finfo(needed.dtype).eps
-            losses = -np.log(np.clip(needed[:, 0], eps, 1 - eps))
+            losses = log_losses(needed, np.zeros(len(needed), dtype=np.int64))
         else:
             losses = np.mean((needed - fold.test_target).reshape(len(needed), -1) ** 2, axis=1)
         given = fold.score_params.get("sample_weight")
