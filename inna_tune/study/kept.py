@@ -24,6 +24,7 @@ from inna_tune.estimators.saving import Tensors
 from inna_tune.records.record import value_of
 from inna_tune.store.errors import StorageError
 from inna_tune.store.opening import storage_errors, store_of
+from inna_tune.store.store import QUEUED
 from inna_tune.study.beside import FilesBeside
 from inna_tune.study.checkpoints import Checkpoint, from_plain, to_plain
 from inna_tune.visible import get_logger
@@ -66,7 +67,7 @@ class Left:
 
 def is_start(trial: FrozenTrial) -> bool:
     """Whether a trial is what the study was told to begin with: the untuned setting, unless the person gave others."""
-    return trial.number == 0 and "fixed_params" in trial.system_attrs
+    return trial.number == 0 and QUEUED in trial.system_attrs
 
 
 def contributors(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
