@@ -93,7 +93,7 @@ def cross_validate(
         return Routed(weight, {} if groups is None else {"groups": groups}, score[metrics.objective], others)
 
     question = Question.of(clone(net_of(model)), model, X, y, cv=cv, scoring=scoring, route=routed)
-    metrics, n_splits = question.metrics, len(question.splits)
+    metrics = question.metrics
     began = time.monotonic()
     with ordinary_tensors():
         cohort = Cohort(question.folded(), [as_ours(model)])
@@ -103,7 +103,7 @@ def cross_validate(
         name: cohort.scores(0, scorer, params=question.routed.others.get(name))
         for name, scorer in metrics.scorers.items()
     }
-    ended = time.monotonic()
+    ended, n_splits = time.monotonic(), len(scores[metrics.objective])
     for name, scorer in metrics.scorers.items():
         try:
             cohort.check(0, scorer, scores[name])
