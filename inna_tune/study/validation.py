@@ -40,8 +40,9 @@ def cross_validate(
         Stays unfitted.
     X : DataFrame or array of shape [n_samples, n_features]
     y : array of shape [n_samples]
-    cv : int, splitter, iterable or None, default=None
-        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
+    cv : int, splitter, iterable, "members" or None, default=None
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": one fit on
+        all rows, each of whose nets is scored on the rows that it was trained without, as by `InnaSearchCV`.
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error.
     sample_weight : array of shape [n_samples], optional
@@ -51,7 +52,7 @@ def cross_validate(
 
     Returns
     -------
-    dict of str to ndarray of shape [n_splits]
+    dict of str to ndarray of shape [n_splits], or [n_nets]
         ``test_score``, or of several metrics ``test_NAME`` each, higher is better, NaN for a fold whose net diverged in the
         first epoch, or on which the scorer is not defined (with an UndefinedMetricWarning that names it); ``fit_time`` and
         ``score_time`` in seconds, each an equal share of the whole.
