@@ -82,8 +82,8 @@ def fit(
     cv: Annotated[
         str | None,
         typer.Option(
-            help="`members`: a trial is one fit, whose nets are scored on the rows that each was trained without; it costs less "
-            "than folds, of which there are five under 2,000 rows, three under 10,000, and one held-out fifth above, if not given."
+            help="`members`: a trial is one fit, whose nets are scored on the rows that each was trained without, which costs "
+            "less than folds. If not given: five folds under 2,000 rows, three under 10,000, one held-out fifth above."
         ),
     ] = None,
     ensemble: Annotated[

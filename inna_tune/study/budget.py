@@ -67,12 +67,18 @@ class Budget:
 
     @classmethod
     def of(
-        cls, search: Any, n_rows: int, fold_rows: Sequence[int], *, begun: float, trials_are_fits: bool = False
+        cls,
+        search: Any,
+        n_rows: int,
+        fold_rows: Sequence[int],
+        *,
+        begun: float,
+        trials_are_fits: bool = False,
     ) -> "Budget | None":
         """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``.
 
-        ``n_rows`` are those of the table, ``fold_rows`` those that each fold trains on; ``trials_are_fits`` says that the nets of
-        a trial are those of the model.
+        ``n_rows`` are those of the table, ``fold_rows`` those that each fold trains on; ``trials_are_fits`` says that the nets
+        of a trial are those of the model.
         """
         if search.timeout is None:
             return None

@@ -176,7 +176,9 @@ def _of_the_same_rows(
         return np.isfinite(predictions[0]).reshape(len(predictions[0]), -1).all(axis=1)
 
     rows = np.flatnonzero(known(best.predictions))
-    own = [replace(c, predictions=[c.predictions[0][rows]]) for c in found if known(c.predictions)[rows].all()]
+    own = [
+        replace(c, predictions=[c.predictions[0][rows]]) for c in found if known(c.predictions)[rows].all()
+    ]
     if len(own) < len(found):
         logger.warning(
             "%d trials leave out other rows than the best, and are in no ensemble", len(found) - len(own)

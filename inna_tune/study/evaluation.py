@@ -298,8 +298,7 @@ class Cohort:
     ) -> npt.NDArray[np.float64]:
         """What a trial's nets say together of the rows that each left out, by what ``of`` makes of it, see `together`."""
         told = [
-            (part.rows, self._raw(trial, part, weights, exact=True)[0])
-            for part, weights in self.parts(trial)
+            (part.rows, self._raw(trial, part, weights, exact=True)[0]) for part, weights in self.parts(trial)
         ]
         return together(len(self.table.folds[0].test_target), told, of)
 
@@ -313,8 +312,9 @@ class Cohort:
     ) -> list[float]:
         """Scores with the best weights so far; higher is better, NaN where there are none.
 
-        They are of the test rows of every fold begun, or of the rows that each net with weights left out. ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung. ``params`` are
-        what the scorer gets of all rows, where it is not the table's own.
+        They are of the test rows of every fold begun, or of the rows that each net with weights left out. ``final=False``
+        computes outputs in float32, in half the time: exact enough to compare trials at a rung. ``params`` are what the scorer
+        gets of all rows, where it is not the table's own.
         """
         return [self._score(trial, *own, scorer, params, final=final) for own in self.parts(trial)]
 

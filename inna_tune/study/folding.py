@@ -311,7 +311,9 @@ class FoldedTable:
             of_rows(dict((score_params if given is None else given) or {}), rows, self._n_rows),
         )
 
-    def parts(self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]) -> list[Part]:
+    def parts(
+        self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]
+    ) -> list[Part]:
         """What a trial is scored on of fold k: its test rows, by those of its members, in places of them, that are trained."""
         fold = self.folds[k]
         own = fold.X_test, fold.y_test, fold.score_params, fold.test_target

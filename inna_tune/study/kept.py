@@ -126,9 +126,7 @@ class Kept:
 
     # ------------------------------------------------------------------ trials
 
-    def save(
-        self, number: int, left: Left, nets: Checkpoint, *, most_bytes: int = _MOST_BYTES
-    ) -> None:
+    def save(self, number: int, left: Left, nets: Checkpoint, *, most_bytes: int = _MOST_BYTES) -> None:
         """Keep what a trial leaves before it is told; its nets only if they are among those that are kept, and no larger."""
         said: dict[str, Any] = {"identity": left.identity, "value": left.value}
         folds: Tensors = {f"fold.{k}": torch.from_numpy(p) for k, p in enumerate(left.predictions)}

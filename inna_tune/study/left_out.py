@@ -23,8 +23,8 @@ Floats = npt.NDArray[np.float64]
 class LeftOutTable(FoldedTable):
     """A table in one fold, whose training rows are all rows: encoded, and left out in parts, as `fit` does.
 
-    Parameters and attributes are those of `FoldedTable`. The fold's test rows are all rows, too, and are scored in the parts that
-    the members of a trial leave out.
+    Parameters and attributes are those of `FoldedTable`. The fold's test rows are all rows, too, and are scored in the parts
+    that the members of a trial leave out.
     """
 
     scores_nets_alone: ClassVar[bool] = True
@@ -66,7 +66,9 @@ class LeftOutTable(FoldedTable):
             for _ in self.members(estimator, stack):
                 pass
 
-    def parts(self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]) -> list[Part]:
+    def parts(
+        self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]
+    ) -> list[Part]:
         """What a trial is scored on: the rows that each net left out, by itself; of nets without weights where no other is."""
         present, found = self._present, []
         for net in trained or range(len(members)):
@@ -88,9 +90,7 @@ class LeftOutTable(FoldedTable):
         (fold,) = self.folds
         X_test, y_test, params = self.cut(rows)
         target = fold.test_target[rows]
-        found.folds = [
-            replace(fold, X_test=X_test, y_test=y_test, score_params=params, test_target=target)
-        ]
+        found.folds = [replace(fold, X_test=X_test, y_test=y_test, score_params=params, test_target=target)]
         return found
 
 
@@ -121,7 +121,8 @@ def together(
         if not nets.any():
             continue
         rows = np.flatnonzero(kind.reshape(-1) == i)
-        raw = [told[net][1][np.searchsorted(told[net][0], rows)] for net in np.flatnonzero(nets)]
+        own = [each for each, is_one in zip(told, nets, strict=True) if is_one]
+        raw = [outputs[np.searchsorted(left_out_by, rows)] for left_out_by, outputs in own]
         values = of(np.stack(raw), rows)
         if found is None:
             found = np.full((n_rows, *values.shape[1:]), np.nan)

@@ -34,8 +34,8 @@ class Question:
     """A table with its target, checked, and by which folds and score an estimator is judged on it.
 
     ``X`` is as it was given, if scikit-learn can cut it into rows; ``target`` as `read_target` gives it, ``labels`` the same
-    of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by. Where that is "members", a trial is
-    one fit on all rows, which are those of the one split there is.
+    of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by. Where that is "members", a trial
+    is one fit on all rows, which are those of the one split there is.
     """
 
     estimator: Any
@@ -168,7 +168,11 @@ def _check_members(estimator: Any, routed: Routed) -> None:
     """Refuse what has no nets that each leave out rows of one fit, as far as can be seen before the table is encoded."""
     says = f"cv={MEMBERS!r}: a trial is one fit, whose nets are scored on the rows that each was trained without; "
     if not isinstance(estimator, InnaEstimator):
-        why = "its transformers would learn from all rows" if is_ours(estimator) else "it says not which those are"
+        why = (
+            "its transformers would learn from all rows"
+            if is_ours(estimator)
+            else "it says not which those are"
+        )
         raise ValueError(
             f"{says}estimator is a {type(estimator).__name__}, and {why}. Give folds, such as cv=5, or an InnaClassifier or "
             "InnaRegressor alone."

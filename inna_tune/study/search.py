@@ -56,12 +56,13 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         ``max_time`` ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing
         theirs.)
     cv : int, splitter, iterable, "members" or None, default=None
-        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": a trial is
-        one fit of its settings on all rows, and its value the mean over its nets of the score on the rows that each was trained
-        without, each net alone. That costs one fit in place of several, and the best trial's nets are the model, with nothing
-        to refit. All trials have one seed, and so leave out the same rows. As these rows also stop training early, and the table
-        is encoded with them, the value is a little better than a score of new rows, for all trials alike. It is for an
-        InnaClassifier or InnaRegressor that leaves out rows (see its ``n_members`` and ``early_stopping``); groups are not minded.
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": a trial
+        is one fit of its settings on all rows, and its value the mean over its nets of the score on the rows that each was
+        trained without, each net alone. That costs one fit in place of several, and the best trial's nets are the model, with
+        nothing to refit: ``fit`` with its settings and seed trains the same, on a CPU by one thread to the last bit (where a
+        fit has one net, up to rounding). All trials have one seed, and so leave out the same rows. As these rows also stop
+        training early, and the table is encoded with them, the value is a little better than a score of new rows, for all
+        trials alike. The estimator must be one that leaves out rows (see its ``n_members`` and ``early_stopping``).
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error. A function gets the fitted
         estimator of the fold. Log-loss is that of all classes; one that a fold was not trained on has no probability there.
@@ -101,11 +102,10 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         True: fit the best settings on all rows. "ensemble": average several of the best trials. By log-loss and RMSE these
         are all that the rows which their nets did not see cannot tell from the best; by other metrics those, and with the
         weights, that score best on these rows (greedy selection with replacement, Caruana et al. 2004). A scorer must ask for
-        nothing but predictions. With five folds or more, ``cv="members"``, or a ``timeout``, the nets of the trials are averaged,
-        which costs no further training; else, or where they are large, the heaviest five settings are fitted on all rows. False:
-        neither.
-        Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble" or False it is
-        the first.
+        nothing but predictions. With five folds or more, ``cv="members"``, or a ``timeout``, the trials' nets are averaged,
+        which costs no further training; else, or where they are large, the heaviest five settings are fitted on all rows.
+        False: neither. Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble"
+        or False it is the first.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.

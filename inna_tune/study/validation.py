@@ -41,8 +41,8 @@ def cross_validate(
     X : DataFrame or array of shape [n_samples, n_features]
     y : array of shape [n_samples]
     cv : int, splitter, iterable, "members" or None, default=None
-        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": one fit on
-        all rows, each of whose nets is scored on the rows that it was trained without, as by `InnaSearchCV`.
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": one fit
+        on all rows, each of whose nets is scored on the rows that it was trained without, as by `InnaSearchCV`.
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error.
     sample_weight : array of shape [n_samples], optional
