@@ -127,20 +127,26 @@ def as_markdown(results):
     lines = []
     for (trials, width), some in results.groupby(["trials", "width"]):
         ways = list(dict.fromkeys(some.way))
+        # What was measured before the ensemble was has none.
+        some = some.reindex(columns=[*some.columns.union(["ensemble loss"], sort=False)])
         means = some.groupby(["table", "way"])[["fits", "loss", "ensemble loss"]].mean().unstack("way")
-        whole = means.dropna()
+        whole = means[["fits", "loss"]].dropna()
         lines += [
             f"## {trials} trials, nets {width} wide",
             "",
-            "| table | seeds | untuned loss | " + " | ".join(f"{way}: fits | loss" for way in ways) + " |",
-            "|" + " --- |" * (3 + 2 * len(ways)),
+            "| table | seeds | untuned loss | "
+            + " | ".join(f"{way}: fits | loss | ensemble's" for way in ways)
+            + " |",
+            "|" + " --- |" * (3 + 3 * len(ways)),
         ]
         for name in [n for n in TABLES if n in means.index]:
             own = some[some.table == name]
             cells = [name, str(own.seed.nunique()), f"{own['untuned loss'].mean():.4g}"]
             for way in ways:
                 found = means.loc[name]
+                together = found["ensemble loss", way]
                 cells += [f"{found['fits', way]:.1f}", f"{found['loss', way]:.4g}"]
+                cells.append("–" if pd.isna(together) else f"{together:.4g}")
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
         for way in ways:

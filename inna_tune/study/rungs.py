@@ -24,10 +24,12 @@ _SHARES, _SHARES_OF_RACES = (1 / 32, 1 / 8, 1 / 2), (1 / 8, 1 / 2)
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 # Where a trial is one fit of many nets on all rows.
-_SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 8, 1 / 2), 3
+_SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 16, 1 / 4), 4
 
 # From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there.
 FINALISTS = 3
+# Of trials that are one fit each, at every rung: these are few, and there is no other fold to judge them by.
+LEAST_OF_MEMBERS = 2
 
 
 def rungs(max_epochs: int, *, races: bool = False, by_members: bool = False) -> list[int]:
