@@ -2,6 +2,7 @@
 
 import copy
 
+import joblib
 import numpy as np
 import optuna
 import pandas as pd
@@ -392,3 +393,13 @@ def test_a_score_that_is_not_defined_on_what_a_net_left_out_names_the_net():
 def test_a_word_that_is_none_is_refused():
     with pytest.raises(ValueError, match="cv='member' must be .*'members' will do"):
         search(cv="member").fit(*IRIS)
+
+
+def test_several_workers_train_the_same_and_leave_what_the_model_is_made_of():
+    first = [{"lr": lr, "weight_decay": 0.0} for lr in (0.05, 0.2, 0.8)]
+    given = {"first": first, "pruner": optuna.pruners.NopPruner(), "refit": "ensemble", "population": 1}
+    straight = search(**given).fit(*IRIS)
+    with joblib.parallel_config("threading"):
+        shared = search(n_jobs=2, **given).fit(*IRIS)
+    assert comparable(shared.study_) == comparable(straight.study_)
+    assert shared.predict_proba(IRIS[0]).tobytes() == straight.predict_proba(IRIS[0]).tobytes()
