@@ -20,7 +20,7 @@ from inna_tune.study.candidates import Candidate, shared_time
 from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Training
-from inna_tune.study.kept import MOST_BYTES_OF_A_FIT, Left
+from inna_tune.study.kept import Left
 from inna_tune.study.rungs import FINALISTS, LEAST_OF_MEMBERS, EarlierTrials, races_folds, rungs
 from inna_tune.study.running import TrialRunner, logger
 from inna_tune.study.scoring import Scorer
@@ -330,10 +330,7 @@ class Group:
             retries=cohort.retries(place),
         )
         left = Left(candidate.identity, value, predictions)
-        if self._is_by_members:
-            self.runner.kept.save(candidate.trial.number, left, nets, most_bytes=MOST_BYTES_OF_A_FIT)
-        else:
-            self.runner.kept.save(candidate.trial.number, left, nets)
+        self.runner.kept.save(candidate.trial.number, left, nets, is_a_fit=self._is_by_members)
 
     # ------------------------------------------------------------------ the end of a trial
 

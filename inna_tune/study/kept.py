@@ -36,7 +36,7 @@ FORMAT = "inna-tune trained 1"
 N_BEST = 10
 # Of a trial's nets. What has many members for each fold is larger, and as quickly fitted once more; a trial that is one fit
 # would be that fit once more.
-_MOST_BYTES, MOST_BYTES_OF_A_FIT = 2**23, 2**25
+_MOST_BYTES, _MOST_BYTES_OF_A_FIT = 2**23, 2**25
 _PREDICTIONS, _NETS = "predictions", "nets"
 
 Predictions = list[npt.NDArray[np.float64]]
@@ -126,8 +126,12 @@ class Kept:
 
     # ------------------------------------------------------------------ trials
 
-    def save(self, number: int, left: Left, nets: Checkpoint, *, most_bytes: int = _MOST_BYTES) -> None:
-        """Keep what a trial leaves before it is told; its nets only if they are among those that are kept, and no larger."""
+    def save(self, number: int, left: Left, nets: Checkpoint, *, is_a_fit: bool = False) -> None:
+        """Keep what a trial leaves before it is told; its nets only if they are among those that are kept, and not too large.
+
+        ``is_a_fit`` says that they are a fit on all rows.
+        """
+        most_bytes = _MOST_BYTES_OF_A_FIT if is_a_fit else _MOST_BYTES
         said: dict[str, Any] = {"identity": left.identity, "value": left.value}
         folds: Tensors = {f"fold.{k}": torch.from_numpy(p) for k, p in enumerate(left.predictions)}
         try:

@@ -198,7 +198,7 @@ def test_trials_leave_out_the_same_rows_and_others_by_another_seed():
 def test_nets_too_large_to_be_kept_are_trained_once_more_and_are_the_same(monkeypatch, trained, refit):
     whole = search(refit=refit).fit(*IRIS)
     before = trained[0]
-    monkeypatch.setattr("inna_tune.study.group.MOST_BYTES_OF_A_FIT", 0)
+    monkeypatch.setattr("inna_tune.study.kept._MOST_BYTES_OF_A_FIT", 0)
     again = search(refit=refit).fit(*IRIS)
     assert trained[0] > 2 * before
     assert again.predict_proba(IRIS[0]).tobytes() == whole.predict_proba(IRIS[0]).tobytes()
