@@ -28,6 +28,7 @@ from sklearn.model_selection import train_test_split
 from tables import load_table
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
+from inna_tune.engine import training
 from inna_tune.engine.population import Population
 from inna_tune.jobs.tuning import score_rows
 from inna_tune.tables.problem import make_problem
@@ -51,18 +52,27 @@ NONE = "none"
 
 @contextmanager
 def counted():
-    """Count the rows that members train on within: a list of one number."""
-    found, original = [0], Population.train_epoch
+    """Count the rows that members train on within, but for the steps by which a layout is chosen: a list of one number."""
+    found, is_training = [0], [True]
+    train_original, layout_original = Population.train_epoch, training.quickest_layout
 
     def train_epoch(population, *args, **kwargs):
-        found[0] += sum(len(m.train_rows) for m in population.members)
-        return original(population, *args, **kwargs)
+        if is_training[0]:
+            found[0] += sum(len(m.train_rows) for m in population.members)
+        return train_original(population, *args, **kwargs)
 
-    Population.train_epoch = train_epoch
+    def quickest_layout(*args, **kwargs):
+        is_training[0] = False
+        try:
+            return layout_original(*args, **kwargs)
+        finally:
+            is_training[0] = True
+
+    Population.train_epoch, training.quickest_layout = train_epoch, quickest_layout
     try:
         yield found
     finally:
-        Population.train_epoch = original
+        Population.train_epoch, training.quickest_layout = train_original, layout_original
 
 
 def parts_of(name, most):
