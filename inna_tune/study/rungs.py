@@ -23,9 +23,9 @@ _SHARES, _SHARES_OF_RACES = (1 / 32, 1 / 8, 1 / 2), (1 / 8, 1 / 2)
 # At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is,
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
-# Where a trial is one fit of many nets on all rows. Of 40 such trials on each of three tables, all trained to the end, any
-# pair or triple of rungs from a 32nd to a half would have left a best trial whose test loss is within 1%; what they cost
-# differs by three times. These leave seven to ten trials of 50 whole, for 11 to 12 fits of the estimator as it is.
+# Where a trial is one fit of many nets on all rows. Of 40 such trials on each of three tables, all trained to the end, two or
+# three rungs from a 32nd to a half would have left best trials whose test losses differ by 2% at most, for costs that differ by
+# three times (one seed). These leave seven to ten trials of 50 whole, for 11 to 12 fits of the estimator as it is.
 _SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 16, 1 / 4), 4
 
 # From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there.
