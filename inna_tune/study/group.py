@@ -21,7 +21,7 @@ from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
-from inna_tune.study.rungs import FINALISTS, LEAST_OF_MEMBERS, EarlierTrials, races_folds, rungs
+from inna_tune.study.rungs import FINALISTS, EarlierTrials, races_folds, rungs
 from inna_tune.study.running import TrialRunner, logger
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
@@ -87,7 +87,8 @@ class Group:
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
         self._is_by_members = first.table.scores_nets_alone
         self._rungs = rungs(self.epochs, races=self._races, by_members=self._is_by_members)
-        self._least = LEAST_OF_MEMBERS if self._is_by_members else 1
+        # From there on, several go on at least.
+        self._finals = self._rungs[-1] if self._is_by_members and self._rungs else self.epochs
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:
@@ -256,7 +257,7 @@ class Group:
         if self._should_prune(
             candidate,
             has_decayed=is_first and rung == self.epochs,
-            least=self._least if before + rung < self.epochs else FINALISTS,
+            least=FINALISTS if before + rung >= self._finals else 1,
         ):
             cohort.drop([place])
             fold = "" if cohort.has_begun_all(place) else " of the first fold"

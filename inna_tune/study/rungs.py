@@ -28,10 +28,9 @@ _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 # three times (one seed). These leave seven to ten trials of 50 whole, for 11 to 12 fits of the estimator as it is.
 _SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 16, 1 / 4), 4
 
-# From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there.
+# From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there. So do trials that are
+# one fit from their last rung.
 FINALISTS = 3
-# Of trials that are one fit each, at every rung: these are few, and there is no other fold to judge them by.
-LEAST_OF_MEMBERS = 2
 
 
 def rungs(max_epochs: int, *, races: bool = False, by_members: bool = False) -> list[int]:
