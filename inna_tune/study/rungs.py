@@ -25,7 +25,7 @@ _SHARES, _SHARES_OF_RACES = (1 / 32, 1 / 8, 1 / 2), (1 / 8, 1 / 2)
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 # Where a trial is one fit of many nets on all rows. Of 40 such trials on each of three tables, all trained to the end, two or
 # three rungs from a 32nd to a half would have left best trials whose test losses differ by 2% at most, for costs that differ by
-# three times (one seed). These leave seven to ten trials of 50 whole, for 11 to 12 fits of the estimator as it is.
+# three times (one seed). Of 50 these leave six whole, for ten fits of the estimator as it is (two tables).
 _SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 16, 1 / 4), 4
 
 # From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there. So do trials that are
