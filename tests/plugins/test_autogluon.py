@@ -237,6 +237,48 @@ def test_memory_is_estimated_by_rows_and_settings():
     assert estimate(120) > estimate(120, n_members=1)
 
 
+@pytest.fixture
+def estimated(monkeypatch):
+    """Numbers of nets that memory is estimated for."""
+    found = []
+    as_it_is = InnaModel._estimate_memory_usage_static.__func__
+
+    def noted(cls, *, hyperparameters=None, **words):
+        found.append(hyperparameters["n_members"])
+        return as_it_is(cls, hyperparameters=hyperparameters, **words)
+
+    monkeypatch.setattr(InnaModel, "_estimate_memory_usage_static", classmethod(noted))
+    return found
+
+
+def test_memory_is_estimated_for_the_nets_that_are_trained(fit, estimated):
+    """AutoGluon puts as many folds side by side as the estimate says."""
+    predictor = fit(table("binary"), BRIEF, num_bag_folds=2)
+    assert estimated == ["few", "few"]
+    estimated.clear()
+    predictor.refit_full()
+    assert estimated == ["auto"]
+    estimated.clear()
+    fit(table("binary"), BRIEF)
+    assert estimated == ["auto"]
+    estimated.clear()
+    fit(table("binary"), BRIEF | {"n_members": 3}, num_bag_folds=2)
+    assert estimated == [3, 3]
+
+
+def test_memory_of_folds_side_by_side_is_estimated_for_those_of_a_fold(estimated):
+    rows = table("binary").drop(columns=["y", "word"])
+    # What a bag makes its folds of, as AutoGluon names it there, before it has chosen how many are trained at once.
+    model = InnaModel(path="", name="", problem_type="binary", hyperparameters=BRIEF)
+    y = pd.Series(np.tile([0, 1], len(rows) // 2))
+    model.initialize(X=rows, y=y)
+    few = model.estimate_memory_usage(X=rows, y=y)
+    alone = InnaModel(path="", name="INNA", problem_type="binary", hyperparameters=BRIEF)
+    alone.initialize(X=rows, y=y)
+    assert estimated == ["few"]
+    assert few < alone.estimate_memory_usage(X=rows, y=y)
+
+
 def test_a_fold_without_a_class_has_a_column_for_it():
     X = pd.DataFrame({"a": np.linspace(0, 1, 60), "b": np.tile([0.0, 1.0], 30)})
     y = pd.Series(np.repeat([0, 2, 3], 20))
