@@ -23,13 +23,10 @@ from autogluon.core.models import AbstractModel
 from autogluon.core.utils.exceptions import TimeLimitExceeded
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor, load
-from inna_tune.plugins.few import with_few_nets
+from inna_tune.plugins.few import FEW, with_few_nets
 from inna_tune.plugins.ranges import ranges
 
 _FILE = "model.inna"
-
-# In place of a number of nets: those of a fold of a bag, and of a setting that is tried.
-FEW = "few"
 
 # By these the best epoch is the one with the least loss, which is watched anyway.
 _AS_THE_LOSS = {

@@ -6,6 +6,9 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 
 Estimator = TypeVar("Estimator", InnaClassifier, InnaRegressor)
 
+# In place of a number of nets: those of a fold of a bag, and of a setting that is tried.
+FEW = "few"
+
 # The folds of a bag average out the luck of a seed themselves: eight of them are 16 nets.
 _FEW = 2
 
