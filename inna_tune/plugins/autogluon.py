@@ -286,7 +286,8 @@ class StoppingMetric:
 
 
 def _kind(problem_type: str) -> type[InnaClassifier] | type[InnaRegressor]:
-    return InnaRegressor if problem_type == REGRESSION else InnaClassifier
+    # Of what it can't do AutoGluon asks the memory, too, before it says so.
+    return InnaClassifier if problem_type in (BINARY, MULTICLASS) else InnaRegressor
 
 
 def _is_fold(name: str) -> bool:

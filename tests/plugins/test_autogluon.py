@@ -294,7 +294,8 @@ def test_a_fold_without_a_class_has_a_column_for_it():
 
 def test_a_problem_that_it_can_not_do_is_said_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(InnaModel, "_fit", lambda *_, **__: pytest.fail("it was trained"))
-    rows = table("regression").drop(columns="word")
+    # Values that are no labels: what AutoGluon asks before it looks at its constraints has to take them.
+    rows = table("regression").drop(columns="word").assign(y=lambda t: t["y"] + 0.25)
     model = InnaModel(path=str(tmp_path), name="INNA", problem_type="quantile", hyperparameters=TINY)
     with pytest.raises(ConstraintViolationError, match="ag.problem_types=.*but found 'quantile'"):
         model.fit(X=rows.drop(columns="y"), y=rows["y"], num_cpus=1, num_gpus=0)
@@ -305,7 +306,8 @@ def test_a_predictor_says_why_it_is_left_out(tmp_path, caplog, monkeypatch):
     predictor = TabularPredictor("y", path=tmp_path, problem_type="quantile", quantile_levels=[0.1, 0.9])
     monkeypatch.setattr(logging.getLogger("autogluon"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        predictor.fit(table("regression"), hyperparameters={InnaModel: {}, "DUMMY": {}}, **HERE)
+        rows = table("regression").assign(y=lambda t: t["y"] + 0.25)
+        predictor.fit(rows, hyperparameters={InnaModel: {}, "DUMMY": {}}, **HERE)
     assert "Skipping INNA because a fit constraint is not satisfied" in caplog.text
     assert not [name for name in predictor.model_names() if name.startswith("INNA")]
 
