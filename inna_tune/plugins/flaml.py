@@ -9,7 +9,6 @@ from optuna.distributions import FloatDistribution
 from sklearn.dummy import DummyClassifier, DummyRegressor
 
 from inna_tune.estimators import DivergenceError, InnaClassifier, InnaRegressor
-from inna_tune.plugins.few import FEW, with_few_nets
 from inna_tune.plugins.ranges import ranges
 from inna_tune.visible import get_logger
 
@@ -29,8 +28,8 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
     ``weight_decay``, and ``max_epochs``, with which it begins cheaply. Any other parameter of InnaClassifier or InnaRegressor
     goes in by FLAML's ``custom_hp``. What is left of ``time_budget`` bounds each fit, and sample weights count.
 
-    A trial trains two nets ("few"), the last fit and the members of FLAML's ensemble as many as the estimators do by default,
-    up to eight on few rows; ``custom_hp={"inna": {"n_members": {"domain": …}}}`` decides for all of them.
+    A trial trains as many nets as the estimators do by default, up to eight on few rows: in the same time fewer a trial ended
+    no better (``studies/flaml_members.py``). ``custom_hp={"inna": {"n_members": {"domain": …}}}`` decides otherwise.
 
     Parameters
     ----------
@@ -80,7 +79,6 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
             "init_value": 10,
             "low_cost_init_value": 5,
         }
-        found["n_members"] = {"domain": FEW}
         return found
 
     @classmethod
@@ -101,7 +99,7 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         X_train: Any,
         y_train: Any,
         budget: float | None = None,
-        free_mem_ratio: float | None = None,
+        free_mem_ratio: float = 0,
         **kwargs: Any,
     ) -> float:
         """Train within a budget.
@@ -112,11 +110,10 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         y_train : array of shape [n_samples]
         budget : float, optional
             Seconds.
-        free_mem_ratio : float, optional
-            Tells a fit of FLAML's own from one of its ensemble, which scikit-learn calls; what training takes is allocated
-            before it begins.
+        free_mem_ratio : float
+            Means nothing here: what training takes is allocated before it begins.
         **kwargs
-            ``sample_weight``; FLAML's own words, of which ``is_retrain`` marks the last fit.
+            ``sample_weight``; FLAML's own words.
 
         Returns
         -------
@@ -129,12 +126,8 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         if budget is not None:
             settings["max_time"] = max(budget, _LEAST_SECONDS)
         X_train = self._preprocess(X_train)
-        is_few = settings.get("n_members") == FEW
-        model = self.estimator_class(**settings | ({"n_members": "auto"} if is_few else {}))
-        if is_few and free_mem_ratio is not None and not kwargs.get("is_retrain"):
-            with_few_nets(model, len(y_train))
         try:
-            model.fit(X_train, y_train, sample_weight=weight)
+            model = self.estimator_class(**settings).fit(X_train, y_train, sample_weight=weight)
         except DivergenceError as error:
             # As FLAML does where a fit ran out of memory or time: a trial with a bad score, and the search goes on.
             logger.warning("%s", error)

@@ -89,7 +89,6 @@ def test_it_learns():
 def test_a_trial_begins_cheaply_and_from_the_untuned_setting():
     space = InnaLearner.search_space((100, 5), task_factory("multiclass"))
     untuned = {name: entry.default for name, entry in ranges(InnaClassifier).items()}
-    assert space.pop("n_members") == {"domain": "few"}
     assert {name: entry["init_value"] for name, entry in space.items() if name != "max_epochs"} == untuned
     assert (
         space["max_epochs"]["low_cost_init_value"]
@@ -129,36 +128,10 @@ def trained(monkeypatch):
 BRIEF = {"hidden_layer_sizes": {"domain": "4"}, "max_epochs": {"domain": 3}}
 
 
-@pytest.mark.parametrize("eval_method", ["cv", "holdout"])
-def test_a_trial_trains_few_nets_and_the_last_fit_as_many_as_a_fit_by_itself(eval_method, trained):
-    X, y = table("multiclass")
-    automl = fit("classification", X, y, custom_hp={"inna": BRIEF}, eval_method=eval_method)
-    assert set(trained[:-1]) == {2}
-    assert trained[-1] == len(automl.model.estimator.members_) == 8
-    assert automl.best_config["n_members"] == "few"
-
-
-def test_members_of_an_ensemble_train_as_many_as_a_fit_by_itself(trained):
-    X, y = table("multiclass")
-    X = X.drop(columns="word").fillna(0)
-    automl = fit(
-        "classification",
-        X,
-        y,
-        custom_hp={"inna": BRIEF, "rf": {"n_estimators": {"domain": 4}}},
-        estimator_list=["inna", "rf"],
-        ensemble={"n_jobs": 1},
-        max_iter=4,
-    )
-    assert len(automl.predict(X)) == len(X)
-    assert {2, 8} == set(trained)
-    assert trained[-1] == 8
-
-
 def test_a_person_says_how_many_nets_are_trained(trained):
     X, y = table("multiclass")
-    for n_members, count in ((3, 3), ("auto", 8)):
-        fit("classification", X, y, custom_hp={"inna": BRIEF | {"n_members": {"domain": n_members}}})
+    for more, count in (({}, 8), ({"n_members": {"domain": 3}}, 3)):
+        fit("classification", X, y, custom_hp={"inna": BRIEF | more})
         assert set(trained) == {count}
         trained.clear()
 
