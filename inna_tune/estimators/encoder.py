@@ -112,8 +112,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "numeric": [one_of("scale", "quantile")],
         "max_levels": [Interval(Real, 1, None, closed="both")],
         "min_count": [Interval(Real, 0, None, closed="both")],
-        # Whatever Python takes for true or false.
-        "embed": "no_validation",
+        "embed": ["boolean"],
         "max_codes": [Interval(Real, 3, None, closed="both")],
         "text": [one_of("auto", "never"), "array-like"],
         "n_components": [Interval(Real, 1, None, closed="both")],
