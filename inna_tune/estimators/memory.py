@@ -1,5 +1,6 @@
 """How much memory a fit will take, told before it begins."""
 
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -8,7 +9,11 @@ from sklearn.base import clone, is_classifier
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
+from inna_tune.engine.calibrating import measured_at_once
+from inna_tune.engine.width import free_bytes
 from inna_tune.estimators.frames import as_frame
+from inna_tune.estimators.member_plan import MemberPlan
+from inna_tune.nets import Net
 
 # Rows that the encoder is tried on.
 _SAMPLE = 2000
@@ -19,12 +24,18 @@ _FIXED = 80e6
 _BYTES_A_ROW = 48
 # The encoded table: itself, what it is made of, and the stretch of it that batches are cut from.
 _TABLES = 4
-# Weights, velocity, gradient, average, the best of them and what is written; and vectors of the curvature's Lanczos steps.
-_COPIES = 18
+# Weights, velocity, gradient, average, the best of them, and what is written or handed on.
+_COPIES = 7
 # What a step holds of a batch at once, in units of its widest layer; and validation rows, which go through in pieces.
 _WIDE, _PIECE_ELEMENTS, _PIECES = 1.5, 2**22, 2
+# What a product of the Hessian holds, in copies of the widest layer of these rows and of the weights.
+_MEASURED_ROWS, _MEASURED_WIDE, _MEASURED_COPIES = 1024, 2.2, 8
 # Where members leave out parts of the rows, equal rows are found by sorting them in double precision.
 _SORTED = 4
+
+
+class MemoryWarning(UserWarning):
+    """What is about to begin takes more memory than is free."""
 
 
 class _Shape(NamedTuple):
@@ -78,14 +89,75 @@ class MemoryMixin:
         plan = estimator._plan_for(shape.n_rows)
         itemsize = estimator._type_for(shape.n_rows)().itemsize
         width, n_rows = sum(shape.sections), shape.n_rows
-        weights = sum(int(np.prod(size)) for size in net.parameter_shapes.values())
-        batch = min(int(estimator.batch_size), n_rows)
         found = _FIXED + shape.other_bytes + n_rows * (_BYTES_A_ROW + _TABLES * width * itemsize)
-        found += plan.n_members * itemsize * (_COPIES * weights + _WIDE * batch * net.widest)
+        found += bytes_of_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
         found += _PIECES * itemsize * min(n_rows * net.widest, _PIECE_ELEMENTS)
         if plan.n_folds:
             found += _SORTED * n_rows * (width + 1) * 8
         return int(found)
+
+
+def bytes_to_train(
+    net: Net, n_rows: int, n_members: int, *, batch_size: int, itemsize: int, n_juries: int | None = None
+) -> int:
+    """Bytes that the training of members takes at its peak, the table not counted.
+
+    Parameters
+    ----------
+    net : Net
+    n_rows : int
+        That each trains on.
+    n_members : int
+        That are there at the same time.
+    batch_size : int
+    itemsize : int
+        Bytes of a number.
+    n_juries : int, optional
+        Those of a jury are measured as one. None: each by itself.
+    """
+    weights = sum(math.prod(size) for size in net.parameter_shapes.values())
+    rows = min(n_rows, _MEASURED_ROWS)
+    n_measured = min(measured_at_once(net.widest, rows), n_members if n_juries is None else n_juries)
+    measuring = n_measured * (_MEASURED_WIDE * rows * net.widest + _MEASURED_COPIES * weights)
+    stepping = n_members * _WIDE * min(batch_size, n_rows) * net.widest
+    return int(itemsize * (n_members * _COPIES * weights + max(measuring, stepping)))
+
+
+def bytes_of_fit(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> int:
+    """Bytes that a fit's training takes at its peak, the table not counted; parameters as for `bytes_to_train`."""
+    return bytes_to_train(
+        net,
+        n_rows,
+        plan.n_members,
+        batch_size=int(estimator.batch_size),
+        itemsize=itemsize,
+        n_juries=1 if plan.n_folds else None,
+    )
+
+
+def warn_of_memory(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> None:
+    """Warn, before training begins, where it takes more memory than is free."""
+    needed = bytes_of_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
+    say_if_too_large(needed, estimator, plan.n_members, net)
+
+
+def say_if_too_large(needed: int, estimator: Any, n_members: int, net: Net, *, of: str = "training") -> None:
+    """Warn where ``needed`` bytes are more than are free, with what would make them fewer."""
+    free = free_bytes(estimator._torch_device())
+    if needed <= free:
+        return
+    fewer = [] if n_members == 1 else ["n_members=1"]
+    if estimator.module is None:
+        fewer.append(f"a smaller hidden_layer_sizes than {estimator.hidden_layer_sizes!r}")
+    fewer.append(
+        f"fewer columns (the widest layer has {net.widest:,} numbers a row; the command line's --drop)"
+    )
+    warnings.warn(
+        f"{of} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: the process may be killed. "
+        f"What takes less: {', '.join(fewer)}.",
+        MemoryWarning,
+        stacklevel=5,
+    )
 
 
 def _of_numbers(shape: tuple[Any, ...]) -> _Shape:

@@ -83,6 +83,11 @@ def check_search(search: Any) -> None:
     check_estimator(search.estimator)
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
+    cv = search.cv
+    if isinstance(cv, bool | np.bool_) or (isinstance(cv, Integral) and cv < 2):
+        raise InvalidParameterError(
+            f"cv={cv!r} must be a number of folds of at least 2, a splitter, folds as pairs of row numbers, or None."
+        )
     refit = search.refit
     if is_several(search.scoring):
         Metrics.of(search.estimator, search.scoring, refit=refit)

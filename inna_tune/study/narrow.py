@@ -1,0 +1,56 @@
+"""How many trials train side by side, where memory is scarce: what they learn does not depend on it."""
+
+from collections.abc import Sequence
+
+import optuna
+
+from inna_tune.engine.width import free_bytes
+from inna_tune.estimators.memory import bytes_of_fit, say_if_too_large
+from inna_tune.study.candidates import Candidate
+from inna_tune.study.rungs import races_folds
+
+# Of the memory that is free; the rest is for encoded tables, predictions and whoever else wants some meanwhile.
+_SHARE = 0.5
+
+
+def in_parts(study: optuna.Study, group: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Trials that stack, by so many as the free memory holds; they are pruned by earlier trials only, so in their order.
+
+    Parameters
+    ----------
+    study : optuna.Study
+        Its pruner may want a trial to begin on its first fold alone.
+    group : sequence of Candidate
+        Of one kind, whose nets take the same memory.
+
+    Returns
+    -------
+    list of lists of Candidate
+        One trial each at the least; where even that is more than is free, a MemoryWarning says so.
+    """
+    ordered = sorted(group, key=lambda candidate: candidate.trial.number)
+    first = ordered[0]
+    of_folds = _bytes_of_folds(first)
+    races = len(of_folds) > 1 and first.estimator.max_time is None and races_folds(study)
+    # Of those that begin on one fold half go on at most.
+    each = max(max(of_folds), sum(of_folds) / 2) if races else sum(of_folds)
+    free = free_bytes(first.estimator._torch_device())
+    n_members = first.table.plan_for(first.estimator, 0).n_members
+    net = first.table.stacks(first.estimator)[0].net_for(first.estimator)
+    say_if_too_large(sum(of_folds), first.estimator, n_members, net, of="a trial on all its folds")
+    size = max(1, int(min(len(ordered), _SHARE * free / max(each, 1))))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def _bytes_of_folds(candidate: Candidate) -> list[int]:
+    """What the training of a trial takes on each fold."""
+    table, estimator = candidate.table, candidate.estimator
+    found = {}
+    for stack in table.stacks(estimator):
+        net, itemsize = stack.net_for(estimator), stack.tensors.x.element_size()
+        for k in stack.folds:
+            n_rows = len(table.folds[k].encoded.target)
+            found[k] = bytes_of_fit(
+                estimator, net, table.plan_for(estimator, k), n_rows=n_rows, itemsize=itemsize
+            )
+    return [found[k] for k in sorted(found)]
