@@ -25,9 +25,9 @@ _BYTES_A_ROW = 48
 # The encoded table: itself, what it is made of, and the stretch of it that batches are cut from.
 _TABLES = 4
 # Weights, velocity, gradient, average, the best of them, and what is written or handed on.
-_COPIES = 7
+_COPIES = 5
 # What a step holds of a batch at once, in units of its widest layer; and validation rows, which go through in pieces.
-_WIDE, _PIECE_ELEMENTS, _PIECES = 1.5, 2**22, 2
+_WIDE, _PIECE_ELEMENTS, _PIECES = 1.3, 2**22, 2
 # What a product of the Hessian holds, in copies of the widest layer of these rows and of the weights.
 _MEASURED_ROWS, _MEASURED_WIDE, _MEASURED_COPIES = 1024, 1.7, 8
 # Where members leave out parts of the rows, equal rows are found by sorting them in double precision.

@@ -113,7 +113,7 @@ def test_members_that_are_measured_one_after_the_other_have_the_same_settings(em
 
     monkeypatch.setattr(calibrating, "calibrate", noting)
     expected = measured()
-    monkeypatch.setattr(calibrating, "_AT_ONCE", 2 * net.widest * max(len(m.train_rows) for m in open_ones))
+    monkeypatch.setattr(calibrating, "measured_at_once", lambda widest, n_rows: 2)
     found = measured()
     assert at_once == [5, 2, 2, 1]
     assert {name: value.tolist() for name, value in found.items()} == {

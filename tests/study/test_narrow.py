@@ -39,7 +39,7 @@ def test_trials_by_parts_are_those_of_all_at_once(monkeypatch):
         expected, together = searched(monkeypatch, 1e9)
         whole = max(map(len, together))
         each = narrow_bytes(monkeypatch)
-        parted, fewer = searched(monkeypatch, 4.5 * each)
+        parted, fewer = searched(monkeypatch, 2.25 * each)
     assert whole > 2
     assert max(map(len, fewer)) == 2
     assert sorted(n for own in fewer for n in own) == sorted(n for own in together for n in own)
