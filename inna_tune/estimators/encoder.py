@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, Options
 
 from inna_tune.estimators.checks import check_parameters, one_of
 from inna_tune.estimators.columns import Matrix, is_plain, look_at, refuse_infinities
@@ -112,7 +112,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "numeric": [one_of("scale", "quantile")],
         "max_levels": [Interval(Real, 1, None, closed="both")],
         "min_count": [Interval(Real, 0, None, closed="both")],
-        "embed": ["boolean"],
+        "embed": ["boolean", Options(Integral, {0, 1})],
         "max_codes": [Interval(Real, 3, None, closed="both")],
         "text": [one_of("auto", "never"), "array-like"],
         "n_components": [Interval(Real, 1, None, closed="both")],

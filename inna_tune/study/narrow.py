@@ -30,14 +30,17 @@ def in_parts(study: optuna.Study, group: Sequence[Candidate]) -> list[list[Candi
     """
     ordered = sorted(group, key=lambda candidate: candidate.trial.number)
     first = ordered[0]
-    of_folds = _bytes_of_folds(first)
+    try:
+        of_folds = _bytes_of_folds(first)
+        net = first.table.stacks(first.estimator)[0].net_for(first.estimator)
+    except Exception:  # such as of a person's own module: training meets it, too, and tells the trial
+        return [ordered]
+    n_members = first.table.plan_for(first.estimator, 0).n_members
+    say_if_too_large(sum(of_folds), first.estimator, n_members, net, of="a trial on all its folds")
     races = len(of_folds) > 1 and first.estimator.max_time is None and races_folds(study)
     # Of those that begin on one fold half go on at most.
     each = max(max(of_folds), sum(of_folds) / 2) if races else sum(of_folds)
     free = free_bytes(first.estimator._torch_device())
-    n_members = first.table.plan_for(first.estimator, 0).n_members
-    net = first.table.stacks(first.estimator)[0].net_for(first.estimator)
-    say_if_too_large(sum(of_folds), first.estimator, n_members, net, of="a trial on all its folds")
     size = max(1, int(min(len(ordered), _SHARE * free / max(each, 1))))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
