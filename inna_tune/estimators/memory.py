@@ -24,8 +24,8 @@ _FIXED = 80e6
 _BYTES_A_ROW = 48
 # The encoded table: itself, what it is made of, and the stretch of it that batches are cut from.
 _TABLES = 4
-# Weights, velocity, gradient, average, the best of them, and what is written or handed on.
-_COPIES = 5
+# Of each member: weights, velocity, gradient, average and the best of them; while others are measured, the first of these.
+_COPIES, _COPIES_MEANWHILE = 5, 2
 # What a step holds of a batch at once, in units of its widest layer; and validation rows, which go through in pieces.
 _WIDE, _PIECE_ELEMENTS, _PIECES = 1.3, 2**22, 2
 # What a product of the Hessian holds, in copies of the widest layer of these rows and of the weights.
@@ -90,55 +90,56 @@ class MemoryMixin:
         itemsize = estimator._type_for(shape.n_rows)().itemsize
         width, n_rows = sum(shape.sections), shape.n_rows
         found = _FIXED + shape.other_bytes + n_rows * (_BYTES_A_ROW + _TABLES * width * itemsize)
-        found += bytes_of_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
+        found += needed_by_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize).peak
         found += _PIECES * itemsize * min(n_rows * net.widest, _PIECE_ELEMENTS)
         if plan.n_folds:
             found += _SORTED * n_rows * (width + 1) * 8
         return int(found)
 
 
-def bytes_to_train(
-    net: Net, n_rows: int, n_members: int, *, batch_size: int, itemsize: int, n_juries: int | None = None
-) -> int:
-    """Bytes that the training of members takes at its peak, the table not counted.
+class Needed(NamedTuple):
+    """Bytes that training takes: ``held`` for each of its members, ``measuring`` before it and ``stepping`` meanwhile."""
+
+    held: int
+    measuring: int
+    stepping: int
+
+    @property
+    def peak(self) -> int:
+        """The most at any time. Members are measured before they have all that is held."""
+        meanwhile = self.held * _COPIES_MEANWHILE // _COPIES
+        return max(self.measuring + meanwhile, self.stepping + self.held)
+
+
+def needed_by_fit(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> Needed:
+    """What the training of a fit takes, the table not counted.
 
     Parameters
     ----------
+    estimator : estimator
+        Its ``batch_size`` counts.
     net : Net
+    plan : MemberPlan
+        Its members.
     n_rows : int
-        That each trains on.
-    n_members : int
-        That are there at the same time.
-    batch_size : int
+        That are trained on.
     itemsize : int
         Bytes of a number.
-    n_juries : int, optional
-        Those of a jury are measured as one. None: each by itself.
     """
     weights = sum(math.prod(size) for size in net.parameter_shapes.values())
     rows = min(n_rows, _MEASURED_ROWS)
-    n_measured = min(measured_at_once(net.widest, rows), n_members if n_juries is None else n_juries)
+    # Those whom a jury judges are measured as one.
+    n_measured = min(measured_at_once(net.widest, rows), 1 if plan.n_folds else plan.n_members)
     measuring = n_measured * (_MEASURED_WIDE * rows * net.widest + _MEASURED_COPIES * weights)
-    stepping = n_members * _WIDE * min(batch_size, n_rows) * net.widest
-    return int(itemsize * (n_members * _COPIES * weights + max(measuring, stepping)))
-
-
-def bytes_of_fit(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> int:
-    """Bytes that a fit's training takes at its peak, the table not counted; parameters as for `bytes_to_train`."""
-    return bytes_to_train(
-        net,
-        n_rows,
-        plan.n_members,
-        batch_size=int(estimator.batch_size),
-        itemsize=itemsize,
-        n_juries=1 if plan.n_folds else None,
-    )
+    stepping = _WIDE * min(int(estimator.batch_size), n_rows) * net.widest
+    held = plan.n_members * _COPIES * weights
+    return Needed(*(int(itemsize * numbers) for numbers in (held, measuring, stepping)))
 
 
 def warn_of_memory(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> None:
     """Warn, before training begins, where it takes more memory than is free."""
-    needed = bytes_of_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
-    say_if_too_large(needed, estimator, plan.n_members, net)
+    needed = needed_by_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
+    say_if_too_large(needed.peak, estimator, plan.n_members, net)
 
 
 def say_if_too_large(needed: int, estimator: Any, n_members: int, net: Net, *, of: str = "training") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import optuna
 
 from inna_tune.engine.width import free_bytes
-from inna_tune.estimators.memory import bytes_of_fit, say_if_too_large
+from inna_tune.estimators.memory import Needed, needed_by_fit, say_if_too_large
 from inna_tune.study.candidates import Candidate
 from inna_tune.study.rungs import races_folds
 
@@ -31,21 +31,23 @@ def in_parts(study: optuna.Study, group: Sequence[Candidate]) -> list[list[Candi
     ordered = sorted(group, key=lambda candidate: candidate.trial.number)
     first = ordered[0]
     try:
-        of_folds = _bytes_of_folds(first)
+        of_folds = _needed_on_folds(first)
         net = first.table.stacks(first.estimator)[0].net_for(first.estimator)
     except Exception:  # such as of a person's own module: training meets it, too, and tells the trial
         return [ordered]
     n_members = first.table.plan_for(first.estimator, 0).n_members
-    say_if_too_large(sum(of_folds), first.estimator, n_members, net, of="a trial on all its folds")
+    held = [needed.held for needed in of_folds]
+    passing = max(max(needed.measuring, needed.stepping) for needed in of_folds)
+    say_if_too_large(sum(held) + passing, first.estimator, n_members, net, of="a trial on all its folds")
     races = len(of_folds) > 1 and first.estimator.max_time is None and races_folds(study)
     # Of those that begin on one fold half go on at most.
-    each = max(max(of_folds), sum(of_folds) / 2) if races else sum(of_folds)
+    each = max(max(held), sum(held) / 2) if races else sum(held)
     free = free_bytes(first.estimator._torch_device())
-    size = max(1, int(min(len(ordered), _SHARE * free / max(each, 1))))
+    size = max(1, int(min(len(ordered), (_SHARE * free - passing) / max(each, 1))))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _bytes_of_folds(candidate: Candidate) -> list[int]:
+def _needed_on_folds(candidate: Candidate) -> list[Needed]:
     """What the training of a trial takes on each fold."""
     table, estimator = candidate.table, candidate.estimator
     found = {}
@@ -53,7 +55,7 @@ def _bytes_of_folds(candidate: Candidate) -> list[int]:
         net, itemsize = stack.net_for(estimator), stack.tensors.x.element_size()
         for k in stack.folds:
             n_rows = len(table.folds[k].encoded.target)
-            found[k] = bytes_of_fit(
+            found[k] = needed_by_fit(
                 estimator, net, table.plan_for(estimator, k), n_rows=n_rows, itemsize=itemsize
             )
     return [found[k] for k in sorted(found)]

@@ -38,8 +38,9 @@ def test_trials_by_parts_are_those_of_all_at_once(monkeypatch):
         warnings.simplefilter("error", MemoryWarning)
         expected, together = searched(monkeypatch, 1e9)
         whole = max(map(len, together))
-        each = narrow_bytes(monkeypatch)
-        parted, fewer = searched(monkeypatch, 2.25 * each)
+        held, passing = narrow_bytes(monkeypatch)
+        # A trial that races holds half of what it may, and half of the memory is taken.
+        parted, fewer = searched(monkeypatch, 2 * (passing + 2.5 * held / 2))
     assert whole > 2
     assert max(map(len, fewer)) == 2
     assert sorted(n for own in fewer for n in own) == sorted(n for own in together for n in own)
@@ -47,17 +48,17 @@ def test_trials_by_parts_are_those_of_all_at_once(monkeypatch):
 
 
 def narrow_bytes(monkeypatch):
-    """What one trial takes by the estimate, on both folds."""
-    seen, of_folds = [], narrow._bytes_of_folds
+    """By the estimate: what is held of one trial on both folds, and what passes."""
+    seen, on_folds = [], narrow._needed_on_folds
 
     def noting(candidate):
-        seen.append(sum(of_folds(candidate)))
-        return of_folds(candidate)
+        seen.append(on_folds(candidate))
+        return seen[-1]
 
-    monkeypatch.setattr(narrow, "_bytes_of_folds", noting)
+    monkeypatch.setattr(narrow, "_needed_on_folds", noting)
     searched(monkeypatch, 1e9)
-    monkeypatch.setattr(narrow, "_bytes_of_folds", of_folds)
-    return max(seen)
+    monkeypatch.setattr(narrow, "_needed_on_folds", on_folds)
+    return sum(n.held for n in seen[0]), max(max(n.measuring, n.stepping) for n in seen[0])
 
 
 def test_a_trial_that_is_too_large_alone_is_told_of_in_one_line_with_the_remedy(monkeypatch):
