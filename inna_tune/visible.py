@@ -1,6 +1,7 @@
 """A stranger's text, such as a name or a label, made visible: no terminal, page or log obeys it. Loads nothing."""
 
 import logging
+import re
 import unicodedata
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})  # controls, formats, surrogates, separators of lines
@@ -27,6 +28,24 @@ def visible(text: str, *, lines: bool = False) -> str:
 def visible_json(text: str) -> str:
     r"""JSON with the same characters as JSON's own escapes, so that it says the same."""
     return "".join(_json_escape(c) if is_unseen(c, lines=True) else c for c in text) if _may(text) else text
+
+
+def shown_by_json(text: str) -> str:
+    r"""JSON whose texts are what `visible` makes of them, line feeds and tabs kept: for pages that show them as they are.
+
+    Parameters
+    ----------
+    text : str
+        JSON, such as a server answers; of other text its like escapes are taken for JSON's.
+
+    Examples
+    --------
+    >>> print(shown_by_json(r'{"name": "caf\u00e9\u202e\n"}'))
+    {"name": "caf\u00e9\\u202e\n"}
+    """
+    shown = _JSON_ESCAPE.sub(_shown_escape, text)
+    # Controls can't stand in a text of JSON as they are, only around it.
+    return "".join(_in_json(c) if c >= " " and is_unseen(c) else c for c in shown) if _may(shown) else shown
 
 
 def is_unseen(character: str, *, lines: bool = False) -> bool:
@@ -57,6 +76,26 @@ _SEEN = _Seen()
 
 def _may(text: str) -> bool:
     return not text.isprintable()
+
+
+# One escape of JSON, from left to right, so that none is found behind an escaped backslash.
+_JSON_ESCAPE = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|u([0-9a-f]{4})|.)", re.IGNORECASE | re.DOTALL)
+_SHORT = {"\\b": "\b", "\\f": "\f", "\\r": "\r"}
+
+
+def _shown_escape(found: re.Match[str]) -> str:
+    if found[1] is not None:
+        character = chr(0x10000 + ((int(found[1], 16) & 0x3FF) << 10) + (int(found[2], 16) & 0x3FF))
+    elif found[3] is not None:
+        character = chr(int(found[3], 16))
+    else:
+        character = _SHORT.get(found[0], "a")
+    return _in_json(character) if is_unseen(character, lines=True) else found[0]
+
+
+def _in_json(character: str) -> str:
+    """What stands for an unseen character, as JSON writes it."""
+    return ascii(character)[1:-1].replace("\\", "\\\\")
 
 
 def _json_escape(character: str) -> str:

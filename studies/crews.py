@@ -116,3 +116,16 @@ def done(url, name, n_trials):
     except KeyError:
         return False
     return sum(t.state.is_finished() for t in trials) >= n_trials
+
+
+def seconds_idle(process: int, began: float) -> float:
+    """Seconds since ``began``, by the monotonic clock, in which a process neither ran nor waited for a processor.
+
+    On a machine with much to do a process that is well may take minutes; one that waits for what never comes does nothing.
+    """
+    elapsed = time.monotonic() - began
+    try:
+        ran, queued, _ = map(int, Path(f"/proc/{process}/schedstat").read_text().split())
+    except (OSError, ValueError):
+        return elapsed
+    return elapsed - (ran + queued) / 1e9

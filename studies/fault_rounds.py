@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 import sqlalchemy
-from crews import CONTEXT, Count, done, load, score, search
+from crews import CONTEXT, Count, done, load, score, search, seconds_idle
 from optuna.trial import TrialState
 from sklearn.datasets import load_iris
 from sqlalchemy.engine import make_url
@@ -31,7 +31,9 @@ N_EPOCHS = 8
 NAME = "round"
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 KILLS_FROM_OUTSIDE = 5
-_HANGS = 1800.0  # seconds beyond a fault, after which a worker counts as one that hangs
+_HANGS = (
+    1800.0  # seconds beyond a fault without running, nor waiting for a processor, after which a worker hangs
+)
 
 
 # ---------------------------------------------------------------------- in the worker
@@ -305,10 +307,11 @@ class Round:
                     time.sleep(self.later)
                 self.seconds = now[0]
                 self._end(worker)
-                try:
-                    self.found["other ends"] += faked.wait(_HANGS) != 0
-                except subprocess.TimeoutExpired:
-                    self.found["other ends"] += 1
+                began = time.monotonic()
+                while faked.poll() is None and seconds_idle(faked.pid, began) < _HANGS:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        faked.wait(10.0)
+                self.found["other ends"] += faked.poll() != 0
             finally:
                 faked.kill()
 
@@ -347,7 +350,11 @@ class Round:
         self.count.look(self.url, NAME)
 
     def _end(self, worker, usual=(0,)):
-        worker.join(_HANGS + abs(self.seconds if self.fault != "clock jumps" else 0.0))
+        longest = _HANGS + abs(self.seconds if self.fault != "clock jumps" else 0.0)
+        began = time.monotonic()
+        worker.join(longest)
+        while worker.is_alive() and seconds_idle(worker.pid, began) < longest:
+            worker.join(10.0)
         if worker.is_alive():
             with Path(self.log).open("a") as log:
                 log.write("the worker hangs\n")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,6 +22,15 @@ from inna_tune.optim.dynamics import (
 )
 from inna_tune.optim.factors import step_factors
 from inna_tune.optim.optimizers import PURE, record_of
+
+# A product of the Hessian holds the layers of a thousand rows, which of wide tables is a gigabyte a member. Members of whom
+# a layer has so many numbers are measured at once, or one alone; it changes nothing, as each is measured by itself.
+_AT_ONCE = 2**25
+
+
+def measured_at_once(widest: int, n_rows: int) -> int:
+    """Members that are measured together, of nets with so many numbers a row in a layer, by so many rows."""
+    return max(1, _AT_ONCE // (widest * n_rows))
 
 
 class Calibrator:
@@ -54,9 +64,36 @@ class Calibrator:
         own_stream: Callable[[], AbstractContextManager[object]],
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        self._net, self._loss, self._method = net, loss.calibrated_by, method
+        self._net, self._given, self._loss, self._method = net, loss, loss.calibrated_by, method
         self._batch, self._seeds, self._own_stream, self._stop = batch, list(seeds), own_stream, stop
         self._fixed = {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def _parts(self) -> list[tuple[slice, "Calibrator"]]:
+        """The members by so many as are measured at once; all of them, where time decides how well they are measured."""
+        n_members = len(self._seeds)
+        n_at_once = measured_at_once(self._net.widest, self._batch.x.shape[-2])
+        if n_at_once >= n_members or self._stop is not None or self._net.draws:
+            return []
+        found = []
+        for start in range(0, n_members, n_at_once):
+            own = slice(start, start + n_at_once)
+            batch = self._batch
+            # Copies, since how a CPU rounds depends on where a tensor begins.
+            part = replace(
+                batch,
+                **{
+                    name: getattr(batch, name)[own].clone()
+                    for name in ("x", "target", "coefficient", "count", "rows")
+                },
+                counts=batch.counts[own],
+                mask=None,
+            )
+            tensors = {name: tensor[own].clone() for name, tensor in self._fixed.items()}
+            calibrator = Calibrator(
+                self._net, self._given, self._method, tensors, part, self._seeds[own], self._own_stream
+            )
+            found.append((own, calibrator))
+        return found
 
     def _leaves(self, names: Sequence[str]) -> dict[str, Tensor]:
         return {name: self._fixed[name].clone().requires_grad_() for name in names}
@@ -74,6 +111,9 @@ class Calibrator:
 
     def factors(self) -> dict[str, Tensor]:
         """Factors of the steps of the net's scaled tensors, each [P, 1]; see `inna_tune.optim.step_factors`."""
+        if parts := self._parts():
+            measured = [part.factors() for _, part in parts]
+            return {name: torch.cat([own[name] for own in measured]) for name in measured[0]}
         leaves = self._leaves(self._net.scaled)
         if not leaves:
             return {}
@@ -90,6 +130,16 @@ class Calibrator:
         factors : mapping of str to Tensor
             By name of the tensor [P, *shape], each of as many axes, against which it broadcasts.
         """
+        if parts := self._parts():
+            n_members = len(self._seeds)
+            return torch.cat(
+                [
+                    part.curvature(
+                        {name: f[own] if len(f) == n_members else f for name, f in factors.items()}
+                    )
+                    for own, part in parts
+                ]
+            )
         leaves = self._leaves([name for name in self._fixed if name not in self._net.buffers])
         first = next(iter(leaves.values()))
         ones = first.new_ones(len(first))

@@ -9,8 +9,10 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -138,7 +140,7 @@ def width_for_memory(net: Net, table: TableTensors, *, batch_size: int) -> int:
     weights = sum(torch.Size(shape).numel() for shape in net.parameter_shapes.values())
     # Weights, velocity, gradient and its passage, best weights; activations and their gradients, a few layers of them.
     numbers = 6 * weights + 8 * batch_size * (net.widest + table.x.shape[1])
-    free = _free_bytes(table.x.device)
+    free = free_bytes(table.x.device)
     return max(1, int(MEMORY_SHARE * free / (numbers * table.x.element_size())))
 
 
@@ -159,13 +161,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _free_bytes(device: torch.device) -> float:
+def free_bytes(device: torch.device) -> float:
+    """Memory that can still be had, of a device or of the host; infinite where nobody tells.
+
+    Of the host that is what the kernel can free as well, such as files that it remembers, and no more than what is left to
+    the container.
+    """
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
+    return min(_available(), _left_to_the_group())
+
+
+def _available() -> float:
+    with suppress(OSError, ValueError, IndexError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024.0 * float(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
-        return float("inf")
+        return math.inf
+
+
+def _left_to_the_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """What the limit of a container leaves (control groups, version 2)."""
+    with suppress(OSError, ValueError):
+        most = float((folder / "memory.max").read_text(encoding="ascii"))
+        used = float((folder / "memory.current").read_text(encoding="ascii"))
+        told = dict(
+            line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
+        )
+        return max(0.0, most - used + float(told.get("inactive_file", 0)))
+    return math.inf
 
 
 def _seconds_a_member(

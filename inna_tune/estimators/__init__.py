@@ -8,6 +8,7 @@ from inna_tune.estimators.exporting import ExportedModel, exported_inputs, to_mo
 from inna_tune.estimators.fitted import DivergenceError
 from inna_tune.estimators.floats import UnreadableNumberWarning
 from inna_tune.estimators.frames import UnreadableValueWarning
+from inna_tune.estimators.memory import MemoryWarning
 from inna_tune.estimators.onnx_files import to_onnx, to_program
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.saving import ModelFileError, load, save
@@ -27,6 +28,7 @@ __all__ = [
     "ExportedModel",
     "InnaClassifier",
     "InnaRegressor",
+    "MemoryWarning",
     "ModelFileError",
     "TableEncoder",
     "TableSchema",

@@ -32,7 +32,7 @@ from inna_tune.estimators.fitted import FittedMixin
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.hurrying import LEAST_SECONDS, members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
-from inna_tune.estimators.memory import MemoryMixin
+from inna_tune.estimators.memory import MemoryMixin, warn_of_memory
 from inna_tune.estimators.metrics import judged_of
 from inna_tune.estimators.pure import check_pure_numbers
 from inna_tune.estimators.recipe import Recipe
@@ -172,6 +172,7 @@ class InnaEstimator(
         if validation is not None:
             table = with_validation(self, table, *validation)
         plan = self._plan_for(table.n_train, begun_with=None if states is None else len(states))
+        warn_of_memory(self, self.net_, plan, n_rows=table.n_train, itemsize=table.x.itemsize)
         members = self._members_for(table, plan)
         deadline = None if self.max_time is None else began + self.max_time
         tensors = table.tensors(self._torch_device())

@@ -115,8 +115,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         "numeric": [one_of("scale", "quantile")],
         "max_levels": [Number(Integral, 1, None, closed="left"), _NO_LIMIT],
         "min_count": [Interval(Real, 0, None, closed="both")],
-        # Whatever Python takes for true or false.
-        "embed": "no_validation",
+        "embed": ["boolean", Options(Integral, {0, 1})],
         "max_codes": [Number(Integral, 3, None, closed="left"), _NO_LIMIT],
         "text": [one_of("auto", "never"), "array-like"],
         "n_components": [Number(Integral, 1, None, closed="left"), _NO_LIMIT],

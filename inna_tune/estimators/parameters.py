@@ -115,7 +115,12 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "device": [_AUTO, Where(torch.device, "'cpu', 'cuda' or another torch device")],
         "callbacks": [Where(check_callbacks, "functions of an epoch, in a list"), None],
         "n_jobs": [_COUNT, Number(Integral, None, -1, closed="right"), None],
-        "random_state": [Integral, np.random.RandomState, np.random.Generator, None],
+        "random_state": [
+            Number(Integral, 0, None, closed="left"),
+            np.random.RandomState,
+            np.random.Generator,
+            None,
+        ],
     }
 
     @classmethod

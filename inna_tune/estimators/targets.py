@@ -12,6 +12,8 @@ from inna_tune.estimators.columns import from_arrow
 
 # What pandas calls objects that scikit-learn takes for no labels, whatever they are.
 _NO_LABELS = ("mixed", "interval", "period", "decimal", "complex", "time")
+# What it calls dates and durations: a model file knows none, and a regression has no unit to count them in.
+_TIMES = ("datetime64", "datetime", "date", "timedelta64", "timedelta")
 
 
 def read_labels(y: Any) -> npt.NDArray[Any]:
@@ -38,7 +40,7 @@ def read_labels(y: Any) -> npt.NDArray[Any]:
         y = y.iloc[:, 0]
     if not isinstance(y, pd.Series):
         y = y.to_pandas() if hasattr(y, "to_pandas") else column_or_1d(y, warn=True)
-        if isinstance(y, np.ndarray) and y.dtype.kind in "biuUSM":
+        if isinstance(y, np.ndarray) and y.dtype.kind in "biuU":
             return y
         y = pd.Series(y)
     missing = int(y.isna().sum())
@@ -49,7 +51,12 @@ def read_labels(y: Any) -> npt.NDArray[Any]:
     if isinstance(y.dtype, pd.CategoricalDtype):
         y = pd.Series(y.cat.categories).iloc[y.cat.codes]
     dtype = y.dtype
-    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+    if _holds_times(y):
+        raise ValueError(
+            f"y holds dates or durations ({dtype}: {str(y.iloc[0])[:80]}), which are no labels. Make text of them, e.g. by "
+            "y.astype(str)."
+        )
+    if isinstance(dtype, np.dtype) and dtype.kind not in "OS":
         return np.asarray(y)
     if types.is_bool_dtype(dtype):
         return np.asarray(y.to_numpy(dtype=bool))
@@ -68,6 +75,10 @@ def read_labels(y: Any) -> npt.NDArray[Any]:
         found = np.array(labels.tolist())
         if found.dtype.kind != "O":
             return found
+    elif held == "bytes":
+        raise ValueError(
+            f"y holds labels that are bytes ({labels[0]!r}). Make text of them, e.g. by [label.decode() for label in y]."
+        )
     elif held not in _NO_LABELS:
         return labels
     raise ValueError(
@@ -90,6 +101,8 @@ def read_values(y: Any, estimator: Any) -> npt.NDArray[np.float64]:
     ValueError
         If values are missing, infinite or no numbers.
     """
+    if not hasattr(y, "dtype") or isinstance(y, pd.Series) or y.dtype.kind not in "biuf":
+        _refuse_times(y)
     if isinstance(y, (pd.Series, pd.DataFrame)):
         frame = y.to_frame() if isinstance(y, pd.Series) else y
         missing = frame.isna().sum()
@@ -102,6 +115,29 @@ def read_values(y: Any, estimator: Any) -> npt.NDArray[np.float64]:
         raise ValueError(f"y should be a 1d or 2d array, got an array of shape {values.shape} instead.")
     # In one order of memory, by which sums round.
     return np.ascontiguousarray(values)
+
+
+def _holds_times(y: pd.Series) -> bool:
+    """Whether values are dates or durations."""
+    if types.is_datetime64_any_dtype(y.dtype) or types.is_timedelta64_dtype(y.dtype):
+        return True
+    return y.dtype == object and types.infer_dtype(y, skipna=True) in _TIMES
+
+
+def _refuse_times(y: Any) -> None:
+    """Refuse dates and durations as targets: as numbers they would be nanoseconds, unasked."""
+    try:
+        frame = y if isinstance(y, pd.DataFrame) else pd.DataFrame(y)
+    except (ValueError, TypeError):
+        return  # who checks arrays says what is wrong
+    for place, name in enumerate(frame.columns):
+        own = frame.iloc[:, place]
+        if _holds_times(from_arrow(own)):
+            said = "" if isinstance(name, int) else f" in {str(name)!r}"
+            raise ValueError(
+                f"y holds dates or durations ({own.dtype}{said}), which are no numbers. Choose a unit and count in it, e.g. "
+                "(y - y.min()).dt.total_seconds() / 86400 for days, or y.dt.total_seconds()."
+            )
 
 
 def location_and_scale(

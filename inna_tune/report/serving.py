@@ -19,7 +19,7 @@ from inna_tune.report.page import environment, render_report
 from inna_tune.store.errors import DATABASE_ERRORS, UnreachableError
 from inna_tune.store.opening import open_storage, storage_errors
 from inna_tune.store.waiting import at_once, waiting_until
-from inna_tune.visible import get_logger
+from inna_tune.visible import get_logger, shown_by_json
 
 HOST, PORT = "127.0.0.1", 8080
 
@@ -43,6 +43,7 @@ _OF_REPORTS = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; {_
 # What WSGI (PEP 3333) calls environ, start_response and an application.
 _Environ = dict[str, Any]
 _Start = Callable[..., Any]
+_Headers = list[tuple[str, str]]
 _Application = Callable[[_Environ, _Start], Iterable[bytes]]
 
 
@@ -241,6 +242,8 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
             return _answer(start, "404 Not Found", "There is no such study.", kind="text/plain")
         if path == "/dashboard" or path.startswith("/dashboard/"):
             return _with_link(dashboard, environ, start)
+        if path.startswith("/api/"):
+            return _made_visible(dashboard, environ, start)
         if path != "/reports" and not path.startswith("/reports/"):
             found: Iterable[bytes] = dashboard(environ, start)
             return found
@@ -267,17 +270,41 @@ def _with_reports(dashboard: Any, storage: optuna.storages.BaseStorage, address:
 
 def _with_link(dashboard: Any, environ: _Environ, start: _Start) -> Iterable[bytes]:
     """The page of the dashboard with the link to the report at its end."""
-    heard: list[Any] = []
     # A page that the browser kept, or a part of it, would come without the link.
     plain = {k: v for k, v in environ.items() if k not in {"HTTP_IF_MODIFIED_SINCE", "HTTP_RANGE"}}
-    answer = dashboard(plain, lambda *arguments: heard.extend(arguments))
+
+    def changed(body: bytes, headers: _Headers) -> bytes:
+        return body.replace(b"</body>", _LINK.encode() + b"</body>")
+
+    return _changed(changed, dashboard, plain, start)
+
+
+def _made_visible(dashboard: Any, environ: _Environ, start: _Start) -> Iterable[bytes]:
+    """What the page shows of the studies, with nothing in names, values and notes that turns the text around it over.
+
+    The page writes names as they are, and those of a stranger's database may hold any character.
+    """
+
+    def changed(body: bytes, headers: _Headers) -> bytes:
+        kind = next((value for name, value in headers if name.lower() == "content-type"), "")
+        return shown_by_json(body.decode("utf-8")).encode("utf-8") if "json" in kind else body
+
+    return _changed(changed, dashboard, environ, start)
+
+
+def _changed(
+    change: Callable[[bytes, _Headers], bytes], inner: Any, environ: _Environ, start: _Start
+) -> Iterable[bytes]:
+    """An answer with another body."""
+    heard: list[Any] = []
+    answer = inner(environ, lambda *arguments: heard.extend(arguments))
     try:
         body = b"".join(answer)
     finally:
         if hasattr(answer, "close"):
             answer.close()
     status, headers = heard[:2]
-    body = body.replace(b"</body>", _LINK.encode() + b"</body>")
+    body = change(body, headers)
     kept = [(k, v) for k, v in headers if k.lower() not in {"content-length", "last-modified", "etag"}]
     start(status, [*kept, ("Content-Length", str(len(body)))])
     return [body]

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils._param_validation import Interval, InvalidParameterError, StrOptions, make_constraint
+from sqlalchemy.engine import URL
 
 from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Prior, PriorSampler, SearchSpace
@@ -17,7 +19,7 @@ from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name, prefi
 
 _AT_LEAST_ONE = Interval(Integral, 1, None, closed="left")
 
-# As scikit-learn declares them, but with words that name the remedy; and a truth value is no number here.
+# As scikit-learn declares them, but with words that name the remedy; and a truth value is a number to "verbose" alone.
 _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
     "n_trials": ([_AT_LEAST_ONE], "a whole number of at least 1"),
     "population": ([_AT_LEAST_ONE, StrOptions({"auto"})], "a whole number of at least 1, or 'auto'"),
@@ -34,8 +36,15 @@ _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
         "a whole number of at least 0, or None; a generator's numbers could not be drawn again when the study is resumed",
     ),
     "error_score": ([Real, StrOptions({"raise"})], "'raise' or a number"),
+    "storage": (
+        [str, URL, BaseStorage, None],
+        "a database's URL, such as 'sqlite:///studies.db', an Optuna storage, or None for memory",
+    ),
     "study_name": ([str, None], "text of 1 to 512 characters, or None"),
     "pruner": ([BasePruner, None], "an Optuna pruner, or None for successive halving"),
+    "resume": (["boolean"], "True or False"),
+    "allow_mismatch": (["boolean"], "True or False"),
+    "verbose": (["verbose"], "a whole number of at least 0, or True or False"),
     "space": ([SearchSpace, Prior, None], "a SearchSpace, e.g. SearchSpace.inna(), or a Prior"),
 }
 
@@ -43,7 +52,11 @@ _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
 def check_option(name: str, value: Any) -> None:
     """Raise an error, of value and of type in one, that names a parameter, its value and the remedy."""
     constraints, words = _CONSTRAINTS[name]
-    if isinstance(value, bool) or not any(make_constraint(c).is_satisfied_by(value) for c in constraints):
+    takes_truth = bool({"boolean", "verbose"}.intersection(c for c in constraints if isinstance(c, str)))
+    is_truth = isinstance(value, bool | np.bool_)
+    if (is_truth and not takes_truth) or not any(
+        make_constraint(c).is_satisfied_by(value) for c in constraints
+    ):
         raise InvalidParameterError(f"{name}={value!r} must be {words}.")
 
 
@@ -70,6 +83,11 @@ def check_search(search: Any) -> None:
     check_estimator(search.estimator)
     for name in _CONSTRAINTS:
         check_option(name, getattr(search, name))
+    cv = search.cv
+    if isinstance(cv, bool | np.bool_) or (isinstance(cv, Integral) and cv < 2):
+        raise InvalidParameterError(
+            f"cv={cv!r} must be a number of folds of at least 2, a splitter, folds as pairs of row numbers, or None."
+        )
     refit = search.refit
     if is_several(search.scoring):
         Metrics.of(search.estimator, search.scoring, refit=refit)

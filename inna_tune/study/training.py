@@ -22,6 +22,7 @@ from inna_tune.study.candidates import Candidate
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.group import Group
 from inna_tune.study.job import Beginning
+from inna_tune.study.narrow import in_parts
 from inna_tune.study.running import EndingError, TrialRunner, logger
 from inna_tune.study.scoring import Scorer, sees_predictions_only
 from inna_tune.study.tuned import as_ours, with_settings
@@ -96,7 +97,8 @@ class NetEvaluation:
             alike[alone, candidate.kind].append(candidate)
         # Sorted, so that the order does not depend on which trials were told before an interruption.
         for key in sorted(alike):
-            self._run(runner, alike[key])
+            for part in in_parts(runner.study, alike[key]):
+                self._run(runner, part)
 
     def _run(self, runner: TrialRunner, group: Sequence[Candidate]) -> None:
         """Train and tell trials that stack."""

@@ -1,9 +1,5 @@
 """Delimited text, by pyarrow's reader: every column as text first, its type decided once."""
 
-import codecs
-import csv
-import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,12 +12,11 @@ from pyarrow import csv as arrow_csv
 
 from inna_tune.estimators.frames import TEXT
 from inna_tune.estimators.schema import MISSING, ColumnSchema, Misfits, TableSchema
+from inna_tune.tables.headers import shown
 from inna_tune.tables.kinds import decide, with_gaps
+from inna_tune.tables.layout import Layout, find_layout
 from inna_tune.tables.sources import Source, TableError
 
-_DELIMITERS = (",", ";", "\t", "|")
-_TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
-_EMPTY_LINES = re.compile(r"[\r\n]+")
 # pyarrow reads up to 32 blocks ahead; but every array takes a kilobyte, so that blocks of few rows and many columns cost more.
 _BLOCK = 1 << 21
 _WIDE = 1000
@@ -34,37 +29,6 @@ _FEW_CHUNKS, _SMALL_CHUNK = 4, 4096
 _PADDED = r"^[-+]?0[0-9xX]"
 # Whole numbers beyond int64: float64 would make one of several.
 _LONG = r"^[-+]?[0-9]{19,}$"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a delimited file is written.
-
-    Attributes
-    ----------
-    delimiter, encoding : str
-    names : list of str
-        Of the header; blank ones are called "Unnamed: 3", as pandas does.
-    width : int
-        Fields of a row: more than names where the rows end in delimiters.
-    blank : frozenset of int
-        Places of the names that were blank.
-    is_open : bool
-        Whether the number of quotes is odd.
-    first_line : int
-        Where the header is: behind a line "sep=;", by which spreadsheets are told the delimiter, and empty lines.
-    spaced : bool
-        Whether a blank follows every delimiter.
-    """
-
-    delimiter: str
-    encoding: str
-    names: list[str]
-    width: int
-    blank: frozenset[int]
-    is_open: bool
-    first_line: int = 0
-    spaced: bool = False
 
 
 @dataclass
@@ -97,110 +61,12 @@ def read_delimited(source: Source, *, tabs: bool = False, schema: TableSchema | 
     layout = find_layout(source, tabs=tabs, known=() if schema is None else schema.names)
     file = _File(source, layout)
     read = _read_new(file, schema) if schema is not None else _read_fitted(file)
+    read.notes += layout.notes
     if layout.encoding == "cp1252":
         read.notes.append(
             f"{source.name} is not in UTF-8; it is read as Windows-1252. Save it as UTF-8 to be sure."
         )
     return read
-
-
-def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
-    """Delimiter, encoding and header of a file, from its first megabyte; ``known`` are names that the header may hold."""
-    head = source.head()
-    encoding, is_open = _scan(source, head)
-    text = head.decode(encoding, errors="replace" if len(head) == 1 << 20 else "strict").removeprefix(
-        "\ufeff"
-    )
-    told = _TOLD.match(text)
-    text = text[told.end() :] if told else text
-    empty = _EMPTY_LINES.match(text)
-    n_empty = len(re.findall(r"\r\n?|\n", empty[0])) if empty else 0
-    found = [
-        (delimiter, rows)
-        for delimiter in ((told["delimiter"],) if told else ("\t",) if tabs else _DELIMITERS)
-        if (rows := _first_rows(text, delimiter, cut=len(head) == 1 << 20))
-    ]
-    if not found:
-        raise TableError(f"{source.name} is an empty table: it has 0 rows and 0 columns.")
-    delimiter, rows = max(found, key=lambda pair: _likeness(pair[1], known))
-    header = [name if name in known else name.strip() for name in rows[0]]
-    # Some header lines end in a delimiter as the rows do.
-    blank = frozenset(i for i, name in enumerate(header) if not name)
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
-    if repeated:
-        raise TableError(
-            f"{source.name} repeats column names: {repeated}. Rename them so that each is unique."
-        )
-    if len(rows) == 1 and len(head) < 1 << 20 and not text.endswith(("\n", "\r")):
-        # pyarrow takes the header for a row that has no end.
-        raise TableError(
-            f"{source.name} cannot be read as a csv table: it has a header of {len(names)} columns and no rows."
-        )
-    width = len(names)
-    if len(rows) > 1 and len(rows[1]) > width and not any(rows[1][width:]):
-        width = len(rows[1])
-    spaced = len(rows) > 1 and all(cell.startswith(" ") for row in rows for cell in row[1:] if cell)
-    first_line = n_empty + (told is not None)
-    return Layout(delimiter, encoding, names, width, blank, is_open, first_line, spaced and len(names) > 1)
-
-
-def _scan(source: Source, head: bytes) -> tuple[str, bool]:
-    """The encoding of all of a file, and whether a quote in it stays open; NUL bytes are refused."""
-    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    encoding = "utf-16" if wide else "utf-8"
-    decoder = codecs.getincrementaldecoder(encoding)()
-    n_quotes = 0
-    problem: UnicodeDecodeError | None = None
-    with source.open() as file:
-        while True:
-            part = bytes(file.read(_BLOCK))
-            if not wide and b"\0" in part:
-                raise TableError(
-                    f"{source.name} cannot be read as a csv table: it holds NUL bytes, so it is no text."
-                )
-            n_quotes += part.count(b'"')
-            try:
-                if problem is None:
-                    decoder.decode(part, final=not part)
-            except UnicodeDecodeError as error:
-                problem = error
-            if not part:
-                break
-    if problem is not None:
-        # What programs on Windows write where they do not write UTF-8; five bytes mean nothing in it.
-        if wide or any(byte in head for byte in b"\x81\x8d\x8f\x90\x9d"):
-            raise TableError(
-                f"{source.name} cannot be read as a csv table: it is neither UTF-8 nor UTF-16 ({problem}). "
-                "Save it as UTF-8."
-            ) from problem
-        encoding = "cp1252"
-    return encoding, n_quotes % 2 == 1
-
-
-def _first_rows(text: str, delimiter: str, *, cut: bool) -> list[list[str]]:
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            if row:
-                rows.append(row)
-            if len(rows) == 200:
-                return rows
-    except csv.Error:
-        return rows  # a cell of more than 128 KB; what is before it does
-    return rows[:-1] if cut and len(rows) > 1 else rows
-
-
-def _likeness(rows: list[list[str]], known: Sequence[str]) -> tuple[int, float, int]:
-    """How well rows fit a header: names that are known, the share of rows as long as the header, its length."""
-    header = [name.strip() for name in rows[0]]
-    n_known = len(set(known) & set(header))
-    if len(header) < 2:
-        return n_known, 0.0, 1
-    fitting = sum(
-        len(row) == len(header) or not any(row[len(header) :]) for row in rows[1:] if len(row) >= len(header)
-    )
-    return n_known, (fitting + 1) / len(rows), len(header)
 
 
 class _File:
@@ -248,12 +114,13 @@ class _File:
                     use_threads=False,
                     column_names=names,
                     skip_rows=layout.first_line,
-                    skip_rows_after_names=1,
+                    skip_rows_after_names=layout.n_below,
                     block_size=block,
                     encoding=layout.encoding,
                 ),
                 parse_options=arrow_csv.ParseOptions(
                     delimiter=layout.delimiter,
+                    escape_char="\\" if layout.is_escaped else False,
                     newlines_in_values=True,
                     # An empty line of a table of one column is a row where it is missing.
                     ignore_empty_lines=layout.width > 1,
@@ -287,7 +154,11 @@ class _File:
 
     def _explain(self, message: str) -> str:
         text = " ".join(message.split())
-        return f"{self.source.name} cannot be read as a csv table: {text[:200]} (the header is row 1)."
+        told = f"{self.source.name} cannot be read as a csv table: {text[:200]} (the header is row 1)."
+        if "Expected" in text:
+            header = f"line {self.layout.first_line + 1} ({shown(self.layout.names)})"
+            told += f" Where {header} is a title or a comment and not the header, or lines below are no rows, delete them."
+        return told
 
 
 def _unspaced(column: Any) -> Any:
@@ -379,6 +250,7 @@ def _plain_numbers(chunk: Any) -> Any:
     return None
 
 
+_TOTALS = frozenset(("total", "totals", "grand total", "sum", "sums", "average", "mean", "summe", "gesamt"))
 _ABSENT = pa.array(sorted(MISSING), pa.string())
 
 
@@ -412,6 +284,7 @@ def _read_fitted(file: _File) -> Read:
             if place in again or found[place][0].form.thousands == ",":
                 series[place], schema, misfits = decide(own, layout.names[place], decimal=",")
                 found[place] = schema, misfits
+    notes = _of_totals(file.source.name, texts)
     texts.clear()
     for place in places:
         if place not in series:
@@ -420,12 +293,33 @@ def _read_fitted(file: _File) -> Read:
             found[place] = ColumnSchema(layout.names[place], "number", whole=whole), Misfits()
         columns[place].chunks = []
     kept = [p for p in places if p not in layout.blank or series[p].notna().any()]
+    nameless = layout.blank.intersection(kept)
+    if len(nameless) >= 2 and 2 * len(nameless) > len(kept):
+        notes.append(
+            f"{file.source.name}: {len(nameless)} of {len(kept)} columns have no name in line {layout.first_line + 1}; if that "
+            "line is a title and not the header, delete it."
+        )
     misfits = Misfits()
     for place in kept:
         misfits.merge(found[place][1])
     return Read(
-        {layout.names[p]: series[p] for p in kept}, TableSchema(tuple(found[p][0] for p in kept)), misfits
+        {layout.names[p]: series[p] for p in kept},
+        TableSchema(tuple(found[p][0] for p in kept)),
+        misfits,
+        notes,
     )
+
+
+def _of_totals(name: str, texts: dict[int, pd.Series]) -> list[str]:
+    """What to say where the last row calls itself the sum of the others."""
+    for own in texts.values():
+        last = own.iloc[-1] if len(own) > 1 else None
+        word = last.strip().rstrip(":") if isinstance(last, str) else ""
+        if word.casefold() in _TOTALS and (own == last).sum() == 1:
+            return [
+                f"{name}: the last row says {word!r}; if it sums up the others, delete it: here it is a row as they are."
+            ]
+    return []
 
 
 def _read_again(file: _File, columns: list[_Column], places: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ from pandas.api import types
 from inna_tune.estimators.frames import TEXT, UnreadableValueWarning
 from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
 from inna_tune.tables.delimited import read_delimited
+from inna_tune.tables.headers import header_place, shown
 from inna_tune.tables.kinds import decide
 from inna_tune.tables.sources import Source, TableError, find_source
 
@@ -86,7 +87,7 @@ def read(place: str | os.PathLike[str], *, schema: TableSchema | None = None) ->
         elif kind == "jsonl":
             frame = _json_lines(source)
         elif kind == "excel":
-            frame = _excel(source)
+            frame, notes = _excel(source)
         elif kind == "feather":
             held = pyarrow.feather.read_table(source.whole())
             # What does not fit together ends the process where it is first looked at.
@@ -200,7 +201,7 @@ def _from_arrow(table: Any, place: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _excel(source: Source) -> pd.DataFrame:
+def _excel(source: Source) -> tuple[pd.DataFrame, list[str]]:
     if find_spec("openpyxl") is None:
         raise MissingReaderError(
             f"{source.name} is an Excel file; to read it: pip install 'inna-tune[excel]'. Or save it as .csv."
@@ -214,8 +215,27 @@ def _excel(source: Source) -> pd.DataFrame:
         )
     # A formatted cell below or beside the table is part of the sheet, and holds nothing.
     frame = frame.dropna(how="all").reset_index(drop=True)
+    frame, notes = _below_titles(source, frame)
     blank = [name for name in frame.columns if str(name).startswith("Unnamed:") and frame[name].isna().all()]
-    return frame.drop(columns=blank).rename(columns=lambda name: str(name).strip())
+    return frame.drop(columns=blank).rename(columns=lambda name: str(name).strip()), notes
+
+
+def _below_titles(source: Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """A sheet whose first rows are titles, from the row on that names its columns."""
+    header = ["" if str(name).startswith("Unnamed:") else str(name) for name in frame.columns]
+    first = frame.head(200)
+    rows = [header, *first.where(first.notna(), "").astype(str).to_numpy().tolist()]
+    place = header_place(rows)
+    if not place:
+        return frame, []
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(rows[place])]
+    found = frame.iloc[place:].set_axis(names, axis=1).reset_index(drop=True)
+    words = (
+        f"the first {place} rows ({shown(rows[0])}, …) stand"
+        if place > 1
+        else f"the first row ({shown(rows[0])}) stands"
+    )
+    return found, [f"{source.name}: {words} above the header, and no part of the table."]
 
 
 def _decide_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, TableSchema, Misfits]:

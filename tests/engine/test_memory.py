@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from inna_tune.engine import CrossEntropy, Population, Training
+from inna_tune.engine import CrossEntropy, Population, Training, calibrating
 from inna_tune.nets import TabularNet
 from tests.engine.test_progress import METHODS
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, make_member, make_table
@@ -87,3 +87,35 @@ def test_states_of_those_that_leave_last_are_those_of_each_alone(method, monkeyp
                     assert torch.equal(value, there[name])
                 else:
                     assert value == there[name]
+
+
+@pytest.mark.parametrize("embedding", ["piecewise", "none"])
+def test_members_that_are_measured_one_after_the_other_have_the_same_settings(embedding, monkeypatch):
+    net = TabularNet(N_COLUMNS, (8,), N_CLASSES, n_numeric=2, numeric_embedding=embedding)
+    open_ones = [make_member(seed, lr=None, alpha=None, beta=None) for seed in range(5)]
+    at_once, together = [], calibrating.calibrate
+
+    def noting(loss_fn, params, **more):
+        at_once.append(len(more["seed"]))
+        return together(loss_fn, params, **more)
+
+    def measured():
+        population = Population(
+            net,
+            make_table(torch.float32),
+            open_ones,
+            CrossEntropy(),
+            batch_size=16,
+            horizon=2,
+            method=METHODS["inna"],
+        )
+        return population.settings | population.factors
+
+    monkeypatch.setattr(calibrating, "calibrate", noting)
+    expected = measured()
+    monkeypatch.setattr(calibrating, "measured_at_once", lambda widest, n_rows: 2)
+    found = measured()
+    assert at_once == [5, 2, 2, 1]
+    assert {name: value.tolist() for name, value in found.items()} == {
+        n: v.tolist() for n, v in expected.items()
+    }

@@ -1,5 +1,6 @@
 """How members are stacked changes nothing but the time and the memory."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -228,11 +229,11 @@ def test_thin_layers_are_measured_by_one_thread(hidden, used, monkeypatch):
 
 def test_the_width_is_bounded_by_memory(monkeypatch):
     net, table = TabularNet(6, (16, 16), 3), make_table()
-    monkeypatch.setattr(width, "_free_bytes", lambda device: 1e6)
+    monkeypatch.setattr(width, "free_bytes", lambda device: 1e6)
     few = width.width_for_memory(net, table, batch_size=32)
     assert 1 <= few < 64
     assert few * sum(np.prod(s) for s in net.parameter_shapes.values()) * 4 < 0.25 * 1e6
-    monkeypatch.setattr(width, "_free_bytes", lambda device: 1.0)
+    monkeypatch.setattr(width, "free_bytes", lambda device: 1.0)
     assert width.width_for_memory(net, table, batch_size=32) == 1
     assert choose({1: 8.0, 2: 4.0, 4: 2.0, 8: 1.0}, 8, monkeypatch).width == 1
 
@@ -343,3 +344,15 @@ def test_a_deadline_ends_the_measuring_of_curvature(monkeypatch):
     few, cut = products_until(20.0, 1.0, monkeypatch)
     assert few < whole
     assert cut["curvature"] >= 0.99 * settings["curvature"], "from above, so that steps are no longer"
+
+
+def test_the_limit_of_a_container_counts(tmp_path):
+    assert width._left_to_the_group(tmp_path) == math.inf
+    for name, text in {"max": "max\n", "current": "3000\n", "stat": "anon 7\ninactive_file 1000\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert width._left_to_the_group(tmp_path) == math.inf
+    (tmp_path / "memory.max").write_text("10000\n")
+    assert width._left_to_the_group(tmp_path) == 8000
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert width._left_to_the_group(tmp_path) == 0
+    assert width.free_bytes(torch.device("cpu")) > 0

@@ -208,3 +208,42 @@ def test_missing_values_of_a_target_are_named():
         clone(REGRESSOR).fit(X, y)
     with pytest.raises(ValueError, match=r"1 missing values in 'price'"):
         clone(REGRESSOR).fit(X, pd.Series([np.nan, *VALUES[1:, 0]], name="price"))
+
+
+DAYS = pd.Series(pd.date_range("2024-01-01", periods=2).repeat(40), name="day")
+TIMES = {
+    "datetime64": DAYS,
+    "array": DAYS.to_numpy(),
+    "seconds": DAYS.to_numpy().astype("datetime64[s]"),
+    "zone": DAYS.dt.tz_localize("UTC"),
+    "dates": pd.Series(DAYS.dt.date.tolist(), dtype=object),
+    "list": DAYS.dt.date.tolist(),
+    "stamps": pd.Series(DAYS.tolist(), dtype=object),
+    "durations": DAYS - DAYS[0],
+    "array of durations": (DAYS - DAYS[0]).to_numpy(),
+    "category": DAYS.astype("category"),
+    "arrow": DAYS.astype(pd.ArrowDtype(pa.timestamp("ns"))),
+}
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_dates_and_durations_are_refused_before_training_with_the_remedy(times):
+    """As labels a model of them could not be saved; as values they would be nanoseconds."""
+    with pytest.raises(ValueError, match=r"y holds dates or durations .* no labels.* y\.astype\(str\)"):
+        clone(NET).fit(X, TIMES[times])
+    if times != "category":
+        with pytest.raises(ValueError, match=r"y holds dates or durations .* no numbers.*total_seconds"):
+            clone(REGRESSOR).fit(X, TIMES[times])
+    with pytest.raises(ValueError, match="y holds dates or durations"):
+        InnaSearchCV(clone(NET), n_trials=1, cv=2).fit(X, TIMES[times])
+
+
+def test_one_target_of_several_may_hold_no_dates():
+    with pytest.raises(ValueError, match="in 'day'"):
+        clone(REGRESSOR).fit(X, pd.DataFrame({"a": X["a"], "day": DAYS}))
+
+
+@pytest.mark.parametrize("y", [WORDS.astype("S"), WORDS.astype("S").astype(object)], ids=["array", "objects"])
+def test_bytes_are_no_labels(y):
+    with pytest.raises(ValueError, match=r"bytes .*decode\(\)"):
+        clone(NET).fit(X, y)

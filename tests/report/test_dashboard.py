@@ -18,6 +18,7 @@ from inna_tune.report import serving
 from inna_tune.report.serving import DashboardMissingError, DashboardServer, is_loopback
 from inna_tune.store import waiting
 from inna_tune.store.errors import StorageError
+from inna_tune.visible import is_unseen, visible
 from tests.browser import Browser
 from tests.report.test_report import WILD, hostile_study
 from tests.test_cli import MAIN, environment, run
@@ -123,6 +124,36 @@ def test_what_strangers_wrote_is_text_in_the_dashboard_too(tmp_path, browser):
             )
             assert not browser.evaluate("[...document.links].some(a => a.protocol == 'javascript:')")
             assert browser.errors == []
+
+
+TURNING = "safe \u202egpj.exe\x1b[31m\u2066 \U000e0041\x9b"
+
+
+def test_no_name_or_value_turns_the_page_over(tmp_path):
+    """Studies of a stranger's database stay readable, with what would not be seen written out."""
+    url = f"sqlite:///{tmp_path}/turning.db"
+    study = optuna.create_study(study_name=TURNING, storage=url)
+    study.set_user_attr(TURNING, {TURNING: [TURNING]})
+    trial = study.ask({TURNING: optuna.distributions.CategoricalDistribution([TURNING, "b"])})
+    trial.set_user_attr(TURNING, TURNING)
+    study.tell(trial, 1.0)
+    save_note(study, f"# note\n\n{TURNING}")
+    with serving_in_a_thread(url) as server:
+        for path in ("/api/studies", "/api/studies/1?after=0"):
+            answer, body = ask(server, path)
+            assert answer.status == 200
+            assert int(answer.headers["Content-Length"]) == len(body.encode())
+            texts = list(texts_in(json.loads(body)))
+            assert visible(TURNING) in texts
+            assert not [text for text in texts if any(is_unseen(c, lines=True) for c in text)]
+
+
+def texts_in(tree):
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, (list, dict)):
+        for part in [*tree, *tree.values()] if isinstance(tree, dict) else tree:
+            yield from texts_in(part)
 
 
 # ---------------------------------------------------------------------- who may ask

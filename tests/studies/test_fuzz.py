@@ -35,6 +35,26 @@ def test_a_few_mutants(kind, cases):
     assert counts["one line"] > 0
 
 
+ENDED = """
+import pathlib, sys, time
+sys.path.insert(0, sys.argv[1])
+import fuzz
+fuzz.WAIT = 0.3
+def run():
+    began = time.process_time()
+    while time.process_time() - began < 0.6:
+        pass
+for work in (run, lambda: time.sleep(60), lambda: sys.exit(3)):
+    print(fuzz.in_child(work, pathlib.Path(sys.argv[2]) / "log"))
+"""
+
+
+def test_slow_is_what_does_nothing_not_what_works_long_or_has_no_processor(tmp_path):
+    with Program(ENDED, STUDIES, tmp_path) as program:
+        out, err = program.communicate()
+    assert out.split() == ["result", "slow", "unexpected"], err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
