@@ -20,8 +20,8 @@ from inna_tune.records.attributes import RACE
 # thirty is its step size; with the first rung at an eighth twice as many trials reached the end, and the ensembles of 30 trials
 # had a lower test loss by 1.1% on titanic, 2.6% on abalone and .2% on credit (one seed each, three finalists in place of two).
 _SHARES, _SHARES_OF_RACES = (1 / 32, 1 / 8, 1 / 2), (1 / 8, 1 / 2)
-# Where folds race, or a trial is one fit, early stopping ends many trainings by the 30th epoch: rungs at shares of all 100 would
-# see what is over.
+# Where folds race, or a trial is one fit, early stopping ends many trainings by the 30th epoch; rungs at shares of a hundred
+# would come too late.
 _USUAL_EPOCHS = 30
 # At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is,
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
