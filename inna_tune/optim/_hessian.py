@@ -53,7 +53,11 @@ class _Given(torch.autograd.Function):
 
 
 def pulled_back(
-    outputs: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor]
+    outputs: Sequence[Tensor],
+    params: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    *,
+    retain_graph: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """The products of vectors, shaped as the outputs, with the outputs' Jacobians; None where there is no dependence.
 
@@ -64,7 +68,7 @@ def pulled_back(
         return (None,) * len(params)
     with torch.enable_grad():
         number = _Given.apply(len(outputs), *outputs, *vectors)  # type: ignore[no-untyped-call]
-    return torch.autograd.grad(number, params, retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(number, params, retain_graph=retain_graph, allow_unused=True)
 
 
 def join(tensors: Iterable[Tensor], n_members: int) -> Tensor:
