@@ -1,11 +1,12 @@
 """Whether INNA trains a net for tables better than AdamW, Muon and SGD do, each with its own tuned step.
 
-    INNA_TUNE_DATA=folder python studies/optimizers_on_tables.py [--tables a,b] [--seeds 3] [--rows 3000] [--epochs 20]
+    INNA_TUNE_DATA=folder python studies/optimizers_on_tables.py [--tables a,b] [--seeds 3] [--rows 3000] [--epochs 60]
 
 One net (that of the estimators), the same initial weights, batches and rows for all, a cosine law over the same number of
-epochs, no early stopping. Each optimizer's step is tried at ten places, from an eighth of its usual one to eight times that
-(INNA's and SGD's usual ones come from the curvature); the best by the loss of validation rows is scored on test rows. A seed
-draws rows, splits and weights. INNA appears twice: with a scale a tensor, as the estimators have it, and with one step.
+epochs, of which the best by the loss of validation rows counts. Each optimizer's step is tried at ten places, from an eighth
+of its usual one to eight times that (INNA's and SGD's usual ones come from the curvature); the best by the same rows is scored
+on test rows. A seed draws rows, splits and weights. INNA appears twice: with a scale a tensor, as the estimators have it, and
+with one step.
 
 Results are added to ``studies/results/optimizers_on_tables.csv``, a row a table, seed and optimizer. What is printed, and
 written beside it as a table of Markdown: mean test loss over seeds, on how many tables INNA's is least, and for each other
@@ -59,28 +60,37 @@ def split(name, seed, n_rows):
 
 
 def losses(task, settings, seed, X, y, parts):
-    """Loss of each of the parts of rows; infinite where training diverged."""
+    """Loss of each of the parts of rows, by the first of which training is stopped; infinite where it diverged."""
     kind = InnaRegressor if task == "regression" else InnaClassifier
+    (X_validation, y_validation), *_ = parts
     try:
-        model = kind(n_members=1, early_stopping=False, random_state=seed, **settings).fit(X, y)
+        model = kind(n_members=1, random_state=seed, **settings).fit(
+            X, y, X_val=X_validation, y_val=y_validation
+        )
     except ValueError:  # it diverged within the first epoch
-        return [np.inf] * len(parts), np.nan
-    found = [
+        return [np.inf] * len(parts)
+    return [
         score(task, y, truth, model.predict(rows) if task == "regression" else model.predict_proba(rows))
         for rows, truth in parts
     ]
-    return found, model.members_[0]["lr"]
+
+
+def usual_step(task, settings, seed, X, y):
+    """The step that the optimizer has as it comes."""
+    kind = InnaRegressor if task == "regression" else InnaClassifier
+    model = kind(n_members=1, early_stopping=False, random_state=seed, **settings | {"max_epochs": 1})
+    return model.fit(X, y).members_[0]["lr"]
 
 
 def tuned(name, optimizer, seed, n_rows, epochs):
     """Test loss of the step that is best on the validation rows."""
     X, y, X_validation, y_validation, X_test, y_test, task = split(name, seed, n_rows)
     settings = OPTIMIZERS[optimizer] | {"max_epochs": epochs}
-    _, usual = losses(task, settings | {"max_epochs": 1}, seed, X, y, [])
+    usual = usual_step(task, settings, seed, X, y)
     found = []
     for factor in FACTORS:
         parts = [(X_validation, y_validation), (X_test, y_test)]
-        (validation, test), _ = losses(task, settings | {"lr": usual * factor}, seed, X, y, parts)
+        validation, test = losses(task, settings | {"lr": usual * factor}, seed, X, y, parts)
         found.append((validation, test, factor))
     validation, test, factor = min(found)
     return {"validation": validation, "test": test, "factor": factor, "usual": usual}
@@ -116,7 +126,7 @@ def main():
     parser.add_argument("--optimizers", default="|".join(OPTIMIZERS), help="names, divided by |")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=3000)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

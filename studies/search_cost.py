@@ -1,9 +1,13 @@
-"""What a search costs in default fits, and what its best settings are worth on rows apart: pruned as it comes, and not at all.
+"""What a search costs in default fits, and what its best settings and its ensemble are worth on rows apart.
+
+Each way of ``--ways``: "default", pruned as it comes; "none", all trials trained to the end; "members", pruned as it comes, a
+trial being one fit that is scored on the rows which its nets left out (``cv="members"``).
 
     INNA_TUNE_DATA=folder OMP_NUM_THREADS=1 python studies/search_cost.py [--tables a,b] [--trials 50] [--seeds 0,1]
 
 Cost is counted in rows that members trained on (rows × epochs × members), over those of the fit of the untouched estimator on
-the same rows, so that it does not depend on what else the machine does; the fit of the best settings at the end is not in it.
+the same rows, so that it does not depend on what else the machine does; what is fitted at the end is not in it, but for
+``ensemble fits``, which are what the ensemble costs beside.
 A fifth of each table is held out. ``--width`` makes the nets narrower, which is quicker and changes no count of rows;
 ``--label`` names the way of pruning that the version at hand has. Results are added to ``studies/results/search_cost.csv``, a
 row a table, seed and way, and summed up beside it in ``search_cost.md``.
@@ -24,6 +28,7 @@ from sklearn.model_selection import train_test_split
 from tables import load_table
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
+from inna_tune.engine import training
 from inna_tune.engine.population import Population
 from inna_tune.jobs.tuning import score_rows
 from inna_tune.tables.problem import make_problem
@@ -47,18 +52,27 @@ NONE = "none"
 
 @contextmanager
 def counted():
-    """Count the rows that members train on within: a list of one number."""
-    found, original = [0], Population.train_epoch
+    """Count the rows that members train on within, but for the steps by which a layout is chosen: a list of one number."""
+    found, is_training = [0], [True]
+    train_original, layout_original = Population.train_epoch, training.quickest_layout
 
     def train_epoch(population, *args, **kwargs):
-        found[0] += sum(len(m.train_rows) for m in population.members)
-        return original(population, *args, **kwargs)
+        if is_training[0]:
+            found[0] += sum(len(m.train_rows) for m in population.members)
+        return train_original(population, *args, **kwargs)
 
-    Population.train_epoch = train_epoch
+    def quickest_layout(*args, **kwargs):
+        is_training[0] = False
+        try:
+            return layout_original(*args, **kwargs)
+        finally:
+            is_training[0] = True
+
+    Population.train_epoch, training.quickest_layout = train_epoch, quickest_layout
     try:
         yield found
     finally:
-        Population.train_epoch = original
+        Population.train_epoch, training.quickest_layout = train_original, layout_original
 
 
 def parts_of(name, most):
@@ -90,22 +104,31 @@ def run(name, seed, arguments, ways):
         "fit CPU seconds": time.process_time() - began,
         "untuned loss": next(iter(score_rows(default, X_apart, y_apart)[0].values())),
     }
-    for way, pruner in ways.items():
+    for way, settings in ways.items():
         began = time.process_time()
-        search = InnaSearchCV(net, n_trials=arguments.trials, pruner=pruner, refit=False, random_state=seed)
         with counted() as rows:
-            search.fit(X, y)
+            told = []
+            search = InnaSearchCV(
+                net,
+                n_trials=arguments.trials,
+                refit="ensemble",
+                random_state=seed,
+                callbacks=[lambda study, trial, told=told, rows=rows: told.append(rows[0])],
+                **settings,
+            ).fit(X, y)
         seconds = time.process_time() - began
         state = Counter(t.state.name.lower() for t in search.study_.trials)
         best = type(net)(**sizes, **search.best_params_, random_state=seed).fit(X, y)
         yield common | {
             "way": way,
-            "fits": rows[0] / fit_rows[0],
+            "fits": told[-1] / fit_rows[0],
             "CPU seconds": seconds,
             "complete": state["complete"],
             "pruned": state["pruned"],
             "folds' score": search.best_score_,
             "loss": next(iter(score_rows(best, X_apart, y_apart)[0].values())),
+            "ensemble fits": (rows[0] - told[-1]) / fit_rows[0],
+            "ensemble loss": next(iter(score_rows(search.best_estimator_, X_apart, y_apart)[0].values())),
         }
 
 
@@ -114,20 +137,26 @@ def as_markdown(results):
     lines = []
     for (trials, width), some in results.groupby(["trials", "width"]):
         ways = list(dict.fromkeys(some.way))
-        means = some.groupby(["table", "way"])[["fits", "loss"]].mean().unstack("way")
-        whole = means.dropna()
+        # What was measured before the ensemble was has none.
+        some = some.reindex(columns=[*some.columns.union(["ensemble loss"], sort=False)])
+        means = some.groupby(["table", "way"])[["fits", "loss", "ensemble loss"]].mean().unstack("way")
+        whole = means[["fits", "loss"]].dropna()
         lines += [
             f"## {trials} trials, nets {width} wide",
             "",
-            "| table | seeds | untuned loss | " + " | ".join(f"{way}: fits | loss" for way in ways) + " |",
-            "|" + " --- |" * (3 + 2 * len(ways)),
+            "| table | seeds | untuned loss | "
+            + " | ".join(f"{way}: fits | loss | ensemble's" for way in ways)
+            + " |",
+            "|" + " --- |" * (3 + 3 * len(ways)),
         ]
         for name in [n for n in TABLES if n in means.index]:
             own = some[some.table == name]
             cells = [name, str(own.seed.nunique()), f"{own['untuned loss'].mean():.4g}"]
             for way in ways:
                 found = means.loc[name]
+                together = found["ensemble loss", way]
                 cells += [f"{found['fits', way]:.1f}", f"{found['loss', way]:.4g}"]
+                cells.append("–" if pd.isna(together) else f"{together:.4g}")
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
         for way in ways:
@@ -158,7 +187,11 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    known = {NONE: (NONE, NopPruner()), "default": (arguments.label, None)}
+    known = {
+        NONE: (NONE, {"pruner": NopPruner()}),
+        "default": (arguments.label, {}),
+        "members": ("members", {"cv": "members"}),
+    }
     ways = dict(known[way] for way in arguments.ways.split(","))
     for seed in map(int, arguments.seeds.split(",")):
         for name in filter(None, arguments.tables.split(",")):

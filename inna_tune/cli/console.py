@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
@@ -185,18 +186,16 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(75 if isinstance(error, UnreachableError) else 2) from None
     except (typer.Exit, typer.Abort):
         raise
-    except MemoryError as error:
-        if _debug:
-            raise
-        _complain(
-            f"there is not enough memory for this ({error}); take fewer rows or columns, or smaller nets"
-        )
-        raise typer.Exit(2) from None
     except Exception as error:
         if _debug:
             raise
         from inna_tune.store.errors import DATABASE_ERRORS, cause_of
 
+        if _is_out_of_memory(error):
+            _complain(
+                f"there is not enough memory for this ({error}); take fewer rows or columns, or smaller nets"
+            )
+            raise typer.Exit(2) from None
         if isinstance(error, DATABASE_ERRORS):  # where no room told which storage it was
             _complain(f"the storage of the studies: {cause_of(error)}")
             raise typer.Exit(2) from None
@@ -205,6 +204,15 @@ def one_line_errors() -> Iterator[None]:
             "inna-tune bug-report prints"
         )
         raise typer.Exit(1) from None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of torch's too, which are no MemoryError; who has not loaded it has none of these."""
+    if isinstance(error, MemoryError) or "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from inna_tune.engine.width import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _complain(message: str) -> None:

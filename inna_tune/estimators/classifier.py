@@ -89,10 +89,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         "auto" is as many as have 16,000 rows together, and two at least under 25,000 rows: four on 4,000 rows, one on 25,000.
         Each leaves out another part of the rows, of the size that ``validation_fraction`` says, and by what nets predict of
         rows they never saw all stop at one epoch. On fewer rows than 4,000 it is four, under 2,000 eight: each leaves a quarter
-        out, so that no row is lost to validation (``validation_fraction`` means nothing then), and they train for 30 epochs, or
-        as many as make 50 steps, but at most ``max_epochs``. All pool the logarithms of their probabilities.
-        Under 40 rows, or without early stopping, they have all rows and train to the end. A warm start, and
-        ``partial_fit``, go on with the nets there are; a first ``partial_fit`` begins with one.
+        out, so that no row is lost to validation (``validation_fraction`` means nothing then). All pool the logarithms of their
+        probabilities. Under 40 rows, or without early stopping, they have all rows and train to the end, which under 40 is 30
+        epochs, or as many as make 50 steps, but at most ``max_epochs``. A warm start, and ``partial_fit``, go on with the nets
+        there are; a first ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
     warm_start : bool, default=False

@@ -4,16 +4,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, Options
 
-from inna_tune.estimators.checks import check_parameters, one_of
+from inna_tune.estimators.checks import Number, check_parameters, one_of
 from inna_tune.estimators.columns import Matrix, is_plain, look_at, refuse_infinities
 from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
 from inna_tune.estimators.floats import find_numbers, read_numbers
@@ -39,6 +39,9 @@ class DroppedColumnWarning(UserWarning):
 
 class DisguisedNumbersWarning(UserWarning):
     """A column of text holds numbers, written with separators, a currency or the like, and was read as numbers."""
+
+
+_NO_LIMIT = Options(Real, {np.inf})
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -110,13 +113,13 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "numeric": [one_of("scale", "quantile")],
-        "max_levels": [Interval(Real, 1, None, closed="both")],
+        "max_levels": [Number(Integral, 1, None, closed="left"), _NO_LIMIT],
         "min_count": [Interval(Real, 0, None, closed="both")],
         # Whatever Python takes for true or false.
         "embed": "no_validation",
-        "max_codes": [Interval(Real, 3, None, closed="both")],
+        "max_codes": [Number(Integral, 3, None, closed="left"), _NO_LIMIT],
         "text": [one_of("auto", "never"), "array-like"],
-        "n_components": [Interval(Real, 1, None, closed="both")],
+        "n_components": [Number(Integral, 1, None, closed="left"), _NO_LIMIT],
     }
 
     # ------------------------------------------------------------------ fit

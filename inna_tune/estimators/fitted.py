@@ -79,6 +79,14 @@ class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
         self.members_, self._states = self.members_ + other.members_, self._states + other._states
         self._count_epochs()
 
+    def _alone(self, member: int) -> None:
+        """Have one of its members, and no other."""
+        self.weights_, self.members_ = self.weights_[member : member + 1], [self.members_[member]]
+        own = self.history_[self.history_["member"] == member]
+        self.history_ = own.assign(member=0).reset_index(drop=True)
+        self._states = [self._states[member]]
+        self._count_epochs()
+
     def _count_epochs(self) -> None:
         """The epochs of the members, over all of them."""
         self.best_epoch_ = max(member["best_epoch"] for member in self.members_)

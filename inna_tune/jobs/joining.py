@@ -24,6 +24,7 @@ from inna_tune.study.parameters import check_option
 from inna_tune.study.question import Question
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.rungs import default_pruner
+from inna_tune.study.splits import MEMBERS
 from inna_tune.study.training import NetEvaluation
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
@@ -50,6 +51,8 @@ class FitRequest:
         Columns of the table that are no features.
     metric : str or None
         Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on.
+    cv : "members" or None
+        As in :class:`inna_tune.InnaSearchCV`.
     """
 
     n_trials: int
@@ -60,12 +63,13 @@ class FitRequest:
     settings: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     metric: str | None = None
+    cv: str | None = None
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
-        # As JSON gives it back; what was dropped only where something was, as before it could be.
+        # As JSON gives it back; what was dropped, and the folds, only where something is said, as before it could be.
         plain = asdict(self) | {"settings": list(self.settings), "drop": list(self.drop)}
-        return {JOB: {name: value for name, value in plain.items() if name != "drop" or value}}
+        return {JOB: {name: value for name, value in plain.items() if name not in ("drop", "cv") or value}}
 
 
 def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
@@ -96,6 +100,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             settings=tuple(stored.get("settings", ())),
             drop=tuple(map(str, stored.get("drop", ()))),
             metric=stored.get("metric"),
+            cv=stored.get("cv"),
         )
         if not (
             request.n_trials >= 1
@@ -103,6 +108,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             and 0 < request.held_out < 1
             and request.task in TASKS
             and request.metric in (None, *get_scorer_names())
+            and request.cv in (None, MEMBERS)
         ):
             raise ValueError(f"{request} makes no sense")
         make_estimator(request.task, request.settings)  # refuses what it cannot be set to
@@ -167,6 +173,7 @@ def join(
         estimator,
         problem.X.iloc[tuning],
         problem.y.iloc[tuning],
+        cv=request.cv,
         scoring=request.metric,
     )
     began = clock.now()
@@ -185,7 +192,7 @@ def join(
             storage=study._storage,
             study_name=study_name,
             resume=True,
-            pruner=default_pruner(len(question.splits)),
+            pruner=default_pruner(len(question.splits), by_members=question.is_by_members),
             callbacks=callbacks,
             allow_mismatch=allow_mismatch,
         )

@@ -44,6 +44,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import Untuned, fit_search
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
+from inna_tune.study.splits import MEMBERS
 from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
 from inna_tune.study.whole import without_time_warnings
 from inna_tune.tables import split_rows
@@ -159,6 +160,7 @@ def tune(
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
     metric: str | None = None,
+    cv: str | None = None,
     space: SearchSpace | Prior | None = None,
     refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
@@ -175,6 +177,8 @@ def tune(
     metric : str, optional
         Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on. The held-out
         rows are scored by it, too.
+    cv : "members" or None, default=None
+        As there: what trials are scored on.
     refit : True or "ensemble", default=True
         As there: what the tuned model is.
     timeout : float, optional
@@ -215,6 +219,7 @@ def tune(
             settings=tuple(settings),
             drop=problem.dropped,
             metric=metric,
+            cv=cv,
         ).note()
         estimator = make_estimator(problem.task, settings)
     elif settings:
@@ -235,11 +240,14 @@ def tune(
         study_name=study_name,
         resume=resume,
         refit=refit,
+        cv=cv,
         scoring=metric,
         random_state=seed,
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
     )
+    if cv not in (None, MEMBERS):
+        raise ValueError(f"cv={cv!r} must be {MEMBERS!r}, or None for folds")
     check_search(search)
     if not refit:
         raise ValueError(f"refit={refit!r} must be True or 'ensemble': there is a model to be scored")
@@ -276,6 +284,9 @@ def tune(
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
         if isinstance(begun, dict) and (was := begun.get("metric")) != metric:
             said = "without --metric" if was is None else f"with --metric {shlex.quote(str(was))}"
+            raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
+        if isinstance(begun, dict) and (was := begun.get("cv")) != cv:
+            said = "without --cv" if was is None else f"with --cv {shlex.quote(str(was))}"
             raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:

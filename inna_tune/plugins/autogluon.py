@@ -23,13 +23,10 @@ from autogluon.core.models import AbstractModel
 from autogluon.core.utils.exceptions import TimeLimitExceeded
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor, load
-from inna_tune.plugins.few import with_few_nets
+from inna_tune.plugins.few import FEW, with_few_nets
 from inna_tune.plugins.ranges import ranges
 
 _FILE = "model.inna"
-
-# In place of a number of nets: those of a fold of a bag, and of a setting that is tried.
-FEW = "few"
 
 # By these the best epoch is the one with the least loss, which is watched anyway.
 _AS_THE_LOSS = {
@@ -128,7 +125,7 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
             "eval_metric": self._own_metric(),
         }
         settings |= self._get_model_params()
-        settings.setdefault("n_members", FEW if _is_fold(self.name) and X_val is not None else "auto")
+        settings.setdefault("n_members", self._usual_nets(X_val))
         is_few = settings["n_members"] == FEW
         model = _estimator(self.problem_type, settings, n_rows=len(X))
         validation: dict[str, Any] = {}
@@ -147,6 +144,11 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
             # A bag is refitted as one model, and so is a trial.
             self.params_trained["n_members"] = "auto"
         self.model = model
+
+    def _usual_nets(self, X_val: pd.DataFrame | None) -> str:
+        """As many nets as are trained where nobody says how many; the model that a bag makes its folds of has no name."""
+        is_fold = _is_fold(self.name) and X_val is not None
+        return FEW if is_fold or not self.name else "auto"
 
     def _own_metric(self) -> "StoppingMetric | None":
         if self.stopping_metric.name in _AS_THE_LOSS[_kind(self.problem_type)]:
@@ -175,6 +177,19 @@ class InnaModel(AbstractModel):  # type: ignore[misc]
         return np.asarray(self._convert_proba_to_unified_form(found))
 
     # ------------------------------------------------------------------ what AutoGluon plans by
+
+    def _estimate_memory_usage(
+        self, X: pd.DataFrame, y: pd.Series | None = None, X_val: pd.DataFrame | None = None, **kwargs: Any
+    ) -> int:
+        return int(
+            self.estimate_memory_usage_static(
+                X=X,
+                y=y,
+                hyperparameters={"n_members": self._usual_nets(X_val)} | self._get_model_params(),
+                problem_type=self.problem_type,
+                num_classes=self.num_classes,
+            )
+        )
 
     @classmethod
     def _estimate_memory_usage_static(
@@ -271,7 +286,8 @@ class StoppingMetric:
 
 
 def _kind(problem_type: str) -> type[InnaClassifier] | type[InnaRegressor]:
-    return InnaRegressor if problem_type == REGRESSION else InnaClassifier
+    # Of what it can't do AutoGluon asks the memory, too, before it says so.
+    return InnaClassifier if problem_type in (BINARY, MULTICLASS) else InnaRegressor
 
 
 def _is_fold(name: str) -> bool:

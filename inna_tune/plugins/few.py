@@ -6,7 +6,11 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 
 Estimator = TypeVar("Estimator", InnaClassifier, InnaRegressor)
 
-# The folds of a bag average out the luck of a seed themselves: eight of them are 16 nets.
+# In place of a number of nets: those of a fold of a bag, and of a setting that is tried.
+FEW = "few"
+
+# The folds of a bag average out the luck of a seed themselves: five of two nets predict no worse than five of eight, in a third
+# of the time, though each by itself loses a per cent (studies/results/bag_members.md).
 _FEW = 2
 
 

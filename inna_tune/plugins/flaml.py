@@ -28,6 +28,9 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
     ``weight_decay``, and ``max_epochs``, with which it begins cheaply. Any other parameter of InnaClassifier or InnaRegressor
     goes in by FLAML's ``custom_hp``. What is left of ``time_budget`` bounds each fit, and sample weights count.
 
+    A trial trains as many nets as the estimators do by default, up to eight on few rows: in the same time fewer a trial ended
+    no better (``studies/flaml_members.py``). ``custom_hp={"inna": {"n_members": {"domain": …}}}`` decides otherwise.
+
     Parameters
     ----------
     task : str or flaml.automl.task.task.Task

@@ -1,6 +1,7 @@
 """What a storage holds, in a form to print."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -130,6 +131,12 @@ def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> Resum
         return as_shown(study, found) if found.finished or found.running or found.left_behind else None
 
 
+def _folds_of(data: Mapping[str, Any]) -> str:
+    """What trials are scored on, in words."""
+    said = data.get("cv", "?")
+    return "trials scored on the rows that their nets left out" if said == "members" else f"folds {said}"
+
+
 def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:
     """One study: what it is about, how far it is, its best trials.
 
@@ -146,7 +153,7 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     lines = [
         f"Study {name}: {row.complete} complete, {row.pruned} pruned, {row.failed} failed, {row.running} running",
         f"Data: {data.get('rows', '?')} rows, {len(columns) if isinstance(columns, list) else '?'} columns, "
-        f"target {data.get('target')!r}, {data.get('task', '?')}, folds {data.get('cv', '?')}",
+        f"target {data.get('target')!r}, {data.get('task', '?')}, {_folds_of(data)}",
     ]
     if record.misleading:
         lines.append(record.misleading)

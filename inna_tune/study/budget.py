@@ -66,10 +66,19 @@ class Budget:
     _prepares_from: float | None = None
 
     @classmethod
-    def of(cls, search: Any, n_rows: int, fold_rows: Sequence[int], *, begun: float) -> "Budget | None":
+    def of(
+        cls,
+        search: Any,
+        n_rows: int,
+        fold_rows: Sequence[int],
+        *,
+        begun: float,
+        trials_are_fits: bool = False,
+    ) -> "Budget | None":
         """That of an `InnaSearchCV` whose ``fit`` began at a time of the clock; None where it has no ``timeout``.
 
-        ``n_rows`` are those of the table, ``fold_rows`` those that each fold trains on.
+        ``n_rows`` are those of the table, ``fold_rows`` those that each fold trains on; ``trials_are_fits`` says that the nets
+        of a trial are those of the model.
         """
         if search.timeout is None:
             return None
@@ -84,8 +93,10 @@ class Budget:
         plan = net_of(search.estimator)._plan_for(n_rows)
         return cls(
             begun + search.timeout,
-            # The nets of an ensemble's folds are there already.
-            fit_rows=n_rows * plan.n_members if search.refit and search.refit != ENSEMBLE else 0,
+            # The nets of an ensemble's folds are there already, and those of a fit.
+            fit_rows=n_rows * plan.n_members
+            if search.refit and search.refit != ENSEMBLE and not trials_are_fits
+            else 0,
             fit_epochs=plan.max_epochs,
             trial_cost=sum(map(seen, fold_rows)) / seen(n_rows),
             # A worker beside others, or one that goes on, may draw another one first.

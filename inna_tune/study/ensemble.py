@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.records.attributes import SEED
 from inna_tune.records.record import value_of
 from inna_tune.study.checkpoints import Checkpoint
-from inna_tune.study.evaluation import Cohort
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Kept, Predictions, contributors
+from inna_tune.study.left_out import LeftOutTable
+from inna_tune.study.rebuilding import cohort_of, nets_of
 from inna_tune.study.selection import Judge, Selection, heaviest, restricted, select
 from inna_tune.study.training import NetEvaluation, identity_of
 from inna_tune.visible import get_logger
@@ -53,7 +54,7 @@ class Chosen:
         By the trials' numbers; they sum to one.
     selection : Selection
     on_all_rows : bool
-        Whether their settings were fitted on all rows; else it holds the nets of their folds.
+        Whether their settings were fitted on all rows, as trials that are one fit were; else it holds the nets of their folds.
     """
 
     model: EnsembleClassifier | EnsembleRegressor
@@ -74,7 +75,7 @@ class Chosen:
 def choose(
     study: optuna.Study, evaluation: NetEvaluation, whole: Any, fit: Callable[[Any], object] | None = None
 ) -> Chosen | None:
-    """Make an ensemble of the best trials of a study: of their folds' nets, or where these are few, fitted on all rows.
+    """Make an ensemble of the best trials of a study: of their nets, or where folds are few, fitted on all rows.
 
     Parameters
     ----------
@@ -91,14 +92,19 @@ def choose(
     Chosen or None
         None where no trial has left anything that can be used.
     """
-    found = _contributions(study, evaluation)
-    judge = Judge(evaluation.folded, evaluation.scorer)
+    found, table = _contributions(study, evaluation), evaluation.folded
+    # What is one fit is on all rows already.
+    are_fits = table.scores_nets_alone
+    if found and isinstance(table, LeftOutTable):
+        found, table = _of_the_same_rows(found, table)
+    judge = Judge(table, evaluation.scorer)
     kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
     chosen: Selection | None = None
     if found and fit is not None:
         predictions = [c.predictions for c in found]
         chosen = select(predictions, judge)
-        if judge.n_folds < ENOUGH_FOLDS or any(c.nets is None for c, _ in _taken(found, chosen)):
+        has_few_folds = judge.n_folds < ENOUGH_FOLDS and not are_fits
+        if has_few_folds or any(c.nets is None for c, _ in _taken(found, chosen)):
             places = heaviest(chosen, predictions, judge, MOST_FITS)
             fitted = {i: own for i in places if (own := _fitted(found[i], fit)) is not None}
             if fitted:
@@ -122,7 +128,7 @@ def choose(
     model._take([net for own in nets for net in own], np.array(weights), whole)
     if isinstance(model, EnsembleRegressor) and model._quantiles:
         _learn_from_left_out(model, taken, nets)
-    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, False)
+    return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, are_fits)
 
 
 def _taken(found: Sequence[_Contribution], chosen: Selection) -> list[tuple[_Contribution, float]]:
@@ -135,6 +141,13 @@ def _learn_from_left_out(
 ) -> None:
     """Let an ensemble scale its quantiles by what the nets of each fold say together of the rows of its test part."""
     table = taken[0][0].table
+    if table.scores_nets_alone:
+        told = sum(w * _quantiles_of_left_out(c, own[0]) for (c, w), own in zip(taken, nets, strict=True))
+        known = np.flatnonzero(np.isfinite(told).all(axis=1))
+        weight = table.test_weight(0)
+        target = np.reshape(table.folds[0].test_target, -1)[known]
+        model._learn_from_left_out(told[known], target, None if weight is None else weight[known])
+        return
     found = [
         sum(
             weight * own[k]._quantiles_from(own[k]._outputs_of(contribution.table.folds[k].x_test))
@@ -146,6 +159,33 @@ def _learn_from_left_out(
     weights = [w for k in range(len(table.folds)) if (w := table.test_weight(k)) is not None]
     weight = np.concatenate(weights) if len(weights) == len(table.folds) else None
     model._learn_from_left_out(np.concatenate(found), target, weight)
+
+
+def _quantiles_of_left_out(contribution: _Contribution, model: Any) -> Any:
+    """What a trial's nets say together of the rows that each left out, [n_samples, n_quantiles]; NaN where none did."""
+    assert contribution.nets is not None
+    cohort = cohort_of(contribution.estimator, contribution.table, contribution.nets)
+    return cohort.told_of_left_out(0, lambda raw, rows: model._quantiles_from(raw))
+
+
+def _of_the_same_rows(
+    found: Sequence[_Contribution], table: LeftOutTable
+) -> tuple[list[_Contribution], FoldedTable]:
+    """Trials with their predictions of the rows that the best of them left out, as far as they left these out, too."""
+    best = max(found, key=lambda c: (value_of(c.trial), -c.trial.number))
+
+    def known(predictions: Predictions) -> Any:
+        return np.isfinite(predictions[0]).reshape(len(predictions[0]), -1).all(axis=1)
+
+    rows = np.flatnonzero(known(best.predictions))
+    own = [
+        replace(c, predictions=[c.predictions[0][rows]]) for c in found if known(c.predictions)[rows].all()
+    ]
+    if len(own) < len(found):
+        logger.warning(
+            "%d trials leave out other rows than the best, and are in no ensemble", len(found) - len(own)
+        )
+    return own, table.scored_on(rows)
 
 
 def _fitted(contribution: _Contribution, fit: Callable[[Any], object]) -> InnaEstimator | None:
@@ -176,9 +216,8 @@ def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Cont
             # Of an earlier question, where a mismatch was allowed.
             logger.warning("trial %d is in no ensemble: %s", trial.number, error)
             continue
-        identity = identity_of(estimator, table)
-        predictions = kept.predictions(trial.number, identity, value)
-        nets = kept.nets(trial.number, identity, value, table.tensor_sizes(estimator))
+        predictions = kept.predictions(trial.number, identity_of(estimator, table), value)
+        nets = nets_of(kept, trial, estimator, table)
         if predictions is not None and _fit(predictions, table):
             found.append(_Contribution(trial, estimator, table, predictions, nets))
     if 0 < len(found) < len(trials):
@@ -195,16 +234,18 @@ def _fit(predictions: Predictions, table: FoldedTable) -> bool:
     """Whether predictions are of the test rows of a table's folds."""
     wide = () if table.classes is None else (len(table.classes),)
     return len(predictions) == len(table.folds) and all(
-        len(p) == len(fold.x_test) and (not wide or p.shape[1:] == wide) and bool(np.isfinite(p).all())
+        len(p) == len(fold.test_target)
+        and (not wide or p.shape[1:] == wide)
+        and bool(np.isfinite(p).any() if table.scores_nets_alone else np.isfinite(p).all())
         for p, fold in zip(predictions, table.folds, strict=True)
     )
 
 
 def _models(contribution: _Contribution, encoders: dict[int, TableEncoder]) -> list[InnaEstimator]:
     """The fitted estimator of every fold; those of one fold and encoding share their encoder."""
-    own, table, nets = contribution.estimator, contribution.table, contribution.nets
-    assert nets is not None
-    cohort = Cohort(table, [own], [nets.members], [nets.retries])
+    table = contribution.table
+    assert contribution.nets is not None
+    cohort = cohort_of(contribution.estimator, table, contribution.nets)
     found = []
     for k, fold in enumerate(table.folds):
         model = cohort.model(0, k)

@@ -18,7 +18,8 @@ from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet
 from inna_tune.records.functions import is_of_library
-from inna_tune.study.folding import Fold, FoldedTable, FoldStack
+from inna_tune.study.folding import Fold, FoldedTable, FoldStack, Part
+from inna_tune.study.left_out import together
 from inna_tune.study.scoring import (
     PredictedClassifier,
     Scorer,
@@ -50,10 +51,10 @@ class _Cell:
         return [found[place] for place in self.places]
 
     @property
-    def weights(self) -> list[Tensor]:
-        """Best weights so far of the members that have any."""
+    def weights(self) -> dict[int, Tensor]:
+        """Best weights so far of the members that have any, by their places among its members."""
         found = [self.training.best_weights(place) for place in self.places]
-        return [w for w in found if w is not None]
+        return {i: w for i, w in enumerate(found) if w is not None}
 
 
 def _of_fold(
@@ -264,14 +265,42 @@ class Cohort:
 
     # ------------------------------------------------------------------ scores
 
-    def predictions(self, trial: int) -> list[npt.NDArray[np.float64]]:
-        """For the test rows of every fold, with the best weights so far: probabilities of all classes, or values."""
+    def parts(self, trial: int) -> list[tuple[Part, list[Tensor]]]:
+        """What a trial is scored on, of the folds that it has begun on, and the weights of the nets that predict it."""
         found = []
-        for k, fold in enumerate(self.table.folds):
-            model = self._standing_in(trial, k, self._raw(self._cells[trial, k], k, exact=True))
-            own = (model.predict if self.table.classes is None else model.predict_proba)(fold.X_test)
-            found.append(np.asarray(self._known(fold, own), dtype=np.float64))
+        for k in range(self.n_begun(trial)):
+            cell = self._cells[trial, k]
+            weights = cell.weights
+            own = self.table.parts(k, cell.stack, cell.members, list(weights))
+            found += [(part, [weights[net] for net in part.nets]) for part in own]
         return found
+
+    def predictions(self, trial: int) -> list[npt.NDArray[np.float64]]:
+        """With the best weights so far, probabilities of all classes, or values, for the test rows of every fold.
+
+        Where nets are scored alone: for all rows, by those together that left a row out, and NaN where none did.
+        """
+
+        def of(raw: npt.NDArray[Any], k: int, X: Any) -> npt.NDArray[np.float64]:
+            model = self._standing_in(trial, k, raw)
+            own = (model.predict if self.table.classes is None else model.predict_proba)(X)
+            return np.asarray(self._known(self.table.folds[k], own), dtype=np.float64)
+
+        if self.table.scores_nets_alone:
+            return [self.told_of_left_out(trial, lambda raw, rows: of(raw, 0, self.table.cut(rows)[0]))]
+        return [
+            of(self._raw(trial, part, weights, exact=True), part.fold, part.X)
+            for part, weights in self.parts(trial)
+        ]
+
+    def told_of_left_out(
+        self, trial: int, of: Callable[[npt.NDArray[Any], npt.NDArray[np.int64]], npt.NDArray[Any]]
+    ) -> npt.NDArray[np.float64]:
+        """What a trial's nets say together of the rows that each left out, by what ``of`` makes of it, see `together`."""
+        told = [
+            (part.rows, self._raw(trial, part, weights, exact=True)[0]) for part, weights in self.parts(trial)
+        ]
+        return together(len(self.table.folds[0].test_target), told, of)
 
     def scores(
         self,
@@ -281,12 +310,13 @@ class Cohort:
         final: bool = True,
         params: Mapping[str, Any] | None = None,
     ) -> list[float]:
-        """Score of the test rows of every fold begun with the best weights so far; higher is better, NaN where there are none.
+        """Scores with the best weights so far; higher is better, NaN where there are none.
 
-        ``final=False`` computes outputs in float32, in half the time: exact enough to compare trials at a rung. ``params`` are
-        what the scorer gets of all rows, where it is not the table's own.
+        They are of the test rows of every fold begun, or of the rows that each net with weights left out. ``final=False``
+        computes outputs in float32, in half the time: exact enough to compare trials at a rung. ``params`` are what the scorer
+        gets of all rows, where it is not the table's own.
         """
-        return [self._score(trial, k, scorer, params, final=final) for k in range(self.n_begun(trial))]
+        return [self._score(trial, *own, scorer, params, final=final) for own in self.parts(trial)]
 
     def check(self, trial: int, scorer: Scorer, scores: Sequence[float]) -> None:
         """Refuse scores that are no numbers though there are predictions.
@@ -296,87 +326,102 @@ class Cohort:
         UndefinedScoreError
             With the scorer and the folds.
         """
-        bad = [k for k, score in enumerate(scores) if not math.isfinite(score) and self._predicts(trial, k)]
+        bad = [
+            (part, score)
+            for (part, weights), score in zip(self.parts(trial), scores, strict=True)
+            if not math.isfinite(score) and self._predicts(trial, part, weights)
+        ]
         if bad:
-            fold, which = self.table.folds[bad[0]], ", ".join(map(str, bad[:_NAMED]))
-            target, n_rows = np.unique(np.asarray(fold.y_test)), len(fold.test_target)
+            part, score = bad[0]
+            kind, _, first = part.words.partition(" ")
+            which = ", ".join([first, *(other.words.rpartition(" ")[2] for other, _ in bad[1:_NAMED])])
+            target, n_rows = np.unique(np.asarray(part.y)), len(part.target)
             what = f"{n_rows} test row{'s' * (n_rows > 1)}"
             if len(target) == 1 and n_rows > 1:
                 what += f", all of target {target.tolist()[0]!r}"
             more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
             raise UndefinedScoreError(
-                f"scoring: {describe_scorer(scorer)} gave no number ({scores[bad[0]]}) on fold{'s' * (len(bad) > 1)} "
-                f"{which}{more}; fold {bad[0]} has {what}. Give folds (cv) on which it is defined, or another scoring."
+                f"scoring: {describe_scorer(scorer)} gave no number ({score}) on {kind}{'s' * (len(bad) > 1)} "
+                f"{which}{more}; {part.words} has {what}. Give folds (cv) on which it is defined, or another scoring."
             )
 
-    def _predicts(self, trial: int, k: int) -> bool:
-        cell = self._cells[trial, k]
-        return bool(cell.weights) and bool(np.isfinite(self._raw(cell, k, exact=True)).all())
+    def _predicts(self, trial: int, part: Part, weights: Sequence[Tensor]) -> bool:
+        return bool(weights) and bool(np.isfinite(self._raw(trial, part, weights, exact=True)).all())
 
-    def _raw(self, cell: _Cell, k: int, *, exact: bool) -> npt.NDArray[np.float64]:
-        """Outputs for the test rows of a fold, [members, n_test, out]."""
-        stacked = torch.stack(cell.weights)
+    def _raw(
+        self, trial: int, part: Part, weights: Sequence[Tensor], *, exact: bool
+    ) -> npt.NDArray[np.float64]:
+        """Outputs for the rows of a part, [members, n, out]."""
+        cell, stacked = self._cells[trial, part.fold], torch.stack(list(weights))
         # NOTE: a copy, since products round by how the memory is aligned, and a part of a table begins anywhere.
-        rows = cell.stack.test_rows(k).clone()
+        rows = part.encoded.clone()
         if exact:
             stacked, rows = stacked.double(), rows.double()
         with torch_threads(cell.training.threads):
             return np.asarray(outputs(cell.training.net, stacked, rows).double().cpu().numpy())
 
     def _score(
-        self, trial: int, k: int, scorer: Scorer, given: Mapping[str, Any] | None, *, final: bool
+        self,
+        trial: int,
+        part: Part,
+        weights: Sequence[Tensor],
+        scorer: Scorer,
+        given: Mapping[str, Any] | None,
+        *,
+        final: bool,
     ) -> float:
-        cell = self._cells[trial, k]
-        if not cell.weights:
+        if not weights:
             return math.nan
         try:
             if not sees_predictions_only(scorer):
-                X, y, params = self.table.test_part(k, given)
-                model = self.table.folds[k].whole(self.model(trial, k))
-                return as_number(scorer(model, X, y, **params))
-            raw = self._raw(cell, k, exact=final)
+                X, y, params = self.table.cut(part.rows, given)
+                model = self.model(trial, part.fold)
+                if self.table.scores_nets_alone:
+                    model._alone(list(self._cells[trial, part.fold].weights).index(part.nets[0]))
+                return as_number(scorer(self.table.folds[part.fold].whole(model), X, y, **params))
+            raw = self._raw(trial, part, weights, exact=final)
             if not np.isfinite(raw).all():
                 return math.nan
-            return self._score_predictions(trial, k, raw, scorer, given, final=final)
+            return self._score_predictions(trial, part, raw, scorer, given, final=final)
         except Exception as error:
-            error.add_note(f"while fold {k} was scored")
+            error.add_note(f"while {part.words} was scored")
             raise
 
     def _score_predictions(
         self,
         trial: int,
-        k: int,
+        part: Part,
         raw: npt.NDArray[Any],
         scorer: Scorer,
         given: Mapping[str, Any] | None,
         *,
         final: bool,
     ) -> float:
-        """Score by a scorer that asks for nothing but the predictions of the test rows."""
-        estimator, fold = self._estimators[trial], self.table.folds[k]
+        """Score by a scorer that asks for nothing but the predictions of the rows."""
+        estimator, fold = self._estimators[trial], self.table.folds[part.fold]
         kind = quick_loss(scorer)
         if (
             kind is not None
             and not final
             and type(estimator) in (InnaClassifier, InnaRegressor)
-            and set(fold.score_params) <= {"sample_weight"}
+            and set(part.score_params) <= {"sample_weight"}
         ):
             quick: Any = copy.copy(estimator)
             quick.__dict__.update(fold.fitted)
             predicted = self._known(fold, quick._from_outputs(raw))
-            return rung_score(kind, predicted, fold.test_target, fold.score_params.get("sample_weight"))
-        model = self._standing_in(trial, k, raw)
+            return rung_score(kind, predicted, part.target, part.score_params.get("sample_weight"))
+        model = self._standing_in(trial, part.fold, raw)
         if kind == "log_loss":
             # That of all classes, whichever the fold was trained on.
-            known = self._known(fold, model.predict_proba(fold.X_test))
+            known = self._known(fold, model.predict_proba(part.X))
             model = PredictedClassifier(known, self.table.classes)
-        y_test, params = fold.y_test, fold.score_params
+        y, params = part.y, part.score_params
         if given is not None or not is_of_library(getattr(scorer, "_score_func", None)):
-            _, y_test, params = self.table.test_part(k, given)
-        return as_number(scorer(model, fold.X_test, y_test, **params))
+            _, y, params = self.table.cut(part.rows, given)
+        return as_number(scorer(model, part.X, y, **params))
 
     def _standing_in(self, trial: int, k: int, raw: npt.NDArray[Any]) -> Any:
-        """A fitted estimator of a trial, whose outputs for the test rows of a fold are known."""
+        """A fitted estimator of a trial, whose outputs for the rows in question are known."""
         model: Any = copy.copy(self._estimators[trial])
         model.__dict__.update(self.table.folds[k].fitted, _outputs=lambda X: raw)
         return model

@@ -29,6 +29,7 @@ from inna_tune.study.job import Evaluation
 from inna_tune.study.metrics import ENSEMBLE, Metrics
 from inna_tune.study.parameters import check_search
 from inna_tune.study.question import Question
+from inna_tune.study.rebuilding import kept_model
 from inna_tune.study.results import collect_results
 from inna_tune.study.routing import Routed, route
 from inna_tune.study.run import StudyOptions, StudyRun, run_study
@@ -97,7 +98,7 @@ def fit_search(
     )
     metrics = question.metrics
     search.scorer_ = dict(metrics.scorers) if metrics.are_several else metrics.scorer
-    search.multimetric_, search.n_splits_ = metrics.are_several, len(question.splits)
+    search.multimetric_, search.n_splits_ = metrics.are_several, question.n_scores
     wants_ensemble = search.refit == ENSEMBLE
     if wants_ensemble and not sees_predictions_only(question.scorer):
         raise ValueError(
@@ -110,7 +111,13 @@ def fit_search(
             f"refit={ENSEMBLE!r}: an ensemble is of InnaClassifier or InnaRegressor alone, and estimator is a "
             f"{type(search.estimator).__name__}. Give refit=True."
         )
-    budget = Budget.of(search, len(question.frame), [len(train) for train, _ in question.splits], begun=began)
+    budget = Budget.of(
+        search,
+        len(question.frame),
+        [len(train) for train, _ in question.splits],
+        begun=began,
+        trials_are_fits=question.is_by_members,
+    )
     if budget is not None and search.refit and is_ours(search.estimator):
         if untuned is None:
             untuned = _untuned(search, question, budget)
@@ -131,7 +138,7 @@ def fit_search(
                 question.scorer,
                 search.space,
                 search.first,
-                keeps=wants_ensemble,
+                keeps=wants_ensemble or (question.is_by_members and bool(search.refit)),
                 others=question.others,
             )
         )
@@ -140,8 +147,9 @@ def fit_search(
     def opened(run: StudyRun) -> None:
         search.study_, search.resumed_ = run.study, run.resumed
 
-    run_study(evaluation, question.fingerprint, _options(search), budget=budget, notes=notes, opened=opened)
-    _finish(search, question, budget, made[-1] if made and wants_ensemble else None, untuned)
+    options = _options(search, question)
+    run_study(evaluation, question.fingerprint, options, budget=budget, notes=notes, opened=opened)
+    _finish(search, question, budget, made[-1] if made else None, untuned)
 
 
 def _untuned(search: Any, question: Question, budget: Budget) -> Untuned | None:
@@ -155,14 +163,14 @@ def _untuned(search: Any, question: Question, budget: Budget) -> Untuned | None:
     return Untuned(model, clock.now() - began)
 
 
-def _options(search: Any) -> StudyOptions:
+def _options(search: Any, question: Question) -> StudyOptions:
     own = {f.name: getattr(search, f.name) for f in fields(StudyOptions) if hasattr(search, f.name)}
     own["callbacks"] = tuple(search.callbacks or ())
     if search.random_state is not None:
         own["seed"] = int(np.random.SeedSequence(search.random_state).generate_state(1)[0])
         own["seed_words"] = f"random_state={search.random_state}"
     if search.pruner is None:
-        own["pruner"] = default_pruner(search.n_splits_)
+        own["pruner"] = default_pruner(len(question.splits), by_members=question.is_by_members)
     return StudyOptions(**own)
 
 
@@ -178,7 +186,7 @@ def _finish(
 ) -> None:
     """Set the fitted attributes, and the estimator that is wanted; an error if no trial gave a score, but for time.
 
-    ``evaluation`` is what an ensemble is made by, where one is wanted and the folds are there; ``untuned`` as for `fit_search`.
+    ``evaluation`` is that of the trials, where the encoded table is there; ``untuned`` as for `fit_search`.
     """
     record = StudyRecord(search.study_)
     cut = {t.number for t in record.cut}
@@ -215,7 +223,7 @@ def _finish(
                     search.estimator, search.best_params_, search.random_state, question, budget
                 )
             if model is None:
-                model = _refitted(search, record.best_first, question, budget)
+                model = _refitted(search, record.best_first, question, budget, evaluation)
             if budget is not None and kept is None and search.refit != ENSEMBLE:
                 model = grown(model, question, budget)
             search.best_estimator_ = model
@@ -223,9 +231,20 @@ def _finish(
 
 
 def _refitted(
-    search: Any, best_first: Sequence[FrozenTrial], question: Question, budget: Budget | None
+    search: Any,
+    best_first: Sequence[FrozenTrial],
+    question: Question,
+    budget: Budget | None,
+    evaluation: NetEvaluation | None,
 ) -> Any:
-    """The best settings fitted on all rows; where they diverge there, though they did not on the folds, the next best."""
+    """The best settings fitted on all rows; where they diverge there, though they did not on the folds, the next best.
+
+    Where a trial was that fit its nets are the model, if it has left them.
+    """
+    if question.is_by_members and evaluation is not None:
+        kept = kept_model(search.study_, evaluation, best_first[0])
+        if kept is not None:
+            return kept
     for trial, following in zip(best_first, [*best_first[1:], None], strict=True):
         settings = own_settings(search.estimator, trial.params)
         try:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,38 @@ _KEPT_BYTES = 2**30
 
 class FoldError(ValueError):
     """A fold can't be encoded; the message says which one, and why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows that one of a trial's scores is of, and who of its nets predicts them.
+
+    Attributes
+    ----------
+    fold : int
+    nets : sequence of int
+        Places among the fold's members that have weights.
+    rows : ndarray of int64
+        Of the table as it was given.
+    encoded : Tensor of shape [n, in_features]
+        The same rows.
+    X, y, score_params
+        What a scorer that is known to change nothing sees of them.
+    target : ndarray
+        As `Fold.test_target`.
+    words : str
+        What a message calls it.
+    """
+
+    fold: int
+    nets: Sequence[int]
+    rows: Rows
+    encoded: Tensor
+    X: Any
+    y: Any
+    score_params: dict[str, Any]
+    target: npt.NDArray[Any]
+    words: str
 
 
 @dataclass(frozen=True)
@@ -191,12 +223,16 @@ class FoldedTable:
         All labels, of which a fold may lack some.
     measured : dict
         What has been found out of the table and takes time, such as the curvature.
+    scores_nets_alone : bool
+        Whether every net of a trial is scored by itself.
 
     Raises
     ------
     FoldError
         If a fold can't be encoded.
     """
+
+    scores_nets_alone: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -236,9 +272,7 @@ class FoldedTable:
                 rows = fit_steps(before, rows, target, weight)
                 rows_test = before.transform(X_test)
             encoded = template._encode_for_fit(rows, target, weight)
-            x_test = template.encoder_.encode(
-                as_frame(template, rows_test, reset=False), encoded.x.dtype.type
-            )
+            x_test = self._encoded_test(template, rows_test, encoded)
         except (ValueError, TypeError) as error:
             raise FoldError(f"{self._name(k)}: {error}") from error
         except Exception as error:
@@ -248,6 +282,10 @@ class FoldedTable:
         if self.classes is not None:
             target = np.searchsorted(self.classes, target)
         return Fold(before, template, encoded, x_test, X_test, y_test, params, target)
+
+    def _encoded_test(self, template: InnaEstimator, rows: Any, encoded: EncodedTable) -> Matrix:
+        """The test rows of a fold, whose encoder a template has."""
+        return template.encoder_.encode(as_frame(template, rows, reset=False), encoded.x.dtype.type)
 
     def _name(self, fold: int) -> str:
         train, test = self._source[3][fold]
@@ -262,13 +300,24 @@ class FoldedTable:
 
         ``given`` is the rest of all rows, where it is not what the table was made with.
         """
-        X, y, _, splits, score_params = self._source
-        test = splits[fold][1]
+        return self.cut(self._source[3][fold][1], given)
+
+    def cut(self, rows: Rows, given: Mapping[str, Any] | None = None) -> tuple[Any, Any, dict[str, Any]]:
+        """Some rows, as `test_part` gives those of a fold."""
+        X, y, _, _, score_params = self._source
         return (
-            _safe_indexing(X, test),
-            _safe_indexing(y, test),
-            of_rows(dict((score_params if given is None else given) or {}), test, self._n_rows),
+            _safe_indexing(X, rows),
+            _safe_indexing(y, rows),
+            of_rows(dict((score_params if given is None else given) or {}), rows, self._n_rows),
         )
+
+    def parts(
+        self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]
+    ) -> list[Part]:
+        """What a trial is scored on of fold k: its test rows, by those of its members, in places of them, that are trained."""
+        fold = self.folds[k]
+        own = fold.X_test, fold.y_test, fold.score_params, fold.test_target
+        return [Part(k, trained, self._source[3][k][1], stack.test_rows(k), *own, f"fold {k}")]
 
     def test_weight(self, fold: int) -> npt.NDArray[np.float64] | None:
         """Training's weights of the test rows of a fold, where there are such."""
@@ -288,7 +337,7 @@ class FoldedTable:
             return self
         found = self._others.find(key)
         if found is None:
-            found = FoldedTable(estimator, *self._source)
+            found = type(self)(estimator, *self._source)
             self._others.keep(key, found)
         return found
 

@@ -85,7 +85,10 @@ class Group:
         each = first.estimator.max_time
         # A trial that its own time ends is to have a score on every fold.
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
-        self._rungs = rungs(self.epochs, races=self._races)
+        self._is_by_members = first.table.scores_nets_alone
+        self._rungs = rungs(self.epochs, races=self._races, by_members=self._is_by_members)
+        # From there on, several go on at least.
+        self._finals = self._rungs[-1] if self._is_by_members and self._rungs else self.epochs
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:
@@ -254,7 +257,7 @@ class Group:
         if self._should_prune(
             candidate,
             has_decayed=is_first and rung == self.epochs,
-            least=FINALISTS if before + rung >= self.epochs else 1,
+            least=FINALISTS if before + rung >= self._finals else 1,
         ):
             cohort.drop([place])
             fold = "" if cohort.has_begun_all(place) else " of the first fold"
@@ -327,7 +330,8 @@ class Group:
             members=cohort.ended(place),
             retries=cohort.retries(place),
         )
-        self.runner.kept.save(candidate.trial.number, Left(candidate.identity, value, predictions), nets)
+        left = Left(candidate.identity, value, predictions)
+        self.runner.kept.save(candidate.trial.number, left, nets, is_a_fit=self._is_by_members)
 
     # ------------------------------------------------------------------ the end of a trial
 
@@ -398,7 +402,7 @@ class Group:
                     raise
                 number = candidate.trial.number
                 logger.warning("trial %d: no %s: %s: %s", number, name, type(error).__name__, error)
-                scores = [math.nan] * self.n_folds
+                scores = [math.nan] * len(cohort.parts(place))
             found[name] = [score if math.isfinite(score) else None for score in scores]
         return found
 

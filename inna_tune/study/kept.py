@@ -34,8 +34,9 @@ logger = get_logger(__name__)
 FORMAT = "inna-tune trained 1"
 # Trials whose nets are kept: an ensemble of more gains nothing that can be measured, and a net may be large.
 N_BEST = 10
-# Of a trial's nets. What has many members for each fold is larger, and as quickly fitted once more.
-_MOST_BYTES = 2**23
+# Of a trial's nets. What has many members for each fold is larger, and as quickly fitted once more; a trial that is one fit
+# would be that fit once more.
+_MOST_BYTES, _MOST_BYTES_OF_A_FIT = 2**23, 2**25
 _PREDICTIONS, _NETS = "predictions", "nets"
 
 Predictions = list[npt.NDArray[np.float64]]
@@ -57,7 +58,7 @@ class Left:
     value : float
         The trial's, whole or cut off: of another value they are of another life of the trial.
     predictions : list of ndarray
-        For the test rows of every fold: probabilities of all classes, or values.
+        As `inna_tune.study.evaluation.Cohort.predictions` gives them.
     """
 
     identity: str
@@ -125,15 +126,19 @@ class Kept:
 
     # ------------------------------------------------------------------ trials
 
-    def save(self, number: int, left: Left, nets: Checkpoint) -> None:
-        """Keep what a trial leaves before it is told; its nets only if they are among those that are kept."""
+    def save(self, number: int, left: Left, nets: Checkpoint, *, is_a_fit: bool = False) -> None:
+        """Keep what a trial leaves before it is told; its nets only if they are among those that are kept, and not too large.
+
+        ``is_a_fit`` says that they are a fit on all rows.
+        """
+        most_bytes = _MOST_BYTES_OF_A_FIT if is_a_fit else _MOST_BYTES
         said: dict[str, Any] = {"identity": left.identity, "value": left.value}
         folds: Tensors = {f"fold.{k}": torch.from_numpy(p) for k, p in enumerate(left.predictions)}
         try:
             self._write(number, _PREDICTIONS, said | {"folds": len(folds)}, folds)
             if self._is_worth_nets(number, left.value):
                 content, tensors = to_plain(nets)
-                if sum(t.nbytes for t in tensors.values()) <= _MOST_BYTES:
+                if sum(t.nbytes for t in tensors.values()) <= most_bytes:
                     self._write(number, _NETS, said | {"nets": content}, tensors)
                 else:
                     logger.info("trial %d: its nets are too large to be kept for an ensemble", number)

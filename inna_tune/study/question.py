@@ -14,16 +14,18 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.validation import check_consistent_length
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.splitting import Rows
 from inna_tune.estimators.targets import read_labels
 from inna_tune.records.fingerprint import fingerprint
 from inna_tune.study.budget import Budget
 from inna_tune.study.folding import FoldedTable, sliceable
+from inna_tune.study.left_out import LeftOutTable
 from inna_tune.study.metrics import Metrics
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import Scorer, named_scorer, scorer_name
-from inna_tune.study.splits import resolve_splits
+from inna_tune.study.splits import MEMBERS, resolve_splits
 from inna_tune.study.tuned import is_ours, net_of
 
 
@@ -32,7 +34,8 @@ class Question:
     """A table with its target, checked, and by which folds and score an estimator is judged on it.
 
     ``X`` is as it was given, if scikit-learn can cut it into rows; ``target`` as `read_target` gives it, ``labels`` the same
-    of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by.
+    of numpy's; ``metrics`` what a fold is scored by; ``splitter`` what the folds are made by. Where that is "members", a trial
+    is one fit on all rows, which are those of the one split there is.
     """
 
     estimator: Any
@@ -82,7 +85,12 @@ class Question:
         reader._fit_target(labels, None)
         metrics = Metrics.of(estimator, scoring, np.unique(labels) if classifier else None, refit=refit)
         routed = route(len(frame), metrics)
-        splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)
+        if isinstance(cv, str) and cv == MEMBERS:
+            _check_members(estimator, routed)
+            everything = np.arange(len(frame), dtype=np.int64)
+            splitter, splits = cv, [(everything, everything)]
+        else:
+            splitter, splits = resolve_splits(cv, frame, labels, routed.split, classifier=classifier)
         rows = sliceable(X, frame)
         return cls(estimator, rows, frame, target, labels, routed, metrics, splitter, splits)
 
@@ -99,20 +107,45 @@ class Question:
         }
 
     @property
+    def is_by_members(self) -> bool:
+        """Whether a trial is one fit, whose nets are scored on the rows that they left out."""
+        return isinstance(self.splitter, str)
+
+    @property
+    def n_scores(self) -> int:
+        """Folds, or nets of a fit of the estimator as it is, each of which gives a score."""
+        if not self.is_by_members:
+            return len(self.splits)
+        weight = self.routed.weight
+        n_rows = len(self.frame) if weight is None else int((weight > 0).sum())
+        return int(self.estimator._plan_for(n_rows).n_members)
+
+    @property
     def task(self) -> str:
         if not is_classifier(self.estimator):
             return "regression"
         return "binary" if len(np.unique(self.labels)) == 2 else "multiclass"
 
     def folded(self, budget: Budget | None = None) -> FoldedTable:
-        """The table, encoded for every fold; an OutOfTimeError where that would take too much of a budget."""
+        """The table, encoded for every fold.
+
+        Raises
+        ------
+        OutOfTimeError
+            Where that would take too much of a budget.
+        ValueError
+            Where nets that are to be scored on the rows which they leave out leave out none.
+        """
         before_fold = None
         if budget is not None:
             before_fold = partial(budget.check_preparation, steps=len(self.splits) + 1)
         weight, score = self.routed.weight, self.routed.score
-        return FoldedTable(
-            self.estimator, self.X, self.target, weight, self.splits, score, before_fold=before_fold
-        )
+        asked = self.estimator, self.X, self.target, weight, self.splits, score
+        if not self.is_by_members:
+            return FoldedTable(*asked, before_fold=before_fold)
+        found = LeftOutTable(*asked, before_fold=before_fold)
+        found.check(self.estimator)
+        return found
 
     def fingerprint(self, space: dict[str, Any] | None) -> dict[str, Any]:
         """Describe the question, with a space as JSON."""
@@ -128,6 +161,30 @@ class Question:
             estimator=self.estimator,
             split=self.routed.split,
             rows={"sample weights": self.routed.weight, **self.routed.scored_by},
+        )
+
+
+def _check_members(estimator: Any, routed: Routed) -> None:
+    """Refuse what has no nets that each leave out rows of one fit, as far as can be seen before the table is encoded."""
+    says = f"cv={MEMBERS!r}: a trial is one fit, whose nets are scored on the rows that each was trained without; "
+    if not isinstance(estimator, InnaEstimator):
+        why = (
+            "its transformers would learn from all rows"
+            if is_ours(estimator)
+            else "it says not which those are"
+        )
+        raise ValueError(
+            f"{says}estimator is a {type(estimator).__name__}, and {why}. Give folds, such as cv=5, or an InnaClassifier or "
+            "InnaRegressor alone."
+        )
+    if not estimator.early_stopping:
+        raise ValueError(
+            f"{says}with early_stopping=False they train on all rows. Set it to True, or give folds, such as cv=5."
+        )
+    if routed.split:
+        raise ValueError(
+            f"{says}which rows these are is drawn without regard to {', '.join(routed.split)}. Give a splitter that "
+            "takes them, such as GroupKFold()."
         )
 
 

@@ -55,8 +55,14 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         attribute ``inna_tune:cut``). Where no trial got so far, the first fit is the model, with a warning. (The estimator's
         ``max_time`` ends a single trial, which keeps the best it has: seconds for all its folds, trials of a cohort sharing
         theirs.)
-    cv : int, splitter, iterable or None, default=None
-        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
+    cv : int, splitter, iterable, "members" or None, default=None
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": a trial
+        is one fit of its settings on all rows, and its value the mean over its nets of the score on the rows that each was
+        trained without, each net alone. That costs one fit in place of several, and the best trial's nets are the model, with
+        nothing to refit: ``fit`` with its settings and seed trains the same, on a CPU by one thread to the last bit (where a
+        fit has one net, up to rounding). All trials have one seed, and so leave out the same rows. As these rows also stop
+        training early, and the table is encoded with them, the value is a little better than a score of new rows, for all
+        trials alike. The estimator must be one that leaves out rows (see its ``n_members`` and ``early_stopping``).
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error. A function gets the fitted
         estimator of the fold. Log-loss is that of all classes; one that a fold was not trained on has no probability there.
@@ -80,8 +86,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Asked at every rung, and shown those of the earlier trials whose law of decay ends at a horizon as this one's does, or
         that have none, too. None: asynchronous successive halving over folds, too (`inna_tune.study.rungs.RungPruner`): a
         trial trains on its first fold, where at each rung the better half goes on, and on the others only if it is still there
-        at the end; of a single fold, the best third. The first trial is never pruned; the score of a complete trial is always
-        that of all folds.
+        at the end; of a single fold, or with ``cv="members"``, the best third. The first trial is never pruned; the score of a
+        complete trial is always that of all folds.
     population : int or "auto", default="auto"
         Trials that are drawn together and train together, folds and all, as one stacked model; 1 draws each trial with
         the knowledge of all before it. "auto": see `cohort_size`.
@@ -96,16 +102,17 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         True: fit the best settings on all rows. "ensemble": average several of the best trials. By log-loss and RMSE these
         are all that the rows which their nets did not see cannot tell from the best; by other metrics those, and with the
         weights, that score best on these rows (greedy selection with replacement, Caruana et al. 2004). A scorer must ask for
-        nothing but predictions. With five folds or more, or a ``timeout``, the nets of the folds are averaged, which costs
-        no further training; else, or where they are large, the heaviest five settings are fitted on all rows. False: neither.
-        Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble" or False it is
-        the first.
+        nothing but predictions. With five folds or more, ``cv="members"``, or a ``timeout``, the trials' nets are averaged,
+        which costs no further training; else, or where they are large, the heaviest five settings are fitted on all rows.
+        False: neither. Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble"
+        or False it is the first.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
     random_state : int or None, default=None
-        Root of all streams: trial t draws from SeedSequence([random_state, t]). A resumed study keeps its first seed, and
-        says so where another one is given.
+        Root of all streams: trial t draws from SeedSequence([random_state, t]), with ``cv="members"`` every one as the first.
+        What an estimator without a ``random_state`` of its own gets is the trial's user attribute "seed". A resumed study keeps
+        its first seed, and says so where another one is given.
     callbacks : sequence of callables (study, trial), or None, default=()
         Called after each trial, in this process. ``study.stop()`` ends the search with the trials that train at the time (by
         ``n_jobs`` workers, with what is finished; the rest is left for a resume); what a callback raises ends it at once. One
@@ -130,6 +137,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     scorer_, multimetric_ : callable or dict of str to callable, bool
         What scores the folds; by name of several metrics.
     n_splits_, refit_time_ : int, float
+        With ``cv="members"`` the first is the number of nets of a fit of the estimator as it is.
     resumed_ : ResumeSummary
         What the study held when this call began.
 

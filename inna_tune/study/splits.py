@@ -25,6 +25,9 @@ _PARTITIONS = (KFold, StratifiedKFold, GroupKFold, StratifiedGroupKFold, TimeSer
 
 _HELD_OUT = 0.2  # share of a large table
 
+# In place of folds: a trial is one fit, whose nets are scored on the rows that each of them left out.
+MEMBERS = "members"
+
 
 def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
     """The folds of ``cv=None``.
@@ -49,7 +52,8 @@ def _pairs(cv: Any) -> list[Any]:
     pairs = list(cv) if isinstance(cv, Iterable) and not isinstance(cv, str | bytes | Mapping) else [None]
     if not all(isinstance(pair, Sequence | np.ndarray) and len(pair) == 2 for pair in pairs):
         raise InvalidParameterError(
-            f"cv={cv!r} must be a number of folds, a splitter such as scikit-learn's, or pairs of row numbers (train, test)."
+            f"cv={cv!r} must be a number of folds, a splitter such as scikit-learn's, or pairs of row numbers (train, test); "
+            f"of nets that leave out rows {MEMBERS!r} will do, too."
         )
     return pairs
 

@@ -33,7 +33,7 @@ class NetEvaluation:
 
     ``given`` and ``first`` are a search's ``space`` and ``first``.
     ``others`` are scorers of further metrics by their names, each with what it gets of all rows beside rows and labels.
-    ``keeps``: whether finished trials leave what an ensemble is made of, even where nothing outlives the process.
+    ``keeps``: whether finished trials leave what a model is made of, even where nothing outlives the process.
     """
 
     folded: FoldedTable
@@ -69,14 +69,18 @@ class NetEvaluation:
         whole = with_settings(self.estimator, settings)
         estimator = as_ours(whole)
         if estimator.random_state is None:
-            words = np.random.SeedSequence([seed, number]).generate_state(1)
+            # Those that are one fit leave out the same rows, so that no trial is ahead by the luck of these.
+            own = 0 if self.folded.scores_nets_alone else number
+            words = np.random.SeedSequence([seed, own]).generate_state(1)
             estimator.random_state = int(words[0])
         estimator._check_parameters()
         return whole
 
     def _leaves(self, runner: TrialRunner) -> bool:
         """Whether trials leave predictions and nets: where an ensemble is wanted, and where one may be later."""
-        wanted = (self.keeps or runner.kept.lasts) and sees_predictions_only(self.scorer)
+        # What is one fit is the model, whatever the scorer.
+        is_of_use = sees_predictions_only(self.scorer) or self.folded.scores_nets_alone
+        wanted = (self.keeps or runner.kept.lasts) and is_of_use
         # An ensemble has its members' encoders, and knows no other transformers.
         return wanted and isinstance(self.estimator, InnaEstimator)
 

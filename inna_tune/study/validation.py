@@ -40,8 +40,9 @@ def cross_validate(
         Stays unfitted.
     X : DataFrame or array of shape [n_samples, n_features]
     y : array of shape [n_samples]
-    cv : int, splitter, iterable or None, default=None
-        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above.
+    cv : int, splitter, iterable, "members" or None, default=None
+        As in scikit-learn; None: five folds under 2,000 rows, three under 10,000, one held-out fifth above. "members": one fit
+        on all rows, each of whose nets is scored on the rows that it was trained without, as by `InnaSearchCV`.
     scoring : str, callable, None, or several: list, tuple, set or dict, default=None
         As in scikit-learn, but None means negative log-loss or negative root mean squared error.
     sample_weight : array of shape [n_samples], optional
@@ -51,7 +52,7 @@ def cross_validate(
 
     Returns
     -------
-    dict of str to ndarray of shape [n_splits]
+    dict of str to ndarray of shape [n_splits], or [n_nets]
         ``test_score``, or of several metrics ``test_NAME`` each, higher is better, NaN for a fold whose net diverged in the
         first epoch, or on which the scorer is not defined (with an UndefinedMetricWarning that names it); ``fit_time`` and
         ``score_time`` in seconds, each an equal share of the whole.
@@ -93,7 +94,7 @@ def cross_validate(
         return Routed(weight, {} if groups is None else {"groups": groups}, score[metrics.objective], others)
 
     question = Question.of(clone(net_of(model)), model, X, y, cv=cv, scoring=scoring, route=routed)
-    metrics, n_splits = question.metrics, len(question.splits)
+    metrics = question.metrics
     began = time.monotonic()
     with ordinary_tensors():
         cohort = Cohort(question.folded(), [as_ours(model)])
@@ -103,7 +104,7 @@ def cross_validate(
         name: cohort.scores(0, scorer, params=question.routed.others.get(name))
         for name, scorer in metrics.scorers.items()
     }
-    ended = time.monotonic()
+    ended, n_splits = time.monotonic(), len(scores[metrics.objective])
     for name, scorer in metrics.scorers.items():
         try:
             cohort.check(0, scorer, scores[name])

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import ndtri
+from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer
 
-from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune import InnaClassifier, InnaRegressor, SearchSpace
 from inna_tune.estimators import (
     EnsembleClassifier,
     TableEncoder,
@@ -128,6 +129,62 @@ def test_every_net_is_the_same_as_a_module(settings):
     assert (model.classes_[place] == model.predict(X)).all()
     encoded, _ = told_by_torch(model, X, encoded=True)
     assert np.abs(encoded.numpy() - model.predict_proba(X)).max() < 1e-5
+
+
+def nets_of_the_default_space():
+    """Settings of nets, each choice of the searched space and what no search makes."""
+    space = SearchSpace.inna(net=True)
+    blocks = space.distribution("block").choices
+    sizes = space.distribution("hidden_layer_sizes").choices
+    for block in blocks:
+        for size in sizes:
+            # As many layers as it has, and narrow ones.
+            yield {"block": block, "hidden_layer_sizes": (4,) * len(str(size).split("-"))}
+    yield {"block": "residual", "hidden_layer_sizes": (4, 4, 6)}
+    yield {"hidden_layer_sizes": (5, 4, 3)}
+    yield {"hidden_layer_sizes": ()}
+
+
+NETS = {str(sorted(net.items())): net for net in nets_of_the_default_space()}
+
+
+@pytest.mark.slow  # each file takes seconds to write
+@pytest.mark.parametrize("name", NETS)
+def test_onnxruntime_says_what_any_net_says(name, tmp_path):
+    model = InnaClassifier(**SMALL_NET | {"max_epochs": 2} | NETS[name]).fit(X, Y)
+    probabilities, place = session(model, tmp_path / "net.onnx").run(None, exported_inputs(model, X))
+    assert np.abs(probabilities - model.predict_proba(X)).max() < 1e-5
+    assert (model.classes_[place] == model.predict(X)).all()
+
+
+WORDS = pd.DataFrame({"word": np.tile(["lo", "hi", None, "mid"], 30), "n": np.arange(120.0)})
+ODD = {
+    "quantiles": (InnaRegressor(quantiles=(0.1, 0.5, 0.9)), X, X[:, 0]),
+    "one column": (InnaClassifier(), X[:, :1], Y),
+    "many classes": (InnaClassifier(), X, np.arange(len(X)) % 30),
+    "float32": (InnaClassifier(), X.astype(np.float32), Y),
+    "words": (InnaClassifier(), WORDS, WORDS["word"] == "lo"),
+    "several targets": (InnaRegressor(), X, X[:, :2]),
+    "one row of each of few kinds": (
+        InnaClassifier(),
+        np.repeat(np.eye(3), 20, axis=0),
+        np.repeat([0, 1, 2], 20),
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ODD)
+def test_onnxruntime_says_what_a_net_of_an_odd_table_says(name, tmp_path):
+    model, rows, target = ODD[name]
+    model = clone(model).set_params(**SMALL_NET | {"max_epochs": 2}).fit(rows, target)
+    found = session(model, tmp_path / "net.onnx").run(None, exported_inputs(model, rows))[0]
+    if isinstance(model, InnaClassifier):
+        assert np.abs(found - model.predict_proba(rows)).max() < 1e-5
+        return
+    expected = model.predict(rows)
+    assert found.shape == expected.shape
+    assert (np.abs(found - expected) / np.abs(model.target_scale_).max()).max() < 1e-5
 
 
 def test_columns_of_all_kinds_are_encoded_before():

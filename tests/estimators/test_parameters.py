@@ -100,7 +100,8 @@ REGRESSOR = {
         [(), 0.5, "ab", (0, 0.5), (0.5, 0.1), (0.5, 1)],
     ),
 }
-SIZES = [0, 0.5, -1]
+# A whole number of a float type is none here as elsewhere: what counts by it can't be cut there.
+SIZES = [0, 0.5, -1, 5.0, 5.5, True, "5", np.nan]
 ENCODER = {
     "numeric": (["scale", "quantile"], ["log", "", None, 1, []]),
     "max_levels": ([1, 64, np.int64(5), np.inf], SIZES),

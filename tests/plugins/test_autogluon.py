@@ -237,6 +237,48 @@ def test_memory_is_estimated_by_rows_and_settings():
     assert estimate(120) > estimate(120, n_members=1)
 
 
+@pytest.fixture
+def estimated(monkeypatch):
+    """Numbers of nets that memory is estimated for."""
+    found = []
+    as_it_is = InnaModel._estimate_memory_usage_static.__func__
+
+    def noted(cls, *, hyperparameters=None, **words):
+        found.append(hyperparameters["n_members"])
+        return as_it_is(cls, hyperparameters=hyperparameters, **words)
+
+    monkeypatch.setattr(InnaModel, "_estimate_memory_usage_static", classmethod(noted))
+    return found
+
+
+def test_memory_is_estimated_for_the_nets_that_are_trained(fit, estimated):
+    """AutoGluon puts as many folds side by side as the estimate says."""
+    predictor = fit(table("binary"), BRIEF, num_bag_folds=2)
+    assert estimated == ["few", "few"]
+    estimated.clear()
+    predictor.refit_full()
+    assert estimated == ["auto"]
+    estimated.clear()
+    fit(table("binary"), BRIEF)
+    assert estimated == ["auto"]
+    estimated.clear()
+    fit(table("binary"), BRIEF | {"n_members": 3}, num_bag_folds=2)
+    assert estimated == [3, 3]
+
+
+def test_memory_of_folds_side_by_side_is_estimated_for_those_of_a_fold(estimated):
+    rows = table("binary").drop(columns=["y", "word"])
+    # What a bag makes its folds of, as AutoGluon names it there, before it has chosen how many are trained at once.
+    model = InnaModel(path="", name="", problem_type="binary", hyperparameters=BRIEF)
+    y = pd.Series(np.tile([0, 1], len(rows) // 2))
+    model.initialize(X=rows, y=y)
+    few = model.estimate_memory_usage(X=rows, y=y)
+    alone = InnaModel(path="", name="INNA", problem_type="binary", hyperparameters=BRIEF)
+    alone.initialize(X=rows, y=y)
+    assert estimated == ["few"]
+    assert few < alone.estimate_memory_usage(X=rows, y=y)
+
+
 def test_a_fold_without_a_class_has_a_column_for_it():
     X = pd.DataFrame({"a": np.linspace(0, 1, 60), "b": np.tile([0.0, 1.0], 30)})
     y = pd.Series(np.repeat([0, 2, 3], 20))
@@ -252,7 +294,8 @@ def test_a_fold_without_a_class_has_a_column_for_it():
 
 def test_a_problem_that_it_can_not_do_is_said_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(InnaModel, "_fit", lambda *_, **__: pytest.fail("it was trained"))
-    rows = table("regression").drop(columns="word")
+    # Values that are no labels: what AutoGluon asks before it looks at its constraints has to take them.
+    rows = table("regression").drop(columns="word").assign(y=lambda t: t["y"] + 0.25)
     model = InnaModel(path=str(tmp_path), name="INNA", problem_type="quantile", hyperparameters=TINY)
     with pytest.raises(ConstraintViolationError, match="ag.problem_types=.*but found 'quantile'"):
         model.fit(X=rows.drop(columns="y"), y=rows["y"], num_cpus=1, num_gpus=0)
@@ -263,7 +306,8 @@ def test_a_predictor_says_why_it_is_left_out(tmp_path, caplog, monkeypatch):
     predictor = TabularPredictor("y", path=tmp_path, problem_type="quantile", quantile_levels=[0.1, 0.9])
     monkeypatch.setattr(logging.getLogger("autogluon"), "propagate", True)
     with caplog.at_level(logging.INFO):
-        predictor.fit(table("regression"), hyperparameters={InnaModel: {}, "DUMMY": {}}, **HERE)
+        rows = table("regression").assign(y=lambda t: t["y"] + 0.25)
+        predictor.fit(rows, hyperparameters={InnaModel: {}, "DUMMY": {}}, **HERE)
     assert "Skipping INNA because a fit constraint is not satisfied" in caplog.text
     assert not [name for name in predictor.model_names() if name.startswith("INNA")]
 

