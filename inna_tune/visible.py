@@ -22,12 +22,16 @@ def visible(text: str, *, lines: bool = False) -> str:
     >>> print(visible("caf\u00e9\x1b[31m\u202e\n"))
     café\x1b[31m\u202e\n
     """
-    return "".join(ascii(c)[1:-1] if is_unseen(c, lines=lines) else c for c in text) if _may(text) else text
+    if not _may(text, lines=lines):
+        return text
+    return "".join(ascii(c)[1:-1] if is_unseen(c, lines=lines) else c for c in text)
 
 
 def visible_json(text: str) -> str:
     r"""JSON with the same characters as JSON's own escapes, so that it says the same."""
-    return "".join(_json_escape(c) if is_unseen(c, lines=True) else c for c in text) if _may(text) else text
+    if not _may(text, lines=True):
+        return text
+    return "".join(_json_escape(c) if is_unseen(c, lines=True) else c for c in text)
 
 
 def shown_by_json(text: str) -> str:
@@ -74,8 +78,9 @@ class _Seen(logging.Filter):
 _SEEN = _Seen()
 
 
-def _may(text: str) -> bool:
-    return not text.isprintable()
+def _may(text: str, *, lines: bool = False) -> bool:
+    # A report's pictures are long texts of many lines: each is looked at as a whole before its characters are.
+    return not (text.replace("\n", "").replace("\t", "") if lines else text).isprintable()
 
 
 # One escape of JSON, from left to right, so that none is found behind an escaped backslash.

@@ -196,11 +196,13 @@ def test_a_step_does_not_load_the_compiler(kind):
     assert of_a_process(code, loaded=("torch",)) == "[] True"
 
 
-def test_a_fit_does_not_load_what_takes_longer_than_a_small_one():
+@pytest.mark.parametrize("embedding", ["piecewise", "periodic"])
+def test_a_fit_does_not_load_what_takes_longer_than_a_small_one(embedding):
     code = (
         "import sys; import numpy as np; from inna_tune import InnaClassifier\n"
         "X = np.random.default_rng(0).normal(size=(40, 2))\n"
-        "net = InnaClassifier(hidden_layer_sizes=(4,), n_members=2, max_epochs=2).fit(X, X[:, 0] > 0)\n"
+        f"net = InnaClassifier(hidden_layer_sizes=(4,), n_members=2, max_epochs=2, numeric_embedding='{embedding}')\n"
+        "net.fit(X, X[:, 0] > 0)\n"
         "print([m for m in ('torch._dynamo', 'sympy') if m in sys.modules], len(net.members_))"
     )
     assert of_a_process(code, loaded=("torch",)) == "[] 2"

@@ -14,6 +14,7 @@ from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, Net, TabularNet
+from inna_tune.optim._hessian import pulled_back
 from inna_tune.optim.optimizers import record_of
 
 
@@ -174,7 +175,8 @@ class Stepping:
             output = self._explicit.forward(inputs.detach(), dropout_mask)
             loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
             read = self._explicit.backward(slope, through=True)
-            self._keep(torch.autograd.grad(inputs, leaves, read))
+            slopes = pulled_back([inputs], leaves, [cast("Tensor", read)], retain_graph=False)
+            self._keep(cast("Sequence[Tensor]", slopes))
             return loss
         with torch.enable_grad(), self._own_stream():
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):

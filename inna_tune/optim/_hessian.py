@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 
 def seeds_for(n_members: int, seed: int | Sequence[int]) -> list[int]:
@@ -27,14 +28,26 @@ def check_iterations(n_iterations: int) -> None:
         raise ValueError(f"n_iterations={n_iterations!r} must be at least 1")
 
 
+def check_loss(loss: object, name: str) -> Tensor:
+    """The loss, refused where it has no gradient."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {loss!r}; give the loss itself, not loss.item()")
+    if loss.numel() != 1:
+        raise ValueError(
+            f"{name} must be a scalar, got shape {tuple(loss.shape)}; reduce by .mean(), and over members by .sum()"
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            f"{name} carries no gradient; compute it with `params`, outside of torch.no_grad(), and do not detach it"
+        )
+    return loss
+
+
 def slopes_of(loss_fn: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The gradient, with the graph by which it depends on the parameters."""
-    with torch.enable_grad():
-        loss = loss_fn()
-        if loss.numel() != 1:
-            raise ValueError(
-                f"loss_fn must return a scalar, got shape {tuple(loss.shape)}; reduce by .mean(), and over members by .sum()"
-            )
+    # Of the kernels of attention only the plain one can be differentiated twice.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        loss = check_loss(loss_fn(), "what loss_fn returns")
         return torch.autograd.grad(loss, params, create_graph=True, allow_unused=True, materialize_grads=True)
 
 
@@ -53,7 +66,11 @@ class _Given(torch.autograd.Function):
 
 
 def pulled_back(
-    outputs: Sequence[Tensor], params: Sequence[Tensor], vectors: Sequence[Tensor]
+    outputs: Sequence[Tensor],
+    params: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    *,
+    retain_graph: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """The products of vectors, shaped as the outputs, with the outputs' Jacobians; None where there is no dependence.
 
@@ -64,7 +81,7 @@ def pulled_back(
         return (None,) * len(params)
     with torch.enable_grad():
         number = _Given.apply(len(outputs), *outputs, *vectors)  # type: ignore[no-untyped-call]
-    return torch.autograd.grad(number, params, retain_graph=True, allow_unused=True)
+    return torch.autograd.grad(number, params, retain_graph=retain_graph, allow_unused=True)
 
 
 def join(tensors: Iterable[Tensor], n_members: int) -> Tensor:

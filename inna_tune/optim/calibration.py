@@ -66,7 +66,8 @@ def curvature(
     ----------
     loss_fn : callable
         Returns the scalar loss computed with `params`, fresh at each call; called once. Whatever is random in it
-        (dropout) is the caller's business.
+        (dropout), and whatever it changes (running means of ``BatchNorm``), is the caller's business. Attention is
+        computed by torch's plain kernel meanwhile, the others having no second derivatives.
     params : iterable of Tensor
         Those that require no gradient are left out.
     n_iterations : int, default 15
@@ -90,9 +91,11 @@ def curvature(
 
     Raises
     ------
+    TypeError
+        If the loss is not a tensor.
     ValueError
-        If no parameter requires a gradient, the loss is not a scalar, leading axes, seeds or factors differ in number, or
-        a factor is negative or not finite.
+        If no parameter requires a gradient, the loss is not a scalar or carries no gradient, leading axes, seeds or factors
+        differ in number, or a factor is negative or not finite.
 
     Notes
     -----

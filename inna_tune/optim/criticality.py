@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.optim._checks import trained
+from inna_tune.optim._hessian import check_loss
 
 
 def stationarity(
@@ -78,16 +79,7 @@ def stationarity(
     # Entered before the first loss is asked for, as a generator computes it only then.
     with torch.enable_grad():
         for number, loss in enumerate(loss_per_batch):
-            if loss.numel() != 1:
-                raise ValueError(
-                    f"loss_per_batch: loss {number} must be a scalar, got shape {tuple(loss.shape)}; reduce by .mean(), "
-                    "and over members by .sum()"
-                )
-            if not loss.requires_grad:
-                raise ValueError(
-                    f"loss_per_batch: loss {number} carries no gradient; compute it with `params`, outside of "
-                    "torch.no_grad(), and do not detach it"
-                )
+            check_loss(loss, f"loss_per_batch: loss {number}")
             slopes = torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
             # Sums that all but cancel are taken in float32 at least.
             wide = [slope.to(torch.promote_types(slope.dtype, torch.float32)) for slope in slopes]

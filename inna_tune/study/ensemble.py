@@ -99,6 +99,7 @@ def choose(
         found, table = _of_the_same_rows(found, table)
     judge = Judge(table, evaluation.scorer)
     kind = EnsembleClassifier if is_classifier(evaluation.estimator) else EnsembleRegressor
+    chosen: Selection | None = None
     if found and fit is not None:
         predictions = [c.predictions for c in found]
         chosen = select(predictions, judge)
@@ -114,10 +115,11 @@ def choose(
                 model._take(list(fitted.values()), np.array(shares), next(iter(fitted.values())))
                 return Chosen(model, {c.trial.number: w for c, w in taken}, chosen, True)
             logger.warning("the ensemble is one of the folds' nets")
-    found = [c for c in found if c.nets is not None]
-    if not found:
+    with_nets = [c for c in found if c.nets is not None]
+    if not with_nets:
         return None
-    chosen = select([c.predictions for c in found], judge)
+    if chosen is None or len(with_nets) < len(found):
+        found, chosen = with_nets, select([c.predictions for c in with_nets], judge)
     taken = _taken(found, chosen)
     model = kind([c.estimator for c, _ in taken], weights=[w for _, w in taken])
     encoders = dict[int, TableEncoder]()

@@ -28,6 +28,7 @@ _TELLS_APART = 2.0
 _TOLERANCE = 1e-12
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 
 class Judge:
@@ -127,7 +128,12 @@ class Selection:
         return float(self.scores.mean())
 
 
-def greedy(candidates: Sequence[Predictions], judge: Judge, folds: Sequence[int]) -> Floats:
+def greedy(
+    candidates: Sequence[Predictions],
+    judge: Judge,
+    folds: Sequence[int],
+    known: dict[tuple[int, bytes], float] | None = None,
+) -> Floats:
     """Weights of the average that scores best on some folds, as greedy selection with replacement finds it.
 
     It begins with the best so many candidates by their own scores, however many of them together score best (sorted
@@ -140,6 +146,8 @@ def greedy(candidates: Sequence[Predictions], judge: Judge, folds: Sequence[int]
     judge : Judge
     folds : sequence of int
         Those that count.
+    known : dict, optional
+        Scores of averages that other selections from the same candidates have asked for, by fold and shares; it is filled.
 
     Returns
     -------
@@ -150,36 +158,47 @@ def greedy(candidates: Sequence[Predictions], judge: Judge, folds: Sequence[int]
     ----------
     Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of Models. ICML 2004.
     """
-
-    def score(total: Predictions, n: int) -> float:
-        return sum(judge.score(k, part / n) for k, part in zip(folds, total, strict=True)) / len(folds)
-
+    known = {} if known is None else known
     parts = [[own[k] for k in folds] for own in candidates]
-    alone = [score(own, 1) for own in parts]
+
+    def score(counts: Counts, total: Predictions, more: Predictions | None = None) -> float:
+        """Of the average that so many of each candidate make, whose sum is ``total``, or that and ``more``."""
+        # Twice as many of each make the same average, and the next bag comes upon most of this one's.
+        shares = (counts // np.gcd.reduce(counts)).tobytes()
+        found = 0.0
+        for j, k in enumerate(folds):
+            if (k, shares) not in known:
+                whole = total[j] if more is None else total[j] + more[j]
+                known[k, shares] = judge.score(k, whole / counts.sum())
+            found += known[k, shares]
+        return found / len(folds)
+
+    one_each = np.eye(len(parts), dtype=np.int64)
+    alone = [score(only, own) for only, own in zip(one_each, parts, strict=True)]
     order = sorted(range(len(parts)), key=lambda i: (-alone[i], i))
     counts = np.zeros(len(parts), dtype=np.int64)
     best, best_counts = -math.inf, counts
     total = [np.zeros_like(part) for part in parts[0]]
     for i in order:
-        counts[i] += 1
+        counts = counts + one_each[i]
         total = _sum(total, parts[i])
-        found = score(total, int(counts.sum()))
+        found = score(counts, total)
         if found > best + _TOLERANCE or not best_counts.any():
-            best, best_counts = found, counts.copy()
-    counts = best_counts.copy()
+            best, best_counts = found, counts
+    counts = best_counts
     total = [
         np.asarray(sum(int(n) * own[j] for n, own in zip(counts, parts, strict=True)))
         for j in range(len(folds))
     ]
     since = 0
-    for n in range(int(counts.sum()) + 1, int(counts.sum()) + 1 + _STEPS):
-        scores = [score(_sum(total, own), n) for own in parts]
+    for _ in range(_STEPS):
+        scores = [score(counts + only, total, own) for only, own in zip(one_each, parts, strict=True)]
         i = int(np.argmax(scores))
-        counts[i] += 1
+        counts = counts + one_each[i]
         total = _sum(total, parts[i])
         since += 1
         if scores[i] > best + _TOLERANCE:
-            best, best_counts, since = scores[i], counts.copy(), 0
+            best, best_counts, since = scores[i], counts, 0
         if since == _PATIENCE:
             break
     return np.asarray(best_counts / best_counts.sum())
@@ -244,7 +263,8 @@ def select(candidates: Sequence[Predictions], judge: Judge) -> Selection:
         return _selection(alike / alike.sum(), needed, judge)
     folds = range(judge.n_folds)
     bags = [list(folds)] if judge.n_folds < 3 else [[j for j in folds if j != k] for k in folds]
-    return _selection(np.mean([greedy(needed, judge, bag) for bag in bags], axis=0), needed, judge)
+    known = dict[tuple[int, bytes], float]()
+    return _selection(np.mean([greedy(needed, judge, bag, known) for bag in bags], axis=0), needed, judge)
 
 
 def heaviest(selection: Selection, candidates: Sequence[Predictions], judge: Judge, most: int) -> list[int]:

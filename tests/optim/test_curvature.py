@@ -1,6 +1,7 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from inna_tune.optim.calibration import (
     curvature,
 )
 from inna_tune.optim.dynamics import largest_stable_step, settings_from_curvature
+from inna_tune.optim.factors import block_curvatures, step_factors
 
 
 def quadratic(spectrum, seed=0):
@@ -311,3 +313,38 @@ def test_too_few_products_leave_the_fallback_without_a_warning():
 def test_measuring_that_is_never_stopped_is_the_same_to_the_last_bit():
     loss_fn, params = quadratic([1, 2, 3, 4, 64])
     assert calibrate(loss_fn, params, stop=lambda: False) == calibrate(loss_fn, params)
+
+
+def test_attention_has_a_curvature_too():
+    """torch's quick kernels of it have no second derivatives, so that every transformer fell back."""
+    torch.manual_seed(0)
+    layer = torch.nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    rows = torch.randn(6, 3, 4)
+    chosen = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = curvature(lambda: layer(rows).square().sum(), layer.parameters())
+        blocks = block_curvatures(lambda: layer(rows).square().sum(), layer.parameters())
+    assert (
+        torch.backends.cuda.flash_sdp_enabled(),
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+    ) == chosen
+    assert found > 0
+    assert np.isfinite(blocks).all()
+    assert found >= max(blocks) * (1 - 1e-3)
+
+
+@pytest.mark.parametrize("measure", [curvature, calibrate, block_curvatures, step_factors])
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda loss: loss.item(), TypeError, r"got 4\.0; give the loss itself, not loss\.item\(\)"),
+        (lambda loss: None, TypeError, "got None; give the loss itself"),
+        (lambda loss: loss.detach(), ValueError, "carries no gradient"),
+        (lambda loss: loss.expand(2), ValueError, "must be a scalar"),
+    ],
+)
+def test_a_loss_without_a_gradient_is_refused_with_the_remedy(measure, change, kind, message):
+    weights = [torch.ones(2, 2, requires_grad=True), torch.ones(2, 2, requires_grad=True)]
+    with pytest.raises(kind, match=message):
+        measure(lambda: change((weights[0] * weights[1]).sum()), weights)

@@ -15,14 +15,19 @@ from tests.plugins.frameworks import need
 
 need("flaml", whole_file=True)
 
-from flaml import AutoML  # noqa: E402
-from flaml.automl.model import BaseEstimator  # noqa: E402
-from flaml.automl.task.factory import task_factory  # noqa: E402
-
-from inna_tune.plugins.flaml import InnaLearner  # noqa: E402
-
 TINY = {"hidden_layer_sizes": {"domain": "4"}, "n_members": {"domain": 1}}
 LOADERS = {"binary": load_breast_cancer, "multiclass": load_wine, "regression": load_diabetes}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loaded():
+    """Not while tests are collected, which every process does: FLAML loads mlflow, Lightning and others for over a second."""
+    global AutoML, BaseEstimator, InnaLearner, task_factory
+    from flaml import AutoML
+    from flaml.automl.model import BaseEstimator
+    from flaml.automl.task.factory import task_factory
+
+    from inna_tune.plugins.flaml import InnaLearner
 
 
 def table(task):

@@ -128,7 +128,7 @@ def test_a_regression_shows_residuals():
     assert "RMSE" in words
 
 
-@pytest.mark.parametrize(("number", "running"), [(0, 0), (0, 3), (1, 0), (5000, 3)])
+@pytest.mark.parametrize(("number", "running"), [(0, 0), (0, 3), (1, 0), (2000, 3)])
 def test_studies_of_any_size_running_or_finished(number, running):
     study = make_study(number, running=running, held_out=number > 0)
     text = render_report(study)
@@ -258,7 +258,9 @@ def test_a_file_is_replaced_in_one_move_or_left_as_it_was(small, tmp_path, monke
     with pytest.raises(TypeError):
         write_report(None, path)
     assert path.read_text() == "before"
-    assert write_report(small[0], path) == path
+    with monkeypatch.context() as drawn:
+        drawn.setattr(report_page, "render_report", lambda study: small[1])
+        assert write_report(small[0], path) == path
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert os.listdir(tmp_path) == ["report.html"]
     # Without drawing first.

@@ -91,6 +91,22 @@ def test_greedy_agrees_with_a_naive_implementation(seed, n_candidates, n_folds):
     np.testing.assert_allclose(greedy(candidates, judge, folds), naive(candidates, judge, folds), atol=1e-12)
 
 
+@pytest.mark.parametrize("n_candidates", [1, 2, 5])
+def test_no_average_is_scored_twice_however_it_was_reached(n_candidates, monkeypatch):
+    """A scorer of scikit-learn's takes milliseconds, and was most of what a small search with an own metric took."""
+    candidates, judge = problem(0, n_candidates, 4)
+    asked, score = [], judge.score
+    known = {}
+    monkeypatch.setattr(
+        judge, "score", lambda k, a: (asked.append((k, a.round(10).tobytes())), score(k, a))[1]
+    )
+    bags = [greedy(candidates, judge, [j for j in range(4) if j != k], known) for k in range(4)]
+    assert len(asked) == len(set(asked)) == len(known)
+    for k, weights in enumerate(bags):
+        again = greedy(candidates, judge, [j for j in range(4) if j != k])
+        np.testing.assert_allclose(weights, again, atol=1e-12)
+
+
 @given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 4), st.sampled_from([0.0, 0.1, 10.0]))
 @settings(max_examples=30)
 def test_it_is_never_worse_than_the_best_alone_and_weights_sum_to_one(seed, n_candidates, n_folds, noise):

@@ -4,6 +4,7 @@ import pickle
 import sys
 import warnings
 
+import joblib
 import numpy as np
 import optuna
 import pandas as pd
@@ -128,11 +129,21 @@ def values(net, name, choices, X, y, cv=FOLDS, scoring=None):
         random_state=0,
     ).fit(X, y)
     assert [t.params for t in search.study_.trials] == [{name: choice} for choice in choices]
-    alone = [
-        cross_val_score(clone(net).set_params(**{name: c}), X, y, cv=cv, scoring=scoring, error_score="raise")
-        for c in choices
-    ]
-    return [t.value for t in search.study_.trials], [scores.mean() for scores in alone]
+    alone = [value_alone(clone(net).set_params(**{name: c}), X, y, cv, scoring) for c in choices]
+    return [t.value for t in search.study_.trials], alone
+
+
+# By all that it follows from: most parameters' samples have the usual settings among them.
+_VALUES = {}
+
+
+def value_alone(net, X, y, cv, scoring):
+    key = joblib.hash(
+        (type(net).__name__, sorted(net.get_params().items(), key=lambda item: item[0]), X, y, cv, scoring)
+    )
+    if key not in _VALUES:
+        _VALUES[key] = cross_val_score(net, X, y, cv=cv, scoring=scoring, error_score="raise").mean()
+    return _VALUES[key]
 
 
 WITHOUT_EFFECT = {
