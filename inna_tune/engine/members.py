@@ -1,6 +1,6 @@
 """What a member of a population is told, and what it brings back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -212,3 +212,21 @@ class MemberProgress:
 
     result: MemberResult
     state: MemberState | None
+
+
+def who_counts(reasons: Iterable[StopReason], are_trained: Iterable[bool]) -> list[bool]:
+    """Which of several nets that are averaged count: those that have weights, without those that diverged unless all did.
+
+    What a net kept that diverged beside others may be its first epoch's, of a loss a hundred times theirs, and a mean is as bad
+    as the worst of them.
+
+    Parameters
+    ----------
+    reasons : iterable of str
+        `MemberResult.stop_reason` of each.
+    are_trained : iterable of bool
+        Whether each has weights of any epoch.
+    """
+    pairs = list(zip(reasons, are_trained, strict=True))
+    lasted = [is_trained and reason != "diverged" for reason, is_trained in pairs]
+    return lasted if any(lasted) else [is_trained for _, is_trained in pairs]

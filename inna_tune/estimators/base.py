@@ -28,7 +28,7 @@ from inna_tune.engine import (
 from inna_tune.estimators.checks import check_device, check_parameters
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.encoder import TableEncoder
-from inna_tune.estimators.fitted import FittedMixin
+from inna_tune.estimators.fitted import FittedMixin, counting
 from inna_tune.estimators.frames import Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.hurrying import LEAST_SECONDS, members_in_time, warn_of_haste
 from inna_tune.estimators.interruption import keeps_best
@@ -201,8 +201,7 @@ class InnaEstimator(
                 members = retried
                 results = self._train(tensors, members, deadline, plan.max_epochs, watch, least_until)
             self._take_results(results)
-        good = [m for m, r in zip(members, results, strict=True) if r.weights is not None]
-        self._learn_from_left_out(tensors, [m.validation_rows for m in good])
+        self._learn_from_left_out(tensors, [members[i].validation_rows for i in counting(results)])
 
     def _retried(self, members: Sequence[Member], results: Sequence[MemberResult]) -> list[Member]:
         """What to train instead where an automatic step size let most members diverge; else nothing."""

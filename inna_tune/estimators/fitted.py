@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune.engine import MemberResult, MemberState, as_arrays, as_tensors
+from inna_tune.engine.members import who_counts
 from inna_tune.estimators.watching import CallbackSupportMixin
 
 # What is kept of every member.
@@ -22,6 +23,12 @@ _KEPT = (
 
 class DivergenceError(ValueError):
     """Training left the finite numbers before the end of its first epoch."""
+
+
+def counting(results: Sequence[MemberResult]) -> list[int]:
+    """Places of the results of those that are averaged, see `inna_tune.engine.members.who_counts`."""
+    counts = who_counts((r.stop_reason for r in results), (r.weights is not None for r in results))
+    return [i for i, is_one in enumerate(counts) if is_one]
 
 
 class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
@@ -39,20 +46,23 @@ class FittedMixin(CallbackSupportMixin, BaseEstimator):  # type: ignore[misc]
     _states: list[MemberState]
 
     def _take_results(self, results: Sequence[MemberResult]) -> None:
-        """Keep the members that got somewhere."""
+        """Keep the members that count."""
         if not any(r.weights is not None for r in results):
             r = results[0]
             raise DivergenceError(
                 f"Training diverged in the first epoch with lr={r.lr:.4g}, alpha={r.alpha:.4g}, beta={r.beta:.4g}. "
                 "Lower lr, or leave lr, alpha and beta at 'auto'."
             )
-        if any(r.stop_reason == "diverged" for r in results):
-            warnings.warn(
-                "Training diverged before it ended; the best weights before that are kept. Lower lr to train longer.",
-                ConvergenceWarning,
-                stacklevel=4,
+        good = counting(results)
+        diverged = sum(r.stop_reason == "diverged" for r in results)
+        if diverged:
+            what = (
+                f"{diverged} of {len(results)} nets diverged and are left out."
+                if len(good) <= len(results) - diverged
+                else "Training diverged before it ended; the best weights before that are kept."
             )
-        self._keep([r for r in results if r.weights is not None])
+            warnings.warn(f"{what} Lower lr to train longer.", ConvergenceWarning, stacklevel=4)
+        self._keep([results[i] for i in good])
 
     def _keep(self, good: Sequence[MemberResult]) -> None:
         """Become what is fitted by members that have weights."""

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from inna_tune.engine import Member, MemberProgress, MemberResult, Training, outputs
+from inna_tune.engine.members import who_counts
 from inna_tune.engine.threads import torch_threads
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
@@ -52,9 +53,10 @@ class _Cell:
 
     @property
     def weights(self) -> dict[int, Tensor]:
-        """Best weights so far of the members that have any, by their places among its members."""
+        """Best weights so far of the members that count, by their places among its members."""
         found = [self.training.best_weights(place) for place in self.places]
-        return {i: w for i, w in enumerate(found) if w is not None}
+        counts = who_counts((r.stop_reason for r in self.results), (w is not None for w in found))
+        return {i: w for i, w in enumerate(found) if w is not None and counts[i]}
 
 
 def _of_fold(
@@ -438,24 +440,17 @@ class Cohort:
         model.__dict__.update(copy.deepcopy(fold.fitted))
         net = cell.training.net
         own = fold.estimator.encoder_.sections
-        weights = [cell.training.best_weights(place) for place in cell.places]
+        weights = cell.weights
         if own == cell.stack.sections:
             model.net_ = net
         else:
             model.net_ = model._own_net()
             assert isinstance(net, TabularNet)
             used = net.used_entries(own[:2])
-            weights = [None if w is None else w[used.to(w.device)] for w in weights]
-        model._keep(
-            [
-                replace(result, weights=own_weights.clone())
-                for result, own_weights in zip(cell.results, weights, strict=True)
-                if own_weights is not None
-            ]
-        )
+            weights = {i: w[used.to(w.device)] for i, w in weights.items()}
+        results = cell.results
+        model._keep([replace(results[i], weights=w.clone()) for i, w in weights.items()])
         start = cell.stack.train_start(k)
-        left_out = [
-            m.validation_rows - start for m, w in zip(cell.members, weights, strict=True) if w is not None
-        ]
+        left_out = [cell.members[i].validation_rows - start for i in weights]
         model._learn_from_left_out(fold.encoded.tensors(model.weights_.device), left_out)
         return model

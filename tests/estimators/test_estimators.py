@@ -1,9 +1,13 @@
 import warnings
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -11,6 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune.engine.members import StopReason, who_counts
 from inna_tune.estimators import DivergenceError
 
 QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
@@ -172,6 +177,34 @@ def test_divergence_later_on_keeps_the_best_and_warns():
     reasons = {m["stop_reason"] for m in model.members_}
     assert np.isfinite(model.predict_proba(X)).all()
     assert ("diverged" in reasons) == any(issubclass(w.category, ConvergenceWarning) for w in caught)
+
+
+@pytest.mark.parametrize("n_members", ["auto", 3])
+def test_a_net_that_diverges_beside_others_is_in_no_mean(monkeypatch, n_members):
+    """Its best weights may be those of its first epoch, of a loss a hundred times that of the others."""
+    X, y = load_diabetes(return_X_y=True)
+    model = InnaRegressor(
+        **QUICK | {"n_members": n_members, "lr": 0.05, "alpha": 0.3, "beta": 0.3, "max_epochs": 20}
+    )
+    members_for = InnaRegressor._members_for
+
+    def one_too_fast(self, *args, **kwargs):
+        first, *others = members_for(self, *args, **kwargs)
+        return [replace(first, lr=0.35), *others]
+
+    monkeypatch.setattr(InnaRegressor, "_members_for", one_too_fast)
+    with pytest.warns(ConvergenceWarning, match=r"1 of \d nets diverged and are left out"):
+        model.fit(X, y)
+    assert {m["stop_reason"] for m in model.members_} <= {"early_stopping", "max_epochs"}
+    assert len(model.weights_) == len(model.members_) == (7 if n_members == "auto" else 2)
+    assert model.score(X, y) > 0.4
+
+
+@given(st.lists(st.tuples(st.sampled_from(get_args(StopReason)), st.booleans()), min_size=1))
+def test_of_several_nets_those_count_that_lasted_or_where_none_did_those_that_are_trained(nets):
+    counts = who_counts((reason for reason, _ in nets), (trained for _, trained in nets))
+    lasted = [trained and reason != "diverged" for reason, trained in nets]
+    assert counts == (lasted if any(lasted) else [trained for _, trained in nets])
 
 
 def test_bad_targets_are_refused():
