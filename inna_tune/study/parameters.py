@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL
 
 from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Prior, PriorSampler, SearchSpace
+from inna_tune.store.store import LeftBehind
 from inna_tune.study.beginning import check_setting
 from inna_tune.study.metrics import ENSEMBLE, Metrics, is_several
 from inna_tune.study.tuned import is_of_skorch, is_ours, net_of, own_name, prefix_of
@@ -37,7 +38,8 @@ _CONSTRAINTS: dict[str, tuple[list[Any], str]] = {
     ),
     "error_score": ([Real, StrOptions({"raise"})], "'raise' or a number"),
     "storage": (
-        [str, URL, BaseStorage, None],
+        # What stayed behind when the search was copied is told of where it is opened.
+        [str, URL, BaseStorage, LeftBehind, None],
         "a database's URL, such as 'sqlite:///studies.db', an Optuna storage, or None for memory",
     ),
     "study_name": ([str, None], "text of 1 to 512 characters, or None"),

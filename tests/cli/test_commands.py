@@ -30,6 +30,7 @@ GIVEN = {
         "resume": True,
         "prior": "shipped",
         "metric": "roc_auc",
+        "cv": "members",
         "settings": ["hidden_layer_sizes=(4, 4)", "max_epochs=2"],
         "seed": 7,
         "verbose": True,

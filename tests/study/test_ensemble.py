@@ -131,13 +131,13 @@ def test_it_is_the_same_after_a_break(straight, tmp_path, monkeypatch, after):
     """Broken off when a trial has written what it leaves, or is about to, and is not told yet."""
     save = Kept.save
 
-    def break_off(self, number, left, nets):
+    def break_off(self, number, left, nets, **kwargs):
         if after:
-            save(self, number, left, nets)
+            save(self, number, left, nets, **kwargs)
         if number == 2:
             raise KeyboardInterrupt
         if not after:
-            save(self, number, left, nets)
+            save(self, number, left, nets, **kwargs)
 
     url = f"sqlite:///{tmp_path}/s.db"
     monkeypatch.setattr(Kept, "save", break_off)
