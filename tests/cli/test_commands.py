@@ -200,6 +200,7 @@ def small(monkeypatch):
 def test_what_is_printed_at_the_end_holds_all_options_and_runs(name, place, small):
     given = GIVEN[name] | {"trials": 1, "jobs": 1, "as_json": False, "resume": False, "optimizers": "adamw"}
     given = {n: v for n, v in given.items() if n in GIVEN[name] and v not in (False, 1)} | {"trials": 1}
+    given.pop("cv", None)  # too few of its rows differ; tests/cli/test_members.py goes on with such a study
     first = run(place, *words_of(name, given)).stdout
     printed = re.search(r"Resume: +(.*)", first).group(1)
     assert all(p.opts[0] in printed for n, p in parameters(name).items() if n in given and n != "table")
