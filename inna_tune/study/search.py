@@ -100,12 +100,12 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
     refit : bool, "ensemble" or name of a metric, default=True
         True: fit the best settings on all rows. "ensemble": average several of the best trials. By log-loss and RMSE these
-        are all that the rows which their nets did not see cannot tell from the best; by other metrics those, and with the
-        weights, that score best on these rows (greedy selection with replacement, Caruana et al. 2004). A scorer must ask for
-        nothing but predictions. With five folds or more, ``cv="members"``, or a ``timeout``, the trials' nets are averaged,
-        which costs no further training; else, or where they are large, the heaviest five settings are fitted on all rows.
-        False: neither. Of several metrics the name of the one that counts, whose best settings are refitted; with "ensemble"
-        or False it is the first.
+        are all that the rows which their nets did not see cannot tell from the best, or the best three where these score
+        nearly as well; by other metrics those, and with the weights, that score best on these rows (greedy selection with
+        replacement, Caruana et al. 2004). A scorer must ask for nothing but predictions. With five folds or more,
+        ``cv="members"``, or a ``timeout``, the trials' nets are averaged, which costs no further training; else, or where
+        they are large, the heaviest five settings are fitted on all rows. False: neither. Of several metrics the name of the
+        one that counts, whose best settings are refitted; with "ensemble" or False it is the first.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
