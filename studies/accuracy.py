@@ -47,13 +47,19 @@ TABLES = (
 MOST_ROWS = 10_000
 
 
-def split(name):
-    """Rows to fit on and test rows, and how many of the former are training rows by the protocol."""
-    frame, target, task = load_table(name)
+def with_plain_texts(frame):
+    """A copy whose columns that are no numbers hold objects, None where a value is missing."""
     frame = frame.copy()
     for column in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[column]):
             frame[column] = frame[column].astype("object").where(frame[column].notna(), None)
+    return frame
+
+
+def split(name):
+    """Rows to fit on and test rows, and how many of the former are training rows by the protocol."""
+    frame, target, task = load_table(name)
+    frame = with_plain_texts(frame)
     y = frame.pop(target)
     if task == "regression":
         y, strata = y.astype(float).to_numpy(), None
@@ -121,8 +127,8 @@ def boosting(task, seed, name, studies):
     return Categorical()
 
 
-def perceptron(task, seed, name, studies):
-    """scikit-learn's MLP on scaled numbers and one-hot levels."""
+def scaled_columns():
+    """Scaled numbers, and levels one-hot."""
 
     def numeric(frame):
         return [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
@@ -131,9 +137,14 @@ def perceptron(task, seed, name, studies):
         return [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
 
     levels = OneHotEncoder(handle_unknown="ignore", min_frequency=10, sparse_output=False)
-    columns = make_column_transformer(
+    return make_column_transformer(
         (make_pipeline(SimpleImputer(), StandardScaler()), numeric), (levels, other)
     )
+
+
+def perceptron(task, seed, name, studies):
+    """scikit-learn's MLP on scaled numbers and one-hot levels."""
+    columns = scaled_columns()
     options = {"hidden_layer_sizes": (256, 256), "early_stopping": True, "random_state": seed}
     if task != "regression":
         return make_pipeline(columns, MLPClassifier(**options))
@@ -151,14 +162,18 @@ def ranks(results):
     return table, table.rank(axis=1).mean().sort_values()
 
 
+def cells_of(row):
+    """Losses as the cells of a table of Markdown, the least in bold."""
+    return ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
+
+
 def as_markdown(results):
     """The table of the README: a row a table, the best in bold."""
     table = results.groupby(["table", "method"]).score.mean().unstack()
     table = table.reindex(TABLES)[[m for m in ("boosting", "perceptron", "default", "tuned") if m in table]]
     lines = ["| table | " + " | ".join(table.columns) + " |", "|" + " --- |" * (1 + table.shape[1])]
     for name, row in table.iterrows():
-        cells = ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
+        lines.append("| " + " | ".join([name, *cells_of(row)]) + " |")
     return "\n".join(lines) + "\n"
 
 

