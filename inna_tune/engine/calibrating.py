@@ -12,7 +12,7 @@ from inna_tune.engine.batches import Batch
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import Member
 from inna_tune.engine.method import Method
-from inna_tune.nets import Net
+from inna_tune.nets import Net, TabularNet
 from inna_tune.optim.calibration import calibrate
 from inna_tune.optim.dynamics import (
     DAMPING_RATIO,
@@ -66,7 +66,11 @@ class Calibrator:
     ) -> None:
         self._net, self._given, self._loss, self._method = net, loss, loss.calibrated_by, method
         self._batch, self._seeds, self._own_stream, self._stop = batch, list(seeds), own_stream, stop
+        # The trunk's own curvature: where a linear model is sure of its classes there is none, and the first steps would leave
+        # that place.
         self._fixed = {name: tensor.detach() for name, tensor in tensors.items()}
+        if isinstance(net, TabularNet) and net.linear is not None:
+            self._fixed |= net.linear.nothing(self._fixed)
 
     def _parts(self) -> list[tuple[slice, "Calibrator"]]:
         """The members by so many as are measured at once; all of them, where time decides how well they are measured."""

@@ -27,7 +27,8 @@ def drawn(
     found: dict[str, Tensor] = {}
     # One after the other into their place: of large nets all of them beside it would be twice the memory.
     for i, (member, stream) in enumerate(zip(members, streams, strict=True)):
-        own = net.initialize(stream, used_features=member.used_features, dtype=like.dtype)
+        more = {} if member.linear is None else {"linear": member.linear}
+        own = net.initialize(stream, used_features=member.used_features, dtype=like.dtype, **more)
         for name in net.parameter_shapes:
             if i == 0:
                 found[name] = like.new_empty(len(members), *own[name].shape, dtype=own[name].dtype)

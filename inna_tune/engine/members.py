@@ -1,5 +1,6 @@
 """What a member of a population is told, and what it brings back."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,10 +11,14 @@ import torch
 from torch import Tensor
 
 from inna_tune.engine.arrays import as_arrays, as_tensors
+from inna_tune.nets import LinearStart
 
 StopReason = Literal["max_epochs", "early_stopping", "diverged", "dropped", "time", "interrupted"]
 HISTORY = ("epoch", "train_loss", "validation_loss", "lr", "seconds")  # columns
 SCORE = "validation_score"  # another, of members that have a measure
+
+# Juries whose losses differ by less are level.
+_LEVEL = 0.01
 
 Measure = Callable[[Tensor, Tensor], float]
 """Rows of the population's table, [n], and outputs for them, [n, out], to a number that is less the better these are."""
@@ -66,7 +71,14 @@ class Jury:
     Each member has validation rows of its own, which others train on, and a row may be that of several members: then the
     mean of what they predict counts. All keep the weights of one epoch, that of the least loss on all of these rows. A
     member's own loss would be least too early for an ensemble, whose mean takes back what each of its nets overfits.
+
+    Parameters
+    ----------
+    number : int, default=0
+        Of a fit with several: by their losses it is told which of them count, see `who_counts`.
     """
+
+    number: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +110,8 @@ class Member:
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
+    linear : LinearStart, optional
+        The linear model that the net begins as.
     start : MemberState, optional
         To go on from, in place of new weights; all members of a population have one, or none has. Settings that are left
         open are those of the state, and pure numbers are taken at its curvature. Laws of decay count its epochs, but for the
@@ -122,6 +136,7 @@ class Member:
     jury: Jury | None = None
     measure: Measure | None = None
     used_features: tuple[int, int] | int | None = None
+    linear: LinearStart | None = None
     start: MemberState | None = None
 
 
@@ -153,6 +168,8 @@ class MemberResult:
         Where training ended, if it was asked for and is finite.
     step_factors : dict of str to float
         Of tensors whose steps were scaled, by name.
+    jury : int
+        Number of the jury by which it was judged.
     """
 
     weights: Tensor | None
@@ -167,6 +184,7 @@ class MemberResult:
     history: dict[str, list[float]] = field(default_factory=dict)
     state: MemberState | None = None
     step_factors: dict[str, float] = field(default_factory=dict)
+    jury: int = 0
 
     def at_rest(self) -> MemberState:
         """A state of the best weights, without velocity."""
@@ -214,19 +232,27 @@ class MemberProgress:
     state: MemberState | None
 
 
-def who_counts(reasons: Iterable[StopReason], are_trained: Iterable[bool]) -> list[bool]:
+def who_counts(results: Iterable[MemberResult], are_trained: Iterable[bool]) -> list[bool]:
     """Which of several nets that are averaged count: those that have weights, without those that diverged unless all did.
 
     What a net kept that diverged beside others may be its first epoch's, of a loss a hundred times theirs, and a mean is as bad
-    as the worst of them.
+    as the worst of them. Of several juries those alone count whose loss is near that of the best: they judge by the same rows.
 
     Parameters
     ----------
-    reasons : iterable of str
-        `MemberResult.stop_reason` of each.
+    results : iterable of MemberResult
     are_trained : iterable of bool
         Whether each has weights of any epoch.
     """
-    pairs = list(zip(reasons, are_trained, strict=True))
-    lasted = [is_trained and reason != "diverged" for reason, is_trained in pairs]
-    return lasted if any(lasted) else [is_trained for _, is_trained in pairs]
+    pairs = list(zip(results, are_trained, strict=True))
+    trained = [is_trained for _, is_trained in pairs]
+    lasted = [is_trained and result.stop_reason != "diverged" for result, is_trained in pairs]
+    if not any(lasted):
+        return trained
+    losses: dict[int, float] = {}
+    for (result, _), counts in zip(pairs, lasted, strict=True):
+        if counts:
+            losses[result.jury] = min(result.best_loss, losses.get(result.jury, math.inf))
+    best = min(losses.values())
+    most = best + _LEVEL * abs(best)
+    return [counts and losses[result.jury] <= most for (result, _), counts in zip(pairs, lasted, strict=True)]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from inna_tune.engine.forward import outputs, stacked_views
 from inna_tune.engine.threads import torch_threads
-from inna_tune.nets import ExplicitGradient, ExplicitInputs, Net, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, LinearPath, Net, TabularNet
+from inna_tune.nets.linear import SCALE
 from inna_tune.nets.products import aligned, spaced
 
 # Little enough that a single row is told at once, and enough that products are worth their calls.
@@ -98,4 +99,11 @@ def _block_outputs(net: TabularNet, tensors: dict[str, Tensor]) -> Callable[[Ten
     """Outputs [P, B, out] of a block [1, B, d], good until the next."""
     n_members = len(next(iter(tensors.values())))
     inputs, trunk = ExplicitInputs(net, tensors), ExplicitGradient(net, tensors)
-    return lambda block: trunk.forward(inputs.forward(block.expand(n_members, -1, -1)))
+    linear = net.linear_outputs(tensors)
+
+    def told(block: Tensor) -> Tensor:
+        rows = block.expand(n_members, -1, -1)
+        output = trunk.forward(inputs.forward(rows))
+        return output if linear is None else LinearPath.beside(linear(rows), output, tensors[SCALE])
+
+    return told

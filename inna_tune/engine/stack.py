@@ -78,6 +78,7 @@ class Stack:
                 curvature=None if math.isnan(used["curvature"]) else used["curvature"],
                 history={name: [] for name in self._columns(position)},
                 step_factors=population.factors_of(position),
+                jury=0 if (jury := population.members[position].jury) is None else jury.number,
             )
 
     def _columns(self, position: int) -> tuple[str, ...]:

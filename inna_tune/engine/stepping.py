@@ -14,6 +14,7 @@ from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, Net, TabularNet
+from inna_tune.nets.linear import SCALE
 from inna_tune.optim._hessian import pulled_back
 from inna_tune.optim.optimizers import record_of
 
@@ -76,6 +77,7 @@ class Stepping:
         # The passes through a plain trunk are written out, and those of the usual embeddings; autograd computes what is left.
         self._explicit: ExplicitGradient | None = None
         self._inputs: ExplicitInputs | None = None
+        self._linear = net.linear_outputs(tensors) if isinstance(net, TabularNet) else None
         explicit: dict[str, Tensor] = {}
         if isinstance(net, TabularNet) and net.is_trunk_plain and method.is_plain:
             self._explicit = ExplicitGradient(net, tensors, places)
@@ -109,7 +111,8 @@ class Stepping:
                 for name, rows in zip(trained, self.rows, strict=True)
                 if name in factors
             ]
-        is_still = not (net.draws or net.buffers)
+        # Those of a module may be written at each step.
+        is_still = not (net.draws or (net.buffers and not isinstance(net, TabularNet)))
         self.is_capturable = is_still and record_of(method.optimizer).is_capturable
         matrices = net.matrices
         self._updates = make_updates(
@@ -160,11 +163,10 @@ class Stepping:
 
     def _gradients(self, batch: Batch, dropout_mask: Tensor | None) -> Tensor:
         """Leave the gradients at ``rows``; the losses, [P]."""
-        smoothing = self.label_smoothing
         leaves = list(self._leaves.values())
         if self._explicit is not None and self._inputs is not None:
             output = self._explicit.forward(self._inputs.forward(batch.x), dropout_mask)
-            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            loss, slope = self._loss_and_slope(output, batch)
             read = self._explicit.backward(slope, through=not self._inputs.is_plain)
             if read is not None:
                 self._inputs.backward(read)
@@ -173,7 +175,7 @@ class Stepping:
             with torch.enable_grad():
                 inputs = cast("TabularNet", self.net).inputs(self._named, batch.x)
             output = self._explicit.forward(inputs.detach(), dropout_mask)
-            loss, slope = self.loss.with_slope(output, batch.target, batch.coefficient, smoothing)
+            loss, slope = self._loss_and_slope(output, batch)
             read = self._explicit.backward(slope, through=True)
             slopes = pulled_back([inputs], leaves, [cast("Tensor", read)], retain_graph=False)
             self._keep(cast("Sequence[Tensor]", slopes))
@@ -181,11 +183,20 @@ class Stepping:
         with torch.enable_grad(), self._own_stream():
             with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=not self.method.is_plain):
                 output = self.net(self._named, batch.x, dropout_mask, training=True, counts=batch.counts)
-            loss = self.loss.per_row(output.to(batch.x.dtype), batch.target, smoothing)
+            loss = self.loss.per_row(output.to(batch.x.dtype), batch.target, self.label_smoothing)
             loss = (loss * batch.coefficient).sum(1)
             gradients = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
         self._keep(gradients)
         return loss.detach()
+
+    def _loss_and_slope(self, output: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The losses, [P], and what the trunk is trained by: their slope, in its own units where it is scaled."""
+        rows = batch.target, batch.coefficient, self.label_smoothing
+        if self._linear is None:
+            return self.loss.with_slope(output, *rows)
+        scale = self._named[SCALE]
+        loss, slope = self.loss.with_slope(output * scale + self._linear(batch.x), *rows)
+        return loss, slope / scale
 
     def _keep(self, gradients: Sequence[Tensor]) -> None:
         for rows, gradient in zip(self._leaf_rows, gradients, strict=True):

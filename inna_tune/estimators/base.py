@@ -313,7 +313,15 @@ class InnaEstimator(
         self.schema_ = TableSchema.of_frame(frame)
         x = self.encoder_.encode(frame, np.float32 if in_parts else self._type_for(len(frame)))
         judged = judged_of(self, frame, y, weight)
-        return EncodedTable(x, target, self._row_weights(target, weight), weight, judged=judged)
+        return EncodedTable(
+            x,
+            target,
+            self._row_weights(target, weight),
+            weight,
+            judged=judged,
+            sections=self.encoder_.sections,
+            categories=self.encoder_.categories_,
+        )
 
     def _type_for(self, n_rows: int) -> type[np.float32] | type[np.float64]:
         """Type of the weights of a fit on so many rows."""

@@ -49,6 +49,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="mish"
     numeric_embedding : {"none", "periodic", "pbld", "piecewise"}, default="piecewise"
         What numeric columns go through before the first layer, see `inna_tune.nets.TabularNet`.
+    linear_path : bool, default=True
+        Whether half of the nets that ``n_members="auto"`` trains on fewer rows than 4,000 begin as linear models of their rows:
+        logistic regressions of the encoded columns, beside which the layers learn what is left. Rows that were left out tell
+        which half predicts, or both. Beyond 1,000 columns, or where classes are many, none does.
     dropout : float, default=0.25
         Probability of dropping a hidden unit.
     label_smoothing : float, default=0.0
@@ -88,10 +92,12 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.
         "auto" is as many as have 16,000 rows together, and two at least under 25,000 rows: four on 4,000 rows, one on 25,000.
         Each leaves out another part of the rows, of the size that ``validation_fraction`` says, and by what nets predict of
-        rows they never saw all stop at one epoch. On fewer rows than 4,000 it is four, under 2,000 eight: each leaves a quarter
-        out, so that no row is lost to validation (``validation_fraction`` means nothing then). All pool the logarithms of their
-        probabilities. Under 40 rows, or without early stopping, they have all rows and train to the end, which under 40 is 30
-        epochs, or as many as make 50 steps, but at most ``max_epochs``. A warm start, and ``partial_fit``, go on with the nets
+        rows they never saw all stop at one epoch. On fewer rows than 4,000 it is eight, each of which leaves a quarter out, so
+        that no row is lost to validation (``validation_fraction`` means nothing then). They are of two kinds (``linear_path``),
+        and those count that predict rows left out better, or all where both are level within a hundredth. All pool the
+        logarithms of their probabilities. Under 40 rows, or without early stopping, they have all rows and train to the end,
+        which under 40 is 30 epochs, or as many as make 50 steps, but at most ``max_epochs``. A warm start, and
+        ``partial_fit``, go on with the nets
         there are; a first ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.

@@ -1,6 +1,6 @@
 """A table as the engine takes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from inna_tune.engine import TableTensors
 from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.frames import Weights
 from inna_tune.estimators.metrics import Judged
+from inna_tune.nets import LinearStart
 
 
 @dataclass
@@ -30,6 +31,12 @@ class EncodedTable:
         How many of the last rows are there to be watched, and not to be trained on.
     judged : Judged or None
         What a scorer has to know of it, where one is to judge.
+    sections : tuple of three int, or None
+        Widths of numbers, other floats and codes; None where nobody asks.
+    categories : tuple of int
+        Numbers of codes.
+    linear_models : dict
+        Those that were fitted to its rows, see `inna_tune.estimators.linear_start`.
     """
 
     x: Matrix
@@ -38,6 +45,9 @@ class EncodedTable:
     sample_weight: Weights | None = None
     n_validation: int = 0
     judged: Judged | None = None
+    sections: tuple[int, int, int] | None = None
+    categories: tuple[int, ...] = ()
+    linear_models: dict[bytes, LinearStart | None] = field(default_factory=dict, repr=False)
 
     @property
     def n_train(self) -> int:
@@ -60,6 +70,8 @@ class EncodedTable:
             weight,
             n_validation=len(validation.target),
             judged=judged,
+            sections=self.sections,
+            categories=self.categories,
         )
 
     def tensors(self, device: torch.device) -> TableTensors:

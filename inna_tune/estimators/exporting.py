@@ -28,6 +28,7 @@ from inna_tune.estimators.regressor import quantiles_of
 from inna_tune.nets import ModuleNet, TabularNet
 from inna_tune.nets.categorical import CATEGORIES
 from inna_tune.nets.factory import named_tensors
+from inna_tune.nets.linear import BIAS, SCALE, WEIGHT, LinearPath
 from inna_tune.nets.numeric import PREFIX, PBLDEmbedding, PeriodicEmbedding, PiecewiseEmbedding
 
 RAW, ENCODED = "X", "encoded"  # what inputs are called; of several encoders with a number behind
@@ -176,6 +177,7 @@ class _Members(_Constants):
 
     def forward(self, x: Tensor) -> Tensor:
         net = self._net
+        linear = None if net.linear is None else self._linear(net.linear, x)
         x = self._inputs(x)
         *hidden, head = net.layers
         activate = _ACTIVATIONS[net.activation]
@@ -187,7 +189,18 @@ class _Members(_Constants):
             for first, second in zip(hidden[1::2], hidden[2::2], strict=True):
                 x = x + self._affine(second.name, activate(self._affine(first.name, x)))
             x = activate(x)
-        return self._affine(head.name, x)
+        output = self._affine(head.name, x)
+        return output if linear is None else output * self.of(SCALE) + linear
+
+    def _linear(self, path: LinearPath, x: Tensor) -> Tensor:
+        """What the linear models tell, [P, B, out_features]."""
+        weight, n_floats = self.of(WEIGHT), path.n_numeric + path.n_others
+        found = path.floats(x) @ weight[:, :n_floats] + self.of(BIAS)
+        if path.categories:
+            codes = x[:, n_floats:].long() + self.of("starts") + n_floats
+            rows = weight.index_select(1, codes.flatten())
+            found = found + rows.reshape(self._n_members, *codes.shape, path.out_features).sum(2)
+        return found
 
     def _affine(self, name: str, x: Tensor) -> Tensor:
         return x @ self.of(f"{name}.weight") + self.of(f"{name}.bias")

@@ -27,7 +27,7 @@ class DivergenceError(ValueError):
 
 def counting(results: Sequence[MemberResult]) -> list[int]:
     """Places of the results of those that are averaged, see `inna_tune.engine.members.who_counts`."""
-    counts = who_counts((r.stop_reason for r in results), (r.weights is not None for r in results))
+    counts = who_counts(results, (r.weights is not None for r in results))
     return [i for i, is_one in enumerate(counts) if is_one]
 
 

@@ -49,7 +49,11 @@ def members_in_time(
     steps = -(-n_rows // batch_size)
     in_memory = _MOST_NUMBERS // (min(n_rows, batch_size) * estimator.net_.widest)
     fit_in = _TRAINING_SHARE * (deadline - clock.now()) / max(_WORTHY_EPOCHS * steps * seconds, 1e-9)
-    return list(members[: max(1, int(min(fit_in, in_memory, len(members))))])
+    number = max(1, int(min(fit_in, in_memory, len(members))))
+    # Of two juries either both can judge by all rows, or there is one.
+    if number < len(members) and members[number - 1].jury is not members[0].jury:
+        number = sum(member.jury is members[0].jury for member in members)
+    return list(members[:number])
 
 
 def warn_of_haste(max_time: float | None, results: Sequence[MemberResult]) -> None:

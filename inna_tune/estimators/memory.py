@@ -129,7 +129,8 @@ def needed_by_fit(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, it
     weights = sum(math.prod(size) for size in net.parameter_shapes.values())
     rows = min(n_rows, _MEASURED_ROWS)
     # Those whom a jury judges are measured as one.
-    n_measured = min(measured_at_once(net.widest, rows), 1 if plan.n_folds else plan.n_members)
+    n_juries = 1 + (plan.n_linear > 0) if plan.n_folds else plan.n_members
+    n_measured = min(measured_at_once(net.widest, rows), n_juries)
     measuring = n_measured * (_MEASURED_WIDE * rows * net.widest + _MEASURED_COPIES * weights)
     stepping = _WIDE * min(int(estimator.batch_size), n_rows) * net.widest
     held = plan.n_members * _COPIES * weights

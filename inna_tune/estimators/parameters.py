@@ -48,6 +48,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     block: str = "plain"
     activation: str = "mish"
     numeric_embedding: str = "piecewise"
+    linear_path: bool = True
     dropout: float = 0.05
     optimizer: Any = "inna"
     optimizer_params: Mapping[str, Any] | None = None
@@ -87,6 +88,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "block": [one_of("plain", "residual")],
         "activation": [named_in(ACTIVATIONS)],
         "numeric_embedding": [named_in(NUMERIC_EMBEDDINGS)],
+        "linear_path": ["boolean"],
         "dropout": [Number(Real, 0, 1, closed="left")],
         # The table of optimizers knows which there are, and which options each takes: `Method` asks it.
         "optimizer": "no_validation",

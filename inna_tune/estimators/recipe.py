@@ -10,12 +10,13 @@ import torch
 from inna_tune.engine import Jury, Member, Method
 from inna_tune.estimators.checks import layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
+from inna_tune.estimators.linear_start import linear_starts
 from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.metrics import ScoreOfRows
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import pure_numbers_of
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
-from inna_tune.nets import ModuleNet, Net, TabularNet
+from inna_tune.nets import LinearStart, ModuleNet, Net, TabularNet
 
 # On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
 # this many steps, which is 15 epochs of a table of some 800 rows.
@@ -44,7 +45,9 @@ class Recipe(Parameters):
             validation_fraction=float(self.validation_fraction),
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
+            n_members = int(begun_with or 1)
+            n_folds = plan.n_folds if plan.n_folds and n_members % plan.n_folds == 0 else 0
+            return MemberPlan(n_members, n_folds, int(self.max_epochs))
         return plan
 
     def _members_for(
@@ -57,13 +60,13 @@ class Recipe(Parameters):
     ) -> list[Member]:
         """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
         seed, *member_seeds = self._seeds(plan.n_members)
+        is_judged = plan.n_folds > 0
         if table.n_validation:
             everything = np.arange(len(table.target), dtype=np.int64)
             parts = [(everything[: table.n_train], everything[table.n_train :])] * plan.n_members
-            jury = Jury() if plan.n_folds else None
         else:
             parts = parts_left_out(plan, table.x, table.target, seed)
-            jury = Jury() if parts else None
+            is_judged = bool(parts)
         if not parts:
             parts = [self._split(table.target, seed)] * plan.n_members
         measure = None
@@ -71,9 +74,19 @@ class Recipe(Parameters):
         if table.judged is not None and len(watched):
             measure = ScoreOfRows(self.eval_metric, table.judged, row)
             measure.check(watched)
+        starts: list[LinearStart | None] = [None] * plan.n_members
+        if is_judged and self.linear_path and self.module is None:
+            models = linear_starts(table, parts[: plan.n_linear])
+            starts[: len(models)] = models
+        juries = [Jury(number) for number in range(2)]
         return [
-            replace(self._member(train + row, validation + row, s, used_features), jury=jury, measure=measure)
-            for (train, validation), s in zip(parts, member_seeds, strict=True)
+            replace(
+                self._member(train + row, validation + row, s, used_features),
+                jury=juries[start is None] if is_judged else None,
+                measure=measure,
+                linear=start,
+            )
+            for (train, validation), start, s in zip(parts, starts, member_seeds, strict=True)
         ]
 
     def _split(self, target: npt.NDArray[Any], seed: int) -> tuple[Rows, Rows]:
@@ -132,6 +145,7 @@ class Recipe(Parameters):
             n_frequencies=_PIECES if self.numeric_embedding == "piecewise" else _FREQUENCIES,
             block=self.block,
             activation=self.activation,
+            linear_path=bool(self.linear_path),
         )
 
     def _method(self) -> Method:

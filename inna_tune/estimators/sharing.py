@@ -30,7 +30,15 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
     )
     # What only training reads: a table is encoded alike whatever it is. For all else it is encoded anew.
     _training_parameters = _member_parameters | (
-        {"hidden_layer_sizes", "block", "activation", "numeric_embedding", "n_members", "warm_start"}
+        {
+            "hidden_layer_sizes",
+            "block",
+            "activation",
+            "numeric_embedding",
+            "linear_path",
+            "n_members",
+            "warm_start",
+        }
         | {
             "optimizer",
             "optimizer_params",

@@ -4,6 +4,7 @@ from inna_tune.nets.explicit import ExplicitGradient
 from inna_tune.nets.explicit_inputs import ExplicitInputs
 from inna_tune.nets.explicit_lean import LeanInputs
 from inna_tune.nets.layers import MemberLinear
+from inna_tune.nets.linear import LinearPath, LinearStart
 from inna_tune.nets.module import ModuleNet
 from inna_tune.nets.protocol import Net
 from inna_tune.nets.tabular import TabularNet
@@ -12,6 +13,8 @@ __all__ = [
     "ExplicitGradient",
     "ExplicitInputs",
     "LeanInputs",
+    "LinearPath",
+    "LinearStart",
     "MemberLinear",
     "ModuleNet",
     "Net",

@@ -74,10 +74,11 @@ class CategoricalEmbedding:
 
     def starts(self, like: Tensor) -> Tensor:
         """First code of each column in the table of all, [C] int64, on the device of ``like``."""
-        return _starts(self.categories, like.device)
+        return first_codes(self.categories, like.device)
 
 
 # Remembered, since a step that brings numbers from the host can be no CUDA graph.
 @lru_cache(maxsize=64)
-def _starts(categories: tuple[int, ...], device: torch.device) -> Tensor:
+def first_codes(categories: tuple[int, ...], device: torch.device) -> Tensor:
+    """Of each column, where its codes begin among those of all, [C] int64."""
     return torch.tensor([0, *accumulate(categories[:-1])], device=device)

@@ -1,9 +1,9 @@
 """The tabular net: embeddings, a trunk of dense layers and a linear head, all carrying the member axis."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import accumulate, pairwise
 from numbers import Integral
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from inna_tune.nets.activations import ACTIVATIONS, Activation
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.layers import MemberLinear
+from inna_tune.nets.linear import NAMES, SCALE, WEIGHT, LinearPath, LinearStart
 from inna_tune.nets.numeric import NUMERIC_EMBEDDINGS, PREFIX, NumericEmbedding
 from inna_tune.nets.protocol import Matrix, PlainColumns
 
@@ -53,6 +54,8 @@ class TabularNet:
     block : {"plain", "residual"}, default="plain"
         What the hidden layers form, see the Notes.
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="relu"
+    linear_path : bool, default=False
+        Whether there is a linear model beside the trunk, see `inna_tune.nets.linear.LinearPath`.
 
     Raises
     ------
@@ -81,6 +84,7 @@ class TabularNet:
     frequency_scale: float = 0.1
     block: str = "plain"
     activation: str = "relu"
+    linear_path: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -139,6 +143,19 @@ class TabularNet:
         return CategoricalEmbedding(self.categories) if self.categories else None
 
     @cached_property
+    def linear(self) -> LinearPath | None:
+        """The linear model beside the trunk, if there is one."""
+        if not self.linear_path:
+            return None
+        return LinearPath(self.n_numeric, self.n_others, self.categories, self.out_features)
+
+    def linear_outputs(self, parameters: Mapping[str, Tensor]) -> Callable[[Tensor], Tensor] | None:
+        """What the linear model of stacked members tells of rows [P, B, in_features]; None where no member has one."""
+        if self.linear is None or not self.linear.is_used(parameters):
+            return None
+        return partial(self.linear, {name: parameters[name].detach() for name in NAMES})
+
+    @cached_property
     def layers(self) -> tuple[MemberLinear, ...]:
         """The affine layers, input to output; the last is the head."""
         gain = self._activation.gain
@@ -175,15 +192,15 @@ class TabularNet:
     @cached_property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each parameter of one member, by name, in the order of the flat vector."""
-        parts = (self.numeric, self.categorical, *self.layers)
+        parts = (self.numeric, self.categorical, *self.layers, self.linear)
         return {
             name: shape for part in parts if part is not None for name, shape in part.parameter_shapes.items()
         }
 
     @property
     def buffers(self) -> frozenset[str]:
-        """None: every tensor is trained, frequencies too."""
-        return frozenset()
+        """The linear model's; all others are trained, frequencies too."""
+        return frozenset() if self.linear is None else NAMES
 
     @property
     def matrices(self) -> dict[str, Matrix]:
@@ -244,6 +261,7 @@ class TabularNet:
         *,
         used_features: tuple[int, int] | int | None = None,
         dtype: torch.dtype = torch.float32,
+        linear: LinearStart | None = None,
     ) -> dict[str, Tensor]:
         """Draw one member's initial parameters.
 
@@ -258,6 +276,8 @@ class TabularNet:
             that read its embedding are both zero, and so are the gradients of both.
         dtype : torch.dtype, default=torch.float32
             Type of the parameters.
+        linear : LinearStart, optional
+            What the linear model is, where there is one.
 
         Returns
         -------
@@ -279,6 +299,12 @@ class TabularNet:
         for layer in self.layers:
             values |= layer.initialize(generator, used=used, dtype=dtype)
             used = None
+        if self.linear is not None:
+            values |= (
+                self.linear.initialize(dtype)
+                if linear is None
+                else self.linear.values(linear, (numeric, others), dtype)
+            )
         return values
 
     def _check_used(self, used_features: tuple[int, int] | int | None) -> tuple[int, int]:
@@ -318,6 +344,8 @@ class TabularNet:
                 mask[numeric:] = False
             elif name == f"{self.layers[0].name}.weight":
                 mask[~first] = False
+            elif self.linear is not None and name == WEIGHT:
+                mask[~self.linear.used_rows((numeric, others))] = False
             parts.append(mask.reshape(-1))
         return torch.cat(parts)
 
@@ -351,13 +379,16 @@ class TabularNet:
             Encoded rows.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
             Factor of every hidden unit, applied behind its activation: 0 or 1 / (1 - rate). None keeps all units.
-        training, counts
-            Make no difference here: what differs in training is the mask, and rows do not meet.
+        training : bool, default=False
+            Whether the slope is that by which the trunk learns beside a linear model, see `LinearPath`.
+        counts
+            Makes no difference here: rows do not meet.
 
         Returns
         -------
         Tensor of shape [P, B, out_features]
         """
+        linear = None if self.linear is None else self.linear(parameters, x)
         x = self.inputs(parameters, x)
         *hidden, head = self.layers
         sizes = self.hidden_layer_sizes
@@ -378,7 +409,10 @@ class TabularNet:
             for first, second, mask in zip(hidden[1::2], hidden[2::2], masks[1:], strict=True):
                 x = x + second(parameters, activate(first(parameters, x), mask))
             x = activate(x, masks[0])
-        return head(parameters, x)
+        output = head(parameters, x)
+        if linear is None:
+            return output
+        return LinearPath.beside(linear, output, parameters[SCALE], training=training)
 
 
 def _is_whole(value: object) -> bool:

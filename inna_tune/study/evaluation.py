@@ -55,7 +55,7 @@ class _Cell:
     def weights(self) -> dict[int, Tensor]:
         """Best weights so far of the members that count, by their places among its members."""
         found = [self.training.best_weights(place) for place in self.places]
-        counts = who_counts((r.stop_reason for r in self.results), (w is not None for w in found))
+        counts = who_counts(self.results, (w is not None for w in found))
         return {i: w for i, w in enumerate(found) if w is not None and counts[i]}
 
 

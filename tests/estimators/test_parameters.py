@@ -61,6 +61,7 @@ BOTH = {
     "block": choices("plain", "residual"),
     "activation": choices("relu", "gelu", "silu", "mish", "selu"),
     "numeric_embedding": choices("none", "periodic", "pbld", "piecewise"),
+    "linear_path": FLAGS,
     "dropout": ([0, 0.0, 0.99, np.float32(0.5)], [1, 1.0, -0.1, *NO_NUMBERS]),
     "optimizer": (
         ["inna", "innaprop", "sgd", "adamw", "muon", torch.optim.SGD, torch.optim.Adam],
