@@ -12,7 +12,7 @@ from inna_tune.estimators.plans import DroppedPlan
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.schema import ColumnSchema, TableSchema
 from inna_tune.estimators.text import TextPlan
-from inna_tune.nets import TabularNet
+from inna_tune.nets import LinearPath, TabularNet
 from inna_tune.nets.categorical import CategoricalEmbedding
 from inna_tune.nets.layers import MemberLinear
 from inna_tune.nets.numeric import PBLDEmbedding, PeriodicEmbedding, PiecewiseEmbedding
@@ -23,7 +23,7 @@ SKOPS_TYPES: list[str] = [
         *(InnaClassifier, InnaRegressor, EnsembleClassifier, EnsembleRegressor, MemberState),
         *(TableEncoder, DroppedPlan, NumericPlan, SpikedPlan, OneHotPlan, CodedPlan, DatePlan, TextPlan),
         *(TableSchema, ColumnSchema, NumberForm),
-        *(TabularNet, MemberLinear, CategoricalEmbedding),
+        *(TabularNet, MemberLinear, LinearPath, CategoricalEmbedding),
         *(PiecewiseEmbedding, PeriodicEmbedding, PBLDEmbedding),
     )
 ]

@@ -75,7 +75,8 @@ def grown(model: Any, question: Question, budget: Budget) -> Any:
     seeds = np.random.SeedSequence(int(own) if isinstance(own, (int, np.integer)) else None)
     for seed in seeds.generate_state(most):
         n_more = min(n_nets, int(budget.fits_left * n_nets), most - len(found.members_))
-        if n_more < 1:
+        # What is no whole fit has nets of one kind, and of such as may not have been chosen.
+        if n_more < 1 or (n_more < n_nets and len(model.members_) < n_nets):
             break
         settings: dict[str, Any] = {"random_state": int(seed)}
         if n_more < n_nets:

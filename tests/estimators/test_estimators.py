@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.engine.members import StopReason, who_counts
+from inna_tune.engine.members import MemberResult, StopReason, who_counts
 from inna_tune.estimators import DivergenceError
 
 QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
@@ -184,7 +184,8 @@ def test_a_net_that_diverges_beside_others_is_in_no_mean(monkeypatch, n_members)
     """Its best weights may be those of its first epoch, of a loss a hundred times that of the others."""
     X, y = load_diabetes(return_X_y=True)
     model = InnaRegressor(
-        **QUICK | {"n_members": n_members, "lr": 0.05, "alpha": 0.3, "beta": 0.3, "max_epochs": 20}
+        **QUICK | {"n_members": n_members, "lr": 0.05, "alpha": 0.3, "beta": 0.3, "max_epochs": 20},
+        linear_path=False,
     )
     members_for = InnaRegressor._members_for
 
@@ -200,11 +201,36 @@ def test_a_net_that_diverges_beside_others_is_in_no_mean(monkeypatch, n_members)
     assert model.score(X, y) > 0.4
 
 
+def result(reason, jury=0, loss=1.0):
+    return MemberResult(None, 1, loss, 1, reason, 0.1, 0.1, 0.1, None, jury=jury)
+
+
 @given(st.lists(st.tuples(st.sampled_from(get_args(StopReason)), st.booleans()), min_size=1))
 def test_of_several_nets_those_count_that_lasted_or_where_none_did_those_that_are_trained(nets):
-    counts = who_counts((reason for reason, _ in nets), (trained for _, trained in nets))
+    counts = who_counts((result(reason) for reason, _ in nets), (trained for _, trained in nets))
     lasted = [trained and reason != "diverged" for reason, trained in nets]
     assert counts == (lasted if any(lasted) else [trained for _, trained in nets])
+
+
+@pytest.mark.parametrize(
+    ("losses", "which"),
+    [
+        ((1.0, 1.0), {0, 1}),
+        ((1.0, 1.009), {0, 1}),
+        ((1.0, 1.02), {0}),
+        ((0.5, 0.2), {1}),
+        ((-0.9, -0.895), {0, 1}),  # a score that is higher where better, with its sign turned
+        ((-0.5, -0.9), {1}),
+    ],
+)
+def test_of_two_juries_the_better_one_counts_or_both_where_they_are_level(losses, which):
+    nets = [result("max_epochs", jury, losses[jury]) for jury in (0, 1, 0, 1)]
+    assert who_counts(nets, [True] * 4) == [jury in which for jury in (0, 1, 0, 1)]
+    # What has diverged speaks for no jury, whatever its first epochs were.
+    gone = [replace(net, stop_reason="diverged", best_loss=-9.0) for net in nets[:2]]
+    assert who_counts([*gone, *nets[2:]], [True] * 4)[:2] == [False, False]
+    alone = [replace(net, stop_reason="diverged") if net.jury == 0 else net for net in nets]
+    assert who_counts(alone, [True] * 4) == [False, True, False, True]
 
 
 def test_bad_targets_are_refused():

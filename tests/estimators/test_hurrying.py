@@ -20,7 +20,12 @@ def test_as_many_as_have_a_few_epochs_are_trained(n_members, seconds, left, monk
     monkeypatch.setattr(clock, "now", lambda: 1000.0)
     monkeypatch.setattr(hurrying, "seconds_a_step", lambda *given, **options: seconds)
     net = InnaClassifier(
-        hidden_layer_sizes=(4,), n_members=n_members, max_epochs=2, max_time=1000.0, random_state=0
+        hidden_layer_sizes=(4,),
+        n_members=n_members,
+        max_epochs=2,
+        max_time=1000.0,
+        linear_path=False,
+        random_state=0,
     )
     assert len(net.fit(X, Y).members_) == left
 
@@ -33,7 +38,8 @@ def test_wide_tables_have_fewer_where_there_is_a_deadline(monkeypatch):
 
 def test_without_a_deadline_all_are_trained(monkeypatch):
     monkeypatch.setattr(hurrying, "seconds_a_step", None)
-    assert len(InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(X, Y).members_) == 8
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, linear_path=False, random_state=0)
+    assert len(net.fit(X, Y).members_) == 8
 
 
 @pytest.mark.parametrize(("tick", "steps"), [(0.0, {15}), (0.06, set(range(2, 15))), (10.0, {1})])

@@ -114,7 +114,8 @@ def test_weights_are_repeated_rows_where_a_batch_holds_them_all(settings):
     weighted = clone(model).fit(X, y, sample_weight=weight)
     repeated = clone(model).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     assert weighted.weights_.dtype == torch.float64
-    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-7)
+    # Logistic models, which half of the default's nets begin as, are found by iteration.
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-7, atol=1e-11)
 
 
 def test_weights_are_repeated_rows_for_a_mixed_table_and_several_targets():

@@ -305,7 +305,7 @@ def test_a_first_trial_alone_leaves_the_untuned_fit_and_its_own_score(work):
 
 
 def test_what_is_no_whole_fit_trains_fewer_nets(work):
-    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32)
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32, linear_path=False)
     _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))
     for share, n_nets in ((1.1, 8), (1.7, 12)):
         with pytest.warns(ConvergenceWarning, match="before any trial"):
@@ -317,8 +317,16 @@ def test_what_is_no_whole_fit_trains_fewer_nets(work):
         assert spent <= share * whole
 
 
-def test_what_is_left_at_the_end_trains_more_nets(work, tmp_path):
+def test_of_nets_that_were_chosen_none_of_another_kind_come_beside_them(work):
     net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32)
+    _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))
+    with pytest.warns(ConvergenceWarning, match="before any trial"):
+        found = InnaSearchCV(net, timeout=1.7 * whole, cv=5, random_state=0).fit(X, Y)
+    assert len(found.best_estimator_.members_) == 4
+
+
+def test_what_is_left_at_the_end_trains_more_nets(work, tmp_path):
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=3, batch_size=32, linear_path=False)
     _, whole = timed(work, lambda: clone(net).set_params(random_state=0).fit(X, Y))
     with pytest.warns(ConvergenceWarning, match="before any trial"):
         found, spent = timed(
