@@ -47,7 +47,7 @@ class EncodedTable:
     judged: Judged | None = None
     sections: tuple[int, int, int] | None = None
     categories: tuple[int, ...] = ()
-    linear_models: dict[bytes, LinearStart | None] = field(default_factory=dict, repr=False)
+    linear_models: dict[bytes, list[LinearStart]] = field(default_factory=dict, repr=False)
 
     @property
     def n_train(self) -> int:

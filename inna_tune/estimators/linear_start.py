@@ -30,27 +30,26 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
     Parameters
     ----------
     table : EncodedTable
-        Models that were fitted to rows of it before are not fitted again.
+        Models that were fitted to these parts of it before are not fitted again.
     parts : sequence of (train, validation)
-        Rows to fit to, and rows by which the penalty is chosen.
+        Rows to fit to, and rows by which the penalty is chosen, one for all parts.
 
     Returns
     -------
     list of LinearStart
         Nothing where the table is too large, or a class is not among the rows to fit to.
     """
-    if table.sections is None or not _is_small(table):
+    if table.sections is None or not parts or not _is_small(table):
         return []
     keys = [train.tobytes() + b"|" + validation.tobytes() for train, validation in parts]
-    if not set(keys) <= set(table.linear_models):
-        design = _columns(table)
+    together = b"||".join(keys)
+    if together not in table.linear_models:
         # What a model is must not depend on how many threads there are.
         with threadpool_limits(1, user_api="blas"):
-            for key, (train, validation) in zip(keys, parts, strict=True):
-                if key not in table.linear_models:
-                    table.linear_models[key] = _fitted(table, design, train, validation)
-    found = [table.linear_models[key] for key in keys]
-    return [] if None in found else [model for model in found if model is not None]
+            found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()))
+        own = dict(zip(dict.fromkeys(keys), found, strict=False))
+        table.linear_models[together] = [own[key] for key in keys if key in own]
+    return table.linear_models[together]
 
 
 def _is_small(table: EncodedTable) -> bool:
@@ -69,87 +68,86 @@ def _columns(table: EncodedTable) -> Floats:
     return found
 
 
-def _fitted(table: EncodedTable, design: Floats, train: Rows, validation: Rows) -> LinearStart | None:
+def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[LinearStart]:
+    """A model of each part, by the penalty with which all of them together predict their other rows best."""
+    design = _columns(table)
     weight = np.ones(len(table.target)) if table.weight is None else table.weight
-    own = (design[train], table.target[train], weight[train])
-    judges = (design[validation], table.target[validation], weight[validation])
-    if table.target.ndim == 1:
-        return _logistic(*own, *judges, n_classes=int(table.target.max()) + 1)
-    return _ridge(*own, *judges)
+    n_classes = int(table.target.max()) + 1 if table.target.ndim == 1 else 0
+    models: list[_Ridge] | list[_Logistic]
+    if n_classes:
+        if any(len(np.unique(table.target[train])) < n_classes for train, _ in parts):
+            return []
+        models = [_Logistic(design[own], table.target[own], weight[own], n_classes) for own, _ in parts]
+    else:
+        models = [_Ridge(design[own], table.target[own], weight[own]) for own, _ in parts]
+
+    def loss(coefficients: Floats, intercept: Floats, rows: Rows) -> Floats:
+        outputs = design[rows] @ coefficients + intercept
+        if not n_classes:
+            error: Floats = ((outputs - table.target[rows]) ** 2).mean(1)
+            return error
+        outputs -= outputs.max(1, keepdims=True)
+        own: Floats = np.log(np.exp(outputs).sum(1)) - outputs[np.arange(len(rows)), table.target[rows]]
+        return own
+
+    judges = np.concatenate([weight[rows] for _, rows in parts])
+    best, least, of_nothing = [model.nothing for model in models], np.inf, 0.0
+    for penalty in (None, *_PENALTIES):
+        found: list[tuple[Floats, Floats]] = [
+            model.nothing if penalty is None else model.at(penalty) for model in models
+        ]
+        losses = [loss(w, b, rows) for (w, b), (_, rows) in zip(found, parts, strict=True)]
+        mean = float(np.average(np.concatenate(losses), weights=judges))
+        if not mean < least:
+            break
+        best, least, of_nothing = found, mean, of_nothing if penalty else mean
+    share = least / of_nothing if of_nothing > 0 else 1.0
+    scale = float(np.clip(np.sqrt(share), _LEAST_SCALE, 1.0))
+    return [LinearStart(torch.from_numpy(own.copy()), torch.from_numpy(b), scale) for own, b in best]
 
 
-def _ridge(
-    X: Floats, y: Floats, weight: Floats, X_val: Floats, y_val: Floats, weight_val: Floats
-) -> LinearStart:
-    share = weight / weight.sum()
-    center, mean = share @ X, share @ y
-    root = np.sqrt(share)[:, None]
-    scaled, residual = root * (X - center), root * (y - mean)
-    # One decomposition serves all penalties.
-    eigenvalues, vectors = np.linalg.eigh(scaled.T @ scaled)
-    along = vectors.T @ (scaled.T @ residual)
+class _Ridge:
+    """Ridge regressions of rows [n, d] and values [n, k], of one penalty after the other."""
 
-    def solved(penalty: float) -> Floats:
-        found: Floats = vectors @ (along / (np.maximum(eigenvalues, 0.0) + penalty)[:, None])
-        return found
+    def __init__(self, X: Floats, y: Floats, weight: Floats) -> None:
+        share = weight / weight.sum()
+        self._center, self._mean = share @ X, share @ y
+        root = np.sqrt(share)[:, None]
+        scaled = root * (X - self._center)
+        # One decomposition serves all penalties.
+        self._eigenvalues, self._vectors = np.linalg.eigh(scaled.T @ scaled)
+        self._along = self._vectors.T @ (scaled.T @ (root * (y - self._mean)))
+        self.nothing = np.zeros((X.shape[1], y.shape[1])), self._mean
 
-    def loss(coefficients: Floats) -> float:
-        error = y_val - mean - (X_val - center) @ coefficients
-        return float(np.average((error**2).mean(1), weights=weight_val))
-
-    nothing = np.zeros((X.shape[1], y.shape[1]))
-    choices = [nothing, *map(solved, _PENALTIES)]
-    losses = [loss(each) for each in choices]
-    best = int(np.argmin(losses))
-    return _start(choices[best], mean - center @ choices[best], losses[best], losses[0])
+    def at(self, penalty: float) -> tuple[Floats, Floats]:
+        """Coefficients [d, k] and intercept [k]."""
+        lengths = np.maximum(self._eigenvalues, 0.0) + penalty
+        coefficients = self._vectors @ (self._along / lengths[:, None])
+        return coefficients, self._mean - self._center @ coefficients
 
 
-def _logistic(
-    X: Floats,
-    y: npt.NDArray[np.int64],
-    weight: Floats,
-    X_val: Floats,
-    y_val: npt.NDArray[np.int64],
-    weight_val: Floats,
-    *,
-    n_classes: int,
-) -> LinearStart | None:
-    total = weight.sum()
-    shares = np.bincount(y, weights=weight, minlength=n_classes) / total
-    if not (shares > 0).all():
-        return None
-    center = weight @ X / total
-    model = LogisticRegression(warm_start=True, max_iter=200)
+class _Logistic:
+    """Logistic regressions of rows [n, d] and classes [n], each penalty beginning where the one before it ended."""
 
-    def solved(penalty: float) -> tuple[Floats, Floats]:
+    def __init__(self, X: Floats, y: npt.NDArray[np.int64], weight: Floats, n_classes: int) -> None:
+        self._total = weight.sum()
+        self._center = weight @ X / self._total
+        self._rows = X - self._center, y, weight
+        self._model = LogisticRegression(warm_start=True, max_iter=200)
+        shares = np.bincount(y, weights=weight, minlength=n_classes) / self._total
+        self.nothing = np.zeros((X.shape[1], n_classes)), np.log(shares)
+
+    def at(self, penalty: float) -> tuple[Floats, Floats]:
+        """Coefficients [d, n_classes] and intercept [n_classes]."""
         # scikit-learn adds up losses, and has one column of two classes.
-        model.set_params(C=1.0 / (penalty * total)).fit(X - center, y, sample_weight=weight)
+        model = self._model.set_params(C=1.0 / (penalty * self._total))
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # as near as it comes is near enough to begin at
+            model.fit(*self._rows)
         coefficients, intercept = model.coef_.T, model.intercept_
-        if n_classes == 2:
+        if len(model.classes_) == 2:
             coefficients = np.hstack([-coefficients, coefficients]) / 2
             intercept = np.array([-intercept[0], intercept[0]]) / 2
-        return coefficients, intercept - center @ coefficients
-
-    def loss(coefficients: Floats, intercept: Floats) -> float:
-        scores = X_val @ coefficients + intercept
-        scores -= scores.max(1, keepdims=True)
-        own = np.log(np.exp(scores).sum(1)) - scores[np.arange(len(y_val)), y_val]
-        return float(np.average(own, weights=weight_val))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # as near as it comes is near enough to begin at
-        best = np.zeros((X.shape[1], n_classes)), np.log(shares)
-        nothing = least = loss(*best)
-        for penalty in _PENALTIES:
-            found = solved(penalty)
-            if not (own := loss(*found)) < least:
-                break
-            best, least = found, own
-    return _start(*best, least, nothing)
-
-
-def _start(coefficients: Floats, intercept: Floats, loss: float, loss_of_nothing: float) -> LinearStart:
-    """A model that leaves such a share of the loss to the net, whose outputs begin that much smaller."""
-    share = loss / loss_of_nothing if loss_of_nothing > 0 else 1.0
-    scale = float(np.clip(np.sqrt(share), _LEAST_SCALE, 1.0))
-    return LinearStart(torch.from_numpy(coefficients.copy()), torch.from_numpy(intercept), scale)
+        return coefficients, intercept - self._center @ coefficients

@@ -23,3 +23,5 @@ REASON = "reason"
 PREDICT_SECONDS = "predict_seconds"  # for the test rows of all folds, encoded
 # By the name of each metric that is computed beside what the study maximises: its scores of the folds.
 METRICS = "metrics"
+# Where nets are scored by themselves, and not all count: the places of those whose scores are told.
+NETS = "nets"

@@ -18,6 +18,7 @@ from inna_tune.engine.threads import torch_threads
 from inna_tune.estimators import InnaClassifier, InnaRegressor
 from inna_tune.estimators.base import RETRIES, InnaEstimator
 from inna_tune.nets import TabularNet
+from inna_tune.records.attributes import NETS
 from inna_tune.records.functions import is_of_library
 from inna_tune.study.folding import Fold, FoldedTable, FoldStack, Part
 from inna_tune.study.left_out import together
@@ -276,6 +277,12 @@ class Cohort:
             own = self.table.parts(k, cell.stack, cell.members, list(weights))
             found += [(part, [weights[net] for net in part.nets]) for part in own]
         return found
+
+    def which_nets(self, trial: int) -> dict[str, list[int]]:
+        """Where nets are scored by themselves: the places of those that the scores are of, if they are not all."""
+        found = {NETS: [part.nets[0] for part, _ in self.parts(trial) if part.nets]}
+        is_part = self.table.scores_nets_alone and 0 < len(found[NETS]) < len(self._cells[trial, 0].members)
+        return found if is_part else {}
 
     def predictions(self, trial: int) -> list[npt.NDArray[np.float64]]:
         """With the best weights so far, probabilities of all classes, or values, for the test rows of every fold.

@@ -376,7 +376,7 @@ class Group:
         value = float(np.mean(scores))
         if np.isfinite(scores).all():
             if cohort.has_begun_all(place):
-                notes["scores"] = scores
+                notes |= {"scores": scores} | cohort.which_nets(place)
             if state == TrialState.COMPLETE:
                 if self._others:
                     notes[METRICS] = self._beside(candidate)
@@ -425,7 +425,7 @@ class Group:
             epochs = max(r.epochs for r in cohort.results(place))
             if cohort.has_begun_all(place) and np.isfinite(scores).all():
                 value = float(np.mean(scores))
-                notes[CUT] = {"value": value, "scores": scores, "epochs": epochs}
+                notes[CUT] = {"value": value, "scores": scores, "epochs": epochs} | cohort.which_nets(place)
                 if self._others:
                     notes[CUT][METRICS] = self._beside(candidate)
                 self._leave(candidate, value)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial
 from scipy.stats import rankdata
 
-from inna_tune.records.attributes import CUT, METRICS
+from inna_tune.records.attributes import CUT, METRICS, NETS
 from inna_tune.records.record import as_number, value_of
 from inna_tune.study.metrics import Metrics
 from inna_tune.study.tuned import own_settings
@@ -46,7 +46,7 @@ def _of_metric(
 ) -> dict[str, npt.NDArray[Any]]:
     """Mean, deviation, rank and folds of one metric."""
     mean = np.full(len(trials), np.nan)
-    scores = np.full((len(trials), n_splits), np.nan)
+    scores, deviation = np.full((len(trials), n_splits), np.nan), np.full(len(trials), np.nan)
     for row, trial in enumerate(trials):
         value = value_of(trial)
         if value is None:
@@ -56,14 +56,18 @@ def _of_metric(
             mean[row], of_folds = value, noted.get("scores", [value] * n_splits)
         else:
             of_folds = [as_number(each) for each in noted.get(METRICS, {}).get(name, ())]
+        # Of nets that are scored by themselves those that do not count have no score.
+        places = noted.get(NETS, range(n_splits))
         # Of another number of folds where a mismatch was allowed.
-        scores[row] = of_folds if len(of_folds) == n_splits else np.nan
-        if not is_objective:
-            mean[row] = scores[row].mean()
+        if len(of_folds) == len(places) and max(places) < n_splits:
+            scores[row, list(places)] = of_folds
+            deviation[row] = np.std(of_folds)
+        if not is_objective and len(of_folds):
+            mean[row] = np.mean(of_folds)
     ranked = np.where(np.isnan(mean), np.inf, -mean)
     found = {
         f"mean_test_{name}": mean,
-        f"std_test_{name}": scores.std(axis=1),
+        f"std_test_{name}": deviation,
         f"rank_test_{name}": rankdata(ranked, method="min").astype(np.int32),
     }
     return found | {f"split{k}_test_{name}": scores[:, k] for k in range(n_splits)}

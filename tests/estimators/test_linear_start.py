@@ -8,9 +8,10 @@ from sklearn.metrics import log_loss
 from threadpoolctl import threadpool_limits
 
 from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune.estimators import recipe
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.linear_start import _PENALTIES, linear_starts
-from inna_tune.nets.linear import SCALE, LinearPath
+from inna_tune.nets.linear import SCALE, LinearPath, LinearStart
 
 SECTIONS = (3, 2, 1)
 CATEGORIES = (4,)
@@ -132,12 +133,6 @@ def straight(n_rows, seed):
     return X, X @ rng.normal(size=12) + 0.3 * rng.normal(size=n_rows)
 
 
-def crossed(n_rows, seed):
-    rng = np.random.default_rng(seed)
-    X = rng.uniform(-1, 1, size=(n_rows, 2))
-    return X, 10 * np.sign(X[:, 0] * X[:, 1])
-
-
 @pytest.mark.parametrize("kind", [InnaRegressor, InnaClassifier])
 def test_the_rows_left_out_tell_which_nets_count(kind):
     small = {"hidden_layer_sizes": (32,), "random_state": 0, "max_epochs": 30}
@@ -154,11 +149,26 @@ def test_the_rows_left_out_tell_which_nets_count(kind):
     assert {m["best_loss"] for m in model.members_} == {model.members_[0]["best_loss"]}
 
 
-def test_where_a_line_tells_nothing_both_kinds_are_level():
-    X, y = crossed(300, 0)
-    model = InnaRegressor(hidden_layer_sizes=(32,), random_state=0, max_epochs=40).fit(X, y)
-    assert len(model.weights_) in (4, 8)
-    assert not all(begun_as_linear(model))
+def test_of_models_that_mislead_no_net_counts(monkeypatch):
+    def misled(table, parts):
+        rng = np.random.default_rng(0)
+        wrong = torch.from_numpy(10 * rng.normal(size=(12, 1)))
+        return [LinearStart(wrong, torch.zeros(1, dtype=torch.float64), 0.01) for _ in parts]
+
+    monkeypatch.setattr(recipe, "linear_starts", misled)
+    X, y = straight(200, 0)
+    model = InnaRegressor(hidden_layer_sizes=(8,), random_state=0, max_epochs=5).fit(X, y)
+    assert begun_as_linear(model) == [False] * 4
+
+
+def test_a_line_that_tells_nothing_leaves_all_to_the_net():
+    rng = np.random.default_rng(0)
+    X, target = rng.uniform(-1, 1, size=(300, 2)), rng.normal(size=(300, 1))
+    rows = np.arange(300)
+    parts = [(rows[rows % 4 != k], rows[rows % 4 == k]) for k in range(4)]
+    found = linear_starts(EncodedTable(X, target, None, sections=(2, 0, 0)), parts)
+    assert {start.scale for start in found} == {found[0].scale}, "one penalty for all"
+    assert found[0].scale == pytest.approx(1.0, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -124,19 +124,20 @@ def test_a_trials_value_is_the_mean_over_the_nets_of_that_fit(task, n_rows, weig
             continue
         model = same_fit(found, trial, X, y, weight)
         left_out = rows_left_out(model, X, y, weight)
-        assert (
-            len(left_out)
-            == len(model.weights_)
-            == found.n_splits_
-            == (8 if n_members == "auto" else n_members)
-        )
+        assert len(left_out) == found.n_splits_ == (8 if n_members == "auto" else n_members)
+        nets = trial.user_attrs.get("nets", range(len(left_out)))
+        assert len(nets) == len(model.weights_)
+        left_out = [left_out[net] for net in nets]
         expected = [
             by_hand(alone(model, i), X.iloc[rows], y.iloc[rows], None if weight is None else weight[rows])
             for i, rows in enumerate(left_out)
         ]
         np.testing.assert_allclose(trial.user_attrs["scores"], expected, rtol=1e-5, atol=1e-7)
         assert trial.value == pytest.approx(np.mean(trial.user_attrs["scores"]))
-        assert found.cv_results_["split0_test_score"][row] == trial.user_attrs["scores"][0]
+        splits = [found.cv_results_[f"split{net}_test_score"][row] for net in range(found.n_splits_)]
+        assert [splits[net] for net in nets] == trial.user_attrs["scores"]
+        assert np.isnan([score for net, score in enumerate(splits) if net not in nets]).all()
+        assert found.cv_results_["std_test_score"][row] == np.std(trial.user_attrs["scores"])
     best = same_fit(found, found.study_.trials[found.cv_results_["number"][found.best_index_]], X, y, weight)
     if n_members != 1:
         assert best.weights_.numpy().tobytes() == found.best_estimator_.weights_.numpy().tobytes()
@@ -221,7 +222,8 @@ def test_an_ensemble_is_of_the_fits_as_they_are_and_scored_by_what_their_nets_le
     for own, (number, weight) in zip(model.models_, note["weights"].items(), strict=True):
         fit = same_fit(found, found.study_.trials[int(number)], X, y)
         assert own.weights_.numpy().tobytes() == fit.weights_.numpy().tobytes()
-        left_out, outputs = rows_left_out(fit, X, y), fit._outputs(X)
+        outputs, nets = fit._outputs(X), found.study_.trials[int(number)].user_attrs.get("nets", range(8))
+        left_out = [rows_left_out(fit, X, y)[net] for net in nets]
         for row in range(len(X)):
             nets = [i for i, rows in enumerate(left_out) if row in rows]
             said[row] += weight * fit._from_outputs(outputs[nets][:, [row]])[0]
@@ -336,7 +338,7 @@ def test_weak_trials_are_pruned_and_the_first_is_not():
 
 def test_under_a_budget_the_model_begins_with_the_nets_of_the_best_trial(trained):
     """What is left trains further nets; an ensemble costs nothing more."""
-    net = clone(NET).set_params(max_time=None)
+    net = clone(NET).set_params(max_time=None, linear_path=False)
     X, y = wave(60)
     whole = search(net, timeout=1000.0, n_trials=2).fit(X, y > 0)
     best = same_fit(whole, whole.study_.best_trial, X, y > 0)

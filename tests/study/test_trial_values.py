@@ -37,6 +37,7 @@ SAMPLES = {
     "block": ("plain", "residual"),
     "activation": ("relu", "mish"),
     "numeric_embedding": ("none", "pbld", "periodic"),
+    "linear_path": (True, False),
     "dropout": (0.0, 0.3),
     "label_smoothing": (0.0, 0.2),
     "optimizer": ("inna", "sgd", "adamw"),
