@@ -99,11 +99,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @signed
     def forward(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        a, b = (_settled(matrices) for matrices in (a, b))
+        a, b = _settled(a), _settled(b)
         (n_members, m, k), n = a.shape, b.shape[2]
         several = 2 if alone(n_members, m, k, n) else n_members
         out = spaced((several, m, n), a)
-        a, b = (matrices.expand(several, -1, -1) for matrices in (a, b))
+        a, b = a.expand(several, -1, -1), b.expand(several, -1, -1)
         if bias is None:
             torch.bmm(a, b, out=out)
         else:
