@@ -1,13 +1,12 @@
 """Who wants to silence one warning, or to raise it, can: each has a class of its own."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import inna_tune
+from tests.warm import OTHERS, Program
 
 ROOT = Path(inna_tune.__file__).parent
 GENERAL = {"Warning", "UserWarning", "RuntimeWarning", "FutureWarning"}
@@ -41,5 +40,5 @@ def test_importing_everything_changes_no_filter():
         "before = warnings.filters[:]; import inna_tune.cli, inna_tune.report, inna_tune.jobs.comparing, inna_tune.plots; "
         "print(before == warnings.filters)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "True\n"
+    with Program(code, loaded=OTHERS) as program:
+        assert program.communicate()[0] == "True\n"

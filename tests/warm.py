@@ -89,6 +89,9 @@ _USUAL = (
     "inna_tune.tables.understanding",
 )
 
+# Nothing of this package, for programs by which it is seen what that loads or says.
+OTHERS = ("numpy", "optuna", "pandas", "scipy.stats", "sklearn.model_selection", "sqlalchemy", "torch")
+
 
 @functools.cache
 def _server(loaded: tuple[str, ...]) -> socket.socket:

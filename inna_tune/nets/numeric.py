@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.nets.products import affine, product
-from inna_tune.nets.signed import signed
+from inna_tune.nets.signed import applied, signed
 
 PREFIX = "numeric"
 
@@ -134,8 +134,7 @@ class NumericEmbedding(ABC):
         weight = parameters[f"{PREFIX}.weight"].reshape(-1, self.n_features, self.dim)
         bias = parameters[f"{PREFIX}.bias"].reshape(-1, self.dim, 1)
         out = affine(bias, weight.transpose(1, 2), self.features(parameters, x))
-        out = _ContiguousGradient.apply(out)  # type: ignore[no-untyped-call]
-        embedded: Tensor = out.reshape(n_members, n_columns * self.dim, n_rows)
+        embedded: Tensor = applied(_ContiguousGradient, out).reshape(n_members, n_columns * self.dim, n_rows)
         return embedded
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inna_tune.nets.signed import signed
+from inna_tune.nets.signed import applied, signed
 
 _ALIGNMENT = 64
 
@@ -60,7 +60,7 @@ def affine(bias: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """``bias + a @ b``, [P, M, N] of [P, M, K] and [P, K, N]; see `product`."""
     if _as_torch_has_it(a, b):
         return torch.baddbmm(bias, a, b)
-    made: Tensor = _Product.apply(bias, a, b)  # type: ignore[no-untyped-call]
+    made: Tensor = applied(_Product, bias, a, b)
     return made
 
 
@@ -72,7 +72,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     """
     if _as_torch_has_it(a, b):
         return torch.bmm(a, b)
-    made: Tensor = _Product.apply(None, a, b)  # type: ignore[no-untyped-call]
+    made: Tensor = applied(_Product, None, a, b)
     return made
 
 
@@ -99,11 +99,11 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @signed
     def forward(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-        a, b = (_settled(matrices) for matrices in (a, b))
+        a, b = _settled(a), _settled(b)
         (n_members, m, k), n = a.shape, b.shape[2]
         several = 2 if alone(n_members, m, k, n) else n_members
         out = spaced((several, m, n), a)
-        a, b = (matrices.expand(several, -1, -1) for matrices in (a, b))
+        a, b = a.expand(several, -1, -1), b.expand(several, -1, -1)
         if bias is None:
             torch.bmm(a, b, out=out)
         else:

@@ -3,6 +3,8 @@
 import inspect
 from typing import Any, TypeVar
 
+import torch
+
 _F = TypeVar("_F")
 
 
@@ -14,3 +16,13 @@ def signed(forward: _F) -> _F:
     function: Any = forward
     function.__signature__ = inspect.signature(function)
     return forward
+
+
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """What ``function.apply`` gives; where nothing asks for a gradient, without what torch does to be ready for one.
+
+    That is as long as the product of two small matrices, and a net looks at its rows more often than it learns from them.
+    """
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return function.forward(*arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -34,12 +33,13 @@ from inna_tune.optim._step import (
     shrink,
     single_step,
 )
+from inna_tune.optim._uncompiled import UncompiledOptimizer
 
 # How an optimizer steps is a property of the machine it runs on, not of the run that is resumed.
 _EXECUTION_OPTIONS = ("foreach", "fused", "capturable")
 
 
-class InertialNewton(Optimizer):
+class InertialNewton(UncompiledOptimizer):
     """Base of INNA and INNAprop; subclasses say how gradients and weights are prepared before the inertial step."""
 
     _bounds: ClassVar[dict[str, Bound]] = {
@@ -67,14 +67,7 @@ class InertialNewton(Optimizer):
         ValueError
             If a hyper-parameter or a parameter is one this optimizer cannot work with.
         """
-        add = super().add_param_group
-        # To keep itself out, torch's compiler is loaded here with all of sympy, which takes longer than a small fit. Where
-        # nobody has loaded it yet, nothing is being compiled.
-        plain = None if "torch._dynamo" in sys.modules else getattr(add, "__wrapped__", None)
-        if plain is None:
-            add(param_group)
-        else:
-            plain(self, param_group)
+        super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
             self._check_group(group)

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from inna_tune.optim._step import FULL_VECTORS
+from inna_tune.optim._uncompiled import UncompiledOptimizer
 
 
-class StackedOptimizer(Optimizer):
+class StackedOptimizer(UncompiledOptimizer):
     """Base of optimizers that are given a setting a member: who stands still, and what has a gradient."""
 
     def __init__(self, rows: Sequence[Tensor], **settings: Any) -> None:

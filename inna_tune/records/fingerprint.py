@@ -1,9 +1,10 @@
 """The fingerprint of what a study tunes on, so that it never goes on with other data unnoticed."""
 
+import functools
+import importlib.metadata
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ _NAMED = 5  # columns named in a message before it says "and n more"
 _LONGEST = 200  # letters of a name
 
 _logger = get_logger("inna_tune.study")
+
+# Read from files, which stay the same while a process runs: a thirtieth of a small search.
+_version = functools.cache(importlib.metadata.version)
 
 
 class MismatchError(ValueError):
@@ -100,7 +104,7 @@ def fingerprint(
         "estimator": describe_settings(estimator, () if space is None else _parameters(space)),
         "split": {name: _given(value) for name, value in (split or {}).items()},
         "given": {name: _given(value) for name, value in (rows or {}).items() if value is not None},
-        "versions": {"inna-tune": __version__, **{name: version(name) for name in _PACKAGES}},
+        "versions": {"inna-tune": __version__, **{name: _version(name) for name in _PACKAGES}},
     }
 
 

@@ -7,16 +7,19 @@ import shutil
 import sqlite3
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from inna_tune.cli import app, outputs
 from inna_tune.cli.outputs import default_file
+from inna_tune.estimators import onnx_files
 from inna_tune.files import replacing
 from tests.test_cli import MAIN, SMALL, environment
 from tests.warm import Program
@@ -79,6 +82,20 @@ def argument_of(command):
     return "--out" if command == "fit" else "--output"
 
 
+@contextlib.contextmanager
+def least_programs():
+    """Within, a model that is exported is the least program: torch takes seconds to make one."""
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "least", [x], [y])
+    made = SimpleNamespace(model_proto=helper.make_model(graph, producer_name="pytorch"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(onnx_files, "to_program", lambda model, encoded: None)
+        patched.setattr(torch.onnx, "export", lambda program, **settings: made)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
@@ -100,9 +117,10 @@ def made(tmp_path_factory):
         "m.inna",
     ]
     assert run(folder, *words).exit_code == 0
-    for command, (kind, _) in WRITERS.items():
-        done = write(folder, command, OLDER[kind])
-        assert done.exit_code == 0, done.output
+    with least_programs():
+        for command, (kind, _) in WRITERS.items():
+            done = write(folder, command, OLDER[kind])
+            assert done.exit_code == 0, done.output
     shutil.copy(folder / "s.db", folder / "two.db")
     with sqlite3.connect(folder / "two.db") as connection:
         connection.execute("INSERT INTO studies (study_name) VALUES ('another')")
@@ -261,6 +279,15 @@ def test_what_is_new_empty_or_older_is_written(command, folder):
     assert not [name for name in os.listdir(folder) if name.startswith(".")]
 
 
+# Up to where the program that is there is written again: torch takes seconds to make one.
+LEAVING = f"""
+import types, onnx, torch.onnx
+from inna_tune.estimators import onnx_files
+onnx_files.to_program = lambda model, encoded: None
+torch.onnx.export = lambda *_, **__: types.SimpleNamespace(model_proto=onnx.load({OLDER["program"]!r}))
+"""
+
+
 @pytest.mark.parametrize("command", WRITERS)
 def test_a_full_disk_and_a_crash_leave_what_was_there(command, folder, monkeypatch):
     path = OLDER[WRITERS[command][0]]
@@ -279,6 +306,7 @@ def test_a_full_disk_and_a_crash_leave_what_was_there(command, folder, monkeypat
         "import os, signal, inna_tune.report.page as p\np.render_report = lambda study: ''\n"
         "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"
     )
+    killed += LEAVING if command == "leave" else ""
     with Program(killed + MAIN, *WRITERS[command][1], path, *force, cwd=folder, env=environment()) as program:
         program.communicate()
     assert program.returncode == -9

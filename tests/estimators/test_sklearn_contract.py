@@ -24,12 +24,13 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from inna_tune import InnaClassifier, InnaRegressor, load
 from inna_tune.estimators import TableEncoder
+from tests.warm import Program
 
 QUICK = {"hidden_layer_sizes": (16,), "n_members": 1, "max_epochs": 15, "random_state": 0}
 # A narrow net is enough for the checks' small tables, whose fits then take a tenth of a second. Few epochs are enough for the
 # classifier's; the regressor's want a score after training, on a table that gives two steps an epoch.
 CLASSIFIER = InnaClassifier(hidden_layer_sizes=(8,), n_members=1, max_epochs=10)
-REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), n_members=1, max_epochs=30)
+REGRESSOR = InnaRegressor(hidden_layer_sizes=(16,), n_members=1, max_epochs=15)
 
 
 @pytest.fixture
@@ -172,14 +173,25 @@ def test_the_global_streams_stay_as_they_are():
     assert torch.equal(torch.get_rng_state(), streams[1])
 
 
+# Workers are forks of a process that has no threads: they load nothing.
+SEARCHED = """
+import joblib, numpy as np
+from sklearn.model_selection import GridSearchCV
+from tests.estimators.test_sklearn_contract import QUICK, InnaClassifier, load_iris
+X, y = load_iris(return_X_y=True)
+model = InnaClassifier(dropout=0.1, **QUICK)
+with joblib.parallel_config("multiprocessing"):
+    found = [GridSearchCV(model, {"alpha": [0.1, 1.0]}, cv=2, n_jobs=n).fit(X, y) for n in (2, 1)]
+for name in ("split0_test_score", "split1_test_score"):
+    assert np.array_equal(found[0].cv_results_[name], found[1].cv_results_[name])
+assert np.array_equal(found[0].predict_proba(X), found[1].predict_proba(X))
+"""
+
+
 def test_the_number_of_jobs_makes_no_difference():
-    X, y = load_iris(return_X_y=True)
-    model = InnaClassifier(dropout=0.1, **QUICK)
-    grid = {"alpha": [0.1, 1.0]}
-    found = [GridSearchCV(model, grid, cv=2, n_jobs=n).fit(X, y) for n in (1, 2)]
-    for name in ("split0_test_score", "split1_test_score"):
-        assert np.array_equal(found[0].cv_results_[name], found[1].cv_results_[name])
-    assert np.array_equal(found[0].predict_proba(X), found[1].predict_proba(X))
+    with Program(SEARCHED) as program:
+        _, said = program.communicate()
+    assert program.returncode == 0, said
 
 
 # ---------------------------------------------------------------------- copies

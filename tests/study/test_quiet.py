@@ -1,9 +1,6 @@
 """A search that is not asked to speak says nothing, and Optuna's logging stays as it was."""
 
 import logging
-import os
-import subprocess
-import sys
 import threading
 
 import joblib
@@ -14,6 +11,7 @@ from sklearn.datasets import load_iris
 from inna_tune import InnaClassifier, InnaSearchCV
 from inna_tune.store.opening import create_study, open_storage
 from inna_tune.store.quiet import without_messages
+from tests.warm import OTHERS, Program
 
 NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2)
 
@@ -63,14 +61,9 @@ def said():
 
 
 def test_a_process_of_its_own_prints_nothing(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", ALONE, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
+    with Program(ALONE, tmp_path, loaded=OTHERS) as program:
+        said = program.communicate()
+    assert (*said, program.returncode) == ("", "", 0)
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 import time
 from functools import partial
 
@@ -25,6 +23,7 @@ from inna_tune.store.opening import open_storage
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.job import Beginning
 from inna_tune.study.run import StudyOptions, run_study
+from tests.warm import OTHERS, Program
 
 SPACE = SearchSpace({"x": Uniform(-1, 1)})
 
@@ -162,5 +161,5 @@ def test_a_process_that_compares_nothing_loads_no_other_models():
         "import sys, inna_tune.jobs.tuning, inna_tune.jobs.joining, inna_tune.jobs.comparing; "
         "print([m for m in ('skrub', 'sklearn.ensemble') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    with Program(code, loaded=OTHERS) as program:
+        assert program.communicate() == ("[]\n", "")
