@@ -55,8 +55,8 @@ def autolog(**options: Any) -> None:
         sklearn.utils.all_estimators = theirs
     if not options.get("disable") and any(kind.fit is old for kind, old in zip(ours, before, strict=True)):
         raise RuntimeError(
-            f"autolog: MLflow {mlflow.__version__} does not ask sklearn.utils.all_estimators for what it logs, and can't be told "
-            "of inna-tune's estimators; log epochs by callbacks=[MLflowLogger()] and models by log_model"
+            f"autolog: MLflow {mlflow.__version__} does not ask sklearn.utils.all_estimators for what it logs, which "
+            "inna-tune's estimators are told it by; log epochs by callbacks=[MLflowLogger()] and models by log_model"
         )
 
 
