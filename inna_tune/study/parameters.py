@@ -99,8 +99,8 @@ def check_search(search: Any) -> None:
         or (isinstance(refit, str) and refit == ENSEMBLE)
     ):
         raise InvalidParameterError(
-            f"refit={refit!r} must be True, False or {ENSEMBLE!r}, or a function of cv_results_; names of metrics are for several "
-            "of them, scoring=[…]."
+            f"refit={refit!r} must be True, False or {ENSEMBLE!r}, or a function of cv_results_; names of metrics are for "
+            "several of them, scoring=[…]."
         )
     estimator, space, first = search.estimator, search.space, search.first
     if is_ours(estimator):

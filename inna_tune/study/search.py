@@ -106,8 +106,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         ``cv="members"``, or a ``timeout``, the trials' nets are averaged, which costs no further training; else, or where
         they are large, the heaviest five settings are fitted on all rows. False: neither. Of several metrics the name of the
         one that counts, whose best settings are refitted; with "ensemble", False or a function it is the first. A function, as
-        in scikit-learn, gets ``cv_results_`` and returns the row whose settings are fitted on all rows, such as the smallest net
-        of those that score nearly as well: a row whose ``state`` is "COMPLETE" (or "CUT"), since others have no score.
+        in scikit-learn, gets ``cv_results_`` and returns the row whose settings are fitted on all rows, such as the smallest
+        net of those that score nearly as well. The row's ``state`` must be "COMPLETE" or "CUT", since others have no score.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
