@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,12 @@ def choose_row(
     ValueError
         If the trial has no score.
     """
-    row = refit(results)
-    if not isinstance(row, Integral) or isinstance(row, bool | np.bool_):
+    given: Any = refit(results)
+    if isinstance(given, bool) or not isinstance(given, Integral):
         raise TypeError(
-            f"refit: the function must give a row of cv_results_, a whole number; it gave {row!r}."
+            f"refit: the function must give a row of cv_results_, a whole number; it gave {given!r}."
         )
+    row = int(cast("int", given))
     states = results["state"]
     if not 0 <= row < len(states):
         raise IndexError(
@@ -71,7 +72,7 @@ def choose_row(
             "NaN, which numpy's argmax takes for the greatest, and nanargmax does not), or give "
             "pruner=optuna.pruners.NopPruner()."
         )
-    return int(row)
+    return row
 
 
 def _of_metric(
