@@ -26,6 +26,7 @@ def run_program(command: Callable[[], int]) -> NoReturn:
         Imports what it needs, does the work and returns the exit code.
     """
     _occupy_standard_files()
+    _read_words_as_utf8()
     out, error = _Stream(sys.stdout, 1), _Stream(sys.stderr, 2)
     sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, error)
     _replace_handlers(signal.default_int_handler, by=_interrupt)
@@ -48,6 +49,23 @@ def run_program(command: Callable[[], int]) -> NoReturn:
     # Once all is done, an interrupt must not print what it finds Python at.
     _replace_handlers(_interrupt, signal.default_int_handler, by=signal.SIG_DFL)
     sys.exit(code)
+
+
+def _read_words_as_utf8() -> None:
+    """Begin anew in Python's UTF-8 mode where words came that the locale has no letters for, such as "größe" under LC_ALL=C.
+
+    Decoding these words alone would not do: files are opened, and text is printed, by the same locale.
+    """
+    words = sys.argv[1:]
+    if sys.flags.utf8_mode or not any("\udc80" <= letter <= "\udcff" for word in words for letter in word):
+        return
+    # Only where the process was begun with these words, not where something calls the program with words of its own.
+    if words and sys.orig_argv[-len(words) :] == words and sys.executable:
+        os.execve(
+            sys.executable,
+            [sys.executable, "-X", "utf8", *sys.orig_argv[1:]],
+            os.environ | {"PYTHONUTF8": "1"},  # for the workers, too
+        )
 
 
 def begin_work() -> None:

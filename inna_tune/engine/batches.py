@@ -152,7 +152,9 @@ def iterate_batches(
         for start in starts
     ]
     count = torch.tensor(counts, dtype=table.x.dtype, device=table.x.device)
-    share = torch.where(count > 0, 1 / count, 0.0).repeat_interleave(batch_size, 0)[:longest].T
+    # A batch may be far longer than the table.
+    each = min(batch_size, max(longest, 1))
+    share = torch.where(count > 0, 1 / count, 0.0).repeat_interleave(each, 0)[:longest].T
     coefficient = valid.to(table.x.dtype) * share
     if table.weight is not None and mean_weight is not None:
         coefficient = coefficient * (take(table.weight, index) / mean_weight)

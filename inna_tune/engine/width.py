@@ -172,6 +172,20 @@ def free_bytes(device: torch.device) -> float:
     return min(_available(), _left_to_the_group())
 
 
+def total_bytes(device: torch.device) -> float:
+    """Memory that there is, free or not, of a device or of the host with what it swaps to; infinite where nobody tells."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    whole = math.inf
+    with suppress(OSError, ValueError, KeyError, IndexError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        told = {line.split(":")[0]: float(line.split()[1]) for line in lines}
+        whole = 1024 * (told["MemTotal"] + told["SwapTotal"])
+    with suppress(OSError, ValueError):
+        whole = min(whole, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return whole
+
+
 def _available() -> float:
     with suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

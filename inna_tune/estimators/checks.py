@@ -89,9 +89,10 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
         found = [sizes]
     elif isinstance(sizes, (Sequence, np.ndarray)) and not isinstance(sizes, bytes):
         found = list(sizes)
-    if all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) and s >= 1 for s in found) and (
-        found or not isinstance(sizes, (str, int))
-    ):
+    # No more than torch counts.
+    if all(
+        isinstance(s, (int, np.integer)) and not isinstance(s, bool) and 1 <= s < 2**31 for s in found
+    ) and (found or not isinstance(sizes, (str, int))):
         return tuple(int(size) for size in found)
     raise ValueError(
         f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."

@@ -10,7 +10,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from inna_tune.engine.calibrating import measured_at_once
-from inna_tune.engine.width import free_bytes
+from inna_tune.engine.width import free_bytes, total_bytes
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.member_plan import MemberPlan
 from inna_tune.nets import Net
@@ -32,6 +32,10 @@ _WIDE, _PIECE_ELEMENTS, _PIECES = 1.3, 2**22, 2
 _MEASURED_ROWS, _MEASURED_WIDE, _MEASURED_COPIES = 1024, 1.7, 8
 # Where members leave out parts of the rows, equal rows are found by sorting them in double precision.
 _SORTED = 4
+
+
+# So many times the memory that there is, free or not, no fit can have, however wrong the estimate.
+_NEVER = 2
 
 
 class MemoryWarning(UserWarning):
@@ -138,7 +142,8 @@ def needed_by_fit(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, it
 
 
 def warn_of_memory(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> None:
-    """Warn, before training begins, where it takes more memory than is free."""
+    """Warn, before training begins, where it takes more memory than is free; an error where none holds it."""
+    refuse_what_never_fits(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
     needed = needed_by_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize)
     say_if_too_large(needed.peak, estimator, plan.n_members, net)
 
@@ -148,18 +153,41 @@ def say_if_too_large(needed: int, estimator: Any, n_members: int, net: Net, *, o
     free = free_bytes(estimator._torch_device())
     if needed <= free:
         return
+    warnings.warn(
+        f"{of} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: the process may be killed. "
+        f"What takes less: {_remedies(estimator, n_members, net)}.",
+        MemoryWarning,
+        stacklevel=5,
+    )
+
+
+def refuse_what_never_fits(estimator: Any, net: Net, plan: MemberPlan, *, n_rows: int, itemsize: int) -> None:
+    """Refuse nets that this machine can't hold though nothing else ran, before anything of them is made.
+
+    Raises
+    ------
+    ValueError
+        With what would take less.
+    """
+    needed = needed_by_fit(estimator, net, plan, n_rows=n_rows, itemsize=itemsize).peak
+    whole = total_bytes(estimator._torch_device())
+    if needed > _NEVER * whole:
+        sizes = f", hidden_layer_sizes={estimator.hidden_layer_sizes!r}" if estimator.module is None else ""
+        raise ValueError(
+            f"n_members={estimator.n_members!r}{sizes}: training takes about "
+            f"{needed / 1e9:.4g} GB of memory, and there are {whole / 1e9:.4g} GB in all. What takes less: "
+            f"{_remedies(estimator, plan.n_members, net)}."
+        )
+
+
+def _remedies(estimator: Any, n_members: int, net: Net) -> str:
     fewer = [] if n_members == 1 else ["n_members=1"]
     if estimator.module is None:
         fewer.append(f"a smaller hidden_layer_sizes than {estimator.hidden_layer_sizes!r}")
     fewer.append(
         f"fewer columns (the widest layer has {net.widest:,} numbers a row; the command line's --drop)"
     )
-    warnings.warn(
-        f"{of} takes about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free: the process may be killed. "
-        f"What takes less: {', '.join(fewer)}.",
-        MemoryWarning,
-        stacklevel=5,
-    )
+    return ", ".join(fewer)
 
 
 def _of_numbers(shape: tuple[Any, ...]) -> _Shape:

@@ -24,7 +24,10 @@ _PREFIX = "optimizer__"
 
 _POSITIVE = Number(Real, 0, None, closed="neither")
 _FROM_ZERO = Number(Real, 0, None, closed="left")
-_COUNT = Number(Integral, 1, None, closed="left")
+# What torch counts by.
+_COUNT = Number(Integral, 1, 2**31 - 1, closed="both")
+# Each net is an object of its own beside its weights.
+_NETS = Number(Integral, 1, 100_000, closed="both")
 _AUTO = one_of("auto")
 
 
@@ -106,7 +109,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         ],
         "patience": [_COUNT],
         "validation_fraction": [Number(Real, 0, 1, closed="neither")],
-        "n_members": [_COUNT, _AUTO],
+        "n_members": [_NETS, _AUTO],
         "warm_start": ["boolean"],
         "encoder": [TableEncoder, None],
         "module": [

@@ -30,7 +30,7 @@ from inna_tune.study.metrics import ENSEMBLE, Metrics
 from inna_tune.study.parameters import check_search
 from inna_tune.study.question import Question
 from inna_tune.study.rebuilding import kept_model
-from inna_tune.study.results import collect_results
+from inna_tune.study.results import choose_row, collect_results
 from inna_tune.study.routing import Routed, route
 from inna_tune.study.run import StudyOptions, StudyRun, run_study
 from inna_tune.study.rungs import default_pruner
@@ -195,9 +195,17 @@ def _finish(
     if best is None:
         _say_that_none_scored(search, trials, by_time=budget is not None and not is_stopped(search.study_))
     search.cv_results_ = collect_results(trials, search.n_splits_, question.metrics, search.estimator)
+    best_first = record.best_first
+    if callable(search.refit):
+        # As in scikit-learn: who chooses by other than the score has none.
+        vars(search).pop("best_score_", None)
+        if best is not None:
+            best = trials[choose_row(search.refit, search.cv_results_)]
+            best_first = [best]
+    else:
+        search.best_score_ = math.nan if best is None else float(cast("float", value_of(best)))
     search.best_index_ = -1 if best is None else [t.number for t in trials].index(best.number)
     search.best_params_ = {} if best is None else own_settings(search.estimator, best.params)
-    search.best_score_ = math.nan if best is None else float(cast("float", value_of(best)))
     if is_classifier(search.estimator):
         search.classes_ = np.unique(question.labels)
     if search.refit:
@@ -223,7 +231,7 @@ def _finish(
                     search.estimator, search.best_params_, search.random_state, question, budget
                 )
             if model is None:
-                model = _refitted(search, record.best_first, question, budget, evaluation)
+                model = _refitted(search, best_first, question, budget, evaluation)
             if budget is not None and kept is None and search.refit != ENSEMBLE:
                 model = grown(model, question, budget)
             search.best_estimator_ = model
@@ -263,8 +271,12 @@ def _refitted(
 
 def _unsaved(search: Any) -> Any:
     """The model of an earlier run that had no place where it was to be saved."""
-    # Of other data, which were let pass, it would be another one.
-    return None if search.allow_mismatch else Unsaved(search.study_, search.refit).find(TUNED)
+    # Of other data, which were let pass, it would be another one; and what a function chooses only it can tell.
+    return (
+        None
+        if search.allow_mismatch or callable(search.refit)
+        else Unsaved(search.study_, search.refit).find(TUNED)
+    )
 
 
 def _ensemble(

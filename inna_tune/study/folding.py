@@ -22,6 +22,7 @@ from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.frames import as_frame
 from inna_tune.estimators.member_plan import MemberPlan
+from inna_tune.estimators.memory import refuse_what_never_fits
 from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import Net
 from inna_tune.study.routing import of_rows
@@ -390,6 +391,13 @@ class FoldedTable:
             # A clone's, since a generator of numbers given as random_state is to be in the same place for every fold.
             own = cast("InnaEstimator", clone(estimator))
             used = fold.estimator.encoder_.sections[:2]
+            refuse_what_never_fits(
+                own,
+                stack.net_for(own),
+                plan,
+                n_rows=len(fold.encoded.target),
+                itemsize=stack.tensors.x.element_size(),
+            )
             yield k, own._members_for(fold.encoded, plan, row=stack.train_start(k), used_features=used)
 
     def tensor_sizes(self, estimator: InnaEstimator) -> list[list[int]]:

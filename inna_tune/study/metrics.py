@@ -43,8 +43,8 @@ class Metrics:
         scoring : str, callable, None, list, tuple or set of str, or dict of str to str or callable
         classes : ndarray, optional
             All labels, see `resolve_scorer`.
-        refit : bool or str
-            Of several metrics the one that is maximised, by its name; False or "ensemble": the first.
+        refit : bool, str or callable
+            Of several metrics the one that is maximised, by its name; False, "ensemble" or a function: the first.
 
         Raises
         ------
@@ -55,14 +55,15 @@ class Metrics:
             return cls(scoring, SINGLE, {SINGLE: resolve_scorer(estimator, scoring, classes)})
         given = _named(scoring)
         first = next(iter(given))
-        if refit is False or (isinstance(refit, np.bool_) and not refit) or refit == ENSEMBLE:
+        is_chosen_later = callable(refit) or refit is False or (isinstance(refit, np.bool_) and not refit)
+        if is_chosen_later or refit == ENSEMBLE:
             objective = first
         elif isinstance(refit, str) and refit in given:
             objective = refit
         else:
             raise ValueError(
                 f"refit={refit!r}: of several metrics it must name the one that is maximised and refitted by: "
-                f"{', '.join(map(repr, given))}; or be {ENSEMBLE!r} or False, for the first."
+                f"{', '.join(map(repr, given))}; or be {ENSEMBLE!r}, False or a function of cv_results_, for the first."
             )
         scorers = {}
         for name, each in given.items():

@@ -93,9 +93,14 @@ def check_search(search: Any) -> None:
     refit = search.refit
     if is_several(search.scoring):
         Metrics.of(search.estimator, search.scoring, refit=refit)
-    elif not (isinstance(refit, bool | np.bool_) or (isinstance(refit, str) and refit == ENSEMBLE)):
+    elif not (
+        isinstance(refit, bool | np.bool_)
+        or callable(refit)
+        or (isinstance(refit, str) and refit == ENSEMBLE)
+    ):
         raise InvalidParameterError(
-            f"refit={refit!r} must be True, False or {ENSEMBLE!r}; names of metrics are for several of them, scoring=[…]."
+            f"refit={refit!r} must be True, False or {ENSEMBLE!r}, or a function of cv_results_; names of metrics are for "
+            "several of them, scoring=[…]."
         )
     estimator, space, first = search.estimator, search.space, search.first
     if is_ours(estimator):

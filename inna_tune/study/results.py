@@ -1,11 +1,12 @@
 """The finished trials of a search as scikit-learn's ``cv_results_``."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
 from inna_tune.records.attributes import CUT, METRICS, NETS
@@ -39,6 +40,39 @@ def collect_results(
                 column[row] = own[name]
         results[f"param_{name}"] = column
     return results
+
+
+def choose_row(
+    refit: Callable[[dict[str, npt.NDArray[Any]]], Any], results: dict[str, npt.NDArray[Any]]
+) -> int:
+    """The row of ``cv_results_`` that a function chooses, which is one with a score.
+
+    Raises
+    ------
+    TypeError, IndexError
+        As scikit-learn's searches, where it is no whole number, or no row.
+    ValueError
+        If the trial has no score.
+    """
+    given: Any = refit(results)
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(
+            f"refit: the function must give a row of cv_results_, a whole number; it gave {given!r}."
+        )
+    row = int(cast("int", given))
+    states = results["state"]
+    if not 0 <= row < len(states):
+        raise IndexError(
+            f"refit: the function gave row {row} of cv_results_, which has rows 0 to {len(states) - 1}."
+        )
+    if states[row] not in (TrialState.COMPLETE.name, "CUT"):
+        raise ValueError(
+            f"refit: the function gave row {row} of cv_results_, trial {results['number'][row]}, whose state is "
+            f"{states[row]}: it has no score of all folds. Choose among the rows whose state is COMPLETE (scores of others are "
+            "NaN, which numpy's argmax takes for the greatest, and nanargmax does not), or give "
+            "pruner=optuna.pruners.NopPruner()."
+        )
+    return row
 
 
 def _of_metric(

@@ -3,7 +3,8 @@
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from optuna.storages import BaseStorage
 from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, RACE, SEED
 from inna_tune.records.fingerprint import MismatchError, UnseededFoldsWarning, check, is_unseeded
 from inna_tune.space import PriorSampler
+from inna_tune.store.errors import StorageError
 from inna_tune.store.keeping import in_memory
 from inna_tune.store.opening import create_study, open_storage, store_of
 from inna_tune.store.workers import ResumeSummary, resume_summary
@@ -109,12 +111,15 @@ def run_study(
         return run
     if joblib.effective_n_jobs(options.n_jobs) == 1:
         run = _open(storage, options, opened)
-        run_here(_begin(run, made, asked, options, notes or {}), run.study, budget, options.callbacks)
+        with _leaving_nothing(run, options):
+            job = _begin(run, made, asked, options, notes or {})
+        run_here(job, run.study, budget, options.callbacks)
         return run
     with shared_storage(storage, options.storage) as shared:
         run = _open(shared, options, opened)
         try:
-            job = _begin(run, made, asked, options, notes or {})
+            with _leaving_nothing(run, options):
+                job = _begin(run, made, asked, options, notes or {})
             run_parallel(job, run.study, budget, options.callbacks, options.n_jobs)
         finally:
             if shared is not storage:
@@ -132,6 +137,22 @@ def _open(storage: BaseStorage, options: StudyOptions, opened: Callable[[StudyRu
     run = StudyRun(study, resume_summary(study, options.n_trials))
     opened(run)
     return run
+
+
+@contextmanager
+def _leaving_nothing(run: StudyRun, options: StudyOptions) -> Iterator[None]:
+    """Take a study away that an error ends before it has a trial, so that its name is free for who mends the settings."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception:
+        study = run.study
+        # One that may be resumed may be another's as well.
+        if not options.resume and not study.get_trials(deepcopy=False):
+            with suppress(StorageError, KeyError):
+                study._storage.delete_study(study._study_id)
+        raise
 
 
 def _begin(

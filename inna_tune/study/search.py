@@ -1,6 +1,6 @@
 """InnaSearchCV: tune an estimator by an Optuna study that survives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -98,14 +98,16 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Each opens the storage, and trains with its share of the cores. Trials are trained as by one worker, but drawn
         knowing less of each other, so that with several workers the same seed does not give the same study twice. In a
         script, guard the call by ``if __name__ == "__main__":`` where it has classes or functions of its own.
-    refit : bool, "ensemble" or name of a metric, default=True
+    refit : bool, "ensemble", name of a metric or callable, default=True
         True: fit the best settings on all rows. "ensemble": average several of the best trials. By log-loss and RMSE these
         are all that the rows which their nets did not see cannot tell from the best, or the best three where these score
         nearly as well; by other metrics those, and with the weights, that score best on these rows (greedy selection with
         replacement, Caruana et al. 2004). A scorer must ask for nothing but predictions. With five folds or more,
         ``cv="members"``, or a ``timeout``, the trials' nets are averaged, which costs no further training; else, or where
         they are large, the heaviest five settings are fitted on all rows. False: neither. Of several metrics the name of the
-        one that counts, whose best settings are refitted; with "ensemble" or False it is the first.
+        one that counts, whose best settings are refitted; with "ensemble", False or a function it is the first. A function, as
+        in scikit-learn, gets ``cv_results_`` and returns the row whose settings are fitted on all rows, such as the smallest
+        net of those that score nearly as well. The row's ``state`` must be "COMPLETE" or "CUT", since others have no score.
     error_score : "raise" or number, default=nan
         What becomes of a trial that raises, or whose score is not defined on a fold: "raise" lets the error through, a number
         marks the trial as failed and goes on.
@@ -128,7 +130,8 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     study_ : optuna.Study
     best_params_, best_score_, best_index_ : dict, float, int
-        Of the best finished trial; the index is its row in ``cv_results_``.
+        Of the best finished trial, or of the one that ``refit`` chose, without ``best_score_`` then; the index is its row in
+        ``cv_results_``.
     best_estimator_ : fitted estimator
         Where ``refit`` is true; an `inna_tune.estimators.EnsembleClassifier` or ``EnsembleRegressor`` where it is "ensemble".
     cv_results_ : dict of arrays
@@ -177,7 +180,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         pruner: BasePruner | None = None,
         population: int | str = "auto",
         n_jobs: int | None = 1,
-        refit: bool | str = True,
+        refit: bool | str | Callable[[dict[str, npt.NDArray[Any]]], int] = True,
         error_score: float | str = np.nan,
         random_state: int | None = None,
         callbacks: Sequence[Callback] | None = (),

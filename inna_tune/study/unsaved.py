@@ -39,7 +39,7 @@ class Unsaved:
         As in `InnaSearchCV`: an ensemble is not the best settings.
     """
 
-    def __init__(self, study: optuna.Study, refit: bool | str) -> None:
+    def __init__(self, study: optuna.Study, refit: Any) -> None:
         self._study, self._refit, store = study, str(refit), store_of(study)
         self._folder = store.trained if store.lasts else None
         # A file may be moved, and its folder with it.

@@ -1,6 +1,7 @@
 """The command line starts without what only training needs."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -79,3 +80,18 @@ def test_what_only_reads_studies_imports_nothing_that_trains(folder, words, expe
     assert all(each in said for each in expected)
     assert not modules.intersection(TRAINING)
     assert len(modules) < SOME
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="words are text there")
+def test_a_locale_without_the_letters_of_a_word_does_not_hide_them(tmp_path):
+    program = [sys.executable, "-c", "from inna_tune.cli import main; main()"]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {name: value for name, value in os.environ.items() if name != "LANG"} | plain
+    url = f"sqlite:///{tmp_path}/größen.db"
+    optuna.create_study(storage=url, study_name="größe")
+    words = ["show", "größer", "--storage", url]
+    done = subprocess.run([*program, *words], capture_output=True, cwd=tmp_path, env=environment)
+    said = done.stderr.decode()
+    assert done.returncode == 2, said
+    assert "größer" in said
+    assert "did you mean 'größe'" in said

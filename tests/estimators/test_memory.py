@@ -1,5 +1,6 @@
 """estimate_memory: what a fit takes, beside what one took."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
+from inna_tune.space import LogUniform
 from tests.warm import Program
 
 MEASURED = """
@@ -37,6 +39,9 @@ net.fit(X, y)
 peak = status("VmHWM") - before
 print(peak, net.estimate_memory(X, y))
 """
+
+# That nothing has to be measured for.
+FLAT = SearchSpace({"lr": LogUniform(0.01, 1.0)})
 
 TABLES = {
     "long": (300_000, 6, False, {"hidden_layer_sizes": (16,)}),
@@ -107,3 +112,35 @@ def test_what_is_no_table_is_refused(X, words):
         InnaClassifier().estimate_memory(X)
     with pytest.raises(ValueError, match="batch_size=0"):
         InnaClassifier(batch_size=0).estimate_memory((5, 5))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"n_members": 99_999}, {"hidden_layer_sizes": (10**8,)}, {"hidden_layer_sizes": (10**6, 10**6)}],
+    ids=str,
+)
+def test_nets_that_no_memory_holds_are_refused_before_one_is_made(settings):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.arange(60) % 2
+    [(name, value)] = settings.items()
+    words = rf"{name}={re.escape(repr(value))}.* GB of memory, and there are .* GB in all. What takes less: "
+    with pytest.raises(ValueError, match=words):
+        InnaClassifier(**settings).fit(X, y)
+    with pytest.raises(ValueError, match=words):
+        InnaSearchCV(InnaClassifier(**settings), FLAT, n_trials=1, cv=2).fit(X, y)
+    assert InnaClassifier(**settings).estimate_memory(X, y) > 1e11
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "n_members", "batch_size", "patience", "hidden_layer_sizes"])
+@pytest.mark.parametrize("value", [1e23, 10**23, 2**31])
+def test_numbers_that_nothing_counts_to_are_refused(name, value):
+    with pytest.raises(ValueError, match=rf"{name}={re.escape(repr(value))}"):
+        InnaClassifier(**{name: value})._check_parameters()
+
+
+def test_a_batch_longer_than_the_table_takes_no_more_than_the_table():
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.arange(60) % 2
+    net = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=2, random_state=0)
+    longest = net.set_params(batch_size=2**31 - 1).fit(X, y).predict_proba(X)
+    assert np.array_equal(longest, net.set_params(batch_size=60).fit(X, y).predict_proba(X))

@@ -1,6 +1,8 @@
 """Adapters to loggers, each by the real library."""
 
 import io
+import json
+import struct
 
 import numpy as np
 import pandas as pd
@@ -34,16 +36,6 @@ def test_tensorboard_shows_every_epoch(tmp_path):
         assert [each.value for each in found] == pytest.approx(model.history_[name].tolist(), rel=1e-6)
 
 
-@pytest.fixture
-def mlflow(tmp_path, monkeypatch):
-    found = pytest.importorskip("mlflow", reason="mlflow is not installed")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    found.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
-    yield found
-    found.set_tracking_uri(None)
-
-
 def test_mlflow_logs_every_epoch_and_keeps_the_model_without_a_pickle(mlflow, tmp_path):
     with mlflow.start_run() as run:
         model = fitted(MLflowLogger(prefix="net_"))
@@ -59,18 +51,39 @@ def test_mlflow_logs_every_epoch_and_keeps_the_model_without_a_pickle(mlflow, tm
     assert (mlflow.pyfunc.load_model(str(tmp_path / "folder")).predict(X) == model.predict(X)).all()
 
 
+def records(data):
+    """Of a run's file that is within one block of 32 KiB: seven bytes, and seven before each record."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    assert data.startswith(b":W&B")
+    at = 7
+    while at < len(data):
+        _, length, _ = struct.unpack("<IHB", data[at : at + 7])
+        record = Record()
+        record.ParseFromString(data[at + 7 : at + 7 + length])
+        at += 7 + length
+        yield record
+
+
 def test_wandb_gets_every_epoch(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.chdir(tmp_path)
-    heard = []
-    with wandb.init(mode="disabled", dir=str(tmp_path)) as run:
-        logged = run.log
-        monkeypatch.setattr(
-            run, "log", lambda *args, **more: (heard.append((args, more)), logged(*args, **more))
-        )
-        model = fitted(WandbLogger(run))
-    assert [more["step"] for _, more in heard] == [1, 2, 3]
-    assert [args[0]["train_loss"] for args, _ in heard] == model.history_["train_loss"].tolist()
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    # What an upload would send later is in a file.
+    quiet = wandb.Settings(console="off", x_disable_stats=True)
+    with wandb.init(mode="offline", project="nets", dir=str(tmp_path), settings=quiet) as run:
+        model = fitted(WandbLogger(run, prefix="net_"))
+    wandb.teardown()  # its process has written all of it then
+    [file] = tmp_path.rglob("*.wandb")
+    rows = [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in records(file.read_bytes())
+        if record.HasField("history")
+    ]
+    assert [row["_step"] for row in rows] == [1, 2, 3]
+    for name in ("train_loss", "validation_loss", "lr"):
+        assert [row[f"net_{name}"] for row in rows] == model.history_[name].tolist()
 
 
 def test_a_bar_shows_where_a_fit_is():
@@ -93,7 +106,12 @@ def test_its_own_flavour_keeps_a_model_by_skops(mlflow):
 
     model = fitted()
     with mlflow.start_run():
+        # Which packages the model needs MLflow would find out by loading it in another process.
         info = flavour.log_model(
-            model, name="net", serialization_format="skops", skops_trusted_types=SKOPS_TYPES
+            model,
+            name="net",
+            serialization_format="skops",
+            skops_trusted_types=SKOPS_TYPES,
+            pip_requirements=["inna-tune"],
         )
     assert np.array_equal(flavour.load_model(info.model_uri).predict(X), model.predict(X))
