@@ -15,7 +15,8 @@ began with. Counted are
 * slow: not done in time.
 
 Each case has a random stream of its own: ``--only KIND --first N --cases 1`` runs one again, and shows what it printed.
-The table goes to ``results/fuzz.md``.
+Counts are kept in ``results/fuzz.csv`` and ``.md``, ten cases by ten: a run that was broken off goes on, and several may share
+the work, a kind each; other code, or another seed, begins anew.
 """
 
 import argparse
@@ -45,8 +46,10 @@ from crews import seconds_idle
 from mutants import change_bytes, change_json, change_tensor
 from safetensors import safe_open
 from safetensors.torch import save as serialize
+from tallies import Tallies, code_of, slices
 from typer.testing import CliRunner
 
+import inna_tune
 from inna_tune import InnaClassifier, SearchSpace
 from inna_tune.cli import app
 from inna_tune.engine import MemberProgress, MemberResult, MemberState
@@ -58,6 +61,7 @@ from inna_tune.study.checkpoints import Checkpoint, Checkpoints
 RESULTS = Path(__file__).parent / "results" / "fuzz.md"
 OUTCOMES = ("result", "one line", "unexpected", "killed", "slow")
 SECONDS, WAIT, MEMORY = 20, 120, 4 << 30
+SLICE = 10  # cases between one look at the file of counts and the next
 SETTINGS = ("--set", "hidden_layer_sizes=4", "--set", "max_epochs=2", "--set", "n_members=1")
 
 # ---------------------------------------------------------------------- kinds of files
@@ -464,26 +468,25 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--only", choices=[kind.name for kind in KINDS])
     given = parser.parse_args()
-    rows = []
-    for kind in KINDS:
-        if given.only not in (None, kind.name):
-            continue
-        cases = range(given.first, given.first + given.cases)
-        counts = fuzz(kind, seed=given.seed, cases=cases, say=given.cases == 1)
-        rows.append({"file": kind.name, "mutants": given.cases} | {o: counts[o] for o in OUTCOMES})
-        print(rows[-1], flush=True)
-    if given.only is None:
-        text = "\n".join(
-            [
-                "# Mutants of every file that is read",
-                "",
-                f"`python studies/fuzz.py --cases {given.cases} --seed {given.seed}`",
-                "",
-            ]
-            + ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-            + ["| " + " | ".join(map(str, row.values())) + " |" for row in rows]
-        )
-        RESULTS.write_text(text + "\n", encoding="utf-8")
+    chosen = [kind for kind in KINDS if given.only in (None, kind.name)]
+    if given.cases == 1:
+        for kind in chosen:
+            print(dict(fuzz(kind, seed=given.seed, cases=[given.first], say=True)))
+        return
+    here = Path(__file__).parent
+    code = code_of(Path(inna_tune.__file__).parent, here / "fuzz.py", here / "mutants.py")
+    tallies = Tallies(RESULTS.with_suffix(".csv"), code=code, seed=given.seed, outcomes=OUTCOMES)
+    for kind in chosen:
+        missing = tallies.missing(kind.name, range(given.first, given.first + given.cases))
+        for part in slices(missing, SLICE):
+            counts = fuzz(kind, seed=given.seed, cases=part)
+            tallies.add(kind.name, part, counts)
+            print(kind.name, part[0], dict(counts), flush=True)
+            table = tallies.table((each.name for each in KINDS), "file")
+            said = f"Seed {given.seed}, code {code}; `python studies/fuzz.py` goes on with what is missing."
+            RESULTS.write_text(
+                f"# Mutants of every file that is read\n\n{said}\n\n{table}\n", encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":

@@ -77,6 +77,11 @@ class InertialNewton(UncompiledOptimizer):
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_parameters(group["params"], type(self).__name__)
+        if group["differentiable"]:
+            raise ValueError(
+                f"differentiable=True: {type(self).__name__} changes weights in place, and no gradient flows through its "
+                "step; leave it False"
+            )
         if group["foreach"] and group.get("fused"):
             raise ValueError("foreach=True and fused=True exclude each other: set one of them, or neither")
         if group.get("fused"):

@@ -59,12 +59,14 @@ class INNA(InertialNewton):
     capturable : bool, default False
         Keep the step count on the device and read nothing on the host, so that `step` can be captured in a CUDA graph
         or compiled. Hyper-parameters given as tensors without dimensions need it.
+    differentiable : bool, default False
+        Known since torch's own optimizers have it; no gradient flows through a step, and True is refused.
 
     Raises
     ------
     ValueError
         If a hyper-parameter is out of range, not finite, or a tensor that does not broadcast against each parameter of
-        its group; if a parameter is complex; if ``foreach`` and ``fused`` are both True.
+        its group; if a parameter is complex; if ``foreach`` and ``fused`` are both True, or ``differentiable`` is.
 
     Notes
     -----
@@ -113,6 +115,7 @@ class INNA(InertialNewton):
         foreach: bool | None = None,
         fused: bool | None = None,
         capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -126,6 +129,7 @@ class INNA(InertialNewton):
             "foreach": foreach,
             "fused": fused,
             "capturable": capturable,
+            "differentiable": differentiable,
             "step": 0,
         }
         super().__init__(params, defaults)

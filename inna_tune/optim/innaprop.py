@@ -67,17 +67,22 @@ class INNAprop(InertialNewton):
     maximize : bool, default False
         Ascend instead of descend.
     foreach : bool, optional
-        True steps by torch's multi-tensor functions, False one tensor at a time, None in the quickest safe way, which
-        takes the inertial part to torch's fused SGD kernel where that can make it.
+        True steps by torch's multi-tensor functions, False one tensor at a time.
+    fused : bool, optional
+        True steps by torch's fused AdamW and SGD kernels wherever they can make the step, decided anew at each; foreach
+        otherwise. False never uses them. With both ``foreach`` and ``fused`` None, the quickest way that is safe for the
+        parameters is taken.
     capturable : bool, default False
         Keep the counts on the device and read nothing on the host, for CUDA graphs and torch.compile; hyper-parameters
         given as tensors without dimensions need it.
+    differentiable : bool, default False
+        As in `INNA`: True is refused.
 
     Raises
     ------
     ValueError
         If a hyper-parameter is out of range, not finite, or a tensor that does not broadcast against each parameter of
-        its group; if a parameter is complex.
+        its group; if a parameter is complex; if ``foreach`` and ``fused`` are both True, or ``differentiable`` is.
 
     Notes
     -----
@@ -118,7 +123,9 @@ class INNAprop(InertialNewton):
         weight_decay: Number = 0.01,
         maximize: bool = False,
         foreach: bool | None = None,
+        fused: bool | None = None,
         capturable: bool = False,
+        differentiable: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -129,7 +136,9 @@ class INNAprop(InertialNewton):
             "weight_decay": weight_decay,
             "maximize": maximize,
             "foreach": foreach,
+            "fused": fused,
             "capturable": capturable,
+            "differentiable": differentiable,
         }
         super().__init__(params, defaults)
 

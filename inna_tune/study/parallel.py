@@ -179,7 +179,7 @@ def run_parallel(
     UnreachableError
         If the database went away, and was waited for in vain.
     KeyboardInterrupt, SystemExit
-        After a clean end: by Ctrl-C, or SIGTERM.
+        After a clean end: by Ctrl-C, or by SIGTERM or SIGHUP.
     """
     crew = _Crew(job, study, budget, callbacks, n_jobs, on_this_host=on_this_host)
     with Signals() as signals, waiting_until(lambda: signals.received is not None):

@@ -19,8 +19,12 @@ class Stopped(BaseException):
     """Work ended early because it was asked to; unfinished trials are to be taken up again."""
 
 
+# Of a terminal that goes away, which not every system tells.
+_HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+
+
 class Signals:
-    """Within: the first Ctrl-C or SIGTERM asks for a clean end, the next one ends at once.
+    """Within: the first Ctrl-C, SIGTERM or SIGHUP asks for a clean end, the next one ends at once.
 
     Only where Python's or the system's own handlers are in place, and only in the main thread; elsewhere signals do what
     they did. The handlers are put back.
@@ -40,8 +44,9 @@ class Signals:
             for number, usual in (
                 (signal.SIGINT, signal.default_int_handler),
                 (signal.SIGTERM, signal.SIG_DFL),
+                (_HANG_UP, signal.SIG_DFL),
             ):
-                if signal.getsignal(number) == usual:
+                if number is not None and signal.getsignal(number) == usual:
                     self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -62,7 +67,7 @@ class Signals:
             )
 
     def check(self) -> None:
-        """Raise what the signal that came stands for: KeyboardInterrupt, or SystemExit(143) for SIGTERM."""
+        """Raise what the signal that came stands for: KeyboardInterrupt, or SystemExit(128 + its number) for the others."""
         if self.received is not None:
             raise _ending(self.received)
 

@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from inna_tune.tables.sources import Source, TableError
 _DELIMITERS = (",", ";", "\t", "|")
 _TOLD = re.compile(r"\"?sep=(?P<delimiter>[^\w\s]|\t)\"?\r?\n", re.IGNORECASE)
 _BLOCK = 1 << 21
+# What is looked at: a megabyte, or more, where not so many lines end in it.
+_HEAD, _MOST_HEAD, _FEW_LINES = 1 << 20, 1 << 26, 5
 # Of so large a share of rows as long as the header a text is a table.
 _LIKE_A_TABLE = 0.5
 
@@ -77,10 +80,9 @@ class _Rows:
 
 
 def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
-    """Delimiter, encoding and header of a file, from its first megabyte; ``known`` are names that the header may hold."""
-    head = source.head()
+    """Delimiter, encoding and header of a file, from its first lines; ``known`` are names that the header may hold."""
+    head, cut = _head(source)
     scan = _scan(source, head)
-    cut = len(head) == 1 << 20
     text = head.decode(scan.encoding, errors="replace" if cut else "strict").removeprefix("\ufeff")
     told = _TOLD.match(text)
     text = text[told.end() :] if told else text
@@ -92,6 +94,11 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
         if is_escaped:
             found = _choose(text, delimiters, known, cut=cut, is_escaped=True)
     if found is None:
+        if text.strip():
+            raise TableError(
+                f"{source.name} cannot be read as a csv table: a cell of its first line has more than "
+                f"{csv.field_size_limit():,} characters, which is no name of a column."
+            )
         raise TableError(f"{source.name} is an empty table: it has 0 rows and 0 columns.")
     delimiter, read, place = found
     rows = read.cells[place:]
@@ -99,7 +106,7 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
     # Some header lines end in a delimiter as the rows do.
     blank = frozenset(i for i, name in enumerate(header) if not name)
     names = [name or f"Unnamed: {i}" for i, name in enumerate(header)]
-    repeated = sorted({n for n in names if names.count(n) > 1}) if len(set(names)) < len(names) else []
+    repeated = sorted(name for name, times in Counter(names).items() if times > 1)
     if repeated:
         raise TableError(
             f"{source.name} repeats column names: {repeated}. Rename them so that each is unique."
@@ -130,6 +137,17 @@ def find_layout(source: Source, *, tabs: bool, known: Sequence[str]) -> Layout:
         is_escaped,
         tuple(notes),
     )
+
+
+def _head(source: Source) -> tuple[bytes, bool]:
+    """The first lines of a file, a table of tens of thousands of columns has long ones, and whether there is more."""
+    size = _HEAD
+    while True:
+        head = source.head(size)
+        n_lines = head.count(b"\n") or head.count(b"\r")
+        if len(head) < size or n_lines >= _FEW_LINES or size >= _MOST_HEAD:
+            return head, len(head) == size
+        size *= 4
 
 
 def _left_out(source: Source, read: _Rows, place: int, n_before: int) -> tuple[list[str], int]:

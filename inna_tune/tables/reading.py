@@ -4,20 +4,19 @@ import os
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
-import pyarrow.json
 from pandas.api import types
 
 from inna_tune.estimators.frames import TEXT, UnreadableValueWarning
 from inna_tune.estimators.schema import ColumnSchema, Misfits, TableSchema
 from inna_tune.tables.delimited import read_delimited
-from inna_tune.tables.headers import header_place, shown
+from inna_tune.tables.json_lines import read_json_lines
 from inna_tune.tables.kinds import decide
+from inna_tune.tables.sheets import read_sheet
 from inna_tune.tables.sources import Source, TableError, find_source
 
 _SKLEARN_TABLES = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -85,7 +84,7 @@ def read(place: str | os.PathLike[str], *, schema: TableSchema | None = None) ->
             frame = pd.DataFrame(read_text.columns, copy=False)
             misfits, notes, own = read_text.misfits, read_text.notes, read_text.schema
         elif kind == "jsonl":
-            frame = _json_lines(source)
+            frame = read_json_lines(source)
         elif kind == "excel":
             frame, notes = _excel(source)
         elif kind == "feather":
@@ -104,9 +103,9 @@ def read(place: str | os.PathLike[str], *, schema: TableSchema | None = None) ->
         raise TableError(f"{source.name} cannot be read as a {kind} table: {text}") from error
     if own is None and kind in ("jsonl", "excel") and schema is None:
         frame, own, misfits = _decide_texts(frame)
-    return _finish(
-        source.name, frame, misfits, notes, schema if kind not in ("csv", "tsv") else None, own=own
-    )
+    # Text has been read by a schema already.
+    by = None if kind in ("csv", "tsv") else schema
+    return _finish(source.name, frame, misfits, notes, by, own=own, is_known=schema is not None)
 
 
 def _finish(
@@ -118,8 +117,9 @@ def _finish(
     *,
     own: TableSchema | None = None,
     target: str | None = None,
+    is_known: bool = False,
 ) -> Table:
-    """Check a table, and read typed columns by a schema."""
+    """Check a table, and read typed columns by a schema; ``is_known`` says that there is one at all."""
     # Names may come in several levels, each a tuple.
     frame = frame.set_axis([str(name) for name in frame.columns], axis=1)
     if any(level is not None for level in frame.index.names):
@@ -131,7 +131,7 @@ def _finish(
     if not len(frame) or not frame.shape[1]:
         raise TableError(
             f"{name} is an empty table: it has {len(frame)} rows and {frame.shape[1]} columns."
-            if own is None or frame.shape[1]
+            if not is_known or frame.shape[1]
             else f"{name} has none of the columns that the model was fitted on."
         )
     if schema is not None:
@@ -165,20 +165,6 @@ def read_table(source: str) -> tuple[pd.DataFrame, str | None]:
     return table.frame, table.target
 
 
-def _json_lines(source: Source) -> pd.DataFrame:
-    options = pyarrow.json.ReadOptions(use_threads=False, block_size=1 << 26)
-    table = pyarrow.json.read_json(source.whole(), read_options=options)
-    # What looks like a time in these rows need not in others: it is text until the encoder reads it.
-    texts = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
-    if texts:
-        own = pa.schema([(name, pa.string()) for name in texts])
-        parse = pyarrow.json.ParseOptions(explicit_schema=own)
-        again = pyarrow.json.read_json(source.whole(), read_options=options, parse_options=parse)
-        table = again.select(table.column_names)
-    table.validate(full=True)
-    return _from_arrow(table, source.name)
-
-
 def _refuse_no_text(frame: pd.DataFrame) -> None:
     """Raise an ArrowInvalid where a column of strings holds bytes that are no UTF-8."""
     for i, dtype in enumerate(frame.dtypes):
@@ -186,56 +172,12 @@ def _refuse_no_text(frame: pd.DataFrame) -> None:
             pa.array(frame.iloc[:, i].array).validate(full=True)
 
 
-def _from_arrow(table: Any, place: str) -> pd.DataFrame:
-    """A table of pyarrow in pandas' own types; whole numbers and booleans with gaps in those that know gaps."""
-    own = {pa.string(): TEXT, pa.large_string(): TEXT}
-    nullable = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pa.types.is_nested(column.type):
-            raise TableError(
-                f"{place}: column {name!r} holds lists or objects; make columns of numbers or of text of it, or drop it."
-            )
-        known = own | nullable if column.null_count else own
-        columns[name] = column.to_pandas(types_mapper=known.get)
-    return pd.DataFrame(columns)
-
-
 def _excel(source: Source) -> tuple[pd.DataFrame, list[str]]:
     if find_spec("openpyxl") is None:
         raise MissingReaderError(
             f"{source.name} is an Excel file; to read it: pip install 'inna-tune[excel]'. Or save it as .csv."
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", module="openpyxl"
-        )  # of what is no part of the table, such as styles
-        frame = pd.read_excel(
-            source.whole(), dtype=object, keep_default_na=False, na_values=[""], engine="openpyxl"
-        )
-    # A formatted cell below or beside the table is part of the sheet, and holds nothing.
-    frame = frame.dropna(how="all").reset_index(drop=True)
-    frame, notes = _below_titles(source, frame)
-    blank = [name for name in frame.columns if str(name).startswith("Unnamed:") and frame[name].isna().all()]
-    return frame.drop(columns=blank).rename(columns=lambda name: str(name).strip()), notes
-
-
-def _below_titles(source: Source, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """A sheet whose first rows are titles, from the row on that names its columns."""
-    header = ["" if str(name).startswith("Unnamed:") else str(name) for name in frame.columns]
-    first = frame.head(200)
-    rows = [header, *first.where(first.notna(), "").astype(str).to_numpy().tolist()]
-    place = header_place(rows)
-    if not place:
-        return frame, []
-    names = [name or f"Unnamed: {i}" for i, name in enumerate(rows[place])]
-    found = frame.iloc[place:].set_axis(names, axis=1).reset_index(drop=True)
-    words = (
-        f"the first {place} rows ({shown(rows[0])}, …) stand"
-        if place > 1
-        else f"the first row ({shown(rows[0])}) stands"
-    )
-    return found, [f"{source.name}: {words} above the header, and no part of the table."]
+    return read_sheet(source)
 
 
 def _decide_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, TableSchema, Misfits]:

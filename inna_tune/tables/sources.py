@@ -1,6 +1,7 @@
 """Where a table's bytes come from: a file, packed or not, or a pipe; and of which format they are."""
 
 import codecs
+import re
 import sys
 import zipfile
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ _SUFFIXES: dict[str, Format] = {
 }
 _PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zstd": "zstd", ".lz4": "lz4"}
 _SIGNATURES = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
+# What a shell has opened, a pipe or a file: its name says nothing of the format.
+_STREAM = re.compile(r"/dev/(stdin|fd/\d+)|/proc/(self|\d+)/fd/\d+")
 _LARGEST, _SHRINKS, _BLOCK = 1 << 30, 200, 1 << 21
 _WAYS = ".csv, .tsv, .parquet, .feather, .jsonl or .xlsx (.csv.gz and the like too)"
 
@@ -105,7 +108,7 @@ def find_source(place: str) -> tuple[Source, Format]:
     known = _SUFFIXES.get(suffixes[-1]) if suffixes else None
     if place == "-":
         source = Source("standard input", content=sys.stdin.buffer.read())
-    elif not path.is_file():
+    elif not path.is_file() or _STREAM.fullmatch(place):
         source = Source(place, content=path.read_bytes())
     else:
         source = Source(place, path)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inna_tune.optim import INNA, INNAprop, _step, innaprop
 
-WAYS = [{}, {"foreach": True}, {"foreach": False}, {"capturable": True}]
+WAYS = [{}, {"foreach": True}, {"foreach": False}, {"fused": True}, {"fused": False}, {"capturable": True}]
 SHAPES = ((3, 2), (4,))
 
 

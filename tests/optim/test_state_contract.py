@@ -181,6 +181,7 @@ def test_a_file_read_with_weights_only_goes_on(case):
             "foreach",
             "fused",
             "capturable",
+            "differentiable",
             "weight_decay",
             "decay_power",
             "step_factor",

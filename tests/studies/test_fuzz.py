@@ -1,6 +1,8 @@
 """Mutants of every file that is read end in a result or in one line; studies/fuzz.py has the long version."""
 
+import importlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,29 @@ def test_a_few_mutants(kind, cases):
     counts, said = fuzz(kind, cases)
     assert counts["result"] + counts["one line"] == cases, said
     assert counts["one line"] > 0
+
+
+def test_counts_are_of_one_code_and_a_run_goes_on_where_it_broke_off(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(STUDIES))
+    tallies = importlib.import_module("tallies")
+
+    def of(code, seed=0):
+        return tallies.Tallies(tmp_path / "t.csv", code=code, seed=seed, outcomes=("result", "one line"))
+
+    one = of("a")
+    assert one.missing("csv", range(7)) == list(range(7))
+    one.add("csv", [0, 1, 2], Counter({"result": 2, "one line": 1}))
+    one.add("csv", [5], Counter({"result": 1}))
+    one.add("prior", [0, 1], Counter({"one line": 2}))
+    assert of("a").missing("csv", range(7)) == [3, 4, 6]
+    assert list(tallies.slices(one.missing("csv", range(9)), 2)) == [[3, 4], [6, 7], [8]]
+    table = one.table(["csv", "prior", "model"], "file").splitlines()
+    assert table[2:] == ["| csv | 4 | 3 | 1 |", "| prior | 2 | 0 | 2 |", "| model | 0 | 0 | 0 |"]
+    for other in (of("b"), of("a", seed=1)):
+        assert other.missing("csv", range(3)) == [0, 1, 2]
+    of("b").add("csv", [0], Counter({"result": 1}))
+    assert of("a").missing("csv", range(3)) == [0, 1, 2], "what other code did is gone"
+    assert tallies.code_of(STUDIES / "tallies.py") != tallies.code_of(STUDIES / "fuzz.py")
 
 
 ENDED = """

@@ -84,7 +84,14 @@ def owners(database, *, reported=False):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("blow", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.parametrize(
+    "blow",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_workers_end_with_who_gave_the_work_and_keep_what_they_had(tmp_path, blow):
     database, folder = tmp_path / "s.db", tmp_path / "s.db.checkpoints"
     url = f"sqlite:///{database}"
@@ -106,7 +113,7 @@ def test_workers_end_with_who_gave_the_work_and_keep_what_they_had(tmp_path, blo
         for pid in pids:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
-    codes = {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
+    codes = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGKILL: -signal.SIGKILL}
     assert process.returncode == codes[blow], said
     saved = {int(path.stem.split("-")[1]) for path in folder.glob("*.safetensors")}
     assert saved >= set(owned), "trials in hand have a checkpoint, whoever told their workers to end"

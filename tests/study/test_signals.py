@@ -54,3 +54,25 @@ def test_elsewhere_than_among_the_usual_handlers_signals_do_what_they_did():
         assert signals.received is None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_whoever_ends_it_or_hangs_up_asks_for_a_clean_end(number):
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        signal.raise_signal(number)
+        assert signals.received == number
+        with pytest.raises(SystemExit) as ended:
+            signals.check()
+        assert ended.value.code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_search_that_outlives_its_terminal_on_purpose_does():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
+    try:
+        with Signals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+        assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

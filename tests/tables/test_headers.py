@@ -124,6 +124,23 @@ def test_a_last_row_that_sums_up_the_others_is_told_of(tmp_path):
     assert of_text(tmp_path, TABLE + "Total,12,18\n" * 2).notes == ()
 
 
+# ---------------------------------------------------------------------- long lines
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_a_header_of_more_than_a_megabyte_is_read_whole(delimiter, tmp_path):
+    names = [f"{k}-{'x' * 60_000}" for k in range(25)]
+    rows = [[str(k * r + 0.5) for k in range(25)] for r in range(3)]
+    table = of_text(tmp_path, "\n".join(delimiter.join(row) for row in [names, *rows]) + "\n")
+    assert list(table.frame.columns) == names
+    assert table.frame.to_numpy().tolist() == [[float(cell) for cell in row] for row in rows]
+
+
+def test_a_name_that_is_none_is_told(tmp_path):
+    with pytest.raises(TableError, match="a cell of its first line has more than 131,072 characters"):
+        of_text(tmp_path, "a," + "x" * 140_000 + "\n1,2\n3,4\n")
+
+
 # ---------------------------------------------------------------------- sheets
 
 

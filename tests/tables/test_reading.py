@@ -95,6 +95,15 @@ def test_a_pipe_is_read_by_what_it_holds(name, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(read("-").frame, FRAME, check_dtype=False)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="there are no names of open files")
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.jsonl"])
+def test_a_file_that_the_shell_has_opened_is_read_by_what_it_holds(name, tmp_path):
+    path = tmp_path / name
+    WRITERS[name](FRAME, path)
+    with path.open("rb") as file:
+        pd.testing.assert_frame_equal(read(f"/dev/fd/{file.fileno()}").frame, FRAME, check_dtype=False)
+
+
 def test_a_named_pipe_is_a_pipe(tmp_path):
     path = tmp_path / "t.csv"
     FRAME.to_csv(path, index=False)

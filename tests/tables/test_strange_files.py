@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from inna_tune.space import Prior
-from inna_tune.tables import TableError, read, sources
+from inna_tune.tables import TableError, json_lines, read, sources
 
 
 @pytest.mark.parametrize("suffix", [".csv.gz", ".csv.bz2", ".jsonl.gz", ".xlsx"])
@@ -103,3 +103,29 @@ def test_columns_of_several_levels_go_by_their_names_in_one(tmp_path):
     found = read(str(tmp_path / "t.parquet"))
     assert list(found.frame.columns) == ["('a', 'b')", "('a', 'c')"]
     assert found.frame["('a', 'b')"].sum() == 1
+
+
+@pytest.mark.parametrize("opened", ["[", '{"a":', '[{"b":', '{"\\\\": "[", "a":'])
+@pytest.mark.parametrize("line", [" ", "\n"])
+def test_lists_without_an_end_are_no_cells(opened, line, tmp_path):
+    closed = "".join("]" if c == "[" else "}" for c in reversed(opened.replace('"[', "")) if c in "[{")
+    text = '{"c":' + line + (opened + line) * 3000 + "1" + closed * 3000 + "}\n"
+    (tmp_path / "t.jsonl").write_text(text)
+    with pytest.raises(TableError, match=r"t\.jsonl holds lists or objects that are nested over 100 deep"):
+        read(str(tmp_path / "t.jsonl"))
+
+
+def test_brackets_in_texts_nest_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_lines, "_BLOCK", 1000)
+    rows = [
+        {"n": i, "t": t}
+        for i, t in enumerate(["[" * 300, '\\"[{' * 300, "]" * 300, "\\" * 9 + "[" * 200] * 20)
+    ]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read(str(tmp_path / "t.jsonl")).frame["t"].tolist() == [row["t"] for row in rows]
+
+
+def test_objects_without_names_have_no_columns_and_no_model_is_spoken_of(tmp_path):
+    (tmp_path / "t.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(TableError, match="is an empty table: it has . rows and 0 columns"):
+        read(str(tmp_path / "t.jsonl"))
