@@ -95,7 +95,7 @@ def layer_sizes(sizes: Any) -> tuple[int, ...]:
     ) and (found or not isinstance(sizes, (str, int))):
         return tuple(int(size) for size in found)
     raise ValueError(
-        f"hidden_layer_sizes={sizes!r}: must be whole numbers of at least 1, such as (256, 256) or '256-256'."
+        f"hidden_layer_sizes={sizes!r}: must be whole numbers from 1 to 2147483647, such as (256, 256) or '256-256'."
     )
 
 

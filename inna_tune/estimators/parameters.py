@@ -86,7 +86,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "decay_power": [_POSITIVE, None],
         "weight_decay": [_FROM_ZERO],
         "hidden_layer_sizes": [
-            Where(layer_sizes, "whole numbers of at least 1, such as (256, 256) or '256-256'")
+            Where(layer_sizes, "whole numbers from 1 to 2147483647, such as (256, 256) or '256-256'")
         ],
         "block": [one_of("plain", "residual")],
         "activation": [named_in(ACTIVATIONS)],

@@ -13,12 +13,14 @@ import hypothesis.strategies as st
 import numpy as np
 import optuna
 import pandas as pd
+import pytest
+import typer
 from hypothesis import HealthCheck, example, given, settings
 from rich.table import Table
 from typer.testing import CliRunner
 
 from inna_tune.cli import app
-from inna_tune.cli.console import Door, say
+from inna_tune.cli.console import Door, one_line_errors, say
 from inna_tune.tables.predicting import spreadsheet_warning
 from inna_tune.visible import get_logger, is_unseen, visible, visible_json
 from tests.plots.studies import make_study
@@ -251,3 +253,14 @@ def test_an_error_that_quotes_a_cell_of_megabytes_is_short(tmp_path):
     said = run(tmp_path, "show", "x" * 100_000, "--storage", "sqlite:///no.db").stderr
     assert len(said) < 2_100
     assert len(run(tmp_path, "fit", "x" * 100_000).stderr) < 2_100
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("of ours"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")],
+)
+def test_memory_that_runs_out_is_told_with_what_takes_less(error, capsys):
+    with pytest.raises(typer.Exit) as ended, one_line_errors():
+        raise error
+    assert ended.value.exit_code == 2
+    assert "not enough memory for this" in " ".join(capsys.readouterr().err.split())

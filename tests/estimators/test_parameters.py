@@ -157,7 +157,7 @@ def test_what_makes_sense_is_taken_and_all_else_refused_in_words(kind, name):
         ("decay", "linear", "a str among {'constant', 'power', 'log', 'cosine'}"),
         ("batch_size", 0, "an int in the range [1, 2147483647]"),
         ("warm_start", "yes", "True or False"),
-        ("hidden_layer_sizes", "64-", "whole numbers of at least 1, such as (256, 256) or '256-256'"),
+        ("hidden_layer_sizes", "64-", "whole numbers from 1 to 2147483647, such as (256, 256) or '256-256'"),
         ("module", "net", "a function of (in_features, out_features) that builds a torch.nn.Module, or None"),
         ("device", "abacus", "a str among {'auto'}, or 'cpu', 'cuda' or another torch device"),
     ],

@@ -135,9 +135,10 @@ BRIEF = {"hidden_layer_sizes": {"domain": "4"}, "max_epochs": {"domain": 3}}
 
 def test_a_person_says_how_many_nets_are_trained(trained):
     X, y = table("multiclass")
-    for more, count in (({}, 8), ({"n_members": {"domain": 3}}, 3)):
+    # Of the usual number those count that predict best what they have not seen.
+    for more, counts in (({}, {4, 8}), ({"n_members": {"domain": 3}}, {3})):
         fit("classification", X, y, custom_hp={"inna": BRIEF | more})
-        assert set(trained) == {count}
+        assert set(trained) <= counts
         trained.clear()
 
 
