@@ -254,5 +254,6 @@ def who_counts(results: Iterable[MemberResult], are_trained: Iterable[bool]) -> 
         if counts:
             losses[result.jury] = min(result.best_loss, losses.get(result.jury, math.inf))
     best = min(losses.values())
-    most = best + _LEVEL * abs(best)
+    # A score that is boundless where it is best has no hundredth.
+    most = best + _LEVEL * abs(best) if math.isfinite(best) else best
     return [counts and losses[result.jury] <= most for (result, _), counts in zip(pairs, lasted, strict=True)]

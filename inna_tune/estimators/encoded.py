@@ -47,7 +47,10 @@ class EncodedTable:
     judged: Judged | None = None
     sections: tuple[int, int, int] | None = None
     categories: tuple[int, ...] = ()
-    linear_models: dict[bytes, list[LinearStart]] = field(default_factory=dict, repr=False)
+    linear_models: dict[bytes, list[LinearStart]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"linear_models": {}}
 
     @property
     def n_train(self) -> int:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
@@ -50,10 +51,10 @@ def members_in_time(
     in_memory = _MOST_NUMBERS // (min(n_rows, batch_size) * estimator.net_.widest)
     fit_in = _TRAINING_SHARE * (deadline - clock.now()) / max(_WORTHY_EPOCHS * steps * seconds, 1e-9)
     number = max(1, int(min(fit_in, in_memory, len(members))))
-    # Of two juries either both can judge by all rows, or there is one.
-    if number < len(members) and members[number - 1].jury is not members[0].jury:
-        number = sum(member.jury is members[0].jury for member in members)
-    return list(members[:number])
+    if number == len(members):
+        return list(members)
+    # Of fewer nets too few would be of each kind to choose by.
+    return [replace(member, linear=None, jury=members[0].jury) for member in members[:number]]
 
 
 def warn_of_haste(max_time: float | None, results: Sequence[MemberResult]) -> None:

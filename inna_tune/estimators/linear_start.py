@@ -1,13 +1,12 @@
 """Linear models of a table's rows that nets of small tables begin as, so that they have only what is left to learn."""
 
-import warnings
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
 from inna_tune.estimators.encoded import EncodedTable
@@ -22,6 +21,8 @@ _MOST_COLUMNS, _MOST_NUMBERS = 1000, 5_000_000
 # Penalties λ of the mean loss + λ/2 ‖w‖², strongest first.
 _PENALTIES = tuple(10.0**-k for k in range(1, 8))
 _LEAST_SCALE = 0.01
+
+_REMEMBERED = 8
 
 
 def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[LinearStart]:
@@ -42,14 +43,17 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
     if table.sections is None or not parts or not _is_small(table):
         return []
     keys = [train.tobytes() + b"|" + validation.tobytes() for train, validation in parts]
-    together = b"||".join(keys)
-    if together not in table.linear_models:
+    together = hashlib.blake2b(b"||".join(keys)).digest()
+    known = table.linear_models.get(together)
+    if known is None:
         # What a model is must not depend on how many threads there are.
         with threadpool_limits(1, user_api="blas"):
             found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()))
         own = dict(zip(dict.fromkeys(keys), found, strict=False))
-        table.linear_models[together] = [own[key] for key in keys if key in own]
-    return table.linear_models[together]
+        known = [own[key] for key in keys if key in own]
+        # Trials with a seed each have parts of their own, which no other asks for.
+        table.linear_models = dict([*table.linear_models.items(), (together, known)][-_REMEMBERED:])
+    return known
 
 
 def _is_small(table: EncodedTable) -> bool:
@@ -75,7 +79,9 @@ def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[Lin
     n_classes = int(table.target.max()) + 1 if table.target.ndim == 1 else 0
     models: list[_Ridge] | list[_Logistic]
     if n_classes:
-        if any(len(np.unique(table.target[train])) < n_classes for train, _ in parts):
+        # A class may have rows and no weight.
+        weights = [np.bincount(table.target[own], weight[own], n_classes) for own, _ in parts]
+        if not (np.array(weights) > 0).all():
             return []
         models = [_Logistic(design[own], table.target[own], weight[own], n_classes) for own, _ in parts]
     else:
@@ -127,27 +133,35 @@ class _Ridge:
 
 
 class _Logistic:
-    """Logistic regressions of rows [n, d] and classes [n], each penalty beginning where the one before it ended."""
+    """Softmax regressions of rows [n, d] and classes [n], each penalty beginning where the one before it ended.
+
+    By scipy's optimizer: scikit-learn's estimators log themselves where MLflow logs automatically.
+    """
 
     def __init__(self, X: Floats, y: npt.NDArray[np.int64], weight: Floats, n_classes: int) -> None:
-        self._total = weight.sum()
-        self._center = weight @ X / self._total
-        self._rows = X - self._center, y, weight
-        self._model = LogisticRegression(warm_start=True, max_iter=200)
-        shares = np.bincount(y, weights=weight, minlength=n_classes) / self._total
-        self.nothing = np.zeros((X.shape[1], n_classes)), np.log(shares)
+        self._share = weight / weight.sum()
+        self._center = self._share @ X
+        self._rows = X - self._center
+        self._labels = np.eye(n_classes)[y]
+        self.nothing = np.zeros((X.shape[1], n_classes)), np.log(self._share @ self._labels)
+        self._place = np.vstack([*self.nothing[:1], self.nothing[1][None]])
 
     def at(self, penalty: float) -> tuple[Floats, Floats]:
         """Coefficients [d, n_classes] and intercept [n_classes]."""
-        # scikit-learn adds up losses, and has one column of two classes.
-        model = self._model.set_params(C=1.0 / (penalty * self._total))
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", ConvergenceWarning
-            )  # as near as it comes is near enough to begin at
-            model.fit(*self._rows)
-        coefficients, intercept = model.coef_.T, model.intercept_
-        if len(model.classes_) == 2:
-            coefficients = np.hstack([-coefficients, coefficients]) / 2
-            intercept = np.array([-intercept[0], intercept[0]]) / 2
-        return coefficients, intercept - self._center @ coefficients
+
+        def loss(flat: Floats) -> tuple[float, Floats]:
+            place = flat.reshape(self._place.shape)
+            outputs = self._rows @ place[:-1] + place[-1]
+            outputs -= outputs.max(1, keepdims=True)
+            total = np.log(np.exp(outputs).sum(1, keepdims=True))
+            mean = self._share @ (total[:, 0] - (outputs * self._labels).sum(1))
+            slope = self._share[:, None] * (np.exp(outputs - total) - self._labels)
+            gradient = np.vstack([self._rows.T @ slope + penalty * place[:-1], slope.sum(0)])
+            return float(mean + penalty / 2 * np.square(place[:-1]).sum()), gradient.ravel()
+
+        found = minimize(
+            loss, self._place.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5}
+        )
+        self._place = found.x.reshape(self._place.shape)
+        coefficients = self._place[:-1].copy()
+        return coefficients, self._place[-1] - self._center @ coefficients

@@ -45,9 +45,7 @@ class Recipe(Parameters):
             validation_fraction=float(self.validation_fraction),
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            n_members = int(begun_with or 1)
-            n_folds = plan.n_folds if plan.n_folds and n_members % plan.n_folds == 0 else 0
-            return MemberPlan(n_members, n_folds, int(self.max_epochs))
+            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
         return plan
 
     def _members_for(

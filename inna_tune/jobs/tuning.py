@@ -34,7 +34,7 @@ from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.importance import column_importances
-from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
+from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds, scores_of_same_parts
 from inna_tune.records.losses import log_losses, places_of
 from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
@@ -339,8 +339,11 @@ def _folds(
     """Losses on the folds of the untuned settings and of the model's; None where one of them is not known."""
     if record.untuned is None or record.metric.name != metric:
         return None
-    scores = scores_of_folds(record.best_first[0]) if note is None else note.scores
-    before = losses_of_folds(record, scores_of_folds(record.untuned))
+    if note is None:
+        of_untuned, scores = scores_of_same_parts(record.untuned, record.best_first[0])
+    else:
+        of_untuned, scores = scores_of_folds(record.untuned), list(note.scores)
+    before = losses_of_folds(record, of_untuned)
     after = losses_of_folds(record, scores)
     return None if before is None or after is None or len(before) != len(after) else (before, after)
 

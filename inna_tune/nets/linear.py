@@ -117,6 +117,11 @@ class LinearPath:
 
     def __call__(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Outputs of the model, [P, B, out_features], of rows [P, B, in_features]; a member's are the same in any company."""
+        # In fewer digits its error would be what a small scale leaves the trunk to learn.
+        with torch.autocast(x.device.type, enabled=False):
+            return self._outputs(parameters, x)
+
+    def _outputs(self, parameters: Mapping[str, Tensor], x: Tensor) -> Tensor:
         weight, n_floats = parameters[WEIGHT], self.n_numeric + self.n_others
         # With the rows innermost, as in the head of the net.
         floats = self.floats(x).transpose(1, 2)

@@ -1,3 +1,4 @@
+import math
 import warnings
 from dataclasses import replace
 from typing import get_args
@@ -221,6 +222,8 @@ def test_of_several_nets_those_count_that_lasted_or_where_none_did_those_that_ar
         ((0.5, 0.2), {1}),
         ((-0.9, -0.895), {0, 1}),  # a score that is higher where better, with its sign turned
         ((-0.5, -0.9), {1}),
+        ((-math.inf, 1.0), {0}),
+        ((math.inf, math.inf), {0, 1}),
     ],
 )
 def test_of_two_juries_the_better_one_counts_or_both_where_they_are_level(losses, which):

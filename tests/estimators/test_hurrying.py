@@ -5,6 +5,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from inna_tune import InnaClassifier, clock
+from inna_tune.engine.forward import stacked_views
 from inna_tune.engine.population import Population
 from inna_tune.estimators import hurrying
 
@@ -69,3 +70,12 @@ def test_what_has_no_time_is_trained_all_the_same_and_says_so(tick, steps, n_mem
     assert set(made) == {n_members}
     assert {(m["stop_reason"], m["best_epoch"]) for m in net.members_} == {("time", 1)}
     assert np.isfinite(net.predict_proba(X)).all()
+
+
+def test_of_nets_that_time_makes_fewer_none_begins_as_a_linear_model(monkeypatch):
+    """There would be too few of the other kind to choose by."""
+    monkeypatch.setattr(clock, "now", lambda: 1000.0)
+    monkeypatch.setattr(hurrying, "seconds_a_step", lambda *given, **options: 50.0)
+    net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, max_time=1000.0, random_state=0).fit(X, Y)
+    assert len(net.members_) == 3
+    assert net.net_.linear_outputs(stacked_views(net.net_, net.weights_)) is None

@@ -1,5 +1,8 @@
 """The linear models that nets of small tables begin as."""
 
+import pickle
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +60,9 @@ def test_it_is_the_model_whose_penalty_the_other_rows_choose(kind, weighted):
             error = (model.predict(others) - table.target[VALIDATION]) ** 2
             losses.append(np.average(error.mean(1), weights=weight[VALIDATION]))
         else:
-            model = LogisticRegression(C=1 / (penalty * total), max_iter=2000, tol=1e-8)
+            # Its two classes have one column, twice as long as each of ours.
+            factor = 2 if kind == "two classes" else 1
+            model = LogisticRegression(C=factor / (penalty * total), max_iter=2000, tol=1e-8)
             model.fit(own, table.target[TRAIN], weight[TRAIN])
             losses.append(
                 log_loss(
@@ -104,6 +109,10 @@ def test_it_is_fitted_once_and_alike_by_any_number_of_threads(kind):
         first, other, again = linear_starts(table, parts)
     assert first is again
     assert linear_starts(table, parts)[1] is other
+    assert pickle.loads(pickle.dumps(table)).linear_models == {}
+    for k in range(20):
+        linear_starts(table, [(np.roll(TRAIN, k), VALIDATION)])
+    assert len(table.linear_models) <= 8
     with threadpool_limits(2):
         (found, _, _) = linear_starts(some_table(kind), parts)
     assert torch.equal(found.weight, first.weight)
@@ -114,6 +123,12 @@ def test_where_there_can_be_none_there_is_none():
     table = some_table("three classes")
     without = TRAIN[table.target[TRAIN] != 1]
     assert linear_starts(table, [(TRAIN, VALIDATION), (without, VALIDATION)]) == []
+    unweighted = EncodedTable(
+        table.x, table.target, 1.0 * (table.target != 1), sections=SECTIONS, categories=CATEGORIES
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert linear_starts(unweighted, [(TRAIN, VALIDATION)]) == []
     wide = EncodedTable(np.zeros((120, 1001)), table.target, None, sections=(1001, 0, 0))
     assert linear_starts(wide, [(TRAIN, VALIDATION)]) == []
     assert linear_starts(EncodedTable(table.x, table.target, None), [(TRAIN, VALIDATION)]) == []

@@ -49,6 +49,12 @@ def test_a_fit_is_a_run_with_parameters_metrics_and_epochs(mlflow):
     assert score in mlflow.get_run(found["run_id"][0]).data.metrics.values()
 
 
+def test_the_models_that_nets_begin_as_are_no_runs(mlflow):
+    autolog(log_models=False)
+    InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, random_state=0).fit(X[::3], Y[::3])
+    assert runs(mlflow)["tags.estimator_name"].tolist() == ["InnaClassifier"]
+
+
 def test_a_search_is_one_run_with_its_best_trials(mlflow):
     autolog(log_models=False)
     search = InnaSearchCV(net(), n_trials=2, cv=2, random_state=0).fit(X, Y)

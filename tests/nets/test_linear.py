@@ -147,3 +147,16 @@ def test_a_scaled_trunk_learns_in_its_own_units():
 
     for found, expected in zip(slopes(parameters, y), slopes(trunk, left), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_few_digits_are_for_the_trunk_alone():
+    net = make(out=1)
+    parameters = drawn(net, [LinearStart(torch.ones(13, 1), torch.zeros(1), 0.01)], torch.float32)
+    parameters |= {
+        name: torch.zeros_like(value) for name, value in parameters.items() if name.startswith("layers")
+    }
+    x = some_rows(net, 1, 5, dtype=torch.float32)
+    expected = net(parameters, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = net(parameters, x, training=True)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-6, atol=1e-6)
