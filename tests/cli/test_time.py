@@ -2,6 +2,7 @@
 
 import contextlib
 
+import optuna
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from inna_tune import clock
 from inna_tune.cli import app
 from inna_tune.jobs.joining import FitRequest
+from inna_tune.study.running import TrialRunner
 from inna_tune.tables import reading
 
 
@@ -71,3 +73,25 @@ def test_a_table_that_takes_longer_than_all_is_told_and_there_is_a_little_time_f
         in said
     )
     assert given == pytest.approx(6)
+
+
+def test_a_summary_counts_the_trials_that_ran_and_not_those_that_were_asked_for(tmp_path, monkeypatch):
+    now, told, tell = [1000.0], [], TrialRunner.tell
+
+    def last(runner, *args, **options):
+        tell(runner, *args, **options)
+        told.append(args)
+        now[0] += 1e6 * (len(told) == 2)
+
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+    monkeypatch.setattr(TrialRunner, "tell", last)
+    pd.DataFrame({"x": range(60), "label": ["no", "yes"] * 30}).to_csv(tmp_path / "t.csv", index=False)
+    small = [f"--set={each}" for each in ("n_members=1", "max_epochs=2", "hidden_layer_sizes=4")]
+    words = ["fit", "t.csv", "--target", "label", "--trials", "8", "--timeout", "1000", *small]
+    with contextlib.chdir(tmp_path):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    study = optuna.load_study(study_name="t", storage=f"sqlite:///{tmp_path}/inna_tune.db")
+    n_finished = sum(trial.state.is_finished() for trial in study.trials)
+    assert 2 <= n_finished < 8
+    assert f"({n_finished} trials)" in " ".join(done.stdout.split())
