@@ -13,7 +13,7 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.engine.updates import make_updates
-from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, Net, TabularNet
+from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, LinearPath, Net, TabularNet
 from inna_tune.nets.linear import SCALE
 from inna_tune.optim._hessian import pulled_back
 from inna_tune.optim.optimizers import record_of
@@ -195,7 +195,7 @@ class Stepping:
         if self._linear is None:
             return self.loss.with_slope(output, *rows)
         scale = self._named[SCALE]
-        loss, slope = self.loss.with_slope(output * scale + self._linear(batch.x), *rows)
+        loss, slope = self.loss.with_slope(LinearPath.beside(self._linear(batch.x), output, scale), *rows)
         return loss, slope / scale
 
     def _keep(self, gradients: Sequence[Tensor]) -> None:

@@ -49,8 +49,8 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
         # What a model is must not depend on how many threads there are.
         with threadpool_limits(1, user_api="blas"):
             found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()))
-        own = dict(zip(dict.fromkeys(keys), found, strict=False))
-        known = [own[key] for key in keys if key in own]
+        own = dict(zip(dict.fromkeys(keys), found, strict=True)) if found else {}
+        known = [own[key] for key in keys] if found else []
         # Trials with a seed each have parts of their own, which no other asks for.
         table.linear_models = dict([*table.linear_models.items(), (together, known)][-_REMEMBERED:])
     return known
@@ -144,7 +144,7 @@ class _Logistic:
         self._rows = X - self._center
         self._labels = np.eye(n_classes)[y]
         self.nothing = np.zeros((X.shape[1], n_classes)), np.log(self._share @ self._labels)
-        self._place = np.vstack([*self.nothing[:1], self.nothing[1][None]])
+        self._place = np.vstack(self.nothing)
 
     def at(self, penalty: float) -> tuple[Floats, Floats]:
         """Coefficients [d, n_classes] and intercept [n_classes]."""
