@@ -26,6 +26,7 @@ from inna_tune.engine.population import Population
 from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
 
+_GROUP = Path("/sys/fs/cgroup")
 # Never more than this share of the memory that is free.
 MEMORY_SHARE = 0.25
 _MOST = 256
@@ -178,28 +179,37 @@ def total_bytes(device: torch.device) -> float:
         return float(torch.cuda.mem_get_info(device)[1])
     whole = math.inf
     with suppress(OSError, ValueError, KeyError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        told = {line.split(":")[0]: float(line.split()[1]) for line in lines}
-        whole = 1024 * (told["MemTotal"] + told["SwapTotal"])
+        told = _kernels_memory()
+        whole = told["MemTotal"] + told["SwapTotal"]
     with suppress(OSError, ValueError):
-        whole = min(whole, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+        whole = min(whole, _limit_of_the_group())
     return whole
 
 
+def _kernels_memory() -> dict[str, float]:
+    """What Linux tells of its memory, by name, in bytes."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return {line.split(":")[0]: 1024.0 * float(line.split()[1]) for line in lines}
+
+
 def _available() -> float:
-    with suppress(OSError, ValueError, IndexError, StopIteration):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024.0 * float(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    with suppress(OSError, ValueError, IndexError, KeyError):
+        return _kernels_memory()["MemAvailable"]
     try:
         return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
         return math.inf
 
 
-def _left_to_the_group(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """What the limit of a container leaves (control groups, version 2)."""
+def _limit_of_the_group(folder: Path = _GROUP) -> float:
+    """The limit of a container (control groups, version 2); a ValueError or an OSError says that there is none."""
+    return float((folder / "memory.max").read_text(encoding="ascii"))
+
+
+def _left_to_the_group(folder: Path = _GROUP) -> float:
+    """What the limit of a container leaves."""
     with suppress(OSError, ValueError):
-        most = float((folder / "memory.max").read_text(encoding="ascii"))
+        most = _limit_of_the_group(folder)
         used = float((folder / "memory.current").read_text(encoding="ascii"))
         told = dict(
             line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines()
