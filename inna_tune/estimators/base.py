@@ -262,7 +262,12 @@ class InnaEstimator(
             replace(self._member(rows, rows[:0], seed), start=start)
             for seed, start in zip(member_seeds, starts, strict=True)
         ]
-        training = self._training(table.tensors(self._torch_device()), members, keep_states=True)
+        training = self._training(
+            table.tensors(self._torch_device()),
+            members,
+            keep_states=True,
+            max_epochs=self._plan_for(len(rows)).max_epochs,
+        )
         training.run(1)
         training.drop(range(len(members)))
         history = self.history_ if goes_on else None
@@ -347,7 +352,7 @@ class InnaEstimator(
         stacked: bool = False,
         keep_states: bool = False,
         progress: Sequence[MemberProgress] | None = None,
-        max_epochs: int | None = None,
+        max_epochs: int,
         deadline: float | None = None,
     ) -> Training:
         return Training(
@@ -356,7 +361,7 @@ class InnaEstimator(
             members,
             self._loss,
             batch_size=int(self.batch_size),
-            max_epochs=int(self.max_epochs) if max_epochs is None else max_epochs,
+            max_epochs=max_epochs,
             method=self._method(),
             stacked=stacked,
             keep_states=keep_states,

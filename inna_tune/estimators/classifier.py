@@ -72,8 +72,10 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         Longest gradient of a member.
     averaging : float or None, default=0.99
         Decay a step of an exponential average of the weights, which is what is validated and kept.
-    batch_size, max_epochs : int, default=128 and 100
-        Rows in a batch, and the most passes over the rows.
+    batch_size : int, default=128
+    max_epochs : int or "auto", default="auto"
+        The most passes over the rows, and where the cosine law ends. "auto" is 300 under 4,000 rows, of which an epoch is few
+        steps and early stopping ends most trainings long before, and 100 on more, or without early stopping.
     max_time : float, optional
         Seconds after which no further batch is begun; the first epoch has a second and a step whatever the time is.
     early_stopping : bool, default=True
@@ -97,8 +99,7 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         and those count that predict rows left out better, or all where both are level within a hundredth. All pool the
         logarithms of their probabilities. Under 40 rows, or without early stopping, they have all rows and train to the end,
         which under 40 is 30 epochs, or as many as make 50 steps, but at most ``max_epochs``. A warm start, and
-        ``partial_fit``, go on with the nets
-        there are; a first ``partial_fit`` begins with one.
+        ``partial_fit``, go on with the nets there are; a first ``partial_fit`` begins with one.
     class_weight : dict, "balanced" or None, default=None
         As in scikit-learn.
     warm_start : bool, default=False

@@ -59,7 +59,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     gradient_clip: float | None = None
     averaging: float | None = 0.99
     batch_size: int = 128
-    max_epochs: int = 100
+    max_epochs: int | str = "auto"
     max_time: float | None = None
     early_stopping: bool = True
     eval_metric: Any = None
@@ -100,7 +100,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "gradient_clip": [Interval(Real, 0, None, closed="neither"), None],
         "averaging": [Interval(Real, 0, 1, closed="left"), None],
         "batch_size": [_COUNT],
-        "max_epochs": [_COUNT],
+        "max_epochs": [_COUNT, _AUTO],
         "max_time": [_POSITIVE, None],
         "early_stopping": ["boolean"],
         "eval_metric": [

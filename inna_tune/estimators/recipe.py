@@ -40,12 +40,12 @@ class Recipe(Parameters):
             self.n_members,
             n_rows,
             batch_size=int(self.batch_size),
-            max_epochs=int(self.max_epochs),
+            max_epochs=self.max_epochs,
             early_stopping=bool(self.early_stopping),
             validation_fraction=float(self.validation_fraction),
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            return MemberPlan(int(begun_with or 1), 0, int(self.max_epochs))
+            return replace(plan, n_members=int(begun_with or 1), n_folds=0, n_linear=0)
         return plan
 
     def _members_for(

@@ -11,6 +11,8 @@ PORTFOLIO = "inna_tune:portfolio"
 RACE = "inna_tune:race"
 # What the estimator is set to, in the parameters of the space, where that is tried first.
 UNTUNED = "inna_tune:untuned"
+# Epochs of a training that nothing ends early, where the estimator finds them by the rows.
+HORIZON = "inna_tune:horizon"
 HELD_OUT = "inna_tune:held_out"
 MODEL = "inna_tune:model"
 COLUMNS = "inna_tune:columns"

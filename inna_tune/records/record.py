@@ -13,7 +13,16 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.optim.dynamics import settings_from_curvature
-from inna_tune.records.attributes import CURVATURE, CUT, FINGERPRINT, HELD_OUT, PORTFOLIO, REASON, UNTUNED
+from inna_tune.records.attributes import (
+    CURVATURE,
+    CUT,
+    FINGERPRINT,
+    HELD_OUT,
+    HORIZON,
+    PORTFOLIO,
+    REASON,
+    UNTUNED,
+)
 from inna_tune.records.heldout import HeldOut
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
@@ -239,7 +248,8 @@ class StudyRecord:
     @cached_property
     def horizon(self) -> float | None:
         """Epochs of a training that nothing ends early, where known."""
-        found = as_number(_mapping(self.settings.get("parameters")).get("max_epochs"))
+        said = _mapping(self.settings.get("parameters")).get("max_epochs")
+        found = as_number(self.attributes.get(HORIZON) if said == "auto" else said)
         return found if 0 < found < math.inf else None
 
     @cached_property

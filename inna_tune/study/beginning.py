@@ -20,7 +20,7 @@ from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import pure_numbers_of, usual_numbers
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.optim.optimizers import DEFAULT, PURE, record_of
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, PORTFOLIO, UNTUNED
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, HORIZON, PORTFOLIO, UNTUNED
 from inna_tune.space import LogNormal, Prior, SearchSpace
 from inna_tune.space.space import NET_PARAMETERS
 from inna_tune.store.opening import store_of
@@ -70,6 +70,9 @@ def begin(
             space = SearchSpace.from_json(described["space"])
         else:
             space = shipped(as_ours(estimator), curvature)
+
+    if as_ours(estimator).max_epochs == "auto" and HORIZON not in study.user_attrs:
+        study.set_user_attr(HORIZON, folded.plan_for(as_ours(estimator), 0).max_epochs)
 
     def settings() -> list[dict[str, Any]]:
         if not isinstance(first, str):
@@ -245,7 +248,7 @@ def _measured(folded: FoldedTable, estimator: Any, seed: int, method: Method) ->
             members[:1],
             seeded._loss,
             batch_size=seeded.batch_size,
-            horizon=seeded.max_epochs,
+            horizon=table.plan_for(seeded, 0).max_epochs,
             method=method,
         )
         table.measured[key] = population.settings_of(0)

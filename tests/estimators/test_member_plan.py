@@ -43,6 +43,33 @@ def test_auto_is_several_nets_on_few_rows_and_never_longer_than_asked(n_rows, ba
         assert found.max_epochs == most or (n_rows < 40 and found.max_epochs >= 30 and steps >= 50)
 
 
+@given(
+    n_rows=st.integers(1, 50000), batch_size=st.integers(1, 600), n_members=st.sampled_from(["auto", 1, 3])
+)
+def test_epochs_are_more_where_they_are_short_and_something_stops_them(n_rows, batch_size, n_members):
+    def auto(stops):
+        return plan(n_rows, n_members, batch_size=batch_size, max_epochs="auto", early_stopping=stops)
+
+    most = 300 if n_rows < 4000 else 100
+    assert auto(True) == plan(n_rows, n_members, batch_size=batch_size, max_epochs=most)
+    assert auto(False) == plan(n_rows, n_members, batch_size=batch_size, max_epochs=100, early_stopping=False)
+
+
+@pytest.mark.parametrize("settings", [{}, {"early_stopping": False}, {"n_members": 2}, {"optimizer": "sgd"}])
+def test_the_step_falls_over_the_epochs_that_the_rows_come_to(settings):
+    X, y = load_breast_cancer(return_X_y=True)
+    own = {"hidden_layer_sizes": (2,), "numeric_embedding": "none", "patience": 1, "lr": 0.01}
+    if "early_stopping" in settings:
+        X, y = X[:60], y[:60]
+    model = InnaClassifier(random_state=0, **own | settings).fit(X, y)
+    most = 100 if "early_stopping" in settings else 300
+    history = model.history_[model.history_["member"] == 0]
+    expected = [inna_tune.optim.decay_factor("cosine", k, horizon=most) for k in range(len(history))]
+    np.testing.assert_allclose(history["lr"] / history["lr"].iloc[0], expected, rtol=1e-6)
+    assert len(history) > 1
+    assert InnaClassifier(max_epochs="auto").get_params() == InnaClassifier().get_params()
+
+
 @given(n_rows=st.integers(4000, 24999), share=st.floats(0.01, 0.9))
 def test_each_net_of_a_larger_table_leaves_out_another_part_of_the_size_that_is_asked_for(n_rows, share):
     parts = plan(n_rows, validation_fraction=share).n_folds

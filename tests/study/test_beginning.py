@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace
 from inna_tune.optim.dynamics import settings_from_curvature
 from inna_tune.records.attributes import CURVATURE
+from inna_tune.records.record import StudyRecord
 from inna_tune.space import Categorical, LogUniform, Prior, Uniform
 from inna_tune.space.space import NET_PARAMETERS
 from inna_tune.study.beginning import net_is_as_it_comes, shipped
@@ -45,6 +46,13 @@ def test_the_first_trial_is_the_untuned_setting(kind, data, scaled_alpha, dropou
         assert first[name] == pytest.approx(getattr(expected, name), rel=1e-5)
     assert (first["decay"], first["dropout"], first["weight_decay"]) == ("cosine", dropout, 1e-7)
     assert study.trials[1].params != first
+
+
+@pytest.mark.parametrize(("max_epochs", "expected"), [("auto", 300), (3, 3)])
+def test_a_study_says_over_how_many_epochs_the_step_falls(max_epochs, expected):
+    net = InnaClassifier(hidden_layer_sizes=(2,), n_members=1, patience=1, max_epochs=max_epochs)
+    study = search(net, n_trials=1, refit=False).fit(*IRIS).study_
+    assert StudyRecord(study).horizon == expected
 
 
 def test_the_first_trial_scores_about_what_the_untuned_estimator_does():
