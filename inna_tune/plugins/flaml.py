@@ -59,7 +59,7 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
         Parameters
         ----------
         data_size : tuple of int
-            Rows and columns; it makes no difference.
+            Rows and columns; the most epochs are those of a fit on so many rows.
         task : str or Task
         **params
             What FLAML says of other tasks.
@@ -74,8 +74,9 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
             name: {"domain": _domain(entry.distribution), "init_value": entry.default}
             for name, entry in ranges(_kind(task)).items()
         }
+        most = _kind(task)()._plan_for(int(data_size[0])).max_epochs
         found["max_epochs"] = {
-            "domain": tune.lograndint(lower=5, upper=101),
+            "domain": tune.lograndint(lower=5, upper=most + 1),
             "init_value": 10,
             "low_cost_init_value": 5,
         }
