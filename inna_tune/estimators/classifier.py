@@ -86,9 +86,9 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         What tells the best epoch on those rows in place of the loss: the name of a scorer of scikit-learn's, or a function of
         (estimator, X, y) whose result is better the higher it is; ``history_`` then has a column ``validation_score``. What
         it is given as estimator stands for the nets as they are and predicts those rows alone. Model files keep a name.
-    patience : int, default=15
-        Epochs; on small tables it lasts at least 90 steps of the optimizer. (The loss of averaged weights is smooth: of ten
-        fits of five tables 15 kept the best epoch of 30 in nine, and came within .2% of its loss in the other.)
+    patience : int or "auto", default="auto"
+        Epochs; on small tables a number lasts at least 90 steps of the optimizer. "auto" is 15, and 8, or 60 steps, where nets
+        are stopped together by the loss of what they predict together, which is smoother.
     validation_fraction : float, default=0.1
     n_members : int or "auto", default="auto"
         Nets trained side by side from different seeds. A number's have the same rows, and their probabilities are averaged.

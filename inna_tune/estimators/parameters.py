@@ -63,7 +63,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     max_time: float | None = None
     early_stopping: bool = True
     eval_metric: Any = None
-    patience: int = 15
+    patience: int | str = "auto"
     validation_fraction: float = 0.1
     n_members: int | str = "auto"
     warm_start: bool = False
@@ -107,7 +107,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
             Where(is_metric, "the name of a scorer of scikit-learn's, a function of (estimator, X, y)"),
             None,
         ],
-        "patience": [_COUNT],
+        "patience": [_COUNT, _AUTO],
         "validation_fraction": [Number(Real, 0, 1, closed="neither")],
         "n_members": [_NETS, _AUTO],
         "warm_start": ["boolean"],

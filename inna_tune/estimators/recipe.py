@@ -18,9 +18,12 @@ from inna_tune.estimators.pure import pure_numbers_of
 from inna_tune.estimators.splitting import Rows, draw_seeds, split_off
 from inna_tune.nets import LinearStart, ModuleNet, Net, TabularNet
 
-# On a small table an epoch is a step or two, and its validation loss is noise for many epochs: patience lasts at least
-# this many steps, which is 15 epochs of a table of some 800 rows.
-_MIN_PATIENCE_STEPS = 90
+# Epochs, and the least steps: on a small table an epoch is a step or two, and its validation loss is noise for many of them.
+_PATIENCE, _MIN_PATIENCE_STEPS = 15, 90
+# The loss of what nets predict together is smoother. Of 49 tables six would have been stopped at another epoch, with a loss of
+# rows left out that is higher by .5, .3 and .1% and less, after 27% fewer epochs; of 20 tables' single nets gapminder's would
+# have lost 16%, Carseats' 11%.
+_PATIENCE_TOGETHER, _MIN_STEPS_TOGETHER = 8, 60
 
 # Linear pieces of an embedded number, and waves. Of 48 pieces in place of 16 places on a map (california) gain 3.5%, churn as
 # much, and no table loses 1%.
@@ -79,7 +82,13 @@ class Recipe(Parameters):
         juries = [Jury(number) for number in range(2)]
         return [
             replace(
-                self._member(train + row, validation + row, s, used_features),
+                self._member(
+                    train + row,
+                    validation + row,
+                    s,
+                    used_features,
+                    stops_smoothly=is_judged and measure is None,
+                ),
                 jury=juries[start is None] if is_judged else None,
                 measure=measure,
                 linear=start,
@@ -100,6 +109,8 @@ class Recipe(Parameters):
         validation: Rows,
         seed: int,
         used_features: tuple[int, int] | int | None = None,
+        *,
+        stops_smoothly: bool = False,
     ) -> Member:
         """A member with this estimator's settings."""
         numbers: dict[str, Any] = dict(pure_numbers_of(self))
@@ -119,7 +130,7 @@ class Recipe(Parameters):
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
             label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
-            patience=self._patience_for(len(train)),
+            patience=self._patience_for(len(train), stops_smoothly),
             used_features=used_features,
         )
 
@@ -156,11 +167,16 @@ class Recipe(Parameters):
             precision=self.precision,  # type: ignore[arg-type]
         )
 
-    def _patience_for(self, n_rows: int) -> int | None:
+    def _patience_for(self, n_rows: int, stops_smoothly: bool) -> int | None:
         if not self.early_stopping:
             return None
+        epochs, least_steps = _PATIENCE, _MIN_PATIENCE_STEPS
+        if self.patience != "auto":
+            epochs = int(self.patience)
+        elif stops_smoothly:
+            epochs, least_steps = _PATIENCE_TOGETHER, _MIN_STEPS_TOGETHER
         steps = -(-n_rows // int(self.batch_size))
-        return max(int(self.patience), -(-_MIN_PATIENCE_STEPS // steps))
+        return max(epochs, -(-least_steps // steps))
 
     def _torch_device(self) -> torch.device:
         if self.device != "auto":

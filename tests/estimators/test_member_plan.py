@@ -12,6 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 
 import inna_tune
 from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune.engine import Training
 from inna_tune.estimators.member_plan import cross_fitted, plan_members
 from inna_tune.estimators.splitting import draw_seeds
 
@@ -208,6 +209,36 @@ def test_patience_stops_all_members_together():
         model = InnaClassifier(**own | {"averaging": None, "dropout": 0.0}).fit(X, y)
     assert len({m["epochs"] for m in model.members_}) == 1
     assert len({m["best_epoch"] for m in model.members_}) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_rows", "expected"),
+    [
+        ({}, 2000, 8),
+        ({}, 300, 30),
+        ({}, 5000, 8),
+        ({"n_members": 3}, 2000, 15),
+        ({"n_members": 3}, 300, 30),
+        ({"eval_metric": "accuracy"}, 2000, 15),
+        ({"patience": 3}, 2000, 8),
+        ({"patience": 3}, 5000, 3),
+        ({"patience": 40}, 2000, 40),
+        ({"early_stopping": False}, 2000, None),
+    ],
+)
+def test_nets_that_stop_by_a_smooth_loss_have_less_patience(settings, n_rows, expected, monkeypatch):
+    class FoundError(Exception):
+        pass
+
+    def stop(self, net, tensors, members, *args, **words):
+        raise FoundError([member.patience for member in members])
+
+    monkeypatch.setattr(Training, "__init__", stop)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(n_rows, 2)), rng.integers(2, size=n_rows)
+    with pytest.raises(FoundError) as found:
+        InnaClassifier(hidden_layer_sizes=(2,), random_state=0, **settings).fit(X, y)
+    assert set(found.value.args[0]) == {expected}
 
 
 def test_who_goes_on_keeps_the_members_that_there_are():
