@@ -87,8 +87,8 @@ class Budget:
             return cls(begun + search.timeout, fit_rows=n_rows if search.refit else 0, begun=begun)
 
         def seen(rows: int) -> int:
-            plan = net_of(search.estimator)._plan_for(rows)
-            return int(rows * plan.n_members * plan.max_epochs)
+            # Early stopping ends most trainings long before their last epoch, wherever that lies.
+            return rows * int(net_of(search.estimator)._plan_for(rows).n_members)
 
         plan = net_of(search.estimator)._plan_for(n_rows)
         return cls(

@@ -69,7 +69,7 @@ def test_it_is_the_model_whose_penalty_the_other_rows_choose(kind, weighted):
     means = [share @ of_rows for of_rows in losses]
     least = losses[int(np.argmin(means))]
     errors = [np.sqrt(share**2 @ (of_rows - least - share @ (of_rows - least)) ** 2) for of_rows in losses]
-    place = next(k for k in range(7) if means[k] - min(means) <= errors[k] / 2)
+    place = next(k for k in range(len(_PENALTIES)) if means[k] - min(means) <= errors[k] / 2)
     best = models[place]
     scores = told(found, design)
     if kind == "values":

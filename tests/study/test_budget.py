@@ -373,6 +373,12 @@ def test_settings_that_cannot_be_fitted_in_time_leave_the_untuned_fit(work, monk
 seconds = st.floats(1e-3, 1e4)
 
 
+@pytest.mark.parametrize(("settings", "expected"), [({}, 5 * 3600 * 8 / (4500 * 3)), ({"n_members": 2}, 4.0)])
+def test_what_a_trial_costs_knows_nothing_of_where_trainings_would_end(settings, expected):
+    search = InnaSearchCV(InnaClassifier(**settings), timeout=60.0)
+    assert Budget.of(search, 4500, [3600] * 5, begun=0.0).trial_cost == pytest.approx(expected)
+
+
 @given(
     whole=seconds,
     spent=st.floats(0, 1),
