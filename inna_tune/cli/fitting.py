@@ -123,11 +123,12 @@ def fit(
         from inna_tune.cli.progress import Progress
         from inna_tune.estimators import save
         from inna_tune.jobs.tuning import tune
-        from inna_tune.jobs.validation import AUTO, MEMBERS, choose_validation, read_cv
+        from inna_tune.jobs.validation import AUTO, choose_validation, read_cv
         from inna_tune.records import attributes
         from inna_tune.records.overview import find_progress, find_study, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
+        from inna_tune.study.splits import MEMBERS
         from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.

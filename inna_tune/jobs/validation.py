@@ -16,8 +16,7 @@ from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.space import Prior
 from inna_tune.study.question import Question
-from inna_tune.study.splits import MEMBERS as MEMBERS
-from inna_tune.study.splits import NoRowsLeftOutError, default_splitter
+from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError, default_splitter
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import Problem
 
@@ -90,7 +89,7 @@ def choose_validation(
 ) -> Validation:
     """Choose what the trials of a study are scored on: what a study that has begun is by, else what costs least.
 
-    That are the rows which nets leave out, where a fit of the estimator is of several nets that leave out rows of their own.
+    Where the nets of a fit leave out parts of the rows that is these, else folds.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ class Entry:
     score : float
         As it is shown.
     error : float
-        Standard error of the mean over the folds; NaN where there are fewer than two.
+        Standard error of the mean over the folds, or over nets that are scored by themselves; NaN of fewer than two.
     weight : float
         In the ensemble.
     fit_seconds, predict_seconds : float
