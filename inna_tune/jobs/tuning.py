@@ -45,7 +45,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import Untuned, fit_search
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
-from inna_tune.study.splits import NoRowsLeftOutError
+from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError
 from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
 from inna_tune.study.whole import without_time_warnings
 from inna_tune.tables import split_rows
@@ -268,11 +268,15 @@ def tune(
     except (MismatchError, NoRowsLeftOutError) as error:
         found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
         begun = None if found is None else found.user_attrs.get(JOB)
-        how = None if not isinstance(begun, dict) else _how_it_began(begun, seed, settings, metric, cv)
+        if not isinstance(begun, dict):
+            raise
+        how = _how_it_began(begun, seed, settings, metric, cv)
         if how is None:
             raise
         what: object = error
         if isinstance(error, NoRowsLeftOutError):
+            if begun.get("cv") != MEMBERS:
+                raise
             what = (
                 f"study {study_name!r} is by the rows that nets leave out, and now they would leave out none"
             )

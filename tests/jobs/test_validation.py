@@ -21,7 +21,7 @@ from inna_tune.records.overview import describe_study
 from inna_tune.report import render_report
 from inna_tune.space import Categorical, Prior, SearchSpace
 from inna_tune.study.question import Question
-from inna_tune.study.splits import default_splitter
+from inna_tune.study.splits import NoRowsLeftOutError, default_splitter
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import make_problem
 
@@ -221,6 +221,13 @@ def test_with_other_settings_it_says_what_it_was_begun_with(settings, said, tmp_
     ):
         begin(storage, 2, cv="members", settings=settings, resume=True)
     assert len(begun(storage).trials) == 1
+
+
+def test_what_a_study_by_folds_has_no_rows_for_is_not_blamed_on_it(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage)
+    with pytest.raises(NoRowsLeftOutError, match="n_members=1 a fit on 80 rows.* Give folds"):
+        begin(storage, 2, cv="members", settings=(*SMALL, "n_members=1"), resume=True)
 
 
 @pytest.mark.parametrize(
