@@ -47,7 +47,7 @@ TABLES = (
     "diamonds",
 )
 KEY = ["table", "seed", "trials", "width", "way"]
-NONE = "none"
+NONE, MEMBERS = "none", "members"
 
 
 @contextmanager
@@ -140,7 +140,7 @@ def as_markdown(results):
         # What was measured before the ensemble was has none.
         some = some.reindex(columns=[*some.columns.union(["ensemble loss"], sort=False)])
         means = some.groupby(["table", "way"])[["fits", "loss", "ensemble loss"]].mean().unstack("way")
-        whole = means[["fits", "loss"]].dropna()
+        whole = means[["fits", "loss", "ensemble loss"]].dropna(axis=1, how="all").dropna()
         lines += [
             f"## {trials} trials, nets {width} wide",
             "",
@@ -166,6 +166,12 @@ def as_markdown(results):
                 if NONE in ways:
                     ratio = np.exp(np.log(whole["loss", way] / whole["loss", NONE]).mean()) - 1
                     text += f", loss {ratio:+.1%} beside training all to the end"
+                elif way == MEMBERS and len(ways) == 2:
+                    other = next(each for each in ways if each != MEMBERS)
+                    ratio = (
+                        np.exp(np.log(whole["ensemble loss", way] / whole["ensemble loss", other]).mean()) - 1
+                    )
+                    text += f", the ensemble's loss {ratio:+.1%} beside that of {other} folds"
                 lines.append(f"- {text}")
         lines.append("")
     return "\n".join(lines)
@@ -190,7 +196,7 @@ def main():
     known = {
         NONE: (NONE, {"pruner": NopPruner()}),
         "default": (arguments.label, {}),
-        "members": ("members", {"cv": "members"}),
+        MEMBERS: (MEMBERS, {"cv": MEMBERS}),
     }
     ways = dict(known[way] for way in arguments.ways.split(","))
     for seed in map(int, arguments.seeds.split(",")):

@@ -80,12 +80,14 @@ def fit(
         ),
     ] = None,
     cv: Annotated[
-        str | None,
+        str,
         typer.Option(
-            help="`members`: a trial is one fit, whose nets are scored on the rows that each was trained without, which costs "
-            "less than folds. If not given: five folds under 2,000 rows, three under 10,000, one held-out fifth above."
+            help="What trials are scored on. `members`: a trial is one fit, each of its nets scored on the rows that it was "
+            "trained without, which costs less than folds. A number: so many folds. `auto`: what the study was begun with; of "
+            "a new one `members`, where a fit is of several nets that leave out rows (under 25,000 rows, as the estimator "
+            "comes), else five folds under 2,000 rows, three under 10,000, one held-out fifth above."
         ),
-    ] = None,
+    ] = "auto",
     ensemble: Annotated[
         bool | None,
         typer.Option(
@@ -121,14 +123,17 @@ def fit(
         from inna_tune.cli.progress import Progress
         from inna_tune.estimators import save
         from inna_tune.jobs.tuning import tune
+        from inna_tune.jobs.validation import AUTO, choose_validation, read_cv
         from inna_tune.records import attributes
-        from inna_tune.records.overview import find_progress, opened_to_resume
+        from inna_tune.records.overview import find_progress, find_study, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
+        from inna_tune.study.splits import MEMBERS
         from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.
         console = err if as_json else out
+        scored_on: str | int | None = read_cv(cv)
         name = study or default_name(table)
         path = check_output(
             default_file(name, ".inna") if model is None else model,
@@ -156,9 +161,20 @@ def fit(
         if resume and (progress := find_progress(studies, name, trials)) is not None:
             say(f"Found: {progress}", console)
         resumption = again(context, **same)
+        if scored_on == AUTO:
+            validation = choose_validation(
+                problem,
+                seed=seed,
+                settings=settings or (),
+                metric=metric,
+                space=learned,
+                study=find_study(studies, name) if resume else None,
+            )
+            say(f"Trials: {validation.words}", console)
+            scored_on = validation.cv
         if ensemble is None:
             # The nets of trials that are fits are there already; those of a few folds would be fitted once more.
-            ensemble = timeout is None or cv is not None
+            ensemble = timeout is None or scored_on == MEMBERS
         with resumable(resumption), Progress(trials, name) as shown:
             report = tune(
                 problem,
@@ -171,7 +187,7 @@ def fit(
                 seed=seed,
                 settings=settings or (),
                 metric=metric,
-                cv=cv,
+                cv=scored_on,
                 space=learned,
                 refit="ensemble" if ensemble else True,
                 callbacks=(shown,),

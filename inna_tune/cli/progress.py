@@ -142,7 +142,7 @@ class Progress:
                 line.append(f"  {spark}", style="cyan")
             rows.append(line)
         if self.done >= self.n_trials:
-            rows.append(Text("  fitting the best settings, and the default beside them", style="dim"))
+            rows.append(Text("  making the model, and the untuned default beside it", style="dim"))
         elif self.training is not None:
             rows.append(Text(visible(f"  {self.training}"), style="dim"))
         return Group(*rows)

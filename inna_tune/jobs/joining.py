@@ -12,7 +12,8 @@ from sklearn.metrics import get_scorer_names
 
 from inna_tune import clock
 from inna_tune.jobs.settings import make_estimator
-from inna_tune.records.attributes import FINGERPRINT
+from inna_tune.jobs.validation import is_cv, splitter_of
+from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
 from inna_tune.store.errors import StorageError
@@ -24,12 +25,9 @@ from inna_tune.study.parameters import check_option
 from inna_tune.study.question import Question
 from inna_tune.study.run import StudyOptions, run_study
 from inna_tune.study.rungs import default_pruner
-from inna_tune.study.splits import MEMBERS
 from inna_tune.study.training import NetEvaluation
 from inna_tune.tables import split_rows
 from inna_tune.tables.problem import TASKS, Problem
-
-JOB = "inna_tune:job"
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class FitRequest:
         Columns of the table that are no features.
     metric : str or None
         Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on.
-    cv : "members" or None
-        As in :class:`inna_tune.InnaSearchCV`.
+    cv : "members", int or None
+        What trials are scored on, as :func:`inna_tune.jobs.tuning.tune` takes it.
     """
 
     n_trials: int
@@ -63,7 +61,7 @@ class FitRequest:
     settings: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
     metric: str | None = None
-    cv: str | None = None
+    cv: str | int | None = None
 
     def note(self) -> dict[str, Any]:
         """The user attribute."""
@@ -108,7 +106,7 @@ def _request_of(study: optuna.Study) -> FitRequest:
             and 0 < request.held_out < 1
             and request.task in TASKS
             and request.metric in (None, *get_scorer_names())
-            and request.cv in (None, MEMBERS)
+            and is_cv(request.cv)
         ):
             raise ValueError(f"{request} makes no sense")
         make_estimator(request.task, request.settings)  # refuses what it cannot be set to
@@ -168,12 +166,13 @@ def join(
     space = SearchSpace.from_json(described["space"])
     tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
     estimator = make_estimator(problem.task, request.settings)
+    y = problem.y.iloc[tuning]
     question = Question.of(
         clone(estimator),
         estimator,
         problem.X.iloc[tuning],
-        problem.y.iloc[tuning],
-        cv=request.cv,
+        y,
+        cv=splitter_of(request.cv, y, task=problem.task),
         scoring=request.metric,
     )
     began = clock.now()

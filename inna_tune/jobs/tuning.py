@@ -1,9 +1,7 @@
 """The main job: tune on a table, score on rows that tuning never saw, and say what tuning bought."""
 
-import difflib
 import math
 import shlex
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +16,6 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.metrics import (
     accuracy_score,
     get_scorer,
-    get_scorer_names,
     log_loss,
     r2_score,
     root_mean_squared_error,
@@ -28,15 +25,19 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.estimators.interruption import interrupts_end_all
-from inna_tune.jobs.joining import JOB, FitRequest
+from inna_tune.jobs.joining import FitRequest
+from inna_tune.jobs.metric import check_metric
 from inna_tune.jobs.settings import make_estimator
+from inna_tune.jobs.validation import splitter_of
+from inna_tune.records.attributes import JOB
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.importance import column_importances
 from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds, scores_of_same_parts
 from inna_tune.records.losses import log_losses, places_of
-from inna_tune.records.record import Metric, StudyRecord
+from inna_tune.records.overview import find_study
+from inna_tune.records.record import Metric, StudyRecord, as_number
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
@@ -44,7 +45,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import Untuned, fit_search
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
-from inna_tune.study.splits import MEMBERS
+from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError
 from inna_tune.study.unsaved import TUNED, UNTUNED, Unsaved
 from inna_tune.study.whole import without_time_warnings
 from inna_tune.tables import split_rows
@@ -55,11 +56,6 @@ from inna_tune.tables.problem import Problem
 _DEFAULT_SHARE, _BOOKKEEPING = 0.9, 0.02
 # What the columns are worth is measured for so many seconds at most, and so much of a budget.
 _IMPORTANCE_SECONDS, _IMPORTANCE_SHARE = 10.0, 0.03
-_EXAMPLES = {
-    "binary": "roc_auc or balanced_accuracy",
-    "multiclass": "roc_auc_ovr or balanced_accuracy",
-    "regression": "r2 or neg_mean_absolute_error",
-}
 
 
 @dataclass(frozen=True)
@@ -121,6 +117,7 @@ class TuningReport:
             "task": self.held_out.task,
             "metric": record.metric.name,
             "rows": {"tuned_on": self.n_tuning_rows, "held_out": self.n_held_out_rows},
+            "scored_on": record.scored_on,
             "trials": record.counts,
             "best": None
             if best is None
@@ -160,7 +157,7 @@ def tune(
     estimator: InnaEstimator | None = None,
     settings: Sequence[str] = (),
     metric: str | None = None,
-    cv: str | None = None,
+    cv: str | int | None = None,
     space: SearchSpace | Prior | None = None,
     refit: bool | str = True,
     callbacks: Sequence[Callback] = (),
@@ -177,8 +174,8 @@ def tune(
     metric : str, optional
         Scikit-learn's name of the scorer that the study maximises; None: the loss that the net is trained on. The held-out
         rows are scored by it, too.
-    cv : "members" or None, default=None
-        As there: what trials are scored on.
+    cv : "members", int or None, default=None
+        What trials are scored on, as there; but a number of folds is that of shuffled ones, as those of None are.
     refit : True or "ensemble", default=True
         As there: what the tuned model is.
     timeout : float, optional
@@ -240,14 +237,12 @@ def tune(
         study_name=study_name,
         resume=resume,
         refit=refit,
-        cv=cv,
+        cv=splitter_of(cv, y, task=problem.task),
         scoring=metric,
         random_state=seed,
         callbacks=callbacks,
         allow_mismatch=allow_mismatch,
     )
-    if cv not in (None, MEMBERS):
-        raise ValueError(f"cv={cv!r} must be {MEMBERS!r}, or None for folds")
     check_search(search)
     if not refit:
         raise ValueError(f"refit={refit!r} must be True or 'ensemble': there is a model to be scored")
@@ -270,23 +265,22 @@ def tune(
         with without_time_warnings():  # the report says what was cut
             # Where no trial gets a score, a second fit of the same would be time lost.
             fit_search(search, X, y, {}, notes=notes, untuned=untuned)
-    except MismatchError as error:
-        begun = search.study_.user_attrs.get(JOB)
-        if isinstance(begun, dict) and begun.get("seed") != seed:
-            was = begun.get("seed")
-            raise MismatchError(
-                f"{error}. It was begun with seed={was!r}, and seed={seed} holds out other rows: give seed={was!r}, or "
-                f"--seed {was}, to go on with it"
-            ) from None
-        if isinstance(begun, dict) and list(begun.get("settings", ())) != list(settings):
-            words = [word for each in begun.get("settings", ()) for word in ("--set", each)]
-            was = shlex.join(words) or "without settings"
-            raise MismatchError(f"{error}. It was begun {was}: give the same to go on with it") from None
-        for option, given in (("metric", metric), ("cv", cv)):
-            if isinstance(begun, dict) and (was := begun.get(option)) != given:
-                said = f"without --{option}" if was is None else f"with --{option} {shlex.quote(str(was))}"
-                raise MismatchError(f"{error}. It was begun {said}: give the same to go on with it") from None
-        raise
+    except (MismatchError, NoRowsLeftOutError) as error:
+        found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
+        begun = None if found is None else found.user_attrs.get(JOB)
+        if not isinstance(begun, dict):
+            raise
+        how = _how_it_began(begun, seed, settings, metric, cv)
+        if how is None:
+            raise
+        what: object = error
+        if isinstance(error, NoRowsLeftOutError):
+            if begun.get("cv") != MEMBERS:
+                raise
+            what = (
+                f"study {study_name!r} is by the rows that nets leave out, and now they would leave out none"
+            )
+        raise MismatchError(f"{what}. It was begun {how}") from None
     if timeout is None:
         kept = None if allow_mismatch else Unsaved(search.study_, refit).find(UNTUNED)
         with interrupts_end_all():
@@ -323,6 +317,28 @@ def tune(
     return TuningReport(search, len(tuning), len(held), scores, found, tuple(cut), note, default)
 
 
+def _how_it_began(
+    begun: dict[str, Any], seed: int, settings: Sequence[str], metric: str | None, cv: str | int | None
+) -> str | None:
+    """With what a study was begun that it is not to go on with, and what to give; None where that is the same."""
+    was = begun.get("seed")
+    if was != seed:
+        return f"with seed={was!r}, and seed={seed} holds out other rows: give seed={was!r}, or --seed {was}, to go on with it"
+    before = list(begun.get("settings", ()))
+    if before != list(settings):
+        words = [word for each in before for word in ("--set", each)]
+        return f"{shlex.join(words) or 'without settings'}: give the same to go on with it"
+    was = begun.get("metric")
+    if was != metric:
+        said = "without --metric" if was is None else f"with --metric {shlex.quote(str(was))}"
+        return f"{said}: give the same to go on with it"
+    was = begun.get("cv")
+    if was != cv:
+        said = "by folds, as many as the rows decide" if was is None else f"with --cv {shlex.quote(str(was))}"
+        return f"{said}: leave --cv out to go on with it"
+    return None
+
+
 def _importance_seconds(timeout: float | None) -> float:
     return _IMPORTANCE_SECONDS if timeout is None else min(_IMPORTANCE_SECONDS, _IMPORTANCE_SHARE * timeout)
 
@@ -341,39 +357,20 @@ def _folds(
         return None
     if note is None:
         of_untuned, scores = scores_of_same_parts(record.untuned, record.best_first[0])
+    elif record.is_by_members:
+        # An ensemble of fits is scored once, by all their nets; the mean of its trials, net by net, is not less lucky.
+        chosen = [record.trials[number] for number in note.weights]
+        of_untuned, *each = scores_of_same_parts(record.untuned, *chosen)
+        weights = list(note.weights.values())
+        scores = [
+            float(np.average(list(map(as_number, of_net)), weights=weights))
+            for of_net in zip(*each, strict=True)
+        ]
     else:
         of_untuned, scores = scores_of_folds(record.untuned), list(note.scores)
     before = losses_of_folds(record, of_untuned)
     after = losses_of_folds(record, scores)
     return None if before is None or after is None or len(before) != len(after) else (before, after)
-
-
-def check_metric(metric: str, task: str, y: Any) -> None:
-    """Refuse a scorer that there is not, or that cannot score the task.
-
-    Raises
-    ------
-    ValueError
-        With the name and what to give instead.
-    """
-    names = get_scorer_names()
-    if metric not in names:
-        near = difflib.get_close_matches(metric, names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
-        raise ValueError(f"metric={metric!r} is no scorer of scikit-learn; {hint}")
-    rows = np.zeros((len(y), 1))
-    known = DummyRegressor() if task == "regression" else DummyClassifier(strategy="prior")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = float(get_scorer(metric)(known.fit(rows, y), rows, y))
-        if not math.isfinite(value):
-            raise ValueError(f"it gives {value}")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"metric={metric!r} cannot score this {task}: {str(error).splitlines()[0]} Give another one, such as "
-            f"{_EXAMPLES[task]}."
-        ) from None
 
 
 def score_rows(

@@ -3,6 +3,7 @@
 from inna_tune.space.learn import CURVATURE as CURVATURE
 
 FINGERPRINT = "inna_tune:fingerprint"
+JOB = "inna_tune:job"  # what `inna-tune fit` asks of those who join
 ALLOWED_MISMATCH = "inna_tune:allowed_mismatch"
 SEED = "inna_tune:seed"
 POPULATION = "inna_tune:population"

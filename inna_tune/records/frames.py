@@ -24,7 +24,7 @@ def trials_frame(study: optuna.Study) -> pd.DataFrame:
     -------
     DataFrame
         ``number``; ``state``, such as "complete"; ``score`` as the study stores it, NaN where there is none; ``score_std``,
-        its standard deviation over the folds; ``epochs`` of training; ``seconds`` that it was trained and
+        its standard deviation over the folds, or nets; ``epochs`` of training; ``seconds`` that it was trained and
         scored; ``begun``, a time; ``reason`` for which it was pruned or failed. Then one column a parameter, under its own name
         (under ``params_NAME`` where that is taken), with natural values, missing where the trial has no such parameter.
 
@@ -68,8 +68,8 @@ def leaderboard_frame(study: optuna.Study) -> pd.DataFrame:
     DataFrame
         The best first: ``model``, "ensemble" or such as "trial 3"; ``trial``, its number, missing for the ensemble; ``state``:
         "complete", "cut" by time, "ensemble"; ``score`` as the study stores it, higher is better; ``score_error``, the
-        standard error of its mean over the folds; ``weight`` in the ensemble; ``fit_seconds``; ``predict_seconds`` for the
-        test rows of all folds. The ensemble is scored on the rows that it was chosen on.
+        standard error of its mean over the folds, or nets; ``weight`` in the ensemble; ``fit_seconds``; ``predict_seconds`` for
+        the test rows of all folds. The ensemble is scored on the rows that it was chosen on.
     """
     record = StudyRecord(study)
     found = leaderboard(record)

@@ -84,7 +84,7 @@ class Entry:
     score : float
         As it is shown.
     error : float
-        Standard error of the mean over the folds; NaN where there are fewer than two.
+        Standard error of the mean over the folds, or over nets that are scored by themselves; NaN of fewer than two.
     weight : float
         In the ensemble.
     fit_seconds, predict_seconds : float
@@ -142,16 +142,15 @@ def scores_of_folds(trial: FrozenTrial) -> list[Any]:
     return scores if isinstance(scores, list) else []
 
 
-def scores_of_same_parts(one: FrozenTrial, other: FrozenTrial) -> tuple[list[Any], list[Any]]:
-    """Scores of two trials on the parts that both are scored on: of nets that are scored by themselves not all may count."""
+def scores_of_same_parts(*trials: FrozenTrial) -> tuple[list[Any], ...]:
+    """Scores of trials on the parts that all are scored on: of nets that are scored by themselves not all may count."""
     known = []
-    for trial in (one, other):
+    for trial in trials:
         noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs.get(CUT, {})
         scores = scores_of_folds(trial)
         known.append(dict(zip(noted.get(NETS, range(len(scores))), scores, strict=False)))
-    both = sorted(set(known[0]) & set(known[1]))
-    first, second = ([of[part] for part in both] for of in known)
-    return first, second
+    shared = sorted(set(known[0]).intersection(*known[1:]))
+    return tuple([of[part] for part in shared] for of in known)
 
 
 def _error(scores: Sequence[Any]) -> float:

@@ -1,7 +1,6 @@
 """What a storage holds, in a form to print."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -112,8 +111,8 @@ def opened_to_resume(storage: str | BaseStorage) -> str | BaseStorage:
         return storage
 
 
-def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> ResumeSummary | None:
-    """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
+def find_study(storage: str | BaseStorage, name: str) -> optuna.Study | None:
+    """The study of that name; None where there is none.
 
     Raises
     ------
@@ -126,15 +125,23 @@ def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> Resum
     with storage_errors(opened):
         if name not in optuna.get_all_study_names(opened):
             return None
-        study = optuna.load_study(study_name=name, storage=opened)
+        return optuna.load_study(study_name=name, storage=opened)
+
+
+def find_progress(storage: str | BaseStorage, name: str, n_trials: int) -> ResumeSummary | None:
+    """What a study holds and what is left to do to reach `n_trials`; None where there is no such study, or nothing in it.
+
+    Raises
+    ------
+    StorageError
+        If the storage can't be read.
+    """
+    study = find_study(storage, name)
+    if study is None:
+        return None
+    with storage_errors(study._storage):
         found = resume_summary(study, n_trials)
         return as_shown(study, found) if found.finished or found.running or found.left_behind else None
-
-
-def _folds_of(data: Mapping[str, Any]) -> str:
-    """What trials are scored on, in words."""
-    said = data.get("cv", "?")
-    return "trials scored on the rows that their nets left out" if said == "members" else f"folds {said}"
 
 
 def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescription:
@@ -153,7 +160,8 @@ def describe_study(storage: str, name: str, *, n_best: int = 5) -> StudyDescript
     lines = [
         f"Study {name}: {row.complete} complete, {row.pruned} pruned, {row.failed} failed, {row.running} running",
         f"Data: {data.get('rows', '?')} rows, {len(columns) if isinstance(columns, list) else '?'} columns, "
-        f"target {data.get('target')!r}, {data.get('task', '?')}, {_folds_of(data)}",
+        f"target {data.get('target')!r}, {data.get('task', '?')}, "
+        f"trials scored on {record.scored_on}",
     ]
     if record.misleading:
         lines.append(record.misleading)

@@ -137,6 +137,18 @@ class StudyRecord:
         """Class and settings of the estimator that was tuned; empty where unknown."""
         return _mapping(self.fingerprint.get("estimator"))
 
+    @property
+    def is_by_members(self) -> bool:
+        """Whether a trial is one fit, each of its nets scored on the rows that it left out; else trials are scored on folds."""
+        return self.fingerprint.get("cv") == "members"
+
+    @property
+    def scored_on(self) -> str:
+        """What its trials are scored on, in words."""
+        if self.is_by_members:
+            return "the rows that their nets left out"
+        return f"folds {self.fingerprint.get('cv', '?')}"
+
     @cached_property
     def metric(self) -> Metric:
         """What its values mean."""

@@ -128,6 +128,7 @@ def _content(record: StudyRecord, dashboard: str) -> dict[str, Any]:
     return {
         "name": record.name,
         "metric": record.metric,
+        "scored_on": "on rows that nets left out" if record.is_by_members else "over the folds",
         "count": record.counts,
         "total": len(record.trials),
         "status": _status(record.counts),
@@ -254,7 +255,7 @@ def _provenance(record: StudyRecord) -> list[tuple[str, str]]:
     rows = [
         ("Study", f"{record.name}, in {store_of(record.study).words}"),
         ("Metric", f"{found.get('metric', record.metric.name)}, {record.study.direction.name.lower()}d"),
-        ("Folds", str(found.get("cv", "unknown"))),
+        ("Trials are scored on", record.scored_on if "cv" in found else "unknown"),
         ("Seed", str(attributes.get(SEED, "unknown"))),
         ("Trials that train together", str(attributes.get(POPULATION, "unknown"))),
         (

@@ -16,7 +16,7 @@ _FLAT = (
     "its better side; where the study catches up late, it learned, or was lucky, late."
 )
 _CURVES = (
-    "Scores over the folds at each rung and at the end, of the best weights until then. The legend gives the trials' final "
+    "Scores {where} at each rung and at the end, of the best weights until then. The legend gives the trials' final "
     "scores; grey lines are other trials."
 )
 _PLANE = "Colour is the score. Contours hold half and nine tenths of the prior."
@@ -99,9 +99,9 @@ def sections_of(record: StudyRecord) -> Iterator[Section]:
         return _card(lambda: draw(record), key, title, note)
 
     best = card(plots.best_so_far, "best", "Best score so far", _FLAT if len(record.trials) > 1 else "")
-    yield Section(
-        "Progress", "progress", [best, card(plots.learning_curves, "curves", "Learning curves", _CURVES)]
-    )
+    where = "of the nets, on the rows that each left out," if record.is_by_members else "over the folds"
+    curves = card(plots.learning_curves, "curves", "Learning curves", _CURVES.format(where=where))
+    yield Section("Progress", "progress", [best, curves])
     yield Section(
         "Alpha, beta and importance",
         "plane",

@@ -311,8 +311,9 @@ def _say_that_none_scored(search: Any, trials: Sequence[FrozenTrial], *, by_time
     """An error; or, where only time was missing, a warning: the settings as they are give a model all the same."""
     reasons = [t.user_attrs[REASON] for t in trials if REASON in t.user_attrs]
     if search.refit and by_time and not reasons:
+        where = "" if isinstance(search.cv, str) else " on all folds"
         warnings.warn(
-            f"timeout={search.timeout:g}: the time was up before any trial had a score on all folds; the estimator was "
+            f"timeout={search.timeout:g}: the time was up before any trial had a score{where}; the estimator was "
             "fitted as it is, untuned. Give more time.",
             ConvergenceWarning,
             stacklevel=5,

@@ -15,7 +15,7 @@ from inna_tune.estimators.columns import Matrix
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.splitting import Rows
 from inna_tune.study.folding import FoldedTable, FoldStack, Part
-from inna_tune.study.splits import MEMBERS
+from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,24 +47,27 @@ class LeftOutTable(FoldedTable):
 
         Raises
         ------
-        ValueError
+        NoRowsLeftOutError
             If they leave out no rows.
         """
         for k, members in super().members(estimator, stack):
             if not all(len(m.validation_rows) for m in members):
                 n_rows = len(self.folds[k].encoded.target)
-                raise ValueError(
+                raise NoRowsLeftOutError(
                     f"cv={MEMBERS!r}: each net is scored on rows that it was trained without, and with early_stopping="
                     f"{estimator.early_stopping!r} and n_members={estimator.n_members!r} a fit on {n_rows} rows, alike or not, "
                     "trains on all of them. Give folds, such as cv=5."
                 )
             yield k, members
 
-    def check(self, estimator: InnaEstimator) -> None:
-        """Refuse an estimator whose nets leave out no rows, by a ValueError."""
-        for stack in self.stacks(estimator):
-            for _ in self.members(estimator, stack):
-                pass
+    def left_out(self, estimator: InnaEstimator) -> list[Rows]:
+        """Rows of the table as it was given that each net of a fit leaves out; raises as `members` does."""
+        return [
+            self._present[member.validation_rows - stack.train_start(k)]
+            for stack in self.stacks(estimator)
+            for k, members in self.members(estimator, stack)
+            for member in members
+        ]
 
     def parts(
         self, k: int, stack: FoldStack, members: Sequence[Member], trained: Sequence[int]

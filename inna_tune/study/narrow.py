@@ -38,7 +38,13 @@ def in_parts(study: optuna.Study, group: Sequence[Candidate]) -> list[list[Candi
     n_members = first.table.plan_for(first.estimator, 0).n_members
     held = [needed.held for needed in of_folds]
     passing = max(max(needed.measuring, needed.stepping) for needed in of_folds)
-    say_if_too_large(sum(held) + passing, first.estimator, n_members, net, of="a trial on all its folds")
+    say_if_too_large(
+        sum(held) + passing,
+        first.estimator,
+        n_members,
+        net,
+        of="a trial on all its folds" if len(of_folds) > 1 else "a trial",
+    )
     races = len(of_folds) > 1 and first.estimator.max_time is None and races_folds(study)
     # Of those that begin on one fold half go on at most.
     each = max(max(held), sum(held) / 2) if races else sum(held)

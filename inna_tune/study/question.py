@@ -25,7 +25,7 @@ from inna_tune.study.left_out import LeftOutTable
 from inna_tune.study.metrics import Metrics
 from inna_tune.study.routing import Routed
 from inna_tune.study.scoring import Scorer, named_scorer, scorer_name
-from inna_tune.study.splits import MEMBERS, resolve_splits
+from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError, resolve_splits
 from inna_tune.study.tuned import is_ours, net_of
 
 
@@ -133,7 +133,7 @@ class Question:
         ------
         OutOfTimeError
             Where that would take too much of a budget.
-        ValueError
+        NoRowsLeftOutError
             Where nets that are to be scored on the rows which they leave out leave out none.
         """
         before_fold = None
@@ -144,7 +144,7 @@ class Question:
         if not self.is_by_members:
             return FoldedTable(*asked, before_fold=before_fold)
         found = LeftOutTable(*asked, before_fold=before_fold)
-        found.check(self.estimator)
+        found.left_out(self.estimator)
         return found
 
     def fingerprint(self, space: dict[str, Any] | None) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _check_members(estimator: Any, routed: Routed) -> None:
             "InnaRegressor alone."
         )
     if not estimator.early_stopping:
-        raise ValueError(
+        raise NoRowsLeftOutError(
             f"{says}with early_stopping=False they train on all rows. Set it to True, or give folds, such as cv=5."
         )
     if routed.split:

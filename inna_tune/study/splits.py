@@ -29,19 +29,23 @@ _HELD_OUT = 0.2  # share of a large table
 MEMBERS = "members"
 
 
-def default_splitter(y: Any, n_rows: int, *, classifier: bool) -> Any:
-    """The folds of ``cv=None``.
+class NoRowsLeftOutError(ValueError):
+    """Nets are to be scored on the rows that each of them left out, and leave out none."""
+
+
+def default_splitter(y: Any, n_rows: int, *, classifier: bool, n_splits: int | None = None) -> Any:
+    """The folds of ``cv=None``, or as many of their kind.
 
     The more rows, the less a score depends on which are held out: five folds under 2,000 rows, three under 10,000, one
     held-out fifth above. Each with a share of every class, where there are rows enough of it. Shuffled with a fixed seed,
     so that a resumed study sees the same folds.
     """
     counts = np.unique(y, return_counts=True)[1] if classifier else np.zeros(1)
-    if n_rows >= 10_000:
+    if n_splits is None and n_rows >= 10_000:
         stratified = counts.min() >= 2 and len(counts) <= _HELD_OUT * n_rows
         kind = StratifiedShuffleSplit if stratified else ShuffleSplit
         return kind(n_splits=1, test_size=_HELD_OUT, random_state=0)
-    n_splits = 5 if n_rows < 2_000 else 3
+    n_splits = n_splits or (5 if n_rows < 2_000 else 3)
     if classifier and counts.min() >= n_splits:
         return StratifiedKFold(n_splits, shuffle=True, random_state=0)
     return KFold(n_splits, shuffle=True, random_state=0)

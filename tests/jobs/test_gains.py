@@ -12,7 +12,12 @@ from inna_tune.jobs.tuning import tune
 from inna_tune.jobs.verdict import Comparison, Contender
 from inna_tune.records.attributes import PORTFOLIO, UNTUNED
 from inna_tune.records.certainty import Gain
-from inna_tune.records.leaderboard import losses_of_folds, scores_of_folds
+from inna_tune.records.leaderboard import (
+    EnsembleNote,
+    losses_of_folds,
+    scores_of_folds,
+    scores_of_same_parts,
+)
 from inna_tune.records.overview import describe_study
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
@@ -31,7 +36,8 @@ def problem():
 
 def run(problem, n_trials, **options):
     storage = optuna.storages.InMemoryStorage()
-    return tune(problem, n_trials=n_trials, storage=storage, study_name="s", settings=SMALL, **options)
+    options = {"settings": SMALL} | options
+    return tune(problem, n_trials=n_trials, storage=storage, study_name="s", **options)
 
 
 def test_the_untuned_setting_gains_nothing_over_itself(problem, tmp_path):
@@ -57,6 +63,21 @@ def test_what_tuning_found_is_compared_with_the_luck_of_the_folds(problem):
     width = (
         2 * stats.t.ppf(0.975, 4) * np.log(np.divide(after, before)).std(ddof=1)
     )  # of the folds, beside the rows
+    assert math.log1p(gain.high) - math.log1p(gain.low) > width > 0
+
+
+def test_an_ensemble_of_fits_is_compared_with_the_luck_of_its_trials_nets(problem):
+    found = run(problem, 4, cv="members", refit="ensemble", settings=SMALL[:2], importances=False)
+    record = StudyRecord(found.search.study_)
+    note = EnsembleNote.of(record)
+    assert len(note.scores) == 1
+    assert found.held_out.luck
+    before, *after = scores_of_same_parts(record.untuned, *(record.trials[number] for number in note.weights))
+    after = np.average(after, axis=0, weights=list(note.weights.values()))
+    n_nets = len(before)
+    assert n_nets in (4, 8)
+    width = 2 * stats.t.ppf(0.975, n_nets - 1) * np.log(np.divide(after, before)).std(ddof=1)
+    gain = found.held_out.gain
     assert math.log1p(gain.high) - math.log1p(gain.low) > width > 0
 
 
