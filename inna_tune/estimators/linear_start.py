@@ -1,5 +1,6 @@
 """Linear models of a table's rows that nets of small tables begin as, so that they have only what is left to learn."""
 
+import functools
 import hashlib
 from collections.abc import Sequence
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.splitting import Rows
@@ -51,13 +52,19 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
     known = table.linear_models.get(together)
     if known is None:
         # What a model is must not depend on how many threads there are.
-        with threadpool_limits(1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()))
         own = dict(zip(dict.fromkeys(keys), found, strict=True)) if found else {}
         known = [own[key] for key in keys] if found else []
         # Trials with a seed each have parts of their own, which no other asks for.
         table.linear_models = dict([*table.linear_models.items(), (together, known)][-_REMEMBERED:])
     return known
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """What numpy and scipy compute by, which are loaded: to look for it takes as long as to fit a small model."""
+    return ThreadpoolController()
 
 
 def _is_small(table: EncodedTable) -> bool:
@@ -167,25 +174,48 @@ class _Logistic:
         self._center = self._share @ X
         self._rows = X - self._center
         self._labels = np.eye(n_classes)[y]
+        # Where a row's own class stands among all outputs.
+        self._own = np.arange(len(y)) * n_classes + y
         self.nothing = np.zeros((X.shape[1], n_classes)), np.log(self._share @ self._labels)
         self._place = np.vstack(self.nothing)
 
     def at(self, penalty: float) -> tuple[Floats, Floats]:
         """Coefficients [d, n_classes] and intercept [n_classes]."""
+        seen, value, gradient = b"", 0.0, self._place.ravel()
 
-        def loss(flat: Floats) -> tuple[float, Floats]:
-            place = flat.reshape(self._place.shape)
-            outputs = self._rows @ place[:-1] + place[-1]
-            outputs -= outputs.max(1, keepdims=True)
-            total = np.log(np.exp(outputs).sum(1, keepdims=True))
-            mean = self._share @ (total[:, 0] - (outputs * self._labels).sum(1))
-            slope = self._share[:, None] * (np.exp(outputs - total) - self._labels)
-            gradient = np.vstack([self._rows.T @ slope + penalty * place[:-1], slope.sum(0)])
-            return float(mean + penalty / 2 * np.square(place[:-1]).sum()), gradient.ravel()
+        # scipy asks for the value and then for the gradient, which are found together.
+        def look(flat: Floats) -> None:
+            nonlocal seen, value, gradient
+            if (place := flat.tobytes()) != seen:
+                seen, (value, gradient) = place, self._loss(flat.reshape(self._place.shape), penalty)
+
+        def loss(flat: Floats) -> float:
+            look(flat)
+            return value
+
+        def slope(flat: Floats) -> Floats:
+            look(flat)
+            return gradient
 
         found = minimize(
-            loss, self._place.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5}
+            loss, self._place.ravel(), jac=slope, method="L-BFGS-B", options={"maxiter": 200, "gtol": 1e-5}
         )
         self._place = found.x.reshape(self._place.shape)
         coefficients = self._place[:-1].copy()
         return coefficients, self._place[-1] - self._center @ coefficients
+
+    def _loss(self, place: Floats, penalty: float) -> tuple[float, Floats]:
+        """The penalised loss at coefficients and intercept [d + 1, n_classes], and its gradient, flat."""
+        outputs = self._rows @ place[:-1]
+        outputs += place[-1]
+        outputs -= outputs.max(1, keepdims=True)
+        total = np.log(np.exp(outputs).sum(1, keepdims=True))
+        mean = self._share @ (total[:, 0] - outputs.ravel()[self._own])
+        slope = np.exp(outputs - total)
+        slope -= self._labels
+        slope *= self._share[:, None]
+        gradient = np.empty_like(place)
+        gradient[:-1] = self._rows.T @ slope
+        gradient[:-1] += penalty * place[:-1]
+        gradient[-1] = slope.sum(0)
+        return float(mean + penalty / 2 * np.square(place[:-1]).sum()), gradient.ravel()

@@ -1,11 +1,11 @@
 """Optuna's tables in a file, and of which Optuna they are: its migrations are read once a process, not at each opening."""
 
+import ast
 import shlex
 from functools import cache
 from pathlib import Path
 
 import optuna
-from alembic.script import ScriptDirectory
 from optuna.storages._rdb import models
 from sqlalchemy import Column, Engine, MetaData, PrimaryKeyConstraint, String, Table, insert, select
 
@@ -21,9 +21,29 @@ _REVISION = Table(
 
 
 @cache
-def _migrations() -> ScriptDirectory:
-    # Each is a file of Python; to run them takes longer than all else that opening does.
-    return ScriptDirectory(str(Path(models.__file__).parent / "alembic"))
+def _revisions() -> tuple[str | None, frozenset[str]]:
+    """The newest of Optuna's revisions, and all of them."""
+    folder = Path(models.__file__).parent / "alembic"
+    before = dict(map(_links, (folder / "versions").glob("*.py")))
+    newest = set(before) - set(before.values())
+    if len(newest) == 1 and set(before.values()) - {None} <= set(before):
+        return str(*newest), frozenset(map(str, before))
+    # NOTE: only where they are written in a way that is not known yet: Alembic takes as long to load as all else of a storage.
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(folder))
+    return script.get_current_head(), frozenset(each.revision for each in script.walk_revisions())
+
+
+def _links(migration: Path) -> tuple[object, object]:
+    """The revision that a migration makes and the one before it, as its file says; it is a program, and not run for this."""
+    said: dict[str, object] = {}
+    for line in ast.parse(migration.read_text(encoding="utf-8")).body:
+        targets = line.targets if isinstance(line, ast.Assign) else [getattr(line, "target", None)]
+        value = getattr(line, "value", None)
+        if isinstance(value, ast.Constant):
+            said |= {target.id: value.value for target in targets if isinstance(target, ast.Name)}
+    return said.get("revision"), said.get("down_revision")
 
 
 def make_tables(engine: Engine) -> None:
@@ -35,7 +55,7 @@ def make_tables(engine: Engine) -> None:
             row = {"schema_version": models.SCHEMA_VERSION, "library_version": optuna.__version__}
             connection.execute(insert(models.VersionInfoModel.__table__).values(row))
         if connection.execute(select(_REVISION)).first() is None:
-            connection.execute(insert(_REVISION).values(version_num=_migrations().get_current_head()))
+            connection.execute(insert(_REVISION).values(version_num=_revisions()[0]))
 
 
 def check_version(path: Path, maker: str, schema: int, version: str | None) -> None:
@@ -55,10 +75,10 @@ def check_version(path: Path, maker: str, schema: int, version: str | None) -> N
     ------
     StorageError
     """
-    head = _migrations().get_current_head()
+    head, revisions = _revisions()
     if version == head or (version is None and schema == models.SCHEMA_VERSION):
         return
-    known = version is None or version in {revision.revision for revision in _migrations().walk_revisions()}
+    known = version is None or version in revisions
     upgrade = f"optuna storage upgrade --storage {shlex.quote(f'sqlite:///{path}')}"
     remedy = f"upgrade it by: {upgrade}" if known else "update Optuna by: pip install -U optuna"
     raise StorageError(

@@ -154,6 +154,7 @@ def choose(seconds, n, monkeypatch, *, alone=None):
         return (alone if torch.get_num_threads() == 1 and alone else seconds)[len(members)]
 
     monkeypatch.setattr(width, "_measured", {})
+    monkeypatch.setattr(width, "_SMALL", 0)
     monkeypatch.setattr(width, "_seconds_a_member", timed)
     net = TabularNet(6, (16, 16), 3)
     return width.quickest_layout(net, make_table(), make_members(n), CrossEntropy(), batch_size=32)
@@ -183,6 +184,28 @@ def test_the_threads_are_the_quickest_and_put_back(monkeypatch):
         assert torch.get_num_threads() == 3
 
 
+@pytest.mark.parametrize(
+    ("threads", "hidden", "timed"), [(1, 16, []), (3, 16, [8, 8]), (1, 2100, [1, 2, 4, 8])]
+)
+def test_small_members_are_all_stacked_and_only_threads_are_timed(threads, hidden, timed, monkeypatch):
+    monkeypatch.setattr(width, "_measured", {})
+    seen = []
+
+    def seconds(net, table, members, *rest):
+        seen.append(len(members))
+        return 1.0 / len(members)
+
+    monkeypatch.setattr(width, "_seconds_a_member", seconds)
+    net = TabularNet(6, (hidden,), 3)
+    with torch_threads(threads):
+        found = width.quickest_layout(net, make_table(), make_members(8), CrossEntropy(), batch_size=32)
+        assert found.width == 8
+        assert seen == timed
+        monkeypatch.setattr(width, "width_for_memory", lambda *given, **options: 5)
+        found = width.quickest_layout(net, make_table(), make_members(8), CrossEntropy(), batch_size=32)
+        assert found.width == 4, "two stacks of four, not of five and three"
+
+
 def test_the_number_of_threads_changes_no_bit():
     members = make_members(4)
     with torch_threads(1):
@@ -193,6 +216,7 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_steps_are_timed_without_measuring_factors(monkeypatch):
     monkeypatch.setattr(width, "_measured", {})
+    monkeypatch.setattr(width, "_SMALL", 0)
     # All in one stack, whatever the times.
     monkeypatch.setattr(width, "_LEVEL", float("inf"))
     monkeypatch.setattr(width, "_HOPELESS", float("inf"))
@@ -267,6 +291,7 @@ class Ticking:
 def test_no_further_layout_is_timed_where_that_takes_a_share_of_the_time(deadline, timed, monkeypatch):
     monkeypatch.setattr(width.clock, "now", Ticking(2.5).now)
     monkeypatch.setattr(width, "_measured", {})
+    monkeypatch.setattr(width, "_SMALL", 0)
     seen = []
 
     def seconds(net, table, members, *rest):

@@ -20,6 +20,7 @@ from tests.plots.studies import held_out_of, make_study
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 WILD = "</title></svg><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>\"'`{{7*7}}]]>&amp;$x_"
+EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt" version="1.1"/>'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -218,7 +219,10 @@ def test_what_strangers_wrote_is_text_and_nothing_else():
 
 
 @pytest.mark.parametrize("thing", [None, 3, "text", [], [[]], {"columns": 3}, {"versions": []}, {"space": 3}])
-def test_attributes_of_the_wrong_shape_count_as_missing(thing):
+def test_attributes_of_the_wrong_shape_count_as_missing(thing, monkeypatch):
+    # Figures are made of what the study says, and neither laid out nor written, which takes long and knows nothing of it.
+    monkeypatch.setattr(svg, "_lay_out", lambda figure: None)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(EMPTY))
     study = make_study(3)
     for name in (
         FINGERPRINT,
