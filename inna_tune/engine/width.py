@@ -35,7 +35,7 @@ _TIMED_STEPS = 4
 _LEVEL, _HOPELESS = 1.03, 1.15
 
 # A stack with so few numbers in its widest layer takes no longer a member than a narrower one: of 3 to 30 columns, 60 to 900
-# rows, 1 to 16 members and 4 to 128 units the widest was the quickest up to three times as many.
+# rows, 1 to 16 members and 4 to 128 units the widest was the quickest.
 _SMALL = 2**19
 
 # Of the time until a deadline, what timing may take before no further layout is tried.
