@@ -6,7 +6,8 @@ Every point is a run of its own: a fresh process is warmed by a fit of a few row
 the budget as its library takes it, and is timed from ``fit`` to the prediction of the test rows. Splits and scores are those
 of ``accuracy.py``. Methods whose library is not installed are named and left out:
 
-- ``inna-tune``: ``InnaSearchCV(timeout=…)``; ``default``: the untuned estimator, ``max_time`` its budget;
+- ``inna-tune``: ``InnaSearchCV(timeout=…)``; ``members``: its trials by members, averaged, as on the command line;
+- ``default``: the untuned estimator, ``max_time`` its budget;
 - ``flaml``: ``AutoML().fit(time_budget=…)``, metric log-loss or RMSE;
 - ``catboost`` and ``boosting`` (histograms) under ``OptunaSearchCV``, 5 folds, the usual space;
 - ``skorch``: the perceptron that a user would write, under ``OptunaSearchCV``, Adam;
@@ -46,6 +47,11 @@ def inna_search(task, seed, budget):
     """The search as it comes."""
     kind = InnaRegressor if task == "regression" else InnaClassifier
     return InnaSearchCV(kind(), n_trials=10_000, timeout=budget, random_state=seed)
+
+
+def inna_members(task, seed, budget):
+    """What ``inna-tune fit --timeout`` does where a fit is of several nets: a trial is one fit, and trials are averaged."""
+    return inna_search(task, seed, budget).set_params(cv="members", refit="ensemble")
 
 
 def inna_default(task, seed, budget):
@@ -222,6 +228,7 @@ def realmlp(task, seed, budget):
 
 METHODS = {
     "inna-tune": (inna_search, ()),
+    "members": (inna_members, ()),
     "default": (inna_default, ()),
     "flaml": (_Flaml, ("flaml",)),
     "catboost": (catboost, ("catboost", "optuna_integration")),

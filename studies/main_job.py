@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from tables import load_table
 
 from inna_tune.jobs.tuning import tune
+from inna_tune.jobs.validation import choose_validation
 from inna_tune.records.attributes import CURVATURE
 from inna_tune.tables.problem import make_problem
 
@@ -48,6 +49,7 @@ def main() -> None:
                     storage=f"sqlite:///{folder}/study.db",
                     study_name=name,
                     seed=seed,
+                    cv=choose_validation(problem, seed=seed).cv,
                     refit="ensemble",
                 )
                 study = report.search.study_
@@ -102,7 +104,7 @@ def draw(study, name: str, metric: str) -> None:
     left.step(numbers, np.minimum.accumulate(losses), where="post", color="#0072B2", label="best so far")
     pruned = [t.number for t in study.trials if t.state == TrialState.PRUNED]
     left.plot(pruned, [max(losses)] * len(pruned), "x", color="#D55E00", ms=5, label="pruned")
-    left.set(xlabel="trial", ylabel=f"{metric} over the folds", title=f"{name}: {len(study.trials)} trials")
+    left.set(xlabel="trial", ylabel=f"{metric} by cross-validation", title=f"{name}: {len(study.trials)} trials")
     left.legend(frameon=False)
     root = study.user_attrs[CURVATURE] ** 0.5
     x, y = [t.params["alpha"] / root for t in done], [t.params["beta"] * root for t in done]

@@ -171,6 +171,7 @@ def fit(
                 study=find_study(studies, name) if resume else None,
             )
             say(f"Trials: {validation.words}", console)
+            say_what_time_took(timeout, "finding what trials are scored on")
             scored_on = validation.cv
         if ensemble is None:
             # The nets of trials that are fits are there already; those of a few folds would be fitted once more.

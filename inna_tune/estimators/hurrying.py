@@ -53,8 +53,9 @@ def members_in_time(
     number = max(1, int(min(fit_in, in_memory, len(members))))
     if number == len(members):
         return list(members)
-    # Of fewer nets too few would be of each kind to choose by.
-    return [replace(member, linear=None, jury=members[0].jury) for member in members[:number]]
+    # Of fewer nets too few would be of each kind to choose by, and the loss of one is not as smooth as that of several.
+    alone = {"patience": estimator._patience_for(n_rows, stops_smoothly=False)} if number == 1 else {}
+    return [replace(member, linear=None, jury=members[0].jury, **alone) for member in members[:number]]
 
 
 def warn_of_haste(max_time: float | None, results: Sequence[MemberResult]) -> None:

@@ -122,10 +122,11 @@ def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[Lin
     for penalty in (None, *_PENALTIES):
         found = [model.nothing if penalty is None else model.at(penalty) for model in models]
         of_rows = [loss(w, b, rows) for (w, b), (_, rows) in zip(found, parts, strict=True)]
-        losses.append(of_kinds(own_share * np.concatenate(of_rows)) / np.where(share > 0, share, 1.0))
-        tried.append(found)
-        if len(losses) > 1 and not share @ losses[-1] < share @ losses[-2]:
+        own_losses = of_kinds(own_share * np.concatenate(of_rows)) / np.where(share > 0, share, 1.0)
+        if losses and not share @ own_losses < share @ losses[-1]:
             break
+        losses.append(own_losses)
+        tried.append(found)
     chosen = _strongest(losses, share)
     of_nothing, left = float(share @ losses[0]), float(share @ losses[chosen])
     scale = float(np.clip(np.sqrt(left / of_nothing if of_nothing > 0 else 1.0), _LEAST_SCALE, 1.0))
@@ -133,8 +134,8 @@ def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[Lin
 
 
 def _strongest(losses: Sequence[Floats], share: Floats) -> int:
-    """The first of penalties, strongest first, that loses no more than noise to the best by the losses of rows."""
-    best = int(np.argmin([share @ of_rows for of_rows in losses]))
+    """The first of penalties that loses no more than noise to the last and best of them, by the losses of rows."""
+    best = len(losses) - 1
     for k in range(best):
         apart = losses[k] - losses[best]
         gap = share @ apart

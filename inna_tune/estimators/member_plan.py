@@ -96,6 +96,11 @@ def most_epochs(max_epochs: int | str, n_rows: int, *, early_stopping: bool) -> 
     return _MOST_EPOCHS_OF_FEW_ROWS if early_stopping and n_rows < _CROSS_FITTED_BELOW else _MOST_EPOCHS
 
 
+def usual_epochs(max_epochs: int | str, most: int) -> int:
+    """After which a training of at most so many most likely ends: early stopping comes long before an end nobody asked for."""
+    return min(most, _MOST_EPOCHS) if max_epochs == "auto" else most
+
+
 def parts_left_out(
     plan: MemberPlan, x: Matrix, target: npt.NDArray[Any], seed: int
 ) -> list[tuple[Rows, Rows]]:

@@ -11,7 +11,7 @@ from inna_tune.engine import Jury, Member, Method
 from inna_tune.estimators.checks import layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.linear_start import linear_starts
-from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
+from inna_tune.estimators.member_plan import MemberPlan, most_epochs, parts_left_out, plan_members
 from inna_tune.estimators.metrics import ScoreOfRows
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import pure_numbers_of
@@ -48,7 +48,8 @@ class Recipe(Parameters):
             validation_fraction=float(self.validation_fraction),
         )
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            return replace(plan, n_members=int(begun_with or 1), n_folds=0, n_linear=0)
+            epochs = most_epochs(self.max_epochs, n_rows, early_stopping=bool(self.early_stopping))
+            return MemberPlan(int(begun_with or 1), 0, epochs)
         return plan
 
     def _members_for(
@@ -130,7 +131,7 @@ class Recipe(Parameters):
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
             label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
-            patience=self._patience_for(len(train), stops_smoothly),
+            patience=self._patience_for(len(train), stops_smoothly=stops_smoothly),
             used_features=used_features,
         )
 
@@ -167,7 +168,7 @@ class Recipe(Parameters):
             precision=self.precision,  # type: ignore[arg-type]
         )
 
-    def _patience_for(self, n_rows: int, stops_smoothly: bool) -> int | None:
+    def _patience_for(self, n_rows: int, *, stops_smoothly: bool) -> int | None:
         if not self.early_stopping:
             return None
         epochs, least_steps = _PATIENCE, _MIN_PATIENCE_STEPS

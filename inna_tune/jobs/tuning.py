@@ -29,7 +29,7 @@ from inna_tune.jobs.joining import FitRequest
 from inna_tune.jobs.metric import check_metric
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.validation import splitter_of
-from inna_tune.records.attributes import JOB
+from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
@@ -271,9 +271,16 @@ def tune(
         if not isinstance(begun, dict):
             raise
         how = _how_it_began(begun, seed, settings, metric, cv)
+        what: object = error
+        if isinstance(error, NoRowsLeftOutError) and found is not None and begun.get("cv") == MEMBERS:
+            n_rows = (found.user_attrs.get(FINGERPRINT) or {}).get("rows")
+            if n_rows != len(y):
+                raise MismatchError(
+                    f"study {study_name!r} was tuned on {n_rows} rows, and these are {len(y)}: give the rows it was begun "
+                    "with, or another study name"
+                ) from None
         if how is None:
             raise
-        what: object = error
         if isinstance(error, NoRowsLeftOutError):
             if begun.get("cv") != MEMBERS:
                 raise
@@ -335,7 +342,7 @@ def _how_it_began(
     was = begun.get("cv")
     if was != cv:
         said = "by folds, as many as the rows decide" if was is None else f"with --cv {shlex.quote(str(was))}"
-        return f"{said}: leave --cv out to go on with it"
+        return f"{said}: leave --cv out, or give cv={was!r}, to go on with it"
     return None
 
 

@@ -170,6 +170,8 @@ def _parts_left_out(estimator: InnaEstimator, X: Any, y: Any) -> list[Rows] | st
     if plan.n_folds == 0:
         return too_few
     try:
+        # Which rows are left out does not depend on what nets begin as.
+        estimator = clone(estimator).set_params(linear_path=False)
         table = Question.of(clone(estimator), estimator, X, y, cv=MEMBERS).folded()
         parts = table.left_out(estimator)  # type: ignore[attr-defined]
     except NoRowsLeftOutError:

@@ -18,6 +18,8 @@ _TASKS = ("binary", "multiclass", "classification", "regression")
 
 # A fit is asked for even where no time is left; it ends after its first batch then.
 _LEAST_SECONDS = 1e-3
+# Of a table of unknown size.
+_ROWS = 10_000
 
 
 class InnaLearner(BaseEstimator):  # type: ignore[misc]
@@ -74,7 +76,7 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
             name: {"domain": _domain(entry.distribution), "init_value": entry.default}
             for name, entry in ranges(_kind(task)).items()
         }
-        most = _kind(task)()._plan_for(int(data_size[0])).max_epochs
+        most = _kind(task)()._plan_for(int(data_size[0]) if data_size else _ROWS).max_epochs
         found["max_epochs"] = {
             "domain": tune.lograndint(lower=5, upper=most + 1),
             "init_value": 10,

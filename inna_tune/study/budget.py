@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inna_tune import clock
+from inna_tune.estimators.member_plan import usual_epochs
 from inna_tune.space import SearchSpace
 from inna_tune.study.metrics import ENSEMBLE
 from inna_tune.study.tuned import is_ours, net_of
@@ -97,7 +98,7 @@ class Budget:
             fit_rows=n_rows * plan.n_members
             if search.refit and search.refit != ENSEMBLE and not trials_are_fits
             else 0,
-            fit_epochs=plan.max_epochs,
+            fit_epochs=usual_epochs(net_of(search.estimator).max_epochs, plan.max_epochs),
             trial_cost=sum(map(seen, fold_rows)) / seen(n_rows),
             # A worker beside others, or one that goes on, may draw another one first.
             begins_untuned=search.n_jobs in (None, 1) and not search.resume and _begins_untuned(search),

@@ -43,7 +43,9 @@ class Candidate:
     @property
     def kind(self) -> Any:
         """Trials of one kind train as one population."""
-        return self.estimator._population_key(), self.estimator._may_be_padded, self.table.key
+        # Trials that stop early may have more epochs than others, over which their steps fall.
+        epochs = [self.table.plan_for(self.estimator, k).max_epochs for k in range(len(self.table.folds))]
+        return self.estimator._population_key(), self.estimator._may_be_padded, self.table.key, tuple(epochs)
 
     def begin_anew(self) -> None:
         """Let go of its checkpoint, but not of the seconds that it has cost."""

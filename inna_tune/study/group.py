@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
+from inna_tune.estimators.member_plan import usual_epochs
 from inna_tune.optim.decay import DECAY_LAWS
 from inna_tune.records.attributes import CUT, METRICS, PREDICT_SECONDS, REASON
 from inna_tune.store.errors import StorageError
@@ -86,7 +87,8 @@ class Group:
         # A trial that its own time ends is to have a score on every fold.
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
         self._is_by_members = first.table.scores_nets_alone
-        self._rungs = rungs(self.epochs, races=self._races, by_members=self._is_by_members)
+        usual = usual_epochs(first.estimator.max_epochs, self.epochs)
+        self._rungs = rungs(usual, races=self._races, by_members=self._is_by_members)
         # From there on, several go on at least.
         self._finals = self._rungs[-1] if self._is_by_members and self._rungs else self.epochs
         # When trials have to end that share their times (``max_time``), whatever the study's budget.

@@ -241,6 +241,13 @@ def test_nets_that_stop_by_a_smooth_loss_have_less_patience(settings, n_rows, ex
     assert set(found.value.args[0]) == {expected}
 
 
+def test_who_goes_on_with_few_rows_has_the_epochs_that_are_asked_for():
+    X, y = load_diabetes(return_X_y=True)
+    model = InnaRegressor(warm_start=True, **QUICK | {"max_epochs": 60, "patience": 100, "lr": 1e-3})
+    model.partial_fit(X, y).fit(X[:30], y[:30])
+    assert set(model.history_.groupby("member")["epoch"].max()) == {60}
+
+
 def test_who_goes_on_keeps_the_members_that_there_are():
     X, y = load_diabetes(return_X_y=True)
     model = InnaRegressor(warm_start=True, **QUICK).fit(X, y)

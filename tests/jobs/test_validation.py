@@ -1,5 +1,7 @@
 """What trials are scored on where nobody says it: rows that nets leave out, where a fit's leave out parts; else folds."""
 
+from dataclasses import replace
+
 import numpy as np
 import optuna
 import pandas as pd
@@ -228,6 +230,17 @@ def test_what_a_study_by_folds_has_no_rows_for_is_not_blamed_on_it(tmp_path):
     begin(storage)
     with pytest.raises(NoRowsLeftOutError, match="n_members=1 a fit on 80 rows.* Give folds"):
         begin(storage, 2, cv="members", settings=(*SMALL, "n_members=1"), resume=True)
+
+
+def test_rows_that_have_gone_are_not_blamed_on_what_trials_are_scored_on(tmp_path):
+    storage = f"sqlite:///{tmp_path}/studies.db"
+    begin(storage, cv="members", settings=SMALL)
+    whole = problem()
+    few = replace(whole, X=whole.X.iloc[:45], y=whole.y.iloc[:45])
+    with pytest.raises(
+        MismatchError, match=r"tuned on 80 rows, and these are 36: give the rows it was begun with"
+    ):
+        tune(few, n_trials=2, storage=storage, study_name="people", settings=SMALL, cv="members", resume=True)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_a_trial_begins_cheaply_and_from_the_untuned_setting():
     large = InnaLearner.search_space((20_000, 5), task_factory("multiclass"))["max_epochs"]
     # What is above is not drawn.
     assert (epochs["domain"].upper, large["domain"].upper) == (301, 101)
+    assert InnaLearner.search_space(task="regression")["max_epochs"]["domain"].upper == 101
     for name, entry in space.items():
         assert entry["domain"].is_valid(entry["init_value"]), name
 

@@ -7,8 +7,9 @@ import optuna
 import pytest
 import torch
 from optuna.trial import TrialState
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris
-from sklearn.model_selection import KFold, cross_val_score
+from sklearn.model_selection import KFold, ShuffleSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -53,6 +54,31 @@ def test_a_study_says_over_how_many_epochs_the_step_falls(max_epochs, expected):
     net = InnaClassifier(hidden_layer_sizes=(2,), n_members=1, patience=1, max_epochs=max_epochs)
     study = search(net, n_trials=1, refit=False).fit(*IRIS).study_
     assert StudyRecord(study).horizon == expected
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_trials_that_stop_early_and_others_have_each_their_own_epochs(first):
+    net = InnaRegressor(
+        hidden_layer_sizes=(2,), n_members=1, lr=0.01, numeric_embedding="none", random_state=0
+    )
+    X, y = DIABETES[0].iloc[:100], DIABETES[1].iloc[:100]
+    space = SearchSpace({"early_stopping": Categorical([True, False])})
+    tried = [{"early_stopping": first}, {"early_stopping": not first}]
+    study = search(net, space, first=tried, population=2, cv=2, refit=False).fit(X, y).study_
+    for trial in study.trials:
+        alone = cross_val_score(
+            clone(net).set_params(**trial.params), X, y, cv=KFold(2), scoring="neg_root_mean_squared_error"
+        )
+        assert trial.value == pytest.approx(alone.mean(), rel=1e-6), trial.params
+
+
+@pytest.mark.parametrize(("max_epochs", "expected"), [("auto", [3, 12, 50]), (300, [9, 38, 150])])
+def test_trials_report_as_early_wherever_their_end_would_be(max_epochs, expected):
+    net = InnaClassifier(hidden_layer_sizes=(2,), n_members=1, max_epochs=max_epochs, lr=1e-3, random_state=0)
+    split = ShuffleSplit(1, random_state=0)
+    study = search(net, n_trials=1, cv=split, refit=False).fit(*IRIS).study_
+    reported = sorted(study.trials[0].intermediate_values)
+    assert reported[: len(expected)] == expected
 
 
 def test_the_first_trial_scores_about_what_the_untuned_estimator_does():

@@ -291,8 +291,9 @@ def test_a_callback_may_stop_the_study(n_jobs):
             study.stop()
 
     with joblib.parallel_config("threading"):
-        found = search(n_trials=24, n_jobs=n_jobs, callbacks=(enough,)).fit(*IRIS)
-    assert 0 < sum(t.state.is_finished() for t in found.study_.trials) < 24
+        # So many that they last longer than it takes the process that has the callback to look.
+        found = search(n_trials=400, population=3, n_jobs=n_jobs, callbacks=(enough,)).fit(*IRIS)
+    assert 0 < sum(t.state.is_finished() for t in found.study_.trials) < 400
     assert found.predict(IRIS[0]).shape == (75,)
     with pytest.raises(RuntimeError, match="stop"):
         found.study_.stop()
