@@ -104,7 +104,9 @@ def draw(study, name: str, metric: str) -> None:
     left.step(numbers, np.minimum.accumulate(losses), where="post", color="#0072B2", label="best so far")
     pruned = [t.number for t in study.trials if t.state == TrialState.PRUNED]
     left.plot(pruned, [max(losses)] * len(pruned), "x", color="#D55E00", ms=5, label="pruned")
-    left.set(xlabel="trial", ylabel=f"{metric} by cross-validation", title=f"{name}: {len(study.trials)} trials")
+    left.set(
+        xlabel="trial", ylabel=f"{metric} by cross-validation", title=f"{name}: {len(study.trials)} trials"
+    )
     left.legend(frameon=False)
     root = study.user_attrs[CURVATURE] ** 0.5
     x, y = [t.params["alpha"] / root for t in done], [t.params["beta"] * root for t in done]
