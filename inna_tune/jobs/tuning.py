@@ -267,26 +267,26 @@ def tune(
             fit_search(search, X, y, {}, notes=notes, untuned=untuned)
     except (MismatchError, NoRowsLeftOutError) as error:
         found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
-        begun = None if found is None else found.user_attrs.get(JOB)
+        said_of_it = {} if found is None else found.user_attrs
+        begun = said_of_it.get(JOB)
         if not isinstance(begun, dict):
             raise
-        how = _how_it_began(begun, seed, settings, metric, cv)
         what: object = error
-        if isinstance(error, NoRowsLeftOutError) and found is not None and begun.get("cv") == MEMBERS:
-            n_rows = (found.user_attrs.get(FINGERPRINT) or {}).get("rows")
+        if isinstance(error, NoRowsLeftOutError):
+            if begun.get("cv") != MEMBERS:
+                raise
+            n_rows = (said_of_it.get(FINGERPRINT) or {}).get("rows")
             if n_rows != len(y):
                 raise MismatchError(
                     f"study {study_name!r} was tuned on {n_rows} rows, and these are {len(y)}: give the rows it was begun "
                     "with, or another study name"
                 ) from None
-        if how is None:
-            raise
-        if isinstance(error, NoRowsLeftOutError):
-            if begun.get("cv") != MEMBERS:
-                raise
             what = (
                 f"study {study_name!r} is by the rows that nets leave out, and now they would leave out none"
             )
+        how = _how_it_began(begun, seed, settings, metric, cv)
+        if how is None:
+            raise
         raise MismatchError(f"{what}. It was begun {how}") from None
     if timeout is None:
         kept = None if allow_mismatch else Unsaved(search.study_, refit).find(UNTUNED)
