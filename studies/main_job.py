@@ -1,4 +1,4 @@
-"""What tuning buys, by trials on folds: the work of ``inna-tune fit --cv N`` on real tables, against the untuned default.
+"""What tuning buys: ``inna-tune fit`` on real tables as they are, against the untuned default.
 
     INNA_TUNE_DATA=folder python studies/main_job.py [--trials 30] [--tables adult,california,titanic,ames]
 

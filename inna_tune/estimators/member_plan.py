@@ -73,7 +73,7 @@ def plan_members(
     batch_size, max_epochs, early_stopping, validation_fraction
         As the estimators have them. Without early stopping no row is held out, and every epoch is trained.
     """
-    epochs = most_epochs(max_epochs, n_rows, early_stopping=early_stopping)
+    epochs = _most_epochs(max_epochs, n_rows, early_stopping=early_stopping)
     if n_members != "auto":
         return MemberPlan(int(n_members), 0, epochs)
     if n_rows >= _CROSS_FITTED_BELOW:
@@ -89,7 +89,7 @@ def plan_members(
     return MemberPlan(members, 0, min(epochs, max(_EPOCHS, -(-_MIN_STEPS // steps))))
 
 
-def most_epochs(max_epochs: int | str, n_rows: int, *, early_stopping: bool) -> int:
+def _most_epochs(max_epochs: int | str, n_rows: int, *, early_stopping: bool) -> int:
     """What a number of epochs, or "auto", comes to on a table of so many rows."""
     if max_epochs != "auto":
         return int(max_epochs)

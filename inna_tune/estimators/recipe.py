@@ -11,7 +11,7 @@ from inna_tune.engine import Jury, Member, Method
 from inna_tune.estimators.checks import layer_sizes
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.linear_start import linear_starts
-from inna_tune.estimators.member_plan import MemberPlan, most_epochs, parts_left_out, plan_members
+from inna_tune.estimators.member_plan import MemberPlan, parts_left_out, plan_members
 from inna_tune.estimators.metrics import ScoreOfRows
 from inna_tune.estimators.parameters import Parameters
 from inna_tune.estimators.pure import pure_numbers_of
@@ -39,17 +39,20 @@ class Recipe(Parameters):
 
     def _plan_for(self, n_rows: int, *, begun_with: int | None = None) -> MemberPlan:
         """What ``n_members`` comes to on a table of so many rows; a fit that goes on has the members it was begun with."""
-        plan = plan_members(
-            self.n_members,
-            n_rows,
-            batch_size=int(self.batch_size),
-            max_epochs=self.max_epochs,
-            early_stopping=bool(self.early_stopping),
-            validation_fraction=float(self.validation_fraction),
-        )
+
+        def plan_of(n_members: int | str) -> MemberPlan:
+            return plan_members(
+                n_members,
+                n_rows,
+                batch_size=int(self.batch_size),
+                max_epochs=self.max_epochs,
+                early_stopping=bool(self.early_stopping),
+                validation_fraction=float(self.validation_fraction),
+            )
+
+        plan = plan_of(self.n_members)
         if self.n_members == "auto" and begun_with not in (None, plan.n_members):
-            epochs = most_epochs(self.max_epochs, n_rows, early_stopping=bool(self.early_stopping))
-            return MemberPlan(int(begun_with or 1), 0, epochs)
+            return plan_of(begun_with or 1)
         return plan
 
     def _members_for(

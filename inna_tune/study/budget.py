@@ -87,18 +87,20 @@ class Budget:
             # What trains by itself is timed by whole fits.
             return cls(begun + search.timeout, fit_rows=n_rows if search.refit else 0, begun=begun)
 
+        net = net_of(search.estimator)
+
         def seen(rows: int) -> int:
             # Early stopping ends most trainings long before their last epoch, wherever that lies.
-            return rows * int(net_of(search.estimator)._plan_for(rows).n_members)
+            return rows * int(net._plan_for(rows).n_members)
 
-        plan = net_of(search.estimator)._plan_for(n_rows)
+        plan = net._plan_for(n_rows)
         return cls(
             begun + search.timeout,
             # The nets of an ensemble's folds are there already, and those of a fit.
             fit_rows=n_rows * plan.n_members
             if search.refit and search.refit != ENSEMBLE and not trials_are_fits
             else 0,
-            fit_epochs=usual_epochs(net_of(search.estimator).max_epochs, plan.max_epochs),
+            fit_epochs=usual_epochs(net.max_epochs, plan.max_epochs),
             trial_cost=sum(map(seen, fold_rows)) / seen(n_rows),
             # A worker beside others, or one that goes on, may draw another one first.
             begins_untuned=search.n_jobs in (None, 1) and not search.resume and _begins_untuned(search),
