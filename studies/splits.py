@@ -1,0 +1,108 @@
+"""How far one split a table can be trusted: the default beside its peers on several splits of the tables of `accuracy.py`.
+
+    INNA_TUNE_DATA=folder python studies/splits.py [--tables a,b] [--splits 5] [--methods default,boosting]
+
+Splits, rows and scores are those of `accuracy.py`, whose split is the first; a split seeds the methods, too. Results are added
+to ``studies/results/splits.csv``, a row a table, split and method. Written beside it: mean losses, and how far the default is
+behind the best of the others or before it, in the logarithm of the quotient, with its standard error over splits, which have
+rows in common, so that the truth is somewhat less sure. "tuned", which runs where it is asked for, is the ensemble of 30 trials
+as `inna-tune fit` has it; "catboost" and "tabm" (pytabkit's) run where they are installed.
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from accuracy import TABLES, cells_of, default, members, score, split
+from peers import NUMBERS, PEERS
+
+RESULTS = Path(__file__).parent / "results" / "splits.csv"
+METHODS = {"default": default, "tuned": members} | PEERS
+
+
+def apart(losses, others):
+    """By how much losses are above others of the same splits, with the standard error."""
+    found = np.log(losses / others).dropna()
+    return f"{np.expm1(found.mean()):+.1%} ± {found.sem():.1%}"
+
+
+def as_markdown(results):
+    """A row a table: mean losses, the default beside the best other; then ranks."""
+    table = results.groupby(["table", "method"]).score.mean().unstack()
+    table = table.reindex([name for name in TABLES if name in table.index])[
+        [m for m in METHODS if m in table]
+    ]
+    lines = [
+        "| table | splits | " + " | ".join(table) + " | default to the best other | tuned to default |",
+        "| --- |" + " --- |" * (3 + table.shape[1]),
+    ]
+    usual = [name for name in table if table[name].notna().all() and name != "tuned"]
+    others = [name for name in usual if name != "default"]
+    for name, row in table.iterrows():
+        own = results[results.table == name].pivot_table(index="split", columns="method", values="score")
+        best = row[others].idxmin()
+        cells = [name, str(len(own)), *cells_of(row), f"{apart(own['default'], own[best])} ({best})"]
+        cells.append(apart(own["tuned"], own["default"]) if "tuned" in own else "")
+        lines.append("| " + " | ".join(cells) + " |")
+    whole = table[usual]
+    ranks = whole.rank(axis=1)
+    by_split = results.pivot_table(index=["table", "split"], columns="method", values="score")[usual].dropna()
+    lines += [
+        "",
+        f"Methods that ran on all {len(whole)} tables, by mean losses and by those of single splits:",
+        "",
+        "| method | mean rank | best on | behind the best at its worst | best of single splits |",
+        "| --- |" + " --- |" * 4,
+    ]
+    behind = whole.div(whole.min(axis=1), axis=0) - 1
+    for method in ranks.mean().sort_values().index:
+        lines.append(
+            f"| {method} | {ranks[method].mean():.2f} | {int((ranks[method] == 1).sum())} | {behind[method].max():.1%} "
+            f"({behind[method].idxmax()}) | {(by_split.idxmin(axis=1) == method).mean():.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    """Run what is not there yet, write, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tables", default=",".join(TABLES))
+    parser.add_argument("--methods", default=",".join(m for m in METHODS if m != "tuned"))
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
+    known = set() if results.empty else set(zip(results.table, results.split, results.method, strict=True))
+    for draw in range(arguments.splits):
+        for name in filter(None, arguments.tables.split(",")):
+            X, y, X_test, y_test, y_train, task = split(name, draw)
+            for method in filter(None, arguments.methods.split(",")):
+                if (name, draw, method) in known:
+                    continue
+                began = time.process_time()
+                model = METHODS[method](task, draw, name, None).fit(X, y)
+                predicted = model.predict(X_test) if task == NUMBERS else model.predict_proba(X_test)
+                row = {
+                    "table": name,
+                    "split": draw,
+                    "method": method,
+                    "rows": len(y),
+                    "score": score(task, y_train, y_test, predicted),
+                    "CPU seconds": round(time.process_time() - began, 1),
+                }
+                print(row, flush=True)
+                results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+                results.to_csv(arguments.output, index=False, float_format="%.6g")
+    text = as_markdown(results)
+    arguments.output.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
