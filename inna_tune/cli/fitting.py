@@ -128,6 +128,7 @@ def fit(
         from inna_tune.records.overview import find_progress, find_study, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
+        from inna_tune.store.opening import storage_errors
         from inna_tune.study.splits import MEMBERS
         from inna_tune.tables.understanding import understand
 
@@ -208,8 +209,9 @@ def fit(
             with _kept_where_it_fails(report, path, resumption):
                 save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
             report.forget_models()
-            search.study_.set_user_attr(attributes.MODEL, path.name)
-            search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
+            with storage_errors(search.study_):
+                search.study_.set_user_attr(attributes.MODEL, path.name)
+                search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
             "report": command_line("report", study=name, storage=storage),
             "predict": command_line("predict", model=str(path), table="NEW_TABLE", output="predictions.csv"),

@@ -313,7 +313,8 @@ class _Field:
             callbacks=callbacks,
             **self.options,
         )
-        best = study.best_params
+        with storage_errors(study):
+            best = study.best_params
         models = [fit_baseline(name, self.X, self.y, best, task=self.task, seed=s) for s in self.seeds]
         return _Entry(name, study, models)
 

@@ -267,7 +267,7 @@ def tune(
             fit_search(search, X, y, {}, notes=notes, untuned=untuned)
     except (MismatchError, NoRowsLeftOutError) as error:
         found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
-        said_of_it = {} if found is None else found.user_attrs
+        said_of_it = {} if found is None else StudyRecord(found).attributes
         begun = said_of_it.get(JOB)
         if not isinstance(begun, dict):
             raise

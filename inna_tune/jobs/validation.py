@@ -15,6 +15,7 @@ from inna_tune.jobs.metric import check_metric, is_defined
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.space import Prior
+from inna_tune.store.opening import storage_errors
 from inna_tune.study.question import Question
 from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError, default_splitter
 from inna_tune.tables import split_rows
@@ -111,10 +112,14 @@ def choose_validation(
         If a setting or the metric makes no sense, or the table can't be encoded.
     TableError
         If there are too few rows to hold some out and tune on the rest.
+    StorageError
+        If the study can't be read.
     """
-    begun = None if study is None else study.user_attrs.get(FINGERPRINT)
-    if study is not None and isinstance(begun, Mapping):
-        return _as_begun(begun, study.user_attrs.get(JOB))
+    if study is not None:
+        with storage_errors(study):
+            attributes = study.user_attrs
+        if isinstance(begun := attributes.get(FINGERPRINT), Mapping):
+            return _as_begun(begun, attributes.get(JOB))
     estimator = make_estimator(problem.task, settings).set_params(random_state=seed)
     tuning, _ = split_rows(problem, held_out=held_out, seed=seed)
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]

@@ -20,7 +20,7 @@ from inna_tune.records.fingerprint import MismatchError, UnseededFoldsWarning, c
 from inna_tune.space import PriorSampler
 from inna_tune.store.errors import StorageError
 from inna_tune.store.keeping import in_memory
-from inna_tune.store.opening import create_study, open_storage, store_of
+from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.beginning import has_begun, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
@@ -105,20 +105,21 @@ def run_study(
         made = evaluation()
     except OutOfTimeError:
         run = _open(storage, options, opened)
-        if (described := run.study.user_attrs.get(FINGERPRINT)) is not None:
-            known_space = described.get("space") if isinstance(described, dict) else None
-            check(run.study, asked(space=known_space), allow_mismatch=options.allow_mismatch)
+        with storage_errors(run.study):
+            if (described := run.study.user_attrs.get(FINGERPRINT)) is not None:
+                known_space = described.get("space") if isinstance(described, dict) else None
+                check(run.study, asked(space=known_space), allow_mismatch=options.allow_mismatch)
         return run
     if joblib.effective_n_jobs(options.n_jobs) == 1:
         run = _open(storage, options, opened)
-        with _leaving_nothing(run, options):
+        with _leaving_nothing(run, options), storage_errors(run.study):
             job = _begin(run, made, asked, options, notes or {})
         run_here(job, run.study, budget, options.callbacks)
         return run
     with shared_storage(storage, options.storage) as shared:
         run = _open(shared, options, opened)
         try:
-            with _leaving_nothing(run, options):
+            with _leaving_nothing(run, options), storage_errors(run.study):
                 job = _begin(run, made, asked, options, notes or {})
             run_parallel(job, run.study, budget, options.callbacks, options.n_jobs)
         finally:
@@ -149,8 +150,8 @@ def _leaving_nothing(run: StudyRun, options: StudyOptions) -> Iterator[None]:
     except Exception:
         study = run.study
         # One that may be resumed may be another's as well.
-        if not options.resume and not study.get_trials(deepcopy=False):
-            with suppress(StorageError, KeyError):
+        with suppress(StorageError, KeyError), storage_errors(study):
+            if not options.resume and not study.get_trials(deepcopy=False):
                 study._storage.delete_study(study._study_id)
         raise
 
