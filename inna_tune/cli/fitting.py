@@ -135,6 +135,7 @@ def fit(
         # The one JSON object stands alone on standard output.
         console = err if as_json else out
         scored_on: str | int | None = read_cv(cv)
+        encoded = None
         name = study or default_name(table)
         path = check_output(
             default_file(name, ".inna") if model is None else model,
@@ -173,7 +174,7 @@ def fit(
             )
             say(f"Trials: {validation.words}", console)
             say_what_time_took(timeout, "finding what trials are scored on")
-            scored_on = validation.cv
+            scored_on, encoded = validation.cv, validation.table
         if ensemble is None:
             # The nets of trials that are fits are there already; those of a few folds would be fitted once more.
             ensemble = timeout is None or scored_on == MEMBERS
@@ -195,6 +196,7 @@ def fit(
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
                 importances=importances,
+                encoded=encoded,
             )
             search = report.search
             notes = {

@@ -43,6 +43,7 @@ from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import Untuned, fit_search
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError
@@ -163,6 +164,7 @@ def tune(
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
     importances: bool = True,
+    encoded: FoldedTable | None = None,
 ) -> TuningReport:
     """Tune, refit, and compare on held-out rows; the study keeps the comparison for its report.
 
@@ -191,6 +193,8 @@ def tune(
     settings : sequence of str
         Of the default estimator, as :func:`inna_tune.jobs.settings.make_estimator` takes them; workers that join get them too.
         Of what the study tunes they are where it begins.
+    encoded : FoldedTable, optional
+        What `inna_tune.jobs.validation.choose_validation` has encoded, so that trials need not once more.
 
     Raises
     ------
@@ -264,7 +268,7 @@ def tune(
     try:
         with without_time_warnings():  # the report says what was cut
             # Where no trial gets a score, a second fit of the same would be time lost.
-            fit_search(search, X, y, {}, notes=notes, untuned=untuned)
+            fit_search(search, X, y, {}, notes=notes, untuned=untuned, encoded=encoded)
     except (MismatchError, NoRowsLeftOutError) as error:
         found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
         said_of_it = {} if found is None else StudyRecord(found).attributes
