@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.metrics import get_scorer_names
 
 from inna_tune import clock
+from inna_tune.jobs.begun import as_begun
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.validation import is_cv, splitter_of
 from inna_tune.records.attributes import FINGERPRINT, JOB
@@ -168,7 +169,7 @@ def join(
         )
     space = SearchSpace.from_json(described["space"])
     tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
-    estimator = make_estimator(problem.task, request.settings)
+    estimator = as_begun(make_estimator(problem.task, request.settings), study, request.settings)
     y = problem.y.iloc[tuning]
     question = Question.of(
         clone(estimator),

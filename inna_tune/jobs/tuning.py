@@ -26,6 +26,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.estimators.jackknife import told_without
+from inna_tune.jobs.begun import as_begun
 from inna_tune.jobs.joining import FitRequest
 from inna_tune.jobs.metric import check_metric
 from inna_tune.jobs.settings import make_estimator
@@ -37,7 +38,7 @@ from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_o
 from inna_tune.records.importance import column_importances
 from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
 from inna_tune.records.losses import log_losses, places_of
-from inna_tune.records.overview import find_study
+from inna_tune.records.overview import find_study, opened_to_resume
 from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
@@ -210,6 +211,7 @@ def tune(
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     notes = None
+    studies = opened_to_resume(storage) if resume else storage
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
         notes = FitRequest(
@@ -223,7 +225,8 @@ def tune(
             metric=metric,
             cv=cv,
         ).note()
-        estimator = make_estimator(problem.task, settings)
+        earlier = find_study(studies, study_name) if resume else None
+        estimator = as_begun(make_estimator(problem.task, settings), earlier, settings)
     elif settings:
         raise ValueError(
             f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
@@ -238,7 +241,7 @@ def tune(
         n_trials=n_trials,
         timeout=timeout,
         n_jobs=n_jobs,
-        storage=storage,
+        storage=studies,
         study_name=study_name,
         resume=resume,
         refit=refit,
@@ -272,7 +275,7 @@ def tune(
             # Where no trial gets a score, a second fit of the same would be time lost.
             fit_search(search, X, y, {}, notes=notes, untuned=untuned, encoded=encoded)
     except (MismatchError, NoRowsLeftOutError) as error:
-        found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
+        found = getattr(search, "study_", None) or (find_study(studies, study_name) if resume else None)
         said_of_it = {} if found is None else StudyRecord(found).attributes
         begun = said_of_it.get(JOB)
         if not isinstance(begun, dict):
