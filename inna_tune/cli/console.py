@@ -153,6 +153,11 @@ def _options(
         _started = clock.now()
 
 
+def shows_traces() -> bool:
+    """Whether --debug was given."""
+    return _debug
+
+
 class Told(KeyboardInterrupt):
     """An interrupt of which the person has been told what it left."""
 

@@ -128,12 +128,14 @@ def fit(
         from inna_tune.records.overview import find_progress, find_study, opened_to_resume
         from inna_tune.space import Prior
         from inna_tune.store.errors import redact_url
+        from inna_tune.store.opening import storage_errors
         from inna_tune.study.splits import MEMBERS
         from inna_tune.tables.understanding import understand
 
         # The one JSON object stands alone on standard output.
         console = err if as_json else out
         scored_on: str | int | None = read_cv(cv)
+        encoded = None
         name = study or default_name(table)
         path = check_output(
             default_file(name, ".inna") if model is None else model,
@@ -172,7 +174,7 @@ def fit(
             )
             say(f"Trials: {validation.words}", console)
             say_what_time_took(timeout, "finding what trials are scored on")
-            scored_on = validation.cv
+            scored_on, encoded = validation.cv, validation.table
         if ensemble is None:
             # The nets of trials that are fits are there already; those of a few folds would be fitted once more.
             ensemble = timeout is None or scored_on == MEMBERS
@@ -194,6 +196,7 @@ def fit(
                 callbacks=(shown,),
                 allow_mismatch=allow_mismatch,
                 importances=importances,
+                encoded=encoded,
             )
             search = report.search
             notes = {
@@ -208,8 +211,9 @@ def fit(
             with _kept_where_it_fails(report, path, resumption):
                 save(search.best_estimator_, path, extra=notes, schema=found.schema.of(problem.X.columns))
             report.forget_models()
-            search.study_.set_user_attr(attributes.MODEL, path.name)
-            search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
+            with storage_errors(search.study_):
+                search.study_.set_user_attr(attributes.MODEL, path.name)
+                search.study_.set_user_attr(attributes.COLUMNS, understood.to_json(most=MOST_COLUMNS))
         commands = {
             "report": command_line("report", study=name, storage=storage),
             "predict": command_line("predict", model=str(path), table="NEW_TABLE", output="predictions.csv"),

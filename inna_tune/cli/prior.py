@@ -41,10 +41,12 @@ def prior_learn(
     """
     with one_line_errors():
         from inna_tune.space import learn
-        from inna_tune.store.opening import load_study
+        from inna_tune.store.opening import load_study, open_storage, storage_errors
 
         path = check_output(output, PRIOR, "--output", storage=storage, force=force)
-        found = learn([load_study(storage, name) for name in studies], top=top, n_portfolio=portfolio)
+        opened = open_storage(storage, create=False)
+        with storage_errors(opened):
+            found = learn([load_study(opened, name) for name in studies], top=top, n_portfolio=portfolio)
         found.save(path)
         if as_json:
             print_json({"prior": str(path), **_content(found)})

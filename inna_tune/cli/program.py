@@ -19,6 +19,9 @@ from inna_tune.cli.console import app
 __all__ = ["app", "run"]
 
 
+_said: set[str] = set()
+
+
 def run() -> int:
     """Run what the words of this process ask for; the exit code, where it does not end by itself."""
     console.is_own_process = True
@@ -45,5 +48,12 @@ def _show_warning(
     file: Any = None,
     line: Any = None,
 ) -> None:
-    text = warnings.formatwarning(message, category, filename, lineno, line)
-    console.err.lines(text.rstrip()) if file is None else file.write(text)
+    if file is not None or console.shows_traces():
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+        console.err.lines(text.rstrip()) if file is None else file.write(text)
+        return
+    # Where in the code it arose says nothing to a person at a terminal, and each fold or trial would say it anew.
+    said = f"Note: {message}"
+    if said not in _said:
+        _said.add(said)
+        console.say(said, console.err)

@@ -96,11 +96,9 @@ class Progress:
         record = StudyRecord(study)
         states = [t.state for t in record.trials]
         self.counts = {state: states.count(state) for state in self.counts}
-        try:
-            best = study.best_trial
-        except ValueError:  # none is complete yet
-            return
-        self.metric, self.best = record.metric.name, (record.score(best), best.number)
+        best = next((t for t in record.best_first if t.state.is_finished()), None)
+        if best is not None:
+            self.metric, self.best = record.metric.name, (record.score(best), best.number)
 
     # ------------------------------------------------------------------ what is shown
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inna_tune.engine.batches import FULL_ROWS, FULL_VECTORS, pad, take
-from inna_tune.nets import Net
+from inna_tune.nets import Net, TabularNet
 from inna_tune.nets.products import aligned
 
 # Forward passes without gradients go through the rows in pieces of about this many elements of the widest layer.
@@ -53,8 +53,10 @@ def forward(
     net: Net, tensors: Mapping[str, Tensor], x: Tensor, rows: Sequence[Tensor] | None = None
 ) -> Tensor:
     """As `outputs`, of tensors by name, each [P, *shape]."""
-    tensors = {name: aligned(tensor) for name, tensor in tensors.items()}
     n_members = len(next(iter(tensors.values())))
+    if isinstance(net, TabularNet):
+        tensors = net.needed(tensors)
+    tensors = {name: aligned(tensor) for name, tensor in tensors.items()}
     longest = len(x) if rows is None else max(map(len, rows))
     pieces = _pieces(longest, len(x) if rows is None else min(len(x), _FORWARD_ROWS), net.widest)
     end = max((piece.stop for piece in pieces), default=0)

@@ -99,7 +99,7 @@ class Stepping:
                 self.rows[i].grad = explicit[name].view(self.rows[i].shape)
             else:
                 self._leaf_rows.append(self.rows[i])
-        self._named = dict(tensors) | self._leaves
+        self._named = dict(net.needed(tensors) if isinstance(net, TabularNet) else tensors) | self._leaves
         # INNA with f·g for the gradient is INNA in coordinates that are stretched by the root of f.
         self._scaled: list[tuple[Tensor, tuple[int, ...], Tensor]] = []
         if joined is not None and factors:

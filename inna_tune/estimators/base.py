@@ -173,8 +173,8 @@ class InnaEstimator(
             table = with_validation(self, table, *validation)
         plan = self._plan_for(table.n_train, begun_with=None if states is None else len(states))
         warn_of_memory(self, self.net_, plan, n_rows=table.n_train, itemsize=table.x.itemsize)
-        members = self._members_for(table, plan)
         deadline = None if self.max_time is None else began + self.max_time
+        members = self._members_for(table, plan, deadline=deadline)
         tensors = table.tensors(self._torch_device())
         if states is not None:
             if len(states) != len(members):

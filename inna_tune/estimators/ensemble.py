@@ -124,18 +124,21 @@ class Ensemble(SavedMixin, BaseEstimator, in_files=False):  # type: ignore[misc]
 
     def _average(self, X: Any, of: str = "_from_outputs") -> Floats:
         """The weighted mean of what the models predict, or make of their outputs by another method."""
+        found: Any = 0.0
+        for i, outputs in self._outputs_by_model(X):
+            model = self.models_[i]
+            found = found + self.weights_[i] * self._known(model, getattr(model, of)(outputs))
+        return np.asarray(found, dtype=np.float64)
+
+    def _outputs_by_model(self, X: Any) -> Iterator[tuple[int, Floats]]:
+        """Each model's place, and the outputs of its members for a table, [P, n_samples, out]."""
         check_is_fitted(self, "weights_")
         frame = as_frame(self, X, reset=False)
-        found: Any = 0.0
         for alike in self._by_encoding():
             first = self.models_[alike[0]]
             encoded = first.encoder_.encode(frame, first._dtype)
             for i in alike:
-                model = self.models_[i]
-                found = found + self.weights_[i] * self._known(
-                    model, getattr(model, of)(model._outputs_of(encoded))
-                )
-        return np.asarray(found, dtype=np.float64)
+                yield i, self.models_[i]._outputs_of(encoded)
 
     def _by_encoding(self) -> Iterator[list[int]]:
         """Places of models that share an encoder and its numbers' type, so that a table is encoded once for them."""

@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import torch
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
+from inna_tune import clock
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.splitting import Rows
 from inna_tune.nets import LinearPath, LinearStart
@@ -30,9 +31,17 @@ _LEAST_SCALE = 0.01
 _STANDARD_ERRORS = 0.5
 
 _REMEMBERED = 8
+# Of the time that is left they take so much at most: nets that have no time to learn are worth less than none of these.
+_SHARE = 0.25
 
 
-def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[LinearStart]:
+class _LateError(Exception):
+    """The models take more than their share of the time."""
+
+
+def linear_starts(
+    table: EncodedTable, parts: Sequence[tuple[Rows, Rows]], *, deadline: float | None = None
+) -> list[LinearStart]:
     """For each part of a table, a linear model of its rows: ridge or logistic regression on the encoded columns.
 
     Parameters
@@ -41,11 +50,14 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
         Models that were fitted to these parts of it before are not fitted again.
     parts : sequence of (train, validation)
         Rows to fit to, and rows by which the penalty is chosen, one for all parts.
+    deadline : float, optional
+        Value of `inna_tune.clock` by which nets are to be trained that begin so.
 
     Returns
     -------
     list of LinearStart
-        Nothing where the table is too large, or a class is not among the rows to fit to.
+        Nothing where the table is too large, a class is not among the rows to fit to, or the models would take more than a
+        quarter of the time that is left.
     """
     if table.sections is None or not parts or not _is_small(table):
         return []
@@ -54,13 +66,30 @@ def linear_starts(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> li
     known = table.linear_models.get(together)
     if known is None:
         # What a model is must not depend on how many threads there are.
-        with _blas().limit(limits=1, user_api="blas"):
-            found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()))
+        try:
+            with _blas().limit(limits=1, user_api="blas"):
+                found = _fitted(table, list(dict(zip(keys, parts, strict=True)).values()), _watch(deadline))
+        except _LateError:
+            return []
         own = dict(zip(dict.fromkeys(keys), found, strict=True)) if found else {}
         known = [own[key] for key in keys] if found else []
         # Trials with a seed each have parts of their own, which no other asks for.
         table.linear_models = dict([*table.linear_models.items(), (together, known)][-_REMEMBERED:])
     return known
+
+
+def _watch(deadline: float | None) -> Callable[[], None]:
+    """What raises a _LateError once the models have had their share of the time until a deadline."""
+    if deadline is None:
+        return lambda: None
+    now = clock.now()
+    end = now + _SHARE * max(0.0, deadline - now)
+
+    def watch() -> None:
+        if clock.now() > end:
+            raise _LateError
+
+    return watch
 
 
 @functools.cache
@@ -85,8 +114,11 @@ def _columns(table: EncodedTable) -> Floats:
     return found
 
 
-def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[LinearStart]:
+def _fitted(
+    table: EncodedTable, parts: Sequence[tuple[Rows, Rows]], watch: Callable[[], None]
+) -> list[LinearStart]:
     """A model of each part, by the penalty with which all of them together predict their other rows best."""
+    watch()
     design = _columns(table)
     weight = np.ones(len(table.target)) if table.weight is None else table.weight
     n_classes = int(table.target.max()) + 1 if table.target.ndim == 1 else 0
@@ -96,9 +128,16 @@ def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[Lin
         weights = [np.bincount(table.target[own], weight[own], n_classes) for own, _ in parts]
         if not (np.array(weights) > 0).all():
             return []
-        models = [_Logistic(design[own], table.target[own], weight[own], n_classes) for own, _ in parts]
+        models = [
+            _Logistic(design[own], table.target[own], weight[own], n_classes, watch) for own, _ in parts
+        ]
     else:
-        models = [_Ridge(design[own], table.target[own], weight[own]) for own, _ in parts]
+
+        def ridge(own: Rows) -> _Ridge:
+            watch()
+            return _Ridge(design[own], table.target[own], weight[own])
+
+        models = [ridge(own) for own, _ in parts]
 
     def loss(coefficients: Floats, intercept: Floats, rows: Rows) -> Floats:
         outputs = design[rows] @ coefficients + intercept
@@ -122,6 +161,7 @@ def _fitted(table: EncodedTable, parts: Sequence[tuple[Rows, Rows]]) -> list[Lin
     tried: list[list[tuple[Floats, Floats]]] = []
     losses: list[Floats] = []
     for penalty in (None, *_PENALTIES):
+        watch()
         found = [model.nothing if penalty is None else model.at(penalty) for model in models]
         of_rows = [loss(w, b, rows) for (w, b), (_, rows) in zip(found, parts, strict=True)]
         own_losses = of_kinds(own_share * np.concatenate(of_rows)) / np.where(share > 0, share, 1.0)
@@ -172,7 +212,15 @@ class _Logistic:
     By scipy's optimizer: scikit-learn's estimators log themselves where MLflow logs automatically.
     """
 
-    def __init__(self, X: Floats, y: npt.NDArray[np.int64], weight: Floats, n_classes: int) -> None:
+    def __init__(
+        self,
+        X: Floats,
+        y: npt.NDArray[np.int64],
+        weight: Floats,
+        n_classes: int,
+        watch: Callable[[], None],
+    ) -> None:
+        self._watch = watch
         self._share = weight / weight.sum()
         self._center = self._share @ X
         self._rows = X - self._center
@@ -190,6 +238,7 @@ class _Logistic:
         def look(flat: Floats) -> None:
             nonlocal seen, value, gradient
             if (place := flat.tobytes()) != seen:
+                self._watch()
                 seen, (value, gradient) = place, self._loss(flat.reshape(self._place.shape), penalty)
 
         def loss(flat: Floats) -> float:

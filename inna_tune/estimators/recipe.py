@@ -62,8 +62,12 @@ class Recipe(Parameters):
         *,
         row: int = 0,
         used_features: tuple[int, int] | int | None = None,
+        deadline: float | None = None,
     ) -> list[Member]:
-        """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``."""
+        """The members that a fit on a table trains, where its first row is that of the engine's table at ``row``.
+
+        ``deadline`` is the value of `inna_tune.clock` by which they are to be trained, where there is one.
+        """
         seed, *member_seeds = self._seeds(plan.n_members)
         is_judged = plan.n_folds > 0
         if table.n_validation:
@@ -81,7 +85,7 @@ class Recipe(Parameters):
             measure.check(watched)
         starts: list[LinearStart | None] = [None] * plan.n_members
         if is_judged and self.linear_path and self.module is None:
-            models = linear_starts(table, parts[: plan.n_linear])
+            models = linear_starts(table, parts[: plan.n_linear], deadline=deadline)
             starts[: len(models)] = models
         juries = [Jury(number) for number in range(2)]
         return [

@@ -11,13 +11,14 @@ from sklearn.base import clone
 from sklearn.metrics import get_scorer_names
 
 from inna_tune import clock
+from inna_tune.jobs.begun import as_begun
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.validation import is_cv, splitter_of
 from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.records.wording import as_shown
 from inna_tune.space import SearchSpace
 from inna_tune.store.errors import StorageError
-from inna_tune.store.opening import load_study
+from inna_tune.store.opening import load_study, storage_errors
 from inna_tune.store.workers import ResumeSummary, resume_summary
 from inna_tune.study.budget import Budget
 from inna_tune.study.callbacks import Callback
@@ -82,7 +83,9 @@ def read_job(storage: str | BaseStorage, name: str) -> FitRequest:
 
 
 def _request_of(study: optuna.Study) -> FitRequest:
-    name, stored = study.study_name, study.user_attrs.get(JOB)
+    name = study.study_name
+    with storage_errors(study):
+        stored = study.user_attrs.get(JOB)
     if stored is None:
         raise StorageError(
             f"study {name!r} does not say what to do: `inna-tune fit` did not begin it, or with an estimator of its own; "
@@ -158,14 +161,15 @@ def join(
     check_option("timeout", timeout)
     study = load_study(storage, study_name)
     request = _request_of(study)
-    described = study.user_attrs.get(FINGERPRINT)
+    with storage_errors(study):
+        described = study.user_attrs.get(FINGERPRINT)
     if not isinstance(described, dict) or described.get("space") is None:
         raise StorageError(
             f"study {study_name!r} has no search space yet; let `inna-tune fit` begin it first"
         )
     space = SearchSpace.from_json(described["space"])
     tuning, _ = split_rows(problem, held_out=request.held_out, seed=request.seed)
-    estimator = make_estimator(problem.task, request.settings)
+    estimator = as_begun(make_estimator(problem.task, request.settings), study, request.settings)
     y = problem.y.iloc[tuning]
     question = Question.of(
         clone(estimator),

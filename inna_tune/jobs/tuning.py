@@ -25,6 +25,8 @@ from inna_tune import clock
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.estimators.interruption import interrupts_end_all
+from inna_tune.estimators.jackknife import told_without
+from inna_tune.jobs.begun import as_begun
 from inna_tune.jobs.joining import FitRequest
 from inna_tune.jobs.metric import check_metric
 from inna_tune.jobs.settings import make_estimator
@@ -34,15 +36,16 @@ from inna_tune.records.certainty import relative_change
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import HeldOut, record_held_out, summarize_held_out
 from inna_tune.records.importance import column_importances
-from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds, scores_of_same_parts
+from inna_tune.records.leaderboard import EnsembleNote, losses_of_folds, scores_of_folds
 from inna_tune.records.losses import log_losses, places_of
-from inna_tune.records.overview import find_study
-from inna_tune.records.record import Metric, StudyRecord, as_number
+from inna_tune.records.overview import find_study, opened_to_resume
+from inna_tune.records.record import Metric, StudyRecord
 from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.space import Prior, SearchSpace
 from inna_tune.store.opening import storage_errors
 from inna_tune.study.callbacks import Callback
 from inna_tune.study.fitting import Untuned, fit_search
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.parameters import check_search
 from inna_tune.study.search import InnaSearchCV
 from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError
@@ -163,6 +166,7 @@ def tune(
     callbacks: Sequence[Callback] = (),
     allow_mismatch: bool = False,
     importances: bool = True,
+    encoded: FoldedTable | None = None,
 ) -> TuningReport:
     """Tune, refit, and compare on held-out rows; the study keeps the comparison for its report.
 
@@ -191,6 +195,8 @@ def tune(
     settings : sequence of str
         Of the default estimator, as :func:`inna_tune.jobs.settings.make_estimator` takes them; workers that join get them too.
         Of what the study tunes they are where it begins.
+    encoded : FoldedTable, optional
+        What `inna_tune.jobs.validation.choose_validation` has encoded, so that trials need not once more.
 
     Raises
     ------
@@ -205,6 +211,7 @@ def tune(
     classifier = problem.task != "regression"
     tuning, held = split_rows(problem, held_out=held_out, seed=seed)
     notes = None
+    studies = opened_to_resume(storage) if resume else storage
     if estimator is None:
         # A worker that joins makes the default estimator itself; another one it could not know.
         notes = FitRequest(
@@ -218,7 +225,8 @@ def tune(
             metric=metric,
             cv=cv,
         ).note()
-        estimator = make_estimator(problem.task, settings)
+        earlier = find_study(studies, study_name) if resume else None
+        estimator = as_begun(make_estimator(problem.task, settings), earlier, settings)
     elif settings:
         raise ValueError(
             f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
@@ -233,7 +241,7 @@ def tune(
         n_trials=n_trials,
         timeout=timeout,
         n_jobs=n_jobs,
-        storage=storage,
+        storage=studies,
         study_name=study_name,
         resume=resume,
         refit=refit,
@@ -257,17 +265,18 @@ def tune(
         before_scores = clock.now()
         untuned = Untuned(default, before_scores - before_fit)
         score_rows(default, X_held, y_held)
-        scoring = 2.5 * (clock.now() - before_scores) + _BOOKKEEPING * timeout
+        # Of the default and of the model, which may be several; and once more of each, without its nets.
+        scoring = (4.5 if cv == MEMBERS else 2.5) * (clock.now() - before_scores) + _BOOKKEEPING * timeout
         scoring += _importance_seconds(timeout) if importances else 0.0
         left = timeout - (clock.now() - began) - scoring
         search.timeout = max(left, _BOOKKEEPING * timeout)
     try:
         with without_time_warnings():  # the report says what was cut
             # Where no trial gets a score, a second fit of the same would be time lost.
-            fit_search(search, X, y, {}, notes=notes, untuned=untuned)
+            fit_search(search, X, y, {}, notes=notes, untuned=untuned, encoded=encoded)
     except (MismatchError, NoRowsLeftOutError) as error:
-        found = getattr(search, "study_", None) or (find_study(storage, study_name) if resume else None)
-        said_of_it = {} if found is None else found.user_attrs
+        found = getattr(search, "study_", None) or (find_study(studies, study_name) if resume else None)
+        said_of_it = {} if found is None else StudyRecord(found).attributes
         begun = said_of_it.get(JOB)
         if not isinstance(begun, dict):
             raise
@@ -308,14 +317,23 @@ def tune(
         note = EnsembleNote.of(record) if isinstance(best, Ensemble) else None
         # Nothing is said of a gain over what time cut off, nor of settings over themselves.
         says = bool(record.best_first) and not cut and not _is_untuned(record, note)
-        folds = _folds(record, note, metric=scores.columns[0]) if says else None
+        # How lucky the trainings were is told by the nets that a fit averages, or by fits on folds.
+        folds = without = gain = None
+        if says and record.is_by_members:
+            without = [_losses_without_nets(model, X_held, y_held) for model in (default, best)]
+            if not all(len(losses) > 1 and min(losses) > 0 for losses in without):
+                without = None
+        elif says:
+            folds = _folds(record, note, metric=scores.columns[0])
+        if says:
+            gain = relative_change(before, after, root=not classifier, folds=folds, without=without)
         found = summarize_held_out(
             best,
             X_held,
             y_held,
             scores=scores,
-            gain=relative_change(before, after, root=not classifier, folds=folds) if says else None,
-            luck=folds is not None,
+            gain=gain,
+            luck=folds is not None or without is not None,
             trial=record.best_first[0].number if record.best_first else None,
             importances=worth,
         )
@@ -362,22 +380,27 @@ def _folds(
     """Losses on the folds of the untuned settings and of the model's; None where one of them is not known."""
     if record.untuned is None or record.metric.name != metric:
         return None
-    if note is None:
-        of_untuned, scores = scores_of_same_parts(record.untuned, record.best_first[0])
-    elif record.is_by_members:
-        # An ensemble of fits is scored once, by all their nets; the mean of its trials, net by net, is not less lucky.
-        chosen = [record.trials[number] for number in note.weights]
-        of_untuned, *each = scores_of_same_parts(record.untuned, *chosen)
-        weights = list(note.weights.values())
-        scores = [
-            float(np.average(list(map(as_number, of_net)), weights=weights))
-            for of_net in zip(*each, strict=True)
-        ]
-    else:
-        of_untuned, scores = scores_of_folds(record.untuned), list(note.scores)
-    before = losses_of_folds(record, of_untuned)
-    after = losses_of_folds(record, scores)
+    before = losses_of_folds(record, scores_of_folds(record.untuned))
+    after = losses_of_folds(record, scores_of_folds(record.best_first[0]) if note is None else note.scores)
     return None if before is None or after is None or len(before) != len(after) else (before, after)
+
+
+def _losses_without_nets(model: InnaEstimator | Ensemble, X: Any, y: pd.Series) -> list[float]:
+    """Mean losses of rows, or their roots, each time without another net of a model; nothing where it has but one."""
+    found = [float(_losses(model, told, y)[0].mean()) for told in told_without(model, X)]
+    return found if hasattr(model, "classes_") else [math.sqrt(loss) for loss in found]
+
+
+def _losses(
+    model: Any, told: npt.NDArray[Any], y: pd.Series
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[Any]]:
+    """Losses of the rows whose class a model knows, by its probabilities, and which these are; or squared errors of all."""
+    if hasattr(model, "classes_"):
+        places = places_of(model.classes_, y)
+        known = places >= 0
+        return log_losses(told[known], places[known]), known
+    squared = np.asarray((y.to_numpy() - told) ** 2, dtype=np.float64)
+    return squared.reshape(len(squared), -1).sum(axis=1), np.ones(len(y), dtype=bool)
 
 
 def score_rows(
@@ -398,16 +421,13 @@ def score_rows(
         probabilities = model.predict_proba(X)
         # As `predict` chooses, which would ask the nets once more.
         chosen = np.asarray(model.classes_)[probabilities.argmax(axis=1)]
-        places = places_of(model.classes_, y)
-        known = places >= 0
-        losses = log_losses(probabilities[known], places[known])
+        losses, known = _losses(model, probabilities, y)
         loss = log_loss(y[known], probabilities[known], labels=model.classes_)
         scores = {"log-loss": float(loss), "accuracy": float(accuracy_score(y, chosen))}
         return _with_metric(scores, model, X, y, metric), losses
     predicted = model.predict(X)
     scores = {"RMSE": float(root_mean_squared_error(y, predicted)), "R²": float(r2_score(y, predicted))}
-    squared = np.asarray((y.to_numpy() - predicted) ** 2, dtype=np.float64)
-    return _with_metric(scores, model, X, y, metric), squared.reshape(len(squared), -1).sum(axis=1)
+    return _with_metric(scores, model, X, y, metric), _losses(model, predicted, y)[0]
 
 
 def _with_metric(

@@ -1,7 +1,7 @@
 """What the trials of `inna-tune fit` are scored on: rows that the nets of one fit left out, or folds."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 from sklearn.base import clone
 
 from inna_tune.estimators.base import InnaEstimator
-from inna_tune.estimators.splitting import Rows
 from inna_tune.jobs.metric import check_metric, is_defined
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.records.attributes import FINGERPRINT, JOB
 from inna_tune.space import Prior
+from inna_tune.store.opening import storage_errors
+from inna_tune.study.left_out import LeftOutTable
 from inna_tune.study.question import Question
 from inna_tune.study.splits import MEMBERS, NoRowsLeftOutError, default_splitter
 from inna_tune.tables import split_rows
@@ -23,6 +24,7 @@ from inna_tune.tables.problem import Problem
 AUTO = "auto"
 # What decides which rows nets leave out: where a prior draws it, some trials may leave out none.
 _DECIDING = ("n_members", "early_stopping")
+_TOO_FEW = "since too few rows differ for nets to leave out some"
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,13 @@ class Validation:
         As :func:`inna_tune.jobs.tuning.tune` takes it.
     words : str
         That, and why.
+    table : LeftOutTable or None
+        The rows that are tuned on, where they had to be encoded to find that.
     """
 
     cv: str | int | None
     words: str
+    table: LeftOutTable | None = field(default=None, repr=False, compare=False)
 
 
 def read_cv(text: str) -> str | int:
@@ -111,10 +116,14 @@ def choose_validation(
         If a setting or the metric makes no sense, or the table can't be encoded.
     TableError
         If there are too few rows to hold some out and tune on the rest.
+    StorageError
+        If the study can't be read.
     """
-    begun = None if study is None else study.user_attrs.get(FINGERPRINT)
-    if study is not None and isinstance(begun, Mapping):
-        return _as_begun(begun, study.user_attrs.get(JOB))
+    if study is not None:
+        with storage_errors(study):
+            attributes = study.user_attrs
+        if isinstance(begun := attributes.get(FINGERPRINT), Mapping):
+            return _as_begun(begun, attributes.get(JOB))
     estimator = make_estimator(problem.task, settings).set_params(random_state=seed)
     tuning, _ = split_rows(problem, held_out=held_out, seed=seed)
     X, y = problem.X.iloc[tuning], problem.y.iloc[tuning]
@@ -123,15 +132,19 @@ def choose_validation(
     drawn = [name for name in _DECIDING if space is not None and name in space.space]
     if drawn:
         return _on_folds(y, problem.task, f"since the prior draws {' and '.join(drawn)}")
-    parts = _parts_left_out(estimator, X, y)
-    if isinstance(parts, str):
-        return _on_folds(y, problem.task, parts)
+    table = _table_of_parts(estimator, X, y)
+    if isinstance(table, str):
+        return _on_folds(y, problem.task, table)
+    parts = table.left_out(estimator)
+    if all(np.array_equal(part, parts[0]) for part in parts):
+        # All nets have the same rows, since too few of them differ for parts.
+        return _on_folds(y, problem.task, _TOO_FEW)
     if metric is not None and not all(is_defined(metric, problem.task, y, part) for part in parts):
         return _on_folds(
             y, problem.task, f"since {metric} is not defined on all of the rows that single nets leave out"
         )
     words = f"each is one fit, its {len(parts)} nets scored on the rows that each leaves out; by folds with --cv 5"
-    return Validation(MEMBERS, words)
+    return Validation(MEMBERS, words, table)
 
 
 def _as_begun(begun: Mapping[str, Any], job: Any) -> Validation:
@@ -157,8 +170,8 @@ def _on_folds(y: Any, task: str, why: str) -> Validation:
     return Validation(None, f"each is scored on {where}, {why}")
 
 
-def _parts_left_out(estimator: InnaEstimator, X: Any, y: Any) -> list[Rows] | str:
-    """Rows that each net of a fit leaves out, not all of them the same; or why there are no such."""
+def _table_of_parts(estimator: InnaEstimator, X: Any, y: Any) -> LeftOutTable | str:
+    """The table whose parts the nets of a fit leave out; or why there are no such."""
     if not estimator.early_stopping:
         return "since with early_stopping=False nets leave out no rows"
     if estimator.n_members != "auto":
@@ -166,15 +179,11 @@ def _parts_left_out(estimator: InnaEstimator, X: Any, y: Any) -> list[Rows] | st
     plan = estimator._plan_for(len(y))
     if plan.n_members == 1:
         return f"since a fit on {len(y)} rows is one net"
-    too_few = "since too few rows differ for nets to leave out some"
     if plan.n_folds == 0:
-        return too_few
+        return _TOO_FEW
     try:
-        # Which rows are left out does not depend on what nets begin as.
-        estimator = clone(estimator).set_params(linear_path=False)
         table = Question.of(clone(estimator), estimator, X, y, cv=MEMBERS).folded()
-        parts = table.left_out(estimator)  # type: ignore[attr-defined]
     except NoRowsLeftOutError:
-        return too_few
-    # Else all nets have the same rows, since too few of them differ for parts.
-    return parts if any(not np.array_equal(part, parts[0]) for part in parts) else too_few
+        return _TOO_FEW
+    assert isinstance(table, LeftOutTable)
+    return table

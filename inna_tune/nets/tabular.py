@@ -155,6 +155,12 @@ class TabularNet:
             return None
         return partial(self.linear, {name: parameters[name].detach() for name in NAMES})
 
+    def needed(self, parameters: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Stacked parameters without the linear model's, where no member has one: calls then do without it."""
+        if self.linear is None or self.linear.is_used(parameters):
+            return parameters
+        return {name: tensor for name, tensor in parameters.items() if name not in NAMES}
+
     @cached_property
     def layers(self) -> tuple[MemberLinear, ...]:
         """The affine layers, input to output; the last is the head."""
@@ -374,7 +380,7 @@ class TabularNet:
         Parameters
         ----------
         parameters : mapping of str to Tensor
-            Stacked parameters, each ``[P, *parameter_shapes[name]]``.
+            Stacked parameters, each ``[P, *parameter_shapes[name]]``; those that are `needed` are enough.
         x : Tensor of shape [P, B, in_features]
             Encoded rows.
         dropout_mask : Tensor of shape [P, B, dropout_width], optional
@@ -388,7 +394,7 @@ class TabularNet:
         -------
         Tensor of shape [P, B, out_features]
         """
-        linear = None if self.linear is None else self.linear(parameters, x)
+        linear = None if self.linear is None or WEIGHT not in parameters else self.linear(parameters, x)
         x = self.inputs(parameters, x)
         *hidden, head = self.layers
         sizes = self.hidden_layer_sizes

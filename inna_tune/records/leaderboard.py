@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from inna_tune.records.attributes import CUT, ENSEMBLE, NETS, PREDICT_SECONDS
+from inna_tune.records.attributes import CUT, ENSEMBLE, PREDICT_SECONDS
 from inna_tune.records.record import StudyRecord, as_number, seconds_of
 
 
@@ -140,17 +140,6 @@ def scores_of_folds(trial: FrozenTrial) -> list[Any]:
     noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs.get(CUT)
     scores = noted.get("scores") if isinstance(noted, dict) else None
     return scores if isinstance(scores, list) else []
-
-
-def scores_of_same_parts(*trials: FrozenTrial) -> tuple[list[Any], ...]:
-    """Scores of trials on the parts that all are scored on: of nets that are scored by themselves not all may count."""
-    known = []
-    for trial in trials:
-        noted = trial.user_attrs if trial.state.is_finished() else trial.user_attrs.get(CUT, {})
-        scores = scores_of_folds(trial)
-        known.append(dict(zip(noted.get(NETS, range(len(scores))), scores, strict=False)))
-    shared = sorted(set(known[0]).intersection(*known[1:]))
-    return tuple([of[part] for part in shared] for of in known)
 
 
 def _error(scores: Sequence[Any]) -> float:

@@ -26,6 +26,7 @@ from inna_tune.records.attributes import (
 from inna_tune.records.heldout import HeldOut
 from inna_tune.space import SearchSpace
 from inna_tune.space.evidence import MISLEADING, misleading_text
+from inna_tune.store.opening import storage_errors
 
 # What a metric measures, with its unit.
 _NAMES = {
@@ -112,20 +113,24 @@ class StudyRecord:
         If it is neither.
     ValueError
         If it has several objectives.
+    StorageError
+        If its storage can't be read.
     """
 
     def __init__(self, study: Any) -> None:
         study = getattr(study, "study_", study)
         if not isinstance(study, optuna.Study):
             raise TypeError(f"study={study!r} must be an optuna.Study, or an InnaSearchCV that was fitted")
-        if len(study.directions) != 1:
-            raise ValueError(
-                f"study {study.study_name!r} has {len(study.directions)} objectives; only studies with one can be shown"
-            )
         self.study: optuna.Study = study
-        self.name: str = study.study_name
-        self.attributes: dict[str, Any] = study.user_attrs
-        self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+        with storage_errors(study):
+            n_objectives = len(study.directions)
+            self.name: str = study.study_name
+            self.attributes: dict[str, Any] = study.user_attrs
+            self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+        if n_objectives != 1:
+            raise ValueError(
+                f"study {self.name!r} has {n_objectives} objectives; only studies with one can be shown"
+            )
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from inna_tune.records.wording import describe_trial, tuning_gain
 from inna_tune.report.sections import sections_of
 from inna_tune.space import Coordinate, When
 from inna_tune.store.errors import storage_word
-from inna_tune.store.opening import storage_errors, store_of
+from inna_tune.store.opening import store_of
 from inna_tune.tables.understanding import Understanding
 from inna_tune.visible import visible
 
@@ -62,14 +62,8 @@ def render_report(study: Any, *, dashboard: str | None = None) -> str:
     StorageError
         If its storage can't be read.
     """
-    storage = getattr(study, "study_", study)
-    storage = getattr(storage, "_storage", None)
-    if storage is None:
-        record = StudyRecord(study)
-    else:
-        with storage_errors(storage):
-            record = StudyRecord(study)
-    return environment().get_template("report.html.jinja").render(_content(record, dashboard or _DASHBOARD))
+    content = _content(StudyRecord(study), dashboard or _DASHBOARD)
+    return environment().get_template("report.html.jinja").render(content)
 
 
 def environment() -> jinja2.Environment:

@@ -210,13 +210,13 @@ def resume_summary(study: optuna.Study, n_trials: int) -> ResumeSummary:
     """
     with storage_errors(study):
         trials = study.get_trials(deepcopy=False)
+        best = study.best_trial if any(t.state == TrialState.COMPLETE for t in trials) else None
     watcher = Worker(study._storage)
     found = Counter(trial.state for trial in trials)
     owners = [trial.system_attrs.get(OWNER) for trial in trials if trial.state == TrialState.RUNNING]
     alive = sum(watcher.is_alive(owner) is not False for owner in owners)
     put_back = sum(OWNER in trial.system_attrs for trial in trials if trial.state == TrialState.WAITING)
     done = found[TrialState.COMPLETE], found[TrialState.FAIL], found[TrialState.PRUNED]
-    best = study.best_trial if done[0] else None
     return ResumeSummary(
         *done,
         running=alive,

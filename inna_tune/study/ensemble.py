@@ -15,6 +15,7 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.records.attributes import SEED
 from inna_tune.records.record import value_of
+from inna_tune.store.opening import storage_errors
 from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.folding import FoldedTable
 from inna_tune.study.kept import Kept, Predictions, contributors
@@ -204,8 +205,9 @@ def _fitted(contribution: _Contribution, fit: Callable[[Any], object]) -> InnaEs
 def _contributions(study: optuna.Study, evaluation: NetEvaluation) -> list[_Contribution]:
     """Trials of which predictions are there, with their nets where these are, too."""
     kept, found = Kept(study), []
-    trials = contributors(study.get_trials(deepcopy=False))
-    seed = study.user_attrs[SEED]
+    with storage_errors(study):
+        trials = contributors(study.get_trials(deepcopy=False))
+        seed = study.user_attrs[SEED]
     for trial in trials:
         value = value_of(trial)
         assert value is not None

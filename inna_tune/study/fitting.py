@@ -24,6 +24,7 @@ from inna_tune.store.opening import storage_errors
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import is_stopped
 from inna_tune.study.ensemble import choose
+from inna_tune.study.folding import FoldedTable
 from inna_tune.study.foldwise import FoldwiseEvaluation
 from inna_tune.study.job import Evaluation
 from inna_tune.study.metrics import ENSEMBLE, Metrics
@@ -57,11 +58,13 @@ def fit_search(
     *,
     notes: Mapping[str, Any] | None = None,
     untuned: Untuned | None = None,
+    encoded: FoldedTable | None = None,
 ) -> None:
     """Fit an `InnaSearchCV`.
 
     ``given`` came with the rows, by name; ``notes`` are user attributes for the study, such as what other workers have to
-    know; ``untuned`` is the estimator as it is, fitted on these rows, where that is done already.
+    know; ``untuned`` is the estimator as it is, fitted on these rows, and ``encoded`` the table for the trials, where these are
+    there already.
 
     Under a ``timeout`` that fit comes first: it is what a person would have without a search, so that no search ends with
     less, and it tells what trials and the last fit take.
@@ -133,7 +136,7 @@ def fit_search(
             raise OutOfTimeError
         made.append(
             NetEvaluation(
-                question.folded(budget),
+                question.folded(budget, encoded),
                 template,
                 question.scorer,
                 search.space,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import clone, is_classifier
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
@@ -325,6 +326,11 @@ class FoldedTable:
         _, _, weight, splits, _ = self._source
         return None if weight is None else np.asarray(weight[splits[fold][1]], dtype=np.float64)
 
+    def is_of(self, estimator: Any, *asked: Any) -> bool:
+        """Whether it is the table that these arguments would make."""
+        own = zip(self._source, asked, strict=True)
+        return self.key == encoding_key(estimator) and all(_is_same(one, other) for one, other in own)
+
     def encoded_for(self, estimator: Any) -> "FoldedTable":
         """The same rows and folds, encoded for an estimator of other settings; once for all that encode alike.
 
@@ -409,6 +415,17 @@ class FoldedTable:
         return [
             found[k] for k in range(len(self.folds)) for _ in range(self.plan_for(estimator, k).n_members)
         ]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two arguments of a table are alike to the last bit; where that is not easily said, they are not."""
+    if isinstance(one, pd.DataFrame | pd.Series):
+        return type(one) is type(other) and one.equals(other)
+    if isinstance(one, np.ndarray):
+        return isinstance(other, np.ndarray) and one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(_is_same(a, b) for a, b in zip(one, other, strict=True))
+    return one is other or (isinstance(one, dict) and not one and other == {})
 
 
 def sliceable(X: Any, frame: Any) -> Any:

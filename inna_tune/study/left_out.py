@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from sklearn.base import clone
 
 from inna_tune.engine import Member
 from inna_tune.estimators.base import InnaEstimator
@@ -62,6 +63,8 @@ class LeftOutTable(FoldedTable):
 
     def left_out(self, estimator: InnaEstimator) -> list[Rows]:
         """Rows of the table as it was given that each net of a fit leaves out; raises as `members` does."""
+        # Which these are does not depend on what nets begin as.
+        estimator = clone(estimator).set_params(linear_path=False)
         return [
             self._present[member.validation_rows - stack.train_start(k)]
             for stack in self.stacks(estimator)

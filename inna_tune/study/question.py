@@ -126,8 +126,8 @@ class Question:
             return "regression"
         return "binary" if len(np.unique(self.labels)) == 2 else "multiclass"
 
-    def folded(self, budget: Budget | None = None) -> FoldedTable:
-        """The table, encoded for every fold.
+    def folded(self, budget: Budget | None = None, known: FoldedTable | None = None) -> FoldedTable:
+        """The table, encoded for every fold: the known one, where that is of this question.
 
         Raises
         ------
@@ -141,10 +141,12 @@ class Question:
             before_fold = partial(budget.check_preparation, steps=len(self.splits) + 1)
         weight, score = self.routed.weight, self.routed.score
         asked = self.estimator, self.X, self.target, weight, self.splits, score
-        if not self.is_by_members:
-            return FoldedTable(*asked, before_fold=before_fold)
-        found = LeftOutTable(*asked, before_fold=before_fold)
-        found.left_out(self.estimator)
+        kind = LeftOutTable if self.is_by_members else FoldedTable
+        found = known
+        if not (isinstance(found, kind) and found.is_of(*asked)):
+            found = kind(*asked, before_fold=before_fold)
+        if isinstance(found, LeftOutTable):
+            found.left_out(self.estimator)
         return found
 
     def fingerprint(self, space: dict[str, Any] | None) -> dict[str, Any]:

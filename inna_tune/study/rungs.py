@@ -13,6 +13,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from inna_tune.records.attributes import RACE
+from inna_tune.store.opening import storage_errors
 
 # Rungs lie at these shares of a training. On the first fold alone, scores at the first of them rank trials nearly as those at
 # the last do (rank correlation with the end .7 to .9), and every further rung is another chance to lose the best. Where a fold
@@ -94,7 +95,8 @@ class RungPruner(BasePruner):
 
 def races_folds(study: optuna.Study) -> bool:
     """Whether the trials of a study begin on their first folds: where its pruner is for it, and it was begun so."""
-    return bool(getattr(study.pruner, "races_folds", False) and study.user_attrs.get(RACE))
+    with storage_errors(study):
+        return bool(getattr(study.pruner, "races_folds", False) and study.user_attrs.get(RACE))
 
 
 def cohort_size(n_trials: int) -> int:

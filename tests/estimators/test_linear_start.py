@@ -9,8 +9,8 @@ import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.estimators import recipe
+from inna_tune import InnaClassifier, InnaRegressor, clock
+from inna_tune.estimators import linear_start, recipe
 from inna_tune.estimators.encoded import EncodedTable
 from inna_tune.estimators.linear_start import _PENALTIES, linear_starts
 from inna_tune.nets.linear import SCALE, LinearPath, LinearStart
@@ -116,6 +116,50 @@ def test_it_is_fitted_once_and_alike_by_any_number_of_threads(kind):
     assert torch.equal(found.bias, first.bias)
 
 
+class Clock:
+    """A second passes whenever somebody looks."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def now(self):
+        self.seconds += 1.0
+        return self.seconds
+
+
+@pytest.mark.parametrize("kind", ["values", "two classes"])
+def test_models_that_take_more_than_their_share_of_the_time_are_none(kind, monkeypatch):
+    parts = [(TRAIN, VALIDATION), (VALIDATION, TRAIN)]
+    expected = linear_starts(some_table(kind), parts)
+    own = Clock()
+    monkeypatch.setattr(linear_start, "clock", own)
+    in_time = linear_starts(some_table(kind), parts, deadline=1e6)
+    taken = own.seconds
+    assert taken > 2
+    for one, other in zip(in_time, expected, strict=True):
+        assert torch.equal(one.weight, other.weight)
+        assert torch.equal(one.bias, other.bias)
+    for share in (0.0, 0.5, 0.9):
+        table, own.seconds = some_table(kind), 0.0
+        assert linear_starts(table, parts, deadline=1 + 4 * (share * taken - 1)) == []
+        assert own.seconds <= share * taken + 3
+        # Another fit of the table may have more time.
+        assert len(linear_starts(table, parts)) == 2
+
+
+def test_a_fit_says_how_much_time_there_is(monkeypatch):
+    deadlines = []
+    monkeypatch.setattr(
+        recipe, "linear_starts", lambda table, parts, *, deadline: deadlines.append(deadline) or []
+    )
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 2)), rng.normal(size=60)
+    for max_time in (None, 100.0):
+        InnaRegressor(hidden_layer_sizes=(4,), max_epochs=1, max_time=max_time).fit(X, y)
+    assert deadlines[0] is None
+    assert 0 < deadlines[1] - clock.now() < 100
+
+
 def test_where_there_can_be_none_there_is_none():
     table = some_table("three classes")
     without = TRAIN[table.target[TRAIN] != 1]
@@ -162,7 +206,7 @@ def test_the_rows_left_out_tell_which_nets_count(kind):
 
 
 def test_of_models_that_mislead_no_net_counts(monkeypatch):
-    def misled(table, parts):
+    def misled(table, parts, **options):
         rng = np.random.default_rng(0)
         wrong = torch.from_numpy(10 * rng.normal(size=(12, 1)))
         return [LinearStart(wrong, torch.zeros(1, dtype=torch.float64), 0.01) for _ in parts]

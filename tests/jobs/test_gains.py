@@ -1,5 +1,6 @@
 """A gain is told of where there may be one: not of settings over themselves, and with the luck of the seed."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,21 +8,21 @@ import optuna
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.metrics import log_loss
 
-from inna_tune.jobs.tuning import tune
+from inna_tune.jobs.tuning import score_rows, tune
 from inna_tune.jobs.verdict import Comparison, Contender
 from inna_tune.records.attributes import PORTFOLIO, UNTUNED
-from inna_tune.records.certainty import Gain
+from inna_tune.records.certainty import Gain, relative_change
 from inna_tune.records.leaderboard import (
-    EnsembleNote,
     losses_of_folds,
     scores_of_folds,
-    scores_of_same_parts,
 )
 from inna_tune.records.overview import describe_study
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
 from inna_tune.space import SearchSpace, Uniform
+from inna_tune.tables import split_rows
 from inna_tune.tables.problem import make_problem
 
 SMALL = ("hidden_layer_sizes=4", "max_epochs=3", "n_members=1")
@@ -66,19 +67,37 @@ def test_what_tuning_found_is_compared_with_the_luck_of_the_folds(problem):
     assert math.log1p(gain.high) - math.log1p(gain.low) > width > 0
 
 
-def test_an_ensemble_of_fits_is_compared_with_the_luck_of_its_trials_nets(problem):
-    found = run(problem, 4, cv="members", refit="ensemble", settings=SMALL[:2], importances=False)
-    record = StudyRecord(found.search.study_)
-    note = EnsembleNote.of(record)
-    assert len(note.scores) == 1
+@pytest.mark.parametrize("refit", [True, "ensemble"])
+def test_fits_by_members_are_as_lucky_as_what_their_nets_predict_together(problem, refit):
+    found = run(problem, 4, cv="members", refit=refit, settings=SMALL[:2], importances=False)
     assert found.held_out.luck
-    before, *after = scores_of_same_parts(record.untuned, *(record.trials[number] for number in note.weights))
-    after = np.average(after, axis=0, weights=list(note.weights.values()))
-    n_nets = len(before)
-    assert n_nets in (4, 8)
-    width = 2 * stats.t.ppf(0.975, n_nets - 1) * np.log(np.divide(after, before)).std(ddof=1)
+    _, held = split_rows(problem, held_out=0.2, seed=0)
+    X, y = problem.X.iloc[held], problem.y.iloc[held]
+    # By another way: models that lack a part of their nets.
+    halves = []
+    for whole in (found.untuned, found.search.best_estimator_):
+        nets = getattr(whole, "models_", [whole])
+        n_parts = min(len(net.members_) for net in nets)
+        assert n_parts > 1
+        losses = []
+        for part in range(n_parts):
+            less = copy.deepcopy(whole)
+            for net in getattr(less, "models_", [less]):
+                net.weights_ = net.weights_[np.arange(len(net.weights_)) % n_parts != part]
+            losses.append(np.log(log_loss(y, less.predict_proba(X))))
+        error = np.sqrt((n_parts - 1) / n_parts * np.square(losses - np.mean(losses)).sum())
+        halves.append(stats.t.ppf(0.975, n_parts - 1) * error)
+    assert all(halves)
+    rows = [score_rows(model, X, y)[1] for model in (found.untuned, found.search.best_estimator_)]
+    alone = relative_change(*rows)
+    halves.append(math.log1p(alone.high) - math.log1p(alone.change))
     gain = found.held_out.gain
-    assert math.log1p(gain.high) - math.log1p(gain.low) > width > 0
+    assert math.log1p(gain.high) - math.log1p(gain.change) == pytest.approx(math.hypot(*halves))
+
+
+def test_by_members_the_luck_is_known_whatever_trials_are_scored_by(problem):
+    found = run(problem, 3, cv="members", metric="roc_auc", settings=SMALL[:2], importances=False)
+    assert found.held_out.luck
 
 
 def test_a_space_without_the_untuned_setting_has_a_gain_but_claims_nothing(problem):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
+from inna_tune.estimators import recipe
+from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.member_plan import parts_left_out
 from inna_tune.jobs.joining import join, read_job
 from inna_tune.jobs.settings import make_estimator
@@ -143,6 +145,72 @@ def test_a_number_is_of_folds_as_those_that_nobody_asks_for(task, n_folds):
     usual = default_splitter(y, 100, classifier=task == "binary")
     assert (repr(said) == repr(usual)) == (n_folds == 5)
     assert splitter_of(None, y, task=task) is None
+
+
+# ---------------------------------------------------------------------- what was encoded to choose
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many rows each table has that is encoded to train on."""
+    found, encode = [], InnaEstimator._encode_for_fit
+
+    def noted(self, X, *args, **options):
+        found.append(len(X))
+        return encode(self, X, *args, **options)
+
+    monkeypatch.setattr(InnaEstimator, "_encode_for_fit", noted)
+    return found
+
+
+def values(report):
+    return [t.value for t in report.search.study_.trials]
+
+
+@pytest.mark.parametrize("target", ["label", "money"])
+def test_what_was_encoded_to_choose_is_what_trials_train_on(target, encoded):
+    found = problem(target, n_rows=70)
+    plain = tune_in_memory(found, cv="members")
+    assert encoded == [56, 56]  # for the trials, and for the untuned default
+    encoded.clear()
+    chosen = choose_validation(found, settings=SMALL)
+    shared = tune_in_memory(found, cv=chosen.cv, encoded=chosen.table)
+    assert encoded == [56, 56]
+    assert values(shared) == values(plain)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"problem": {"seed": 1}},
+        {"problem": {"target": "money"}},
+        {"seed": 1},
+        {"settings": (*SMALL, "encoder__numeric=quantile")},
+        {"cv": 3},
+    ],
+    ids=str,
+)
+def test_of_another_question_it_is_not_taken(other, encoded):
+    table = choose_validation(problem(n_rows=70), settings=SMALL).table
+    encoded.clear()
+    asked = {"cv": "members"} | other
+    found = problem(**{"n_rows": 70} | asked.pop("problem", {}))
+    own = tune_in_memory(found, **asked, encoded=table)
+    n_encoded = len(encoded)
+    assert values(own) == values(tune_in_memory(found, **asked))
+    assert len(encoded) == 2 * n_encoded
+
+
+def tune_in_memory(found, **options):
+    options = {"settings": SMALL} | options
+    return tune(found, n_trials=1, storage=None, study_name="s", importances=False, **options)
+
+
+def test_which_rows_nets_leave_out_is_found_without_linear_models(monkeypatch):
+    monkeypatch.setattr(recipe, "linear_starts", lambda *args, **options: pytest.fail("a model was fitted"))
+    found, estimator = problem(n_rows=70), InnaClassifier(hidden_layer_sizes=(4,))
+    assert choose_validation(found).cv == "members"
+    Question.of(clone(estimator), estimator, found.X, found.y, cv="members").folded()
 
 
 # ---------------------------------------------------------------------- studies that go on

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inna_tune.engine.forward import outputs
 from inna_tune.engine.predicting import predicted
 from inna_tune.nets import LinearPath, LinearStart, TabularNet
 from inna_tune.nets.linear import NAMES, SCALE
@@ -120,6 +121,21 @@ def test_where_nobody_gives_a_model_there_is_none():
     assert (parameters[SCALE] == 1).all()
     assert net.linear_outputs(drawn(net, [None, some_start(net.linear)])) is not None
     assert not TabularNet(3, (4,), 2).buffers
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("given", [[False, False], [False, True]])
+def test_what_no_member_has_is_computed_by_none(given, dtype, monkeypatch):
+    net = make()
+    parameters = drawn(net, [some_start(net.linear) if each else None for each in given], dtype)
+    weights = torch.cat([parameters[name].reshape(2, -1) for name in net.parameter_shapes], 1)
+    x = some_rows(net, 1, 50, dtype=dtype)[0]
+    calls, call = [], LinearPath.__call__
+    monkeypatch.setattr(LinearPath, "__call__", lambda *args: calls.append(1) or call(*args))
+    found = outputs(net, weights, x)
+    assert bool(calls) == any(given)
+    monkeypatch.setattr(TabularNet, "needed", lambda self, parameters: parameters)
+    assert torch.equal(outputs(net, weights, x), found)
 
 
 def test_more_outputs_than_targets_begin_alike():

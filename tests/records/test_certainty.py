@@ -67,6 +67,49 @@ def test_losses_on_folds_that_tell_nothing_are_refused(folds):
         relative_change([1.0, 2.0], [1.0, 3.0], folds=folds)
 
 
+@pytest.mark.parametrize("n_nets", [2, 4, 8])
+@pytest.mark.parametrize("luck", [0.0, 0.1, 1.0])
+def test_the_interval_counts_the_luck_of_the_nets_of_both_models(n_nets, luck):
+    """Nets that predict a noisy target with noise of their own, and models that average them."""
+    rng = np.random.default_rng(2)
+    covered = alone = 0
+    # What is expected of averages of so many nets: the noise of the target, and a part of the nets' own.
+    n_rows, noise = 100, 1.0
+    for _ in range(300):
+        truth = rng.normal(size=(1, n_rows))
+
+        def losses(predicted, truth=truth):
+            return ((predicted - truth) ** 2).reshape(-1, n_rows)
+
+        # A shift of a whole net is luck that no row evens out.
+        nets = luck * rng.normal(size=(2, n_nets, 1)) + np.array([1.0, 0.5])[:, None, None]
+        whole = [losses(own.mean(0)) for own in nets]
+        without = [[losses(np.delete(own, k, 0).mean(0)).mean() for k in range(n_nets)] for own in nets]
+        expected = [noise + shift**2 + luck**2 / n_nets for shift in (1.0, 0.5)]
+        true = expected[1] / expected[0] - 1
+        gain = relative_change(whole[0][0], whole[1][0], without=tuple(without))
+        rows = relative_change(whole[0][0], whole[1][0])
+        covered += gain.low <= true <= gain.high
+        alone += rows.low <= true <= rows.high
+        assert gain.low <= rows.low
+        assert gain.high >= rows.high
+    assert covered / 300 >= 0.93
+    assert (alone / 300 < 0.9) == (luck > 0)
+
+
+def test_nets_that_make_no_difference_leave_the_interval_of_the_rows():
+    b, a = np.random.default_rng(0).gamma(2.0, size=(2, 100))
+    assert relative_change(b, a, without=([1.0, 1.0], [2.0, 2.0])) == relative_change(b, a)
+
+
+@pytest.mark.parametrize(
+    "without", [([1.0], [2.0, 1.0]), ([1.0, 0.0], [1.0, 1.0]), ([1.0, 2.0], [np.nan, 1.0])]
+)
+def test_losses_without_nets_that_tell_nothing_are_refused(without):
+    with pytest.raises(ValueError, match="at least two"):
+        relative_change([1.0, 2.0], [1.0, 3.0], without=without)
+
+
 def test_one_fit_is_as_lucky_as_those_of_another_model():
     losses = np.random.default_rng(0).exponential(size=(1, 500))
     fits = {"a": losses * np.array([[0.8], [1.0], [1.2]]), "b": losses}

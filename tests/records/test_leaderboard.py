@@ -6,7 +6,7 @@ import pytest
 
 from inna_tune.records.attributes import ENSEMBLE
 from inna_tune.records.frames import leaderboard_frame
-from inna_tune.records.leaderboard import EnsembleNote, leaderboard, scores_of_same_parts
+from inna_tune.records.leaderboard import EnsembleNote, leaderboard
 from inna_tune.records.overview import describe_study
 from inna_tune.records.record import StudyRecord
 from inna_tune.report import render_report
@@ -88,17 +88,3 @@ def test_words():
     assert EnsembleNote({3: 1.0}, -0.2, [], on_all_rows=True).words == (
         "the settings of trial 3 (1.00), fitted on all rows"
     )
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ({"scores": [1.0, 2.0]}, {"scores": [3.0, 4.0]}, ([1.0, 2.0], [3.0, 4.0])),
-        ({"scores": [1.0, 2.0], "nets": [1, 2]}, {"scores": [3.0, 4.0], "nets": [2, 3]}, ([2.0], [3.0])),
-        ({"scores": [1.0, 2.0], "nets": [1, 3]}, {"scores": [5.0, 6.0, 7.0, 8.0]}, ([1.0, 2.0], [6.0, 8.0])),
-        ({}, {"scores": [3.0, 4.0]}, ([], [])),
-    ],
-)
-def test_two_trials_are_compared_on_the_same_parts(one, other, expected):
-    trials = [optuna.trial.create_trial(value=0.0, user_attrs=noted) for noted in (one, other)]
-    assert scores_of_same_parts(*trials) == expected
