@@ -8,11 +8,14 @@ derivative is t + x s (1 - t²). So one logistic function and seven passes of ar
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from inna_tune.nets.signed import signed
 
 # Numbers that go through all passes at once: some tensors of so many remain in a core's own cache.
 _PIECE = 2**15
@@ -27,9 +30,12 @@ _ONE = torch.ones((), device="cpu")
 
 
 def mish(z: Tensor) -> Tensor:
-    """x tanh(softplus x); where gradients are asked for, torch's own, which has two derivatives."""
-    if (z.requires_grad and torch.is_grad_enabled()) or not z.is_cpu:
+    """x tanh(softplus x), which on a CPU has two derivatives and no more."""
+    if not z.is_cpu or torch._C._are_functorch_transforms_active():
         return F.mish(z)
+    if z.requires_grad and torch.is_grad_enabled():
+        found: Tensor = _TwiceDifferentiable.apply(z)  # type: ignore[no-untyped-call]
+        return found
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
     logistic, ratio = (out.new_empty(min(_PIECE, z.numel())) for _ in range(2))
     for one, part in zip(torch.split(z.reshape(-1), _PIECE), torch.split(out.view(-1), _PIECE), strict=True):
@@ -44,6 +50,54 @@ def _mish(z: Tensor, logistic: Tensor, ratio: Tensor, out: Tensor) -> Tensor:
     torch.sub(_ONE, ratio, out=out)
     ratio.div_(out)
     return torch.mul(z, ratio, out=out)
+
+
+def _rise(logistic: Tensor, ratio: Tensor) -> Tensor:
+    """Derivative of t, s (1 - t²)."""
+    return torch.addcmul(logistic, logistic * ratio, ratio, value=-1.0)
+
+
+class _TwiceDifferentiable(torch.autograd.Function):
+    """Mish, of which many products with one Hessian are made: what they are multiplied by is computed once."""
+
+    @staticmethod
+    @signed
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        logistic, ratio, out = (torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(3))
+        _mish(z, logistic, ratio, out)
+        ctx.save_for_backward(z, torch.addcmul(ratio, z, _rise(logistic, ratio)))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        z, first = ctx.saved_tensors
+        found: Tensor = _Slope.apply(slope, z, first) if torch.is_grad_enabled() else slope * first  # type: ignore[no-untyped-call]
+        return found
+
+
+class _Slope(torch.autograd.Function):
+    """A slope times the derivative of mish, by both."""
+
+    @staticmethod
+    @signed
+    def forward(ctx: Any, slope: Tensor, z: Tensor, first: Tensor) -> Tensor:
+        logistic, ratio, scratch = (
+            torch.empty_like(z, memory_format=torch.contiguous_format) for _ in range(3)
+        )
+        _mish(z, logistic, ratio, scratch)
+        # The second derivative is s (1 - t²) (2 + x (1 - s - 2 s t)).
+        second = _rise(logistic, ratio)
+        torch.addcmul(logistic, logistic, ratio, value=2.0, out=scratch)
+        torch.sub(_ONE, scratch, out=scratch)
+        scratch.mul_(z).add_(2.0)
+        ctx.save_for_backward(first, second.mul_(scratch).mul_(slope))
+        return slope * first
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, vector: Tensor) -> tuple[Tensor, Tensor, None]:
+        first, bent = ctx.saved_tensors
+        return vector * first, vector * bent, None
 
 
 class Activation(NamedTuple):

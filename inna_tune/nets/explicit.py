@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from inna_tune.nets import onednn
 from inna_tune.nets.activations import Passes, passes
 from inna_tune.nets.products import alone, spaced
 from inna_tune.nets.tabular import TabularNet
@@ -57,22 +58,36 @@ class _Layer:
         """Those of the members, where a product is made twice."""
         return _members(matrices, self._n_members)
 
+    def _is_large(self, n_rows: int) -> bool:
+        """Whether the products of so many rows are oneDNN's."""
+        return onednn.is_quicker(self._weight, n_rows, *self._weight.shape[1:])
+
     def forward(self, x: Tensor, out: Tensor) -> Tensor:
         """Outputs [P, B, out] of x [P, B, in]."""
+        if self._is_large(x.shape[1]):
+            return onednn.multiply(x, self._weight, out, self._bias)
         return self.own(torch.baddbmm(self._bias, _members(x, self._number), self._weight, out=out))
 
     def gradients(self, x: Tensor, slope: Tensor) -> None:
         """Write the gradients of weight and bias."""
         torch.sum(slope, 1, keepdim=True, out=self.bias_gradient)
+        if self._is_large(x.shape[1]):
+            onednn.multiply(x.transpose(1, 2), slope, self.weight_gradient)
+            return
         x, slope = (_members(t, self._number) for t in (x, slope))
         torch.bmm(x.transpose(1, 2), slope, out=self._doubled_gradient)
 
     def backward(self, slope: Tensor, out: Tensor) -> Tensor:
         """Derivative [P, B, in] with respect to what it read."""
+        if self._is_large(slope.shape[1]):
+            return onednn.multiply(slope, self._turned, out)
         return self.own(torch.bmm(_members(slope, self._number), self._turned, out=out))
 
     def slope_of_inputs(self, slope: Tensor) -> Tensor:
         """The same, [P, B, in] with the rows innermost in memory."""
+        if self._is_large(slope.shape[1]):
+            found = slope.new_empty(self._n_members, self._weight.shape[1], slope.shape[1])
+            return onednn.multiply(self._weight, slope.transpose(1, 2), found).transpose(1, 2)
         turned = torch.bmm(self._weight, _members(slope, self._number).transpose(1, 2))
         return self.own(turned).transpose(1, 2)
 

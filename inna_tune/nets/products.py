@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inna_tune.nets import onednn
 from inna_tune.nets.signed import applied, signed
 
 _ALIGNMENT = 64
@@ -90,6 +91,8 @@ def _as_torch_has_it(a: Tensor, b: Tensor) -> bool:
     if not a.is_cpu or torch.is_autocast_enabled(a.device.type):
         return True
     (m, k), n = a.shape[1:], b.shape[2]
+    if onednn.is_quicker(a, m, k, n):
+        return False
     size = a.element_size()
     whole = m * k * size % _ALIGNMENT == k * n * size % _ALIGNMENT == m * n * size % _ALIGNMENT == 0
     return whole and 1 not in (m, k, n)
@@ -99,6 +102,8 @@ class _Product(torch.autograd.Function):
     @staticmethod
     @signed
     def forward(bias: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
+        if onednn.is_quicker(a, *a.shape[1:], b.shape[2]):
+            return onednn.multiply(a, b, a.new_empty(*a.shape[:2], b.shape[2]), bias)
         a, b = _settled(a), _settled(b)
         (n_members, m, k), n = a.shape, b.shape[2]
         several = 2 if alone(n_members, m, k, n) else n_members

@@ -53,6 +53,37 @@ def test_second_derivatives_are_there_where_gradients_are_asked_for():
     assert torch.autograd.gradgradcheck(mish, z)
 
 
+def second_derivatives(function, z):
+    """Two products with the Hessian, by one graph."""
+    z = z.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(function(z).square().sum(), z, create_graph=True)
+    return [torch.autograd.grad(slope, z, torch.full_like(z, by), retain_graph=True)[0] for by in (1.0, -0.5)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_so_are_they_at_both_tails(dtype):
+    z = Z[Z.abs() < 1e3].to(dtype)
+    for ours, theirs in zip(second_derivatives(mish, z), second_derivatives(F.mish, z.double()), strict=True):
+        # Each of the two factors has the error of its product.
+        error = (ours.double() - theirs) / z.double().abs().clamp(1, 12).square()
+        assert error.abs().max() <= 32 * torch.finfo(dtype).eps
+
+
+def test_what_it_has_not_is_refused():
+    z = torch.ones(3, requires_grad=True)
+    (slope,) = torch.autograd.grad(mish(z).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(slope.square().sum(), z, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
+
+
+def test_functions_of_torch_func_get_torchs_own():
+    z = torch.linspace(-3, 3, 7)
+    torch.testing.assert_close(
+        torch.func.vmap(torch.func.grad(mish))(z), torch.func.vmap(torch.func.grad(F.mish))(z)
+    )
+
+
 @given(
     shape=st.tuples(st.integers(1, 3), st.sampled_from([1, 7, 32, 96]), st.sampled_from([1, 5, 64, 700])),
     drops=st.booleans(),
