@@ -118,6 +118,7 @@ def run(name, seed, arguments, ways):
             ).fit(X, y)
         seconds = time.process_time() - began
         state = Counter(t.state.name.lower() for t in search.study_.trials)
+        reached = Counter(epoch for t in search.study_.trials for epoch in t.intermediate_values)
         best = type(net)(**sizes, **search.best_params_, random_state=seed).fit(X, y)
         yield common | {
             "way": way,
@@ -125,6 +126,7 @@ def run(name, seed, arguments, ways):
             "CPU seconds": seconds,
             "complete": state["complete"],
             "pruned": state["pruned"],
+            "reached": " ".join(f"{epoch}:{n}" for epoch, n in sorted(reached.items())),
             "folds' score": search.best_score_,
             "loss": next(iter(score_rows(best, X_apart, y_apart)[0].values())),
             "ensemble fits": (rows[0] - told[-1]) / fit_rows[0],

@@ -231,3 +231,22 @@ def test_earlier_trials_are_those_with_smaller_numbers_that_are_alike():
     view = EarlierTrials(study, 2, alike=lambda trial: trial.number != 1)
     assert [t.number for t in view.get_trials()] == [0, 2]
     assert view.direction == study.direction
+
+
+@pytest.mark.parametrize(("ended_with", "goes_on"), [(2.0, False), (0.5, True)])
+def test_a_trial_is_compared_with_those_that_had_ended_before_where_that_is_asked_for(ended_with, goes_on):
+    study = optuna.create_study(direction="maximize")
+    for value, reports in ((0.0, {8: 0.0}), (ended_with, {1: 0.1}), (None, {1: 9.0}), (None, {8: 1.0})):
+        state = TrialState.PRUNED if value is None else TrialState.COMPLETE
+        study.add_trial(create_trial(value=value, state=state, intermediate_values=reports))
+    trial = study.trials[3]
+    assert not RungPruner(4).prune(EarlierTrials(study, 3), trial)
+    assert RungPruner(4).prune(EarlierTrials(study, 3, counts_ended=True), trial) != goes_on
+
+
+@given(max_epochs=st.integers(1, 400))
+def test_trials_that_are_one_fit_report_once_more_where_trainings_are_long_and_no_horizon_is_far(max_epochs):
+    at = rungs(max_epochs, by_members=True)
+    assert at == sorted(set(at))
+    assert all(0 < epoch < max_epochs for epoch in at)
+    assert (30 in at) == (30 < max_epochs < 240)
