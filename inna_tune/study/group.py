@@ -22,7 +22,15 @@ from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
-from inna_tune.study.rungs import FINALISTS, EarlierTrials, compares_all_laws, races_folds, rules_of, rungs
+from inna_tune.study.rungs import (
+    FINALISTS,
+    EarlierTrials,
+    compares_all_laws,
+    finals_of,
+    races_folds,
+    rules_of,
+    rungs,
+)
 from inna_tune.study.running import TrialRunner, logger
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
@@ -94,7 +102,7 @@ class Group:
         self._compares_all = self._is_by_members and compares_all_laws(self.epochs, rules)
         self._counts_ended = self._is_by_members and rules > 0
         # From there on, several go on at least.
-        self._finals = self._rungs[-1] if self._is_by_members and self._rungs else self.epochs
+        self._finals = finals_of(self._rungs, rules) if self._is_by_members and self._rungs else self.epochs
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:

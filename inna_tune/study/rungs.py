@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from inna_tune.records.attributes import RACE, RULES
 
@@ -27,7 +27,7 @@ _USUAL_EPOCHS = 30
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
 # Where a trial is one fit of many nets on all rows. TODO
-_SHARES_OF_MEMBERS, _SHARES_OF_LONG, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 32, 1 / 4), (1 / 32, 1 / 4, 1.0), 4
+_SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 32, 1 / 4, 1 / 2, 1.0), 4
 # Studies that were begun by older versions go on by these.
 _EARLIER_SHARES_OF_MEMBERS = 1 / 16, 1 / 4
 # A law that falls to a horizon of so many usual trainings has fallen by 4% at most where these end, and at no rung is it
@@ -38,7 +38,7 @@ _FAR = 8
 RULES_NOW = 1
 
 # From the end of a fold on so many go on at least: the best of one fold is in part the luckiest there. So do trials that are
-# one fit from their last rung.
+# one fit from the middle of a usual training on.
 FINALISTS = 3
 
 
@@ -54,10 +54,14 @@ def rungs(
     if races or by_members:
         shares, epochs = _SHARES_OF_RACES, min(max_epochs, _USUAL_EPOCHS)
     if by_members and not races:
-        is_long = max_epochs > _USUAL_EPOCHS and not compares_all_laws(max_epochs)
-        now = _SHARES_OF_LONG if is_long else _SHARES_OF_MEMBERS
-        shares = now if rules else _EARLIER_SHARES_OF_MEMBERS
-    return sorted({epoch for share in shares if (epoch := round(share * epochs)) > 0})
+        shares = _SHARES_OF_MEMBERS if rules else _EARLIER_SHARES_OF_MEMBERS
+    return sorted({epoch for share in shares if 0 < (epoch := round(share * epochs)) < max_epochs})
+
+
+def finals_of(at: list[int], rules: int = RULES_NOW) -> int:
+    """From which of the rungs on of trials that are one fit several go on at least."""
+    middle = round(_SHARES_OF_MEMBERS[-2] * _USUAL_EPOCHS)
+    return next((epoch for epoch in at if rules and epoch >= middle), at[-1])
 
 
 def default_pruner(n_folds: int, *, by_members: bool = False) -> BasePruner:
@@ -98,11 +102,9 @@ class RungPruner(BasePruner):
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
         others = [t.intermediate_values[step] for t in trials if step in t.intermediate_values]
         if isinstance(study, EarlierTrials) and study.counts_ended:
-            others += [
-                t.value
-                for t in trials
-                if t.value is not None and t.last_step is not None and t.last_step < step
-            ]
+            # What is pruned has its last report for a value.
+            ended = [t for t in trials if t.state == TrialState.COMPLETE and (t.last_step or 0) < step]
+            others += [t.value for t in ended if t.value is not None]
         better = max if study.direction == optuna.study.StudyDirection.MAXIMIZE else min
         ahead = sum(other != own and better(other, own) == other for other in others)
         least = study.least if isinstance(study, EarlierTrials) else 1

@@ -177,9 +177,10 @@ def trained(monkeypatch):
 
 @pytest.mark.parametrize("refit", [True, "ensemble"])
 def test_a_search_trains_each_trial_once_and_nothing_after(trained, refit):
-    search(refit=False).fit(*IRIS)
+    whole = {"pruner": optuna.pruners.NopPruner()}
+    search(refit=False, **whole).fit(*IRIS)
     trials, trained[0] = trained[0], 0
-    found = search(refit=refit).fit(*IRIS)
+    found = search(refit=refit, **whole).fit(*IRIS)
     assert trained[0] == trials
     trained[0] = 0
     model = same_fit(found, found.study_.trials[0], *IRIS)
