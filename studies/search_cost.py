@@ -9,8 +9,9 @@ Cost is counted in rows that members trained on (rows × epochs × members), ove
 the same rows, so that it does not depend on what else the machine does; what is fitted at the end is not in it, but for
 ``ensemble fits``, which are what the ensemble costs beside.
 A fifth of each table is held out. ``--width`` makes the nets narrower, which is quicker and changes no count of rows;
-``--label`` names the way of pruning that the version at hand has. Results are added to ``studies/results/search_cost.csv``, a
-row a table, seed and way, and summed up beside it in ``search_cost.md``.
+``--label`` names the way of pruning that the version at hand has, by folds; "members, rungs at 2 and 8" is what "members" was
+in an earlier version, whose trials were compared there, each with those of a law of decay like its own. Results are added to
+``studies/results/search_cost.csv``, a row a table, seed and way, and summed up beside it in ``search_cost.md``.
 """
 
 import argparse
@@ -118,6 +119,7 @@ def run(name, seed, arguments, ways):
             ).fit(X, y)
         seconds = time.process_time() - began
         state = Counter(t.state.name.lower() for t in search.study_.trials)
+        reached = Counter(epoch for t in search.study_.trials for epoch in t.intermediate_values)
         best = type(net)(**sizes, **search.best_params_, random_state=seed).fit(X, y)
         yield common | {
             "way": way,
@@ -125,6 +127,7 @@ def run(name, seed, arguments, ways):
             "CPU seconds": seconds,
             "complete": state["complete"],
             "pruned": state["pruned"],
+            "reached": " ".join(f"{epoch}:{n}" for epoch, n in sorted(reached.items())),
             "folds' score": search.best_score_,
             "loss": next(iter(score_rows(best, X_apart, y_apart)[0].values())),
             "ensemble fits": (rows[0] - told[-1]) / fit_rows[0],
@@ -155,8 +158,8 @@ def as_markdown(results):
             for way in ways:
                 found = means.loc[name]
                 together = found["ensemble loss", way]
-                cells += [f"{found['fits', way]:.1f}", f"{found['loss', way]:.4g}"]
-                cells.append("–" if pd.isna(together) else f"{together:.4g}")
+                told = (found["fits", way], ".1f"), (found["loss", way], ".4g"), (together, ".4g")
+                cells += ["–" if pd.isna(number) else format(number, form) for number, form in told]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
         for way in ways:
@@ -168,11 +171,11 @@ def as_markdown(results):
                     text += f", loss {ratio:+.1%} beside training all to the end"
                 elif way == MEMBERS and len(ways) == 2:
                     other = next(each for each in ways if each != MEMBERS)
-                    ratio = (
-                        np.exp(np.log(whole["ensemble loss", way] / whole["ensemble loss", other]).mean()) - 1
-                    )
-                    text += f", the ensemble's loss {ratio:+.1%} beside that of {other} folds"
-                lines.append(f"- {text}")
+                    for column, words in (("loss", "the best's loss"), ("ensemble loss", "the ensemble's")):
+                        ratio = np.exp(np.log(whole[column, way] / whole[column, other]).mean()) - 1
+                        text += f", {words} {ratio:+.1%}"
+                    text += f" beside {other}"
+            lines.append(f"- {text}")
         lines.append("")
     return "\n".join(lines)
 

@@ -10,6 +10,8 @@ POPULATION = "inna_tune:population"
 PORTFOLIO = "inna_tune:portfolio"
 # Whether its trials begin on their first folds, where the pruner is for it; studies of older versions have no such word.
 RACE = "inna_tune:race"
+# By which rules its trials end early; studies of older versions have no such word.
+RULES = "inna_tune:rules"
 # What the estimator is set to, in the parameters of the space, where that is tried first.
 UNTUNED = "inna_tune:untuned"
 # Epochs of a training that nothing ends early, where the estimator finds them by the rows.

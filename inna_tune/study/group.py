@@ -22,7 +22,15 @@ from inna_tune.study.checkpoints import Checkpoint
 from inna_tune.study.evaluation import Cohort
 from inna_tune.study.job import Training
 from inna_tune.study.kept import Left
-from inna_tune.study.rungs import FINALISTS, EarlierTrials, races_folds, rungs
+from inna_tune.study.rungs import (
+    FINALISTS,
+    EarlierTrials,
+    compares_all_laws,
+    finals_of,
+    races_folds,
+    rules_of,
+    rungs,
+)
 from inna_tune.study.running import TrialRunner, logger
 from inna_tune.study.scoring import Scorer
 from inna_tune.study.signals import Stopped
@@ -87,10 +95,14 @@ class Group:
         # A trial that its own time ends is to have a score on every fold.
         self._races = each is None and self.n_folds > 1 and races_folds(runner.study)
         self._is_by_members = first.table.scores_nets_alone
-        usual = usual_epochs(first.estimator.max_epochs, self.epochs)
-        self._rungs = rungs(usual, races=self._races, by_members=self._is_by_members)
+        rules, most = rules_of(runner.study), self.epochs
+        if not self._is_by_members:
+            most = usual_epochs(first.estimator.max_epochs, most)
+        self._rungs = rungs(most, races=self._races, by_members=self._is_by_members, rules=rules)
+        self._compares_all = self._is_by_members and compares_all_laws(self.epochs, rules)
+        self._counts_ended = self._is_by_members and rules > 0
         # From there on, several go on at least.
-        self._finals = self._rungs[-1] if self._is_by_members and self._rungs else self.epochs
+        self._finals = finals_of(self._rungs, rules) if self._is_by_members and self._rungs else self.epochs
         # When trials have to end that share their times (``max_time``), whatever the study's budget.
         self._own_end = math.inf
         if each is not None:
@@ -273,9 +285,13 @@ class Group:
     def _should_prune(self, candidate: Candidate, *, has_decayed: bool, least: int) -> bool:
         """Ask the pruner, who is shown the earlier trials that can be compared: at the end of a fold, all of them."""
         study, trial = self.runner.study, candidate.trial
-        alike = self._is_alike(candidate.estimator)
+        alike, compares_all = self._is_alike(candidate.estimator), has_decayed or self._compares_all
         view: Any = EarlierTrials(
-            study, trial.number, alike=lambda other: has_decayed or alike(other), least=least
+            study,
+            trial.number,
+            alike=lambda other: compares_all or alike(other),
+            least=least,
+            counts_ended=self._counts_ended,
         )
         with storage_errors(study):
             return bool(study.pruner.prune(view, study._storage.get_trial(trial._trial_id)))

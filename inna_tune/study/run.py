@@ -15,7 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, RACE, SEED
+from inna_tune.records.attributes import CURVATURE, FINGERPRINT, POPULATION, RACE, RULES, SEED
 from inna_tune.records.fingerprint import MismatchError, UnseededFoldsWarning, check, is_unseeded
 from inna_tune.space import PriorSampler
 from inna_tune.store.errors import StorageError
@@ -29,7 +29,7 @@ from inna_tune.study.callbacks import Callback
 from inna_tune.study.job import Evaluation, StudyJob
 from inna_tune.study.kept import Kept
 from inna_tune.study.parallel import run_here, run_parallel, shared_storage
-from inna_tune.study.rungs import cohort_size
+from inna_tune.study.rungs import RULES_NOW, cohort_size
 from inna_tune.visible import get_logger
 
 logger = get_logger(__name__)
@@ -202,6 +202,7 @@ def _begin(
     if beginning.curvature is not None and CURVATURE not in attrs:
         study.set_user_attr(CURVATURE, beginning.curvature)
     if not has_begun(study):
+        study.set_user_attr(RULES, RULES_NOW)
         if getattr(study.pruner, "races_folds", False):
             study.set_user_attr(RACE, True)
         try_first(study, beginning.first())

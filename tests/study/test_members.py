@@ -20,12 +20,12 @@ from inna_tune.engine.population import Population
 from inna_tune.engine.width import Layout
 from inna_tune.estimators import EnsembleClassifier, EnsembleRegressor
 from inna_tune.estimators.member_plan import parts_left_out
-from inna_tune.records.attributes import ENSEMBLE, FINGERPRINT
+from inna_tune.records.attributes import ENSEMBLE, FINGERPRINT, RULES
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.space import Categorical, LogUniform
 from inna_tune.study.group import Group
 from inna_tune.study.left_out import together
-from inna_tune.study.rungs import rungs
+from inna_tune.study.rungs import RULES_NOW, RungPruner, rungs
 from inna_tune.study.signals import Stopped
 
 IRIS = load_iris(return_X_y=True, as_frame=True)
@@ -177,9 +177,10 @@ def trained(monkeypatch):
 
 @pytest.mark.parametrize("refit", [True, "ensemble"])
 def test_a_search_trains_each_trial_once_and_nothing_after(trained, refit):
-    search(refit=False).fit(*IRIS)
+    whole = {"pruner": optuna.pruners.NopPruner()}
+    search(refit=False, **whole).fit(*IRIS)
     trials, trained[0] = trained[0], 0
-    found = search(refit=refit).fit(*IRIS)
+    found = search(refit=refit, **whole).fit(*IRIS)
     assert trained[0] == trials
     trained[0] = 0
     model = same_fit(found, found.study_.trials[0], *IRIS)
@@ -334,6 +335,37 @@ def test_weak_trials_are_pruned_and_the_first_is_not():
     assert states[0] == "COMPLETE"
     assert "PRUNED" in states
     assert all(set(t.intermediate_values) <= set(rungs(16, by_members=True)) for t in found.trials)
+
+
+def test_a_study_goes_on_by_the_rules_that_it_was_begun_with(tmp_path):
+    net, space = clone(NET).set_params(max_epochs=32), SearchSpace({"lr": LogUniform(1e-4, 2.0)})
+    where = {"storage": f"sqlite:///{tmp_path}/s.db", "study_name": "s", "pruner": None, "refit": False}
+    study = search(net, space, n_trials=1, **where).fit(*IRIS).study_
+    now, earlier = (set(rungs(32, by_members=True, rules=rules)) for rules in (RULES_NOW, 0))
+    assert set(study.trials[0].intermediate_values) <= now
+    assert study.user_attrs[RULES] == RULES_NOW
+    study.set_user_attr(RULES, 0)  # as if it had no such word, being an older version's
+    went_on = search(net, space, n_trials=6, resume=True, **where).fit(*IRIS).study_
+    steps = set().union(*(t.intermediate_values for t in went_on.trials[1:]))
+    assert steps <= earlier
+    assert steps - now
+
+
+@pytest.mark.parametrize(("horizon", "compares_all"), [(240, True), (100, False)])
+def test_trials_of_all_laws_are_compared_where_the_horizon_is_far(monkeypatch, horizon, compares_all):
+    seen, prune = [], RungPruner.prune
+
+    def watching(self, study, trial):
+        seen.append({trial.params["decay"], *(t.params["decay"] for t in study.get_trials())})
+        return prune(self, study, trial)
+
+    monkeypatch.setattr(RungPruner, "prune", watching)
+    net = clone(NET).set_params(max_epochs=horizon, patience=1)
+    first = [{"decay": "cosine"}, {"decay": "power"}]
+    search(
+        net, SearchSpace({"decay": Categorical(["cosine", "power"])}), first=first, n_trials=2, pruner=None
+    ).fit(*IRIS)
+    assert ({"cosine", "power"} in seen) == compares_all
 
 
 def test_under_a_budget_the_model_begins_with_the_nets_of_the_best_trial(trained):

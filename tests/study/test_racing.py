@@ -20,7 +20,7 @@ from inna_tune.space import Categorical, LogUniform
 from inna_tune.study import group
 from inna_tune.study.checkpoints import Checkpoints
 from inna_tune.study.evaluation import Cohort
-from inna_tune.study.rungs import EarlierTrials, RungPruner, races_folds, rungs
+from inna_tune.study.rungs import EarlierTrials, RungPruner, finals_of, races_folds, rungs
 
 NET = InnaClassifier(hidden_layer_sizes=(4,), n_members=1, max_epochs=16, numeric_embedding="none")
 IRIS = tuple(part.iloc[::2] for part in load_iris(return_X_y=True, as_frame=True))
@@ -231,3 +231,32 @@ def test_earlier_trials_are_those_with_smaller_numbers_that_are_alike():
     view = EarlierTrials(study, 2, alike=lambda trial: trial.number != 1)
     assert [t.number for t in view.get_trials()] == [0, 2]
     assert view.direction == study.direction
+
+
+@pytest.mark.parametrize(("ended_with", "goes_on"), [(2.0, False), (0.5, True)])
+def test_a_trial_is_compared_with_those_that_had_ended_before_where_that_is_asked_for(ended_with, goes_on):
+    study = optuna.create_study(direction="maximize")
+    complete, pruned = TrialState.COMPLETE, TrialState.PRUNED
+    # What is pruned has its last report for a value.
+    for state, value, reports in (
+        (complete, 0.0, {8: 0.0}),
+        (complete, ended_with, {1: 0.1}),
+        (pruned, 9.0, {1: 9.0}),
+        (pruned, 1.0, {8: 1.0}),
+    ):
+        study.add_trial(create_trial(value=value, state=state, intermediate_values=reports))
+    trial = study.trials[3]
+    assert not RungPruner(4).prune(EarlierTrials(study, 3), trial)
+    assert RungPruner(4).prune(EarlierTrials(study, 3, counts_ended=True), trial) != goes_on
+
+
+@given(max_epochs=st.integers(1, 400), by_members=st.booleans())
+def test_rungs_lie_within_a_training_and_of_trials_that_are_one_fit_within_a_usual_one(
+    max_epochs, by_members
+):
+    at = rungs(max_epochs, by_members=by_members)
+    assert at == sorted(set(at))
+    assert all(0 < epoch < max_epochs for epoch in at)
+    if by_members and max_epochs > 30:
+        assert at == [1, 8, 15, 30]
+        assert finals_of(at) == 15
