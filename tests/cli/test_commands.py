@@ -77,7 +77,7 @@ WORK = {
     "compare": "inna_tune.jobs.comparing.compare",
     "worker": "inna_tune.jobs.joining.join",
 }
-LATER = {"resume", "callbacks", "watch"}  # given by every resume, or made anew
+LATER = {"resume", "callbacks", "watch", "encoded"}  # given by every resume, or made anew
 
 
 def parameters(name):

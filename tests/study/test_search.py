@@ -231,7 +231,9 @@ def test_rungs_lie_at_shares_of_a_training():
     assert rungs(2) == [1]
     assert rungs(1) == []
     assert rungs(100, races=True) == rungs(30, races=True), "by then many have stopped"
-    assert rungs(100, by_members=True) == rungs(30, by_members=True) == [2, 8]
+    assert rungs(100, by_members=True) == [1, 8, 15, 30]
+    assert rungs(30, by_members=True) == [1, 8, 15]
+    assert rungs(100, by_members=True, rules=0) == rungs(30, by_members=True, rules=0) == [2, 8]
     assert rungs(30, races=True) == [4, 15]
     assert rungs(2, races=True) == [1]
 
