@@ -24,14 +24,18 @@ METHODS = {"default": default, "tuned": members} | PEERS
 
 
 def apart(losses, others):
-    """By how much losses are above others of the same splits, with the standard error."""
+    """By how much losses are above others of the same splits, with the standard error, and how many these are if not all."""
     found = np.log(losses / others).dropna()
-    return f"{np.expm1(found.mean()):+.1%} ± {found.sem():.1%}"
+    error = f" ± {found.sem():.1%}" if len(found) > 1 else ""
+    return f"{np.expm1(found.mean()):+.1%}{error}" + (f" ({len(found)})" if len(found) < len(losses) else "")
 
 
 def as_markdown(results):
     """A row a table: mean losses, the default beside the best other; then ranks."""
     table = results.groupby(["table", "method"]).score.mean().unstack()
+    # A mean over fewer splits is not one to compare.
+    splits = results.groupby(["table", "method"]).split.nunique().unstack()
+    table = table.where(splits.eq(splits.max(axis=1), axis=0))
     table = table.reindex([name for name in TABLES if name in table.index])[
         [m for m in METHODS if m in table]
     ]
@@ -43,9 +47,10 @@ def as_markdown(results):
     others = [name for name in usual if name != "default"]
     for name, row in table.iterrows():
         own = results[results.table == name].pivot_table(index="split", columns="method", values="score")
-        best = row[others].idxmin()
-        cells = [name, str(len(own)), *cells_of(row), f"{apart(own['default'], own[best])} ({best})"]
-        cells.append(apart(own["tuned"], own["default"]) if "tuned" in own else "")
+        best = row[others].idxmin() if others else None
+        cells = [name, str(len(own)), *cells_of(row)]
+        cells.append(f"{apart(own['default'], own[best])} ({best})" if best and "default" in own else "")
+        cells.append(apart(own["tuned"], own["default"]) if {"tuned", "default"} <= {*own} else "")
         lines.append("| " + " | ".join(cells) + " |")
     whole = table[usual]
     ranks = whole.rank(axis=1)
