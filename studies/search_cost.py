@@ -175,7 +175,7 @@ def as_markdown(results):
                         ratio = np.exp(np.log(whole[column, way] / whole[column, other]).mean()) - 1
                         text += f", {words} {ratio:+.1%}"
                     text += f" beside {other}"
-            lines.append(f"- {text}")
+                lines.append(f"- {text}")
         lines.append("")
     return "\n".join(lines)
 

@@ -14,7 +14,8 @@ def told_without(model: Any, X: Any) -> list[Floats]:
     """Predictions of a fitted model, each time without another of its nets, so that each is left out once.
 
     Of an ensemble the nets at the same place of all its models go together: those of trials have seeds and rows in common. Of
-    models with several times as many nets as others every so many are left out at once.
+    models with several times as many nets as others every so many are left out at once; those with fewer, which have at most
+    half of the weight together, lose none in some parts.
 
     Parameters
     ----------
@@ -28,8 +29,7 @@ def told_without(model: Any, X: Any) -> list[Floats]:
     """
     models = model.models_ if isinstance(model, Ensemble) else [model]
     shares = model.weights_ if isinstance(model, Ensemble) else np.ones(1)
-    several = [len(each.members_) for each in models if len(each.members_) > 1]
-    n_parts = min(several, default=0)
+    n_parts = _parts(np.array([len(each.members_) for each in models]), shares)
     found: list[Any] = [0.0] * n_parts
     left = np.zeros(n_parts)
     if isinstance(model, Ensemble):
@@ -47,3 +47,9 @@ def told_without(model: Any, X: Any) -> list[Floats]:
                 found[part] = found[part] + share * known
                 left[part] += share
     return [np.asarray(total / rest) for total, rest in zip(found, left, strict=True)]
+
+
+def _parts(counts: npt.NDArray[np.int64], shares: Floats) -> int:
+    """How many nets models with over half of the weight have at least, so that a light one decides nothing; 0 for one net."""
+    enough = [int(n) for n in counts if shares[counts >= n].sum() > 0.5 * shares.sum()]
+    return max(enough) if max(enough, default=0) > 1 else 0

@@ -15,6 +15,9 @@ from inna_tune.visible import get_logger
 
 logger = get_logger(__name__)
 
+# What a study had whose version did not know the parameter.
+_BEFORE = {"linear_path": False}
+
 
 def as_begun(
     estimator: InnaEstimator, study: optuna.Study | None, settings: Sequence[str] = ()
@@ -22,6 +25,7 @@ def as_begun(
     """An estimator with what a study was begun with, in all that nobody has set, then or now.
 
     A study that an earlier version began goes on with the defaults of then, and a line of the log says which these are.
+    One that was begun in Python, by `InnaSearchCV`, tells nothing of who set what, and is left to its own check.
     What is no number, text or truth value, nor a list of such, stays as it is, and so does what the study's space tunes: where
     it is not what the study was begun with, the study refuses it.
 
@@ -48,16 +52,17 @@ def as_begun(
     with storage_errors(study):
         attributes = study.user_attrs
     job = attributes.get(JOB)
-    then = job.get("settings") if isinstance(job, Mapping) else None
+    if not isinstance(job, Mapping):
+        return estimator  # begun in Python, where whatever an estimator has may have been said
+    then = job.get("settings")
     said = _names([*settings, *(then if isinstance(then, list) else ())])
     different = _of_then(estimator, attributes.get(FINGERPRINT), said)
     if not different:
         return estimator
+    # What is of another version, or nonsense, stays as it is: the study says itself that it differs.
+    different = {n: v for n, v in different.items() if _is_possible(clone(estimator).set_params(**{n: v}))}
     found: InnaEstimator = clone(estimator).set_params(**different)
-    try:
-        found._check_parameters()
-    except (ValueError, TypeError):
-        # Of another version, or nonsense: the study says itself what differs.
+    if not different or not _is_possible(found):
         return estimator
     logger.warning(
         "study %s goes on with what were the defaults when it was begun: %s",
@@ -65,6 +70,14 @@ def as_begun(
         settings_text(different),
     )
     return found
+
+
+def _is_possible(estimator: InnaEstimator) -> bool:
+    try:
+        estimator._check_parameters()
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def _is_plain(value: Any) -> bool:
@@ -86,6 +99,7 @@ def _of_then(estimator: InnaEstimator, fingerprint: Any, said: Collection[str]) 
     stored = described.get("parameters")
     if not isinstance(stored, Mapping):
         return {}
+    stored = _BEFORE | dict(stored)
     return {
         name: stored[name]
         for name, value in now["parameters"].items()

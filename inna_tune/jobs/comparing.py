@@ -18,7 +18,6 @@ from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.ensemble import Ensemble
 from inna_tune.estimators.interruption import interrupts_end_all
 from inna_tune.jobs.baselines import BASELINES, fit_baseline, tune_baseline
-from inna_tune.jobs.begun import as_begun
 from inna_tune.jobs.settings import make_estimator
 from inna_tune.jobs.tuning import score_rows
 from inna_tune.jobs.verdict import CONSTANT, Comparison, Contender, ensemble_of
@@ -27,7 +26,6 @@ from inna_tune.records.certainty import Gain, interval, resample_log_means
 from inna_tune.records.fingerprint import MismatchError
 from inna_tune.records.heldout import record_held_out, summarize_held_out
 from inna_tune.records.leaderboard import EnsembleNote
-from inna_tune.records.overview import find_study
 from inna_tune.records.record import StudyRecord, seconds_of
 from inna_tune.records.wording import describe_trial
 from inna_tune.space import Law, SearchSpace
@@ -147,9 +145,8 @@ def compare(
         raise ValueError(f"optimizers is empty; give one or more of {', '.join(OPTIMIZERS)}")
     if n_fits < 1:
         raise ValueError(f"n_fits={n_fits!r} must be a whole number of at least 1")
-    said: Sequence[str] | None = None
     if estimator is None:
-        estimator, said = make_estimator(problem.task, settings, compares_optimizers=True), settings
+        estimator = make_estimator(problem.task, settings, compares_optimizers=True)
     elif settings:
         raise ValueError(
             f"settings={list(settings)!r} are of the default estimator; set those of the one that is given"
@@ -178,7 +175,6 @@ def compare(
         seeds=[int(word) for word in np.random.SeedSequence(seed).generate_state(n_fits)],
         storage=opened,
         n_jobs=n_jobs,
-        settings=said,
         options={
             "n_trials": n_trials,
             "timeout": timeout,
@@ -253,7 +249,6 @@ class _Field:
     seeds: list[int]
     storage: BaseStorage
     n_jobs: int
-    settings: Sequence[str] | None  # None: the estimator is a person's own
     options: dict[str, Any]
 
     def tune(
@@ -282,11 +277,8 @@ class _Field:
         options = OPTIMIZERS[name].options
         # What is tuned of them has to be there, so that the untuned setting knows it.
         tuned = {option: options[option] for option in options if f"optimizer__{option}" in (space or ())}
-        estimator = clone(self.estimator).set_params(optimizer=name, optimizer_params=tuned or None)
-        if self.options["resume"] and self.settings is not None:
-            estimator = as_begun(estimator, find_study(self.storage, study_name), self.settings)
         search = InnaSearchCV(
-            estimator,
+            clone(self.estimator).set_params(optimizer=name, optimizer_params=tuned or None),
             space,
             first="default",
             storage=self.storage,

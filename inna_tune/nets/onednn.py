@@ -29,7 +29,9 @@ def _linear() -> Callable[..., Tensor] | None:
 def is_quicker(like: Tensor, *sides: int) -> bool:
     """Whether products of matrices with these three sides are to be made here; it depends on no number of members."""
     rows, inner, columns = sides
-    if not like.is_cpu or like.dtype != torch.float32 or rows * inner * columns < _WORTH_A_CALL:
+    # With a side of one a product is one of a matrix and a vector, which some make twice.
+    is_large = min(sides) > 1 and rows * inner * columns >= _WORTH_A_CALL
+    if not (is_large and like.is_cpu and like.dtype == torch.float32):
         return False
     return _linear() is not None and bool(torch.backends.mkldnn.enabled)
 

@@ -22,7 +22,6 @@ from inna_tune.store.errors import StorageError
 from inna_tune.store.keeping import in_memory
 from inna_tune.store.opening import create_study, open_storage, storage_errors, store_of
 from inna_tune.store.workers import ResumeSummary, resume_summary
-from inna_tune.study.anew import clear_what_failed
 from inna_tune.study.beginning import has_begun, try_first
 from inna_tune.study.budget import Budget, OutOfTimeError
 from inna_tune.study.callbacks import Callback
@@ -105,20 +104,20 @@ def run_study(
     try:
         made = evaluation()
     except OutOfTimeError:
-        run = _open(storage, options, asked, opened)
+        run = _open(storage, options, opened)
         with storage_errors(run.study):
             if (described := run.study.user_attrs.get(FINGERPRINT)) is not None:
                 known_space = described.get("space") if isinstance(described, dict) else None
                 check(run.study, asked(space=known_space), allow_mismatch=options.allow_mismatch)
         return run
     if joblib.effective_n_jobs(options.n_jobs) == 1:
-        run = _open(storage, options, asked, opened)
+        run = _open(storage, options, opened)
         with _leaving_nothing(run, options), storage_errors(run.study):
             job = _begin(run, made, asked, options, notes or {})
         run_here(job, run.study, budget, options.callbacks)
         return run
     with shared_storage(storage, options.storage) as shared:
-        run = _open(shared, options, asked, opened)
+        run = _open(shared, options, opened)
         try:
             with _leaving_nothing(run, options), storage_errors(run.study):
                 job = _begin(run, made, asked, options, notes or {})
@@ -132,14 +131,7 @@ def run_study(
     return run
 
 
-def _open(
-    storage: BaseStorage,
-    options: StudyOptions,
-    asked: Callable[..., dict[str, Any]],
-    opened: Callable[[StudyRun], object],
-) -> StudyRun:
-    if options.study_name is not None and not options.resume:
-        clear_what_failed(storage, options.study_name, asked)
+def _open(storage: BaseStorage, options: StudyOptions, opened: Callable[[StudyRun], object]) -> StudyRun:
     # Copies, here and below, since a run leaves what it was given as it was.
     pruner = copy.deepcopy(options.pruner)
     study = create_study(storage, options.study_name, "maximize", None, pruner, resume=options.resume)

@@ -57,3 +57,14 @@ def test_of_an_ensemble_the_nets_at_a_place_go_together(ensemble, kind, y):
     np.testing.assert_allclose(first, (told(two_less[0]) + 2 * told(four_less[0])) / 3, rtol=1e-12)
     expected = (told(two_less[1]) + 2 * told(four_less[1]) + told(one)) / 4
     np.testing.assert_allclose(second, expected, rtol=1e-12)
+
+
+def test_a_light_model_of_few_nets_does_not_decide_how_many_are_left_out():
+    nets = [InnaRegressor(n_members=n, **OWN) for n in (4, 2, 4)]
+    model = EnsembleRegressor(nets, weights=[1, 1, 2]).fit(X, VALUES)
+    found = told_without(model, X)
+    assert len(found) == 4
+    less = copy.deepcopy(model)
+    for own in (less.models_[0], less.models_[2]):
+        own.weights_ = own.weights_[:3]
+    np.testing.assert_allclose(found[3], told(less), rtol=1e-12)  # the light one has no fourth

@@ -7,7 +7,6 @@ import pytest
 
 from inna_tune import InnaClassifier
 from inna_tune.jobs.begun import as_begun
-from inna_tune.jobs.comparing import compare
 from inna_tune.jobs.joining import join, read_job
 from inna_tune.jobs.tuning import tune
 from inna_tune.records.attributes import FINGERPRINT, JOB
@@ -88,23 +87,46 @@ def test_a_new_study_has_the_defaults_of_now(storage):
         {"estimator": None},
         {"estimator": {"class": "InnaRegressor", "parameters": {"patience": 15}}},
         {"estimator": {"class": "InnaClassifier", "parameters": ["patience"]}},
-        {"estimator": {"class": "InnaClassifier", "parameters": {"patience": -1}}},
-        {"estimator": {"class": "InnaClassifier", "parameters": {"patience": {"a": 1}, "unknown": 1}}},
-        {"estimator": {"class": "InnaClassifier", "parameters": {"device": "cuda", "n_jobs": 7}}},
+        {"estimator": {"class": "InnaClassifier", "parameters": {"patience": -1, "linear_path": True}}},
+        {
+            "estimator": {
+                "class": "InnaClassifier",
+                "parameters": {"patience": {"a": 1}, "unknown": 1, "linear_path": True},
+            }
+        },
+        {
+            "estimator": {
+                "class": "InnaClassifier",
+                "parameters": {"device": "cuda", "n_jobs": 7, "linear_path": True},
+            }
+        },
     ],
 )
 def test_what_makes_no_sense_leaves_the_estimator_as_it_is(stored):
     study, estimator = optuna.create_study(), InnaClassifier()
     study.set_user_attr(FINGERPRINT, stored)
-    study.set_user_attr(JOB, "nonsense")
+    study.set_user_attr(JOB, {"settings": 3})
     assert as_begun(estimator, study) is estimator
 
 
-def test_an_old_comparison_goes_on_with_the_defaults_of_then(storage):
-    options = {"optimizers": ("adamw",), "baselines": (), "storage": storage, "study_name": "c", "n_fits": 1}
-    found = make_problem(frame(), "label")
-    compare(found, n_trials=1, settings=THEN, **options)
-    compare(found, n_trials=2, resume=True, **options)
-    assert len(optuna.load_study(study_name="c-adamw", storage=storage).trials) == 2
-    with pytest.raises(MismatchError, match="max_epochs"):
-        compare(found, n_trials=3, resume=True, settings=("max_epochs=5",), **options)
+def described_as(**parameters):
+    study = optuna.create_study()
+    study.set_user_attr(FINGERPRINT, {"estimator": {"class": "InnaClassifier", "parameters": parameters}})
+    study.set_user_attr(JOB, {"settings": []})
+    return study
+
+
+def test_one_value_that_is_none_any_more_leaves_the_others():
+    found = as_begun(InnaClassifier(), described_as(block="gone", patience=15, linear_path=True))
+    assert (found.block, found.patience, found.linear_path) == ("plain", 15, True)
+
+
+def test_what_a_version_did_not_know_is_as_if_it_were_not_there():
+    assert as_begun(InnaClassifier(), described_as(patience="auto")).linear_path is False
+
+
+@pytest.mark.parametrize("job", [None, "nonsense"])
+def test_a_study_that_was_begun_in_python_is_left_to_its_own_check(job):
+    study, estimator = described_as(patience=15), InnaClassifier()
+    study.set_user_attr(JOB, job)
+    assert as_begun(estimator, study) is estimator

@@ -123,6 +123,18 @@ def gradients(net, parameters, x, slope):
     return {"output": output, "read": read.clone()} | {n: g.clone() for n, g in explicit.gradients.items()}
 
 
+@pytest.mark.parametrize("n_members", [1, 2])
+@pytest.mark.parametrize("sizes", [(2100,), (1, 2100)])
+def test_a_layer_of_one_column_is_none_of_its(n_members, sizes):
+    """Which is made twice for one member, so that it is none of a vector."""
+    net = TabularNet(1, sizes, 2)
+    own = [net.initialize(torch.Generator().manual_seed(seed)) for seed in range(n_members)]
+    parameters = {name: torch.stack([one[name] for one in own]) for name in own[0]}
+    x, slope = drawn(n_members, 1024, 1), drawn(n_members, 1024, 2, seed=1)
+    found = gradients(net, parameters, x, slope)
+    assert (found["output"] - net(parameters, x)).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("activation", ["relu", "mish"])
 def test_gradients_of_wide_layers_are_those_of_autograd_and_a_members_own(activation):
     net = TabularNet(INNER, (COLUMNS, 160), 2, activation=activation)
