@@ -74,8 +74,7 @@ class InnaSearchCV(MetaEstimatorMixin, BaseEstimator):  # type: ignore[misc]
         Its name; None lets Optuna make one.
     resume : bool, default=False
         Go on with the study of that name if there is one. All that its trials see must be the same: data, weights, folds,
-        scorer, and the estimator with its settings that the space does not name. If not, a name that is taken is refused,
-        unless all trials of that study failed, on the same table: then it is begun anew.
+        scorer, and the estimator with its settings that the space does not name. If not, a name that is taken is refused.
     first : "auto", "default" or sequence of mappings, default="auto"
         Settings to try before the sampler's own, in a study that has not begun. "default": what the estimator is set to, by
         numbers for what is "auto", so that tuning does not end with less on its folds; "auto": that, and the portfolio of a
