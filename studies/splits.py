@@ -10,14 +10,12 @@ as `inna-tune fit` has it; "catboost" and "tabm" (pytabkit's) run where they are
 """
 
 import argparse
-import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from accuracy import TABLES, cells_of, default, members, score, split
-from peers import NUMBERS, PEERS
+from accuracy import TABLES, cells_of, default, members, rank_lines, run_missing, split
+from peers import PEERS
 
 RESULTS = Path(__file__).parent / "results" / "splits.csv"
 METHODS = {"default": default, "tuned": members} | PEERS
@@ -53,21 +51,13 @@ def as_markdown(results):
         cells.append(apart(own["tuned"], own["default"]) if {"tuned", "default"} <= {*own} else "")
         lines.append("| " + " | ".join(cells) + " |")
     whole = table[usual]
-    ranks = whole.rank(axis=1)
     by_split = results.pivot_table(index=["table", "split"], columns="method", values="score")[usual].dropna()
+    shares = by_split.idxmin(axis=1).value_counts(normalize=True)
+    lines += ["", f"Methods that ran on all {len(whole)} tables, by mean losses:", "", *rank_lines(whole)]
     lines += [
         "",
-        f"Methods that ran on all {len(whole)} tables, by mean losses and by those of single splits:",
-        "",
-        "| method | mean rank | best on | behind the best at its worst | best of single splits |",
-        "| --- |" + " --- |" * 4,
+        "Best of single splits: " + ", ".join(f"{name} {share:.0%}" for name, share in shares.items()) + ".",
     ]
-    behind = whole.div(whole.min(axis=1), axis=0) - 1
-    for method in ranks.mean().sort_values().index:
-        lines.append(
-            f"| {method} | {ranks[method].mean():.2f} | {int((ranks[method] == 1).sum())} | {behind[method].max():.1%} "
-            f"({behind[method].idxmax()}) | {(by_split.idxmin(axis=1) == method).mean():.0%} |"
-        )
     return "\n".join(lines) + "\n"
 
 
@@ -82,28 +72,9 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    results = pd.read_csv(arguments.output) if arguments.output.exists() else pd.DataFrame()
-    known = set() if results.empty else set(zip(results.table, results.split, results.method, strict=True))
-    for draw in range(arguments.splits):
-        for name in filter(None, arguments.tables.split(",")):
-            X, y, X_test, y_test, y_train, task = split(name, draw)
-            for method in filter(None, arguments.methods.split(",")):
-                if (name, draw, method) in known:
-                    continue
-                began = time.process_time()
-                model = METHODS[method](task, draw, name, None).fit(X, y)
-                predicted = model.predict(X_test) if task == NUMBERS else model.predict_proba(X_test)
-                row = {
-                    "table": name,
-                    "split": draw,
-                    "method": method,
-                    "rows": len(y),
-                    "score": score(task, y_train, y_test, predicted),
-                    "CPU seconds": round(time.process_time() - began, 1),
-                }
-                print(row, flush=True)
-                results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
-                results.to_csv(arguments.output, index=False, float_format="%.6g")
+    methods = {name: METHODS[name] for name in filter(None, arguments.methods.split(","))}
+    draws = range(arguments.splits)
+    results = run_missing(arguments.output, "split", draws, arguments.tables.split(","), methods, split)
     text = as_markdown(results)
     arguments.output.with_suffix(".md").write_text(text)
     print(text)
