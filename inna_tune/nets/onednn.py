@@ -7,7 +7,7 @@ time, so that a member's product is the same bits in any company, wherever it li
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -37,11 +37,13 @@ def is_quicker(like: Tensor, *sides: int) -> bool:
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Write ``bias + a @ b`` into ``out``, [P, M, N] of [P, M, K] and [P, K, N]; a bias is [P, 1, N]."""
+    """Write ``bias + a @ b`` into ``out``, [P, M, N] of [P, M, K] and [P, K, N]; a bias broadcasts against that."""
     linear: Any = _linear()
-    biases = [None] * len(out) if bias is None else bias.flatten(1).unbind()
+    # One a column it knows; a layer that is made on its side has one a row.
+    is_known = bias is not None and bias.shape == (len(out), 1, out.shape[2])
+    biases = cast("Tensor", bias).flatten(1).unbind() if is_known else [None] * len(out)
     for own, weight, start, place in zip(
         a.unbind(), b.transpose(1, 2).unbind(), biases, out.unbind(), strict=True
     ):
         place.copy_(linear(own, weight, start, "none", [], ""))
-    return out
+    return out if bias is None or is_known else out.add_(bias)

@@ -81,6 +81,28 @@ def test_a_row_is_the_same_bits_wherever_it_is_and_whatever_is_beside_it():
     assert torch.equal(onednn.multiply(others, b, torch.empty(1, ROWS, COLUMNS), bias)[:, 0], found[:, 0])
 
 
+@pytest.mark.parametrize("n_members", [1, 3])
+@pytest.mark.parametrize("sides", [(128, 160, 112), (140, 130, 140), (6, 5, 7), (1, 3000, 800)], ids=str)
+@pytest.mark.parametrize("per", ["column", "row", "entry", "matrix"])
+def test_a_bias_is_added_however_it_lies(n_members, sides, per):
+    """Large products and small ones; of a layer that is made on its side a bias is one a row."""
+    rows, inner, columns = sides
+    shape = {"column": (1, columns), "row": (rows, 1), "entry": (rows, columns), "matrix": (1, 1)}[per]
+    a, b, bias = drawn(n_members, rows, inner), drawn(n_members, inner, columns), drawn(n_members, *shape)
+    leaves = [t.clone().requires_grad_() for t in (bias, a, b)]
+    exact_leaves = [t.double().requires_grad_() for t in (bias, a, b)]
+    found = affine(*leaves)
+    exact = exact_leaves[0] + exact_leaves[1] @ exact_leaves[2]
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-3)
+    slope = drawn(n_members, rows, columns, seed=3)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, leaves, slope),
+        torch.autograd.grad(exact, exact_leaves, slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=1e-4, atol=1e-2)
+
+
 @has_it
 def test_large_products_have_two_derivatives():
     a, b, bias = operands(2)
