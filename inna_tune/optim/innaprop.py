@@ -174,6 +174,8 @@ class INNAprop(InertialNewton):
             state = self.state[p]
             if by_member:
                 _count_by_member(state, lr)
+            elif not group["capturable"]:
+                _count_by_number(state)
             state["updates"] += 1 if still is None or not by_member else ~still
             moments.append(state["second_moment"])
             updates.append(state["updates"])
@@ -182,6 +184,7 @@ class INNAprop(InertialNewton):
             not (group["capturable"] or by_member)
             and may_fuse(group, batch)
             and all(v.is_contiguous() for v in moments)
+            and not any(isinstance(count, Tensor) for count in updates)
         )
         whole = not by_kernel or has_tensors(lr, alpha, beta, weight_decay)
         columns = [batch.weights, batch.grads, batch.momenta, moments]
@@ -257,6 +260,12 @@ def _count_by_member(state: dict[str, Any], lr: Tensor) -> None:
     """Make a count of updates one a member."""
     if not (isinstance(state["updates"], Tensor) and state["updates"].dim() > 0):
         state["updates"] = torch.zeros_like(lr) + state["updates"]
+
+
+def _count_by_number(state: dict[str, Any]) -> None:
+    """Make a count of updates a number, where it is one of a single member or of a graph's step, and goes on without."""
+    if isinstance(state["updates"], Tensor) and state["updates"].numel() == 1:
+        state["updates"] = state["updates"].item()
 
 
 def _directions_by_kernel(

@@ -151,7 +151,7 @@ def test_cuda_steps_as_the_cpu_does(lr, options):
     start = [torch.randn(shape, generator=generator) for shape in ((300, 70), (129,), ())]
     trajectories = []
     for place, chosen in (("cpu", {"foreach": False}), (device, options)):
-        params = [torch.nn.Parameter(tensor.to(place)) for tensor in start]
+        params = [torch.nn.Parameter(tensor.to(place, copy=True)) for tensor in start]
         optimizer = INNA(params, lr, weight_decay=0.01, **chosen)
         for step in range(50):
             for i, p in enumerate(params):
