@@ -25,6 +25,9 @@ class Method:
         Further arguments of the optimizer.
     gradient_clip : float, optional
         Longest gradient of a member, by the Euclidean norm over all its weights.
+    longest_step : float, optional
+        How far a gradient may carry a member's weights, as a share of their length, where the curvature sets the step: see
+        `inna_tune.engine.reach`.
     averaging : float, optional
         Decay a step of an exponential average of the weights, in [0, 1): it is what is validated and kept. In the first
         steps the average is shorter, (1 + k) / (10 + k) after k of them.
@@ -44,6 +47,7 @@ class Method:
     optimizer: Kind = DEFAULT
     optimizer_params: Mapping[str, Any] = field(default_factory=dict)
     gradient_clip: float | None = None
+    longest_step: float | None = None
     averaging: float | None = None
     precision: Precision = "float32"
     scale_tensors: bool = False
@@ -52,6 +56,8 @@ class Method:
         check_optimizer(self.optimizer, self.optimizer_params)
         if self.gradient_clip is not None and not 0 < self.gradient_clip < float("inf"):
             raise ValueError(f"gradient_clip={self.gradient_clip!r}: must be a positive number, or None.")
+        if self.longest_step is not None and not 0 < self.longest_step < float("inf"):
+            raise ValueError(f"longest_step={self.longest_step!r}: must be a positive number, or None.")
         if self.averaging is not None and not 0 <= self.averaging < 1:
             raise ValueError(f"averaging={self.averaging!r}: must lie in [0, 1), or be None.")
         if self.precision not in get_args(Precision):

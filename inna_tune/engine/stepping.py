@@ -12,6 +12,7 @@ from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
+from inna_tune.engine.reach import StepLimit
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, LinearPath, Net, TabularNet
 from inna_tune.nets.linear import SCALE
@@ -124,6 +125,7 @@ class Stepping:
             shapes=[tuple(tensors[name].shape[1:]) for name in trained],
             matrices={i: matrices[name] for i, name in enumerate(trained) if name in matrices},
         )
+        self._limit = StepLimit(method, settings, self.rows) if StepLimit.is_asked_for(method) else None
         self._averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
         self.count = self.rows[0].new_zeros(n_members, 1)
 
@@ -156,6 +158,8 @@ class Stepping:
                     rows.grad.view(shape).mul_(factor)
             if self.method.gradient_clip is not None:
                 self._clip(self.method.gradient_clip)
+            if self._limit is not None:
+                self._limit.hold([rows.grad for rows in self.rows if rows.grad is not None], rate)
             self._updates.step(rate)
             if self.method.averaging is not None:
                 self._average(rate, self.method.averaging)
@@ -238,6 +242,8 @@ class Stepping:
     def announce(self, rates: Tensor) -> None:
         """Tell the step sizes of an epoch, [steps, P, 1], before its first step."""
         self._updates.announce(rates)
+        if self._limit is not None:
+            self._limit.measure(self.rows)
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""

@@ -39,6 +39,9 @@ class OptimizerRecord:
     step_at : callable, optional
         The step at a curvature, from that, all options and the stable-step ratio. None:
         `inna_tune.optim.settings_from_curvature` has all three.
+    reach : callable, optional
+        How far a gradient of length 1 carries the weights in the end, or at its farthest, at a step of 1: from the settings
+        and all options. None: what its gradients' lengths do not say.
     pure : tuple of str
         Of `PURE` those that it knows.
     describe : callable, optional
@@ -55,6 +58,7 @@ class OptimizerRecord:
     options: Mapping[str, Any] = field(default_factory=dict)
     space: Mapping[str, Mapping[str, Any]] | None = None
     step_at: Callable[[Tensor, Mapping[str, Any], Tensor], Tensor] | None = None
+    reach: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Tensor] | None = None
     pure: tuple[str, ...] = ()
     describe: Callable[[float, float, float, float | None], str] | None = None
     steps_matrices: bool = False
@@ -92,6 +96,8 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         usual={"lr": None, "alpha": None, "beta": None},
         options={"decoupled_weight_decay": False},
         describe=_later("description", "describe_settings"),
+        # θ - ψ is what a gradient changes for good, by γβ, and at rest it is αβθ: see docs/mathematics.md.
+        reach=lambda settings, options: settings["alpha"].reciprocal().maximum(settings["beta"]),
         is_capturable=True,
         pure=tuple(PURE),
     ),
@@ -137,6 +143,9 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         },
         # The largest step of heavy ball that is stable at curvature rλ: 2(1 + μ)/(rλ).
         step_at=lambda curvature, options, ratio: 2.0 * (1.0 + options["momentum"]) / (ratio * curvature),
+        reach=lambda settings, options: (
+            settings["lr"].new_ones(settings["lr"].shape) / (1.0 - options["momentum"])
+        ),
         pure=("step_ratio",),
     ),
 }

@@ -70,6 +70,7 @@ def assert_alike(found, expected):
 def check_it_trains_as_the_cpu_does():
     for method in (
         Method(scale_tensors=True, averaging=0.9),
+        Method(averaging=0.9, longest_step=1e-3),
         Method("innaprop", gradient_clip=0.5),
         Method("adamw"),
         Method("sgd", averaging=0.9),

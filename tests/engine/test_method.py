@@ -69,6 +69,7 @@ METHODS = {
     "RMSprop": Method(torch.optim.RMSprop),
     "Adafactor, which looks at shapes": Method(torch.optim.Adafactor),
     "clipped": Method(gradient_clip=0.3),
+    "no step far": Method(longest_step=1e-3),
     "averaged": Method(averaging=0.9),
     "averaged AdamW, clipped": Method("adamw", gradient_clip=0.1, averaging=0.5),
 }
@@ -200,6 +201,7 @@ def test_the_setting_for_tf32_is_put_back():
         ({"optimizer_params": {"momentum": 0.9}}, r"momentum is none of the options of optimizer='inna'"),
         ({"optimizer": torch.optim.Adam, "optimizer_params": {"sigma": 1}}, "sigma is none of the options"),
         ({"gradient_clip": 0.0}, "gradient_clip=0.0: must be a positive number"),
+        ({"longest_step": -0.1}, "longest_step=-0.1: must be a positive number"),
         ({"averaging": 1.0}, r"averaging=1.0: must lie in \[0, 1\)"),
         ({"precision": "fp8"}, "precision='fp8': must be one of float32, tf32, bf16"),
     ],
@@ -224,7 +226,15 @@ def test_a_clipped_gradient_that_is_not_finite_is_seen():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("method", [Method(), Method(averaging=0.9, gradient_clip=0.5), Method("innaprop")])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(),
+        Method(averaging=0.9, gradient_clip=0.5),
+        Method(averaging=0.9, longest_step=1e-3),
+        Method("innaprop"),
+    ],
+)
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_captured_step_is_the_step(method, dropout, monkeypatch):
     table = make_table()

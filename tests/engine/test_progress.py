@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inna_tune.engine import CrossEntropy, Method, Training
+from inna_tune.engine import CrossEntropy, Method, Population, Training
 from inna_tune.nets import TabularNet
 from inna_tune.optim.optimizers import OPTIMIZERS
 from tests.engine.test_training import N_CLASSES, N_COLUMNS, VARIED, make_member, make_table
@@ -16,6 +16,8 @@ EPOCHS = 8
 METHODS = {name: Method(name) for name in OPTIMIZERS} | {
     "Adafactor": Method(torch.optim.Adafactor),
     "inna, averaged and clipped": Method(averaging=0.9, gradient_clip=0.5),
+    "inna, no step far": Method(averaging=0.9, longest_step=1e-3),
+    "sgd, no step far": Method("sgd", longest_step=1e-3),
     "sgd, averaged": Method("sgd", averaging=0.95),
     "RMSprop": Method(torch.optim.RMSprop),
 }
@@ -108,3 +110,31 @@ def test_members_at_different_epochs_are_refused():
         found.append(broken.progress(0))
     with pytest.raises(ValueError, match="different epochs"):
         training(members, Method(), found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_was_stepped_as_in_company_goes_on_alone_and_the_other_way_round(method, first):
+    """A fit of one net on a GPU, where all are stepped so, goes on on a CPU."""
+    member = make_member(0, lr=0.01, alpha=0.1, beta=0.9)
+
+    def after(layouts):
+        state = None
+        for epoch, stacked in enumerate(layouts):
+            population = Population(
+                TabularNet(N_COLUMNS, (8, 6), N_CLASSES),
+                make_table(torch.float64),
+                [member],
+                CrossEntropy(),
+                batch_size=16,
+                horizon=EPOCHS,
+                method=METHODS[method],
+                stacked=stacked,
+                states=None if state is None else [state],
+            )
+            population.train_epoch(population.learning_rates(epoch))
+            state = population.state(0, epoch + 1)
+        return population.flat
+
+    moved, stayed = after([first, not first, first]), after([first, first, first])
+    torch.testing.assert_close(moved, stayed, rtol=1e-9, atol=1e-12)

@@ -1,0 +1,140 @@
+"""No gradient carries a net far, however the curvature rises."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inna_tune.engine import CrossEntropy, Member, Method, Population, Training
+from inna_tune.engine.reach import StepLimit
+from inna_tune.nets import TabularNet
+from inna_tune.optim import INNA
+from inna_tune.optim.optimizers import OPTIMIZERS, record_of
+from tests.engine.tables import make_table
+
+POSITIVE = st.floats(0.05, 20.0)
+LIMITED = [name for name, record in OPTIMIZERS.items() if record.reach is not None]
+
+
+def made(longest_step, *, optimizer="inna", lr=0.05, n=3, **options):
+    """A population that trains on a small table."""
+    table = make_table(120, 5)
+    rows = np.arange(120)
+    members = [Member(rows[:100], rows[100:], i, lr=lr, alpha=0.5, beta=0.5) for i in range(n)]
+    method = Method(optimizer, longest_step=longest_step, **options)
+    return Population(
+        TabularNet(5, (8, 6), 3),
+        table,
+        members,
+        CrossEntropy(),
+        batch_size=20,
+        horizon=9,
+        method=method,
+        stacked=True,
+    )
+
+
+@given(alpha=POSITIVE, beta=POSITIVE, share=st.floats(0.01, 0.9))
+def test_of_a_gradient_inna_makes_what_it_is_said_to_reach(alpha, beta, share):
+    """Met once, and nothing after it; at steps that the flow itself can take."""
+    lr = share * min(1.0 / alpha, beta)
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = INNA([weight], lr=lr, alpha=alpha, beta=beta)
+    farthest = 0.0
+    for step in range(int(16 / (lr * alpha)) + 2):
+        weight.grad = torch.full_like(weight, -1.0 if step == 0 else 0.0)
+        optimizer.step()
+        farthest = max(farthest, weight.item())
+    settings = {"lr": torch.ones(1, 1), "alpha": torch.tensor([[alpha]]), "beta": torch.tensor([[beta]])}
+    reach = float(record_of("inna").reach(settings, {})) * lr
+    assert farthest == pytest.approx(reach, rel=1e-4)
+    assert weight.item() == pytest.approx(lr / alpha, rel=1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@given(momentum=st.floats(0.0, 0.97))
+def test_of_a_gradient_momentum_makes_what_it_is_said_to_reach(nesterov, momentum):
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.SGD([weight], lr=0.3, momentum=momentum, nesterov=nesterov and momentum > 0)
+    for step in range(600):
+        weight.grad = torch.full_like(weight, -1.0 if step == 0 else 0.0)
+        optimizer.step()
+    reach = record_of("sgd").reach({"lr": torch.ones(2, 1)}, {"momentum": momentum})
+    assert reach.shape == (2, 1)
+    assert weight.item() == pytest.approx(0.3 * float(reach[0]), rel=1e-6)
+
+
+@given(rate=st.floats(1e-4, 10.0), scale=st.floats(1e-3, 1e30), share=st.floats(1e-3, 1.0))
+def test_what_is_shortened_reaches_as_far_as_it_may(rate, scale, share):
+    stream = torch.Generator().manual_seed(0)
+    weights, gradients = (
+        [torch.randn(3, n, generator=stream, dtype=torch.float64) for n in (7, 1, 20)] for _ in range(2)
+    )
+    before = [scale * gradient for gradient in gradients]
+    after = [gradient.clone() for gradient in before]
+    settings = {"lr": torch.ones(3, 1), "alpha": torch.full((3, 1), 0.25), "beta": torch.full((3, 1), 0.5)}
+    settings = {name: column.double() for name, column in settings.items()}
+    StepLimit(Method(longest_step=share), settings, weights).hold(
+        after, torch.full((3, 1), rate, dtype=torch.float64)
+    )
+    length, was, now = (torch.cat(parts, 1).norm(dim=1) for parts in (weights, before, after))
+    torch.testing.assert_close(now, torch.minimum(was, share * length / (4.0 * rate)))
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_where_no_gradient_goes_far_nothing_changes(optimizer):
+    found = []
+    for longest_step in (None, 1e6):
+        population = made(longest_step, optimizer=optimizer)
+        population.train_epoch(population.learning_rates(0))
+        found.append(population.flat)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("optimizer", LIMITED)
+@pytest.mark.parametrize("averaging", [None, 0.9])
+def test_a_step_that_would_break_the_net_does_not(optimizer, averaging):
+    """At twenty times the longest stable step of these rows, and as much less friction."""
+    table, rows = make_table(120, 5), np.arange(120)
+    net = TabularNet(5, (8, 6), 3)
+    member = Member(rows[:100], rows[100:], 0)
+    measured = Population(
+        net, table, [member], CrossEntropy(), batch_size=20, horizon=9, method=Method(optimizer)
+    ).settings
+    lr, alpha, beta = (float(measured[name]) for name in ("lr", "alpha", "beta"))
+    start = replace(member, lr=20 * lr, alpha=alpha / 20, beta=beta)
+    found = {}
+    for longest_step in (None, 0.05):
+        training = Training(
+            net,
+            table,
+            [start],
+            CrossEntropy(),
+            batch_size=20,
+            max_epochs=40,
+            method=Method(optimizer, averaging=averaging, longest_step=longest_step),
+        )
+        training.run()
+        (found[longest_step],) = training.results
+    before, after = (np.abs(r.history["train_loss"]).max() for r in (found[None], found[0.05]))
+    assert not before < 1e3
+    assert after < 30
+    assert found[0.05].stop_reason == "max_epochs"
+
+
+def test_a_gradient_that_is_no_number_stays_none():
+    gradients = [torch.tensor([[1.0, float("nan")], [1.0, float("inf")], [3.0, 4.0]])]
+    settings = {name: torch.ones(3, 1) for name in ("lr", "alpha", "beta")}
+    StepLimit(Method(longest_step=0.5), settings, [torch.ones(3, 2)]).hold(gradients, 1.0)
+    assert gradients[0].isfinite().all(1).tolist() == [False, False, True]
+
+
+def test_a_net_that_begins_as_zero_can_leave_it():
+    weights = [torch.zeros(1, 4)]
+    settings = {name: torch.ones(1, 1) for name in ("lr", "alpha", "beta")}
+    gradients = [torch.full((1, 4), 0.01)]
+    StepLimit(Method(longest_step=0.1), settings, weights).hold(gradients, 1.0)
+    assert torch.equal(gradients[0], torch.full((1, 4), 0.01))
