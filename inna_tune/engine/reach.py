@@ -1,9 +1,9 @@
 """How far one gradient may carry a net: a share of how long its weights are.
 
 The curvature that sets a step is that of the initial weights. Where it rises in training by more than the step allows for, each
-step is longer than the one before, until the weights are no numbers. A gradient g carries INNA's weights by max(γβ, γ/α)·‖g‖ at
-most, and ordinary training seldom by a thirtieth of ‖θ‖ (docs/mathematics.md, "The longest step"); what would carry them
-farther than a share of it is shortened to that, by which the net comes to where the curvature is less.
+step is longer than the one before, until the weights are no numbers. What a gradient by itself would carry farther than a share
+of the weights' length is shortened to that, by which the net comes to where the curvature is less (docs/mathematics.md, "The
+longest step"). Gradients that follow each other, and weight decay, may carry them farther together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,10 @@ class StepLimit:
             raise ValueError("nothing limits a step of this method")
         self._share = method.longest_step
         self._reach = record.reach(settings, dict(record.options) | dict(method.optimizer_params))
-        self._most = torch.empty_like(self._reach)
+        self._decay = None
+        if record.decay is not None and bool((settings["weight_decay"] != 0).any()):
+            self._decay = record.decay(settings)
+        self._most, self._room = torch.empty_like(self._reach), torch.zeros_like(self._reach)
         self.measure(rows)
 
     @staticmethod
@@ -49,12 +52,20 @@ class StepLimit:
     @torch.no_grad()
     def measure(self, rows: Sequence[Tensor]) -> None:
         """Take the lengths of the weights as they are now."""
-        self._most.copy_(_lengths(rows).clamp_(min=_LEAST_LENGTH).mul_(self._share).div_(self._reach))
+        lengths = _lengths(rows)
+        if self._decay is not None:
+            self._room.copy_(lengths * self._decay)
+        self._most.copy_(lengths.clamp(min=_LEAST_LENGTH).mul_(self._share).div_(self._reach))
 
     def hold(self, gradients: Sequence[Tensor], rate: Any) -> None:
         """Shorten what would go too far at a step of ``rate``."""
-        # What is not a number stays so, and a member is seen to have diverged.
-        factor = (self._most / _lengths(gradients).mul_(rate)).clamp_(max=1.0)
+        most = self._most / rate
+        if self._decay is not None:
+            # A gradient has to hold against the decay of the weights before it moves them.
+            most += self._room
+        # What is not a number stays so, and a member is seen to have diverged; of one whose length is beyond numbers nothing
+        # is left.
+        factor = (most / _lengths(gradients)).clamp_(max=1.0)
         # A look is cheaper than a pass over all, where it is not to wait for.
         if factor.is_cpu and not bool((factor != 1.0).any()):
             return
@@ -64,9 +75,11 @@ class StepLimit:
 
 def _lengths(rows: Sequence[Tensor]) -> Tensor:
     """Of each member's vector that is given in parts, [P, 1]."""
-    # One by one: how a stack of them is summed up, and rounded, depends on the number of members.
-    lengths: list[Tensor] = [torch.linalg.vector_norm(part, dim=1, keepdim=True) for part in rows]
-    total = lengths[0]
-    for length in lengths[1:]:
-        total = total.hypot(length)
-    return total
+    if len(rows) == 1 and not rows[0].is_cpu:
+        whole: Tensor = torch.linalg.vector_norm(rows[0], dim=1, keepdim=True)
+        return whole
+    # One by one: how a stack of them is summed up, and rounded, depends on the number of members; so does hypot.
+    total: Tensor = rows[0].square().sum(1, keepdim=True)
+    for part in rows[1:]:
+        total += part.square().sum(1, keepdim=True)
+    return total.sqrt_()

@@ -26,7 +26,7 @@ _PATIENCE, _MIN_PATIENCE_STEPS = 15, 90
 _PATIENCE_TOGETHER, _MIN_STEPS_TOGETHER = 8, 60
 
 # Of the weights' length, what a gradient may carry them by; docs/mathematics.md, "The longest step", has what others do.
-_LONGEST_STEP = 0.03
+_LONGEST_STEP = 0.1
 
 # Linear pieces of an embedded number, and waves. Of 48 pieces in place of 16 places on a map (california) gain 3.5%, churn as
 # much, and no table loses 1%.
@@ -174,7 +174,8 @@ class Recipe(Parameters):
             optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
             scale_tensors=bool(self.scale_tensors),
             gradient_clip=self.gradient_clip,
-            longest_step=_LONGEST_STEP,
+            # What nets of another kind need is not known: some begin short and have far to go.
+            longest_step=_LONGEST_STEP if self.module is None else None,
             averaging=self.averaging,
             precision=self.precision,  # type: ignore[arg-type]
         )

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Kind: TypeAlias = "str | type[Optimizer]"
 DEFAULT = "inna"
 
+NEXT_STEPS = 16.0
+"""What runs away does so in fewer steps."""
+
 PURE = {"step_ratio": "lr", "friction": "alpha", "damping": "beta"}
 """The pure numbers r, α̃ and ζ, each with the natural setting that it stands for at a curvature."""
 
@@ -40,8 +43,10 @@ class OptimizerRecord:
         The step at a curvature, from that, all options and the stable-step ratio. None:
         `inna_tune.optim.settings_from_curvature` has all three.
     reach : callable, optional
-        How far a gradient of length 1 carries the weights in the end, or at its farthest, at a step of 1: from the settings
-        and all options. None: what its gradients' lengths do not say.
+        How far a gradient of length 1 carries the weights at most within the next `NEXT_STEPS`, at a step of 1: from the
+        settings and all options. None: what its gradients' lengths do not say.
+    decay : callable, optional
+        How long a gradient is beside which weights of length 1 stay as they are, for their decay.
     pure : tuple of str
         Of `PURE` those that it knows.
     describe : callable, optional
@@ -59,6 +64,7 @@ class OptimizerRecord:
     space: Mapping[str, Mapping[str, Any]] | None = None
     step_at: Callable[[Tensor, Mapping[str, Any], Tensor], Tensor] | None = None
     reach: Callable[[Mapping[str, Tensor], Mapping[str, Any]], Tensor] | None = None
+    decay: Callable[[Mapping[str, Tensor]], Tensor] | None = None
     pure: tuple[str, ...] = ()
     describe: Callable[[float, float, float, float | None], str] | None = None
     steps_matrices: bool = False
@@ -89,6 +95,13 @@ def _around(median: float) -> dict[str, Any]:
     return {"law": "LogNormal", "median": median, "sigma": 1.4, "low": median / 100, "high": 100 * median}
 
 
+def _reach_of_momentum(momentum: float) -> float:
+    """Sum of the first powers of a momentum, at its largest."""
+    if momentum <= 0.0:
+        return 1.0
+    return min(1.0 / (1.0 - momentum), NEXT_STEPS) if momentum < 1.0 else NEXT_STEPS
+
+
 # The usual steps are those of the papers, and what is best of Muon's on small tables.
 OPTIMIZERS: dict[str, OptimizerRecord] = {
     "inna": OptimizerRecord(
@@ -96,8 +109,14 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         usual={"lr": None, "alpha": None, "beta": None},
         options={"decoupled_weight_decay": False},
         describe=_later("description", "describe_settings"),
-        # θ - ψ is what a gradient changes for good, by γβ, and at rest it is αβθ: see docs/mathematics.md.
-        reach=lambda settings, options: settings["alpha"].reciprocal().maximum(settings["beta"]),
+        # In the end γ/α, which with little friction takes long: docs/mathematics.md, "The longest step".
+        reach=lambda settings, options: (
+            settings["alpha"]
+            .reciprocal()
+            .maximum(settings["beta"])
+            .minimum(settings["beta"] + NEXT_STEPS * settings["lr"])
+        ),
+        decay=lambda settings: settings["weight_decay"] / settings["beta"],
         is_capturable=True,
         pure=tuple(PURE),
     ),
@@ -143,9 +162,10 @@ OPTIMIZERS: dict[str, OptimizerRecord] = {
         },
         # The largest step of heavy ball that is stable at curvature rλ: 2(1 + μ)/(rλ).
         step_at=lambda curvature, options, ratio: 2.0 * (1.0 + options["momentum"]) / (ratio * curvature),
-        reach=lambda settings, options: (
-            settings["lr"].new_ones(settings["lr"].shape) / (1.0 - options["momentum"])
+        reach=lambda settings, options: settings["lr"].new_full(
+            settings["lr"].shape, _reach_of_momentum(options["momentum"])
         ),
+        decay=lambda settings: settings["weight_decay"],
         pure=("step_ratio",),
     ),
 }

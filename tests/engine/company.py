@@ -152,7 +152,7 @@ def trained(setting, members, *, width, dropped=(), breaks=False):
                 setting.optimizer,
                 averaging=setting.averaging,
                 gradient_clip=2.0,
-                longest_step=1e-3 if setting.scales else None,
+                longest_step=1e-3 if setting.seed % 2 else None,
                 scale_tensors=setting.scales,
             ),
             width=width,
