@@ -212,6 +212,7 @@ class Population:
         before = [m.start for m in self.members] if states is None else states
         given["curvature"] = [math.nan if state is None else state.settings["curvature"] for state in before]
         given["weight_decay"] = [m.weight_decay for m in self.members]
+        given["held"] = [float(m.is_held) for m in self.members]
         filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
         is_fresh = states is None and self.members[0].start is None
         self.factors = factors_at(before, filled["lr"])

@@ -38,6 +38,7 @@ class StepLimit:
             raise ValueError("nothing limits a step of this method")
         self._share = method.longest_step
         self._reach = record.reach(settings, dict(record.options) | dict(method.optimizer_params))
+        self._is_free = settings["held"] == 0 if "held" in settings else None
         self._decay = None
         if record.decay is not None and bool((settings["weight_decay"] != 0).any()):
             self._decay = record.decay(settings)
@@ -56,6 +57,8 @@ class StepLimit:
         if self._decay is not None:
             self._room.copy_(lengths * self._decay)
         self._most.copy_(lengths.clamp(min=_LEAST_LENGTH).mul_(self._share).div_(self._reach))
+        if self._is_free is not None:
+            self._most.masked_fill_(self._is_free, float("inf"))
 
     def hold(self, gradients: Sequence[Tensor], rate: Any) -> None:
         """Shorten what would go too far at a step of ``rate``."""

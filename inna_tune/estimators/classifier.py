@@ -29,9 +29,9 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     ----------
     lr, alpha, beta : float or "auto", default="auto"
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
-        loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``). Whatever
-        they are, a gradient that would by itself carry the weights farther than a tenth of their length is shortened to
-        that, so that nets do not run away; "sgd" has that, too, a ``module`` has not.
+        loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``). Where
+        all three are automatic, a gradient that would by itself carry the weights farther than a tenth of their length is
+        shortened to that, so that nets do not run away; "sgd" has that, too, a ``module`` has not.
     step_ratio, friction, damping : float, optional
         The same three as pure numbers, which mean the same on every table, so that any search can tune them: with the
         curvature λ that "auto" measures, friction is α̃ = α/√λ, damping the ratio ζ = (α/√λ + β√λ)/2, and the step is the

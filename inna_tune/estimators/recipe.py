@@ -138,6 +138,7 @@ class Recipe(Parameters):
             **numbers,
             decay=self.decay,
             decay_power=self.decay_power,
+            is_held=self._is_held(),
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
             label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
@@ -174,11 +175,17 @@ class Recipe(Parameters):
             optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
             scale_tensors=bool(self.scale_tensors),
             gradient_clip=self.gradient_clip,
-            # What nets of another kind need is not known: some begin short and have far to go.
-            longest_step=_LONGEST_STEP if self.module is None else None,
+            longest_step=_LONGEST_STEP,
             averaging=self.averaging,
             precision=self.precision,  # type: ignore[arg-type]
         )
+
+    def _is_held(self) -> bool:
+        """Whether steps are limited: those that are set by hand are to show where they diverge.
+
+        What nets of another kind need is not known: some begin short and have far to go.
+        """
+        return self.module is None and all(v == "auto" for v in (self.lr, self.alpha, self.beta))
 
     def _patience_for(self, n_rows: int, *, stops_smoothly: bool) -> int | None:
         if not self.early_stopping:

@@ -1,7 +1,6 @@
 """No gradient carries a net far, however the curvature rises."""
 
 from dataclasses import replace
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from inna_tune import InnaRegressor
 from inna_tune.engine import CrossEntropy, Member, Method, Population, Training
 from inna_tune.engine.reach import StepLimit
-from inna_tune.estimators import recipe
 from inna_tune.nets import TabularNet
 from inna_tune.optim import INNA
 from inna_tune.optim.optimizers import NEXT_STEPS, OPTIMIZERS, record_of
@@ -170,30 +168,32 @@ def test_a_gradient_can_always_hold_against_the_decay_of_the_weights(optimizer, 
     assert bool((weight < 2.001).all())
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "settings"),
-    [
-        ("inna", {"alpha": 0.0, "beta": 0.5, "lr": 0.05}),
-        ("inna", {"alpha": 1e-6, "beta": 0.5, "lr": 0.05}),
-        ("sgd", {"lr": 0.05, "optimizer_params": {"momentum": 0.0}}),
-        ("sgd", {"lr": 0.005, "optimizer_params": {"momentum": 0.99}}),
-    ],
-    ids=str,
-)
-def test_without_friction_nets_learn_as_ever(optimizer, settings):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(300, 3))
-    y = X[:, 0] + np.abs(X[:, 1])
+def test_what_is_given_by_hand_is_not_held():
+    automatic = {"lr": "auto", "alpha": "auto", "beta": "auto", "module": None}
+    assert InnaRegressor(**automatic)._is_held()
+    assert InnaRegressor(friction=0.1)._is_held()
+    for by_hand in ({"lr": 0.1}, {"alpha": 0.0}, {"beta": 0.5}, {"module": torch.nn.Linear}):
+        assert not InnaRegressor(**automatic | by_hand)._is_held()
+
+
+def test_a_member_that_is_not_held_steps_as_far_as_ever_beside_one_that_is():
+    table, rows = make_table(120, 5), np.arange(120)
     found = []
-    for longest_step in (None, 0.1):
-        with mock.patch.object(recipe, "_LONGEST_STEP", longest_step):
-            model = InnaRegressor(
-                optimizer=optimizer,
-                hidden_layer_sizes=(8,),
-                max_epochs=40,
-                n_members=1,
-                random_state=0,
-                **settings,
-            )
-            found.append(model.fit(X, y).score(X, y))
-    assert found[1] > min(found[0], 0.9) - 0.05
+    for longest_step, is_held in ((None, True), (1e-3, True), (1e-3, False)):
+        member = Member(rows[:100], rows[100:], 1, lr=0.05, alpha=0.5, beta=0.5, is_held=is_held)
+        beside = replace(member, seed=2, is_held=True)
+        population = Population(
+            TabularNet(5, (8, 6), 3),
+            table,
+            [member, beside],
+            CrossEntropy(),
+            batch_size=20,
+            horizon=9,
+            method=Method(longest_step=longest_step),
+        )
+        population.train_epoch(population.learning_rates(0))
+        population.keep([0])
+        population.train_epoch(population.learning_rates(1))
+        found.append(population.flat)
+    assert torch.equal(found[0], found[2])
+    assert not torch.equal(found[0], found[1])
