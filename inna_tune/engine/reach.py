@@ -42,21 +42,23 @@ class StepLimit:
         self._decay = None
         if record.decay is not None and bool((settings["weight_decay"] != 0).any()):
             self._decay = record.decay(settings)
-        self._most, self._room = torch.empty_like(self._reach), torch.zeros_like(self._reach)
+        self._most, self._room = torch.empty_like(self._reach), torch.empty_like(self._reach)
         self.measure(rows)
 
     @staticmethod
-    def is_asked_for(method: Method) -> bool:
-        """Whether the method limits a step, and what its optimizer makes of a gradient is known."""
-        return method.longest_step is not None and record_of(method.optimizer).reach is not None
+    def is_asked_for(method: Method, settings: Mapping[str, Tensor]) -> bool:
+        """Whether the method limits a step of any member, and what its optimizer makes of a gradient is known."""
+        if method.longest_step is None or record_of(method.optimizer).reach is None:
+            return False
+        return "held" not in settings or bool((settings["held"] != 0).any())
 
     @torch.no_grad()
     def measure(self, rows: Sequence[Tensor]) -> None:
         """Take the lengths of the weights as they are now."""
-        lengths = _lengths(rows)
+        length = lengths(rows)
         if self._decay is not None:
-            self._room.copy_(lengths * self._decay)
-        self._most.copy_(lengths.clamp(min=_LEAST_LENGTH).mul_(self._share).div_(self._reach))
+            self._room.copy_(length * self._decay)
+        self._most.copy_(length.clamp(min=_LEAST_LENGTH).mul_(self._share).div_(self._reach))
         if self._is_free is not None:
             self._most.masked_fill_(self._is_free, float("inf"))
 
@@ -68,7 +70,7 @@ class StepLimit:
             most += self._room
         # What is not a number stays so, and a member is seen to have diverged; of one whose length is beyond numbers nothing
         # is left.
-        factor = (most / _lengths(gradients)).clamp_(max=1.0)
+        factor = (most / lengths(gradients)).clamp_(max=1.0)
         # A look is cheaper than a pass over all, where it is not to wait for.
         if factor.is_cpu and not bool((factor != 1.0).any()):
             return
@@ -76,7 +78,7 @@ class StepLimit:
             gradient.mul_(factor)
 
 
-def _lengths(rows: Sequence[Tensor]) -> Tensor:
+def lengths(rows: Sequence[Tensor]) -> Tensor:
     """Of each member's vector that is given in parts, [P, 1]."""
     if len(rows) == 1 and not rows[0].is_cpu:
         whole: Tensor = torch.linalg.vector_norm(rows[0], dim=1, keepdim=True)

@@ -12,7 +12,7 @@ from inna_tune.engine.joined import Joined
 from inna_tune.engine.losses import Loss
 from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
-from inna_tune.engine.reach import StepLimit
+from inna_tune.engine.reach import StepLimit, lengths
 from inna_tune.engine.updates import make_updates
 from inna_tune.nets import ExplicitGradient, ExplicitInputs, LeanInputs, LinearPath, Net, TabularNet
 from inna_tune.nets.linear import SCALE
@@ -125,7 +125,9 @@ class Stepping:
             shapes=[tuple(tensors[name].shape[1:]) for name in trained],
             matrices={i: matrices[name] for i, name in enumerate(trained) if name in matrices},
         )
-        self._limit = StepLimit(method, settings, self.rows) if StepLimit.is_asked_for(method) else None
+        self._limit = (
+            StepLimit(method, settings, self.rows) if StepLimit.is_asked_for(method, settings) else None
+        )
         self._averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
         self.count = self.rows[0].new_zeros(n_members, 1)
 
@@ -211,10 +213,9 @@ class Stepping:
 
     def _clip(self, longest: float) -> None:
         gradients = [rows.grad for rows in self.rows if rows.grad is not None]
-        # One by one: how a stack of them is summed up, and rounded, depends on the number of members.
-        length = sum((g.square().sum(1) for g in gradients[1:]), gradients[0].square().sum(1)).sqrt()
+        length = lengths(gradients)
         # A gradient that is not finite keeps its NaN, so that the member is seen to have diverged.
-        factor = (longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1.0)[:, None]
+        factor = (longest / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factor)
 
