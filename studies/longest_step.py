@@ -13,14 +13,12 @@ import argparse
 import re
 import warnings
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pandas as pd
 from accuracy import TABLES, score, split
 
 from inna_tune import InnaClassifier, InnaRegressor
-from inna_tune.estimators import recipe
 
 RESULTS = Path(__file__).parent / "results" / "longest_step.csv"
 MADE = [f"{kind}, {rows}" for kind in ("classes", "numbers") for rows in (2000, 5000, 10_000)]
@@ -58,11 +56,9 @@ def tried(kind, name, draw, share):
     """A default fit with a share: loss, lost nets, beginnings anew."""
     X, y, X_test, y_test, is_regression = parts(kind, name, draw)
     settings = {"max_epochs": 20, "hidden_layer_sizes": (64, 64)} if kind == "made" else {}
-    model = (InnaRegressor if is_regression else InnaClassifier)(random_state=draw, **settings)
-    with (
-        mock.patch.object(recipe, "_LONGEST_STEP", share or None),
-        warnings.catch_warnings(record=True) as told,
-    ):
+    settings |= {"random_state": draw, "longest_step": share or None}
+    model = (InnaRegressor if is_regression else InnaClassifier)(**settings)
+    with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         model.fit(X, y)
     lines = [str(warning.message) for warning in told]

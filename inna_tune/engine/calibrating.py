@@ -27,6 +27,9 @@ from inna_tune.optim.optimizers import PURE, record_of
 # a layer has so many numbers are measured at once, or one alone; it changes nothing, as each is measured by itself.
 _AT_ONCE = 2**25
 
+# Steps of an epoch from which friction is a loss's own: half of them are the velocity's of classes, by friction 0.06.
+_STEPS_OF_MANY = 32
+
 
 def measured_at_once(widest: int, n_rows: int) -> int:
     """Members that are measured together, of nets with so many numbers a row in a layer, by so many rows."""
@@ -159,10 +162,22 @@ class Calibrator:
         return torch.as_tensor(found.curvature, device=first.device).to(first).view(-1, 1)
 
 
+def usual_friction(loss: Loss, steps: float, damping: float | None = None) -> float:
+    """The friction of who names none, in units of the curvature, where an epoch has so many steps.
+
+    Velocity is a mean of the gradients of the last 1/α̃ steps, which are to be half an epoch at most: of more rows a longer mean
+    tells nothing new, and steps overshoot. So it is the loss's own (`Loss.scaled_alpha`) from about 4,000 rows on, and
+    rises to `Loss.most_scaled_alpha` where there are fewer. A damping ratio that is given bounds it, so that there is a beta.
+    """
+    most = min(loss.most_scaled_alpha, DAMPING_RATIO if damping is None else damping)
+    return max(loss.scaled_alpha, min(loss.scaled_alpha * _STEPS_OF_MANY / max(steps, 1), most))
+
+
 def settings_at(
     curvature: Tensor,
     members: Sequence[Member],
     given: Mapping[str, Sequence[float | None]],
+    steps: Sequence[int],
     *,
     loss: Loss,
     method: Method,
@@ -177,8 +192,9 @@ def settings_at(
     given : mapping of str to sequences of P float or None
         ``lr``, ``alpha`` and ``beta``. What is None follows from the pure numbers. The step of a member that has one is the
         largest that is stable with the friction and damping in use; of others, with the usual ones, whatever is given.
+    steps : sequence of P int
+        In an epoch; see `usual_friction`.
     loss : Loss
-        Knows the usual friction.
     method : Method
 
     Raises
@@ -194,8 +210,12 @@ def settings_at(
         return torch.tensor([v is not None for v in values], device=curvature.device)[:, None]
 
     own = {name: [getattr(m, name) for m in members] for name in PURE}
-    friction = column(own["friction"], loss.scaled_alpha)
     damping = column(own["damping"], DAMPING_RATIO)
+    usual = [
+        usual_friction(loss, own_steps, member.damping)
+        for own_steps, member in zip(steps, members, strict=True)
+    ]
+    friction = torch.where(said(own["friction"]), column(own["friction"], 0.0), column(usual, 0.0))
     ratio = column(own["step_ratio"], STABLE_STEP_RATIO)
     record = record_of(method.optimizer)
     if record.step_at is not None:
@@ -206,12 +226,12 @@ def settings_at(
     has_alpha, has_beta = said(given["alpha"]), said(given["beta"])
     # Where beta is given no damping ratio has to be reached.
     reached = torch.where(has_beta, torch.maximum(damping, friction), damping)
-    usual = settings_from_curvature(
+    found = settings_from_curvature(
         curvature, scaled_alpha=friction, damping_ratio=reached, stable_step_ratio=ratio
     )
-    alpha = torch.where(has_alpha, column(given["alpha"], 0.0), usual.alpha)
+    alpha = torch.where(has_alpha, column(given["alpha"], 0.0), found.alpha)
     root = curvature.sqrt()
-    of_both = torch.where(has_alpha & said(own["damping"]), (2 * damping - alpha / root) / root, usual.beta)
+    of_both = torch.where(has_alpha & said(own["damping"]), (2 * damping - alpha / root) / root, found.beta)
     beta = torch.where(has_beta, column(given["beta"], 0.0), of_both)
     if not bool((beta > 0).all()):
         i = int((beta <= 0).nonzero()[0, 0])
@@ -221,7 +241,7 @@ def settings_at(
         )
     in_use = torch.minimum(largest_stable_step(alpha, beta, ratio * curvature), 2 / alpha)
     is_pure = said(own["step_ratio"]) | said(own["friction"]) | said(own["damping"])
-    step = torch.where(is_pure, in_use, usual.lr)
+    step = torch.where(is_pure, in_use, found.lr)
     return {
         "lr": torch.where(said(given["lr"]), column(given["lr"], 0.0), step),
         "alpha": alpha,

@@ -11,11 +11,13 @@ from torch import Tensor
 class Loss(Protocol):
     """A loss that is a mean over rows.
 
-    ``scaled_alpha`` is the friction, in units of the curvature, that serves it best (studies/edge_of_stability.py);
+    ``scaled_alpha`` is the friction, in units of the curvature, that serves it best where steps are held (studies/friction.py),
+    and ``most_scaled_alpha`` that of few rows, see `inna_tune.engine.calibrating.usual_friction`;
     ``column_factor`` is what steps of weights that read small columns are lengthened by at most (`inna_tune.engine.factors`).
     """
 
     scaled_alpha: ClassVar[float]
+    most_scaled_alpha: ClassVar[float]
     column_factor: ClassVar[float]
 
     @property
@@ -45,7 +47,8 @@ class CrossEntropy:
     ``output`` is ``[P, B, K]`` logits, ``target`` ``[P, B]`` class numbers, ``label_smoothing`` ``[P, 1]`` or None.
     """
 
-    scaled_alpha: ClassVar[float] = 0.24
+    scaled_alpha: ClassVar[float] = 0.06
+    most_scaled_alpha: ClassVar[float] = 0.24
     # Of classes the net soon learns rare levels by heart: with longer steps the loss rose on adult and churn, by 2 and 12%.
     column_factor: ClassVar[float] = 1.0
 
@@ -101,7 +104,8 @@ class CrossEntropy:
 class SquaredError:
     """Squared error, averaged over the targets; ``output`` and ``target`` are ``[P, B, K]``."""
 
-    scaled_alpha: ClassVar[float] = 0.06
+    scaled_alpha: ClassVar[float] = 0.03
+    most_scaled_alpha: ClassVar[float] = 0.06
     column_factor: ClassVar[float] = 25.0
 
     @property
@@ -144,6 +148,7 @@ class Pinball:
     quantiles: tuple[float, ...]
 
     scaled_alpha: ClassVar[float] = 0.06
+    most_scaled_alpha: ClassVar[float] = 0.06
     column_factor: ClassVar[float] = 25.0
 
     @property

@@ -110,8 +110,6 @@ class Member:
     used_features : tuple of two int, or int, optional
         How many of the table's leading numeric columns, and of its leading other columns, are this member's (an int:
         how many leading columns in all); the others are padding and hold zeros.
-    is_held : bool
-        Whether the method's longest step is this member's, too.
     linear : LinearStart, optional
         The linear model that the net begins as.
     start : MemberState, optional
@@ -138,7 +136,6 @@ class Member:
     jury: Jury | None = None
     measure: Measure | None = None
     used_features: tuple[int, int] | int | None = None
-    is_held: bool = True
     linear: LinearStart | None = None
     start: MemberState | None = None
 

@@ -187,8 +187,6 @@ class Population:
     def _fills_vectors(self) -> bool:
         return self.stacked and self.device.type == "cpu"
 
-    # ------------------------------------------------------------------ settings
-
     def _settings(
         self, streams: Sequence[torch.Generator], states: Sequence[MemberState] | None
     ) -> dict[str, Tensor]:
@@ -212,7 +210,6 @@ class Population:
         before = [m.start for m in self.members] if states is None else states
         given["curvature"] = [math.nan if state is None else state.settings["curvature"] for state in before]
         given["weight_decay"] = [m.weight_decay for m in self.members]
-        given["held"] = [float(m.is_held) for m in self.members]
         filled = {name: self._column([v or 0.0 for v in values]) for name, values in given.items()}
         is_fresh = states is None and self.members[0].start is None
         self.factors = factors_at(before, filled["lr"])
@@ -249,6 +246,7 @@ class Population:
                 filled["curvature"][chosen],
                 [self.members[i] for i in open_ones],
                 {name: [given[name][i] for i in open_ones] for name in ("lr", "alpha", "beta")},
+                [self._own_steps()[i] for i in open_ones],
                 loss=self.loss,
                 method=self.method,
             )
@@ -315,8 +313,6 @@ class Population:
             joined=self._joined,
         )
 
-    # ------------------------------------------------------------------ training
-
     def learning_rates(self, epoch: int) -> Tensor:
         """Step sizes of one epoch.
 
@@ -380,7 +376,9 @@ class Population:
             mask_width=self._masks.width,
         )
         with matrix_products(self.method.precision, self.device):
-            return self._steps(batches, rates, numbers, deadline, after_step, least_steps)
+            trained = self._steps(batches, rates, numbers, deadline, after_step, least_steps)
+        self.settings["lr"] = self.stepping.eased(self.settings["lr"])
+        return trained
 
     def _steps(
         self,
@@ -427,8 +425,6 @@ class Population:
         """For nets that draw from the global stream: a seed from our own, and the global one put back."""
         # NOTE: not a method of the population, which whatever keeps it would keep alive: its tensors are to go at once.
         return partial(seeded_from, self.dropout_streams[0]) if self.net.draws else nullcontext
-
-    # ------------------------------------------------------------------ members leave
 
     def state(self, position: int, epochs: int) -> MemberState:
         """Where the member at a position stands, ``epochs`` after the population began."""

@@ -125,9 +125,7 @@ class Stepping:
             shapes=[tuple(tensors[name].shape[1:]) for name in trained],
             matrices={i: matrices[name] for i, name in enumerate(trained) if name in matrices},
         )
-        self._limit = (
-            StepLimit(method, settings, self.rows) if StepLimit.is_asked_for(method, settings) else None
-        )
+        self._limit = StepLimit(method, settings, self.rows) if StepLimit.is_asked_for(method) else None
         self._averages = [] if method.averaging is None else [rows.detach().clone() for rows in self.rows]
         self.count = self.rows[0].new_zeros(n_members, 1)
 
@@ -245,6 +243,11 @@ class Stepping:
         self._updates.announce(rates)
         if self._limit is not None:
             self._limit.measure(self.rows)
+            self._limit.expect(rates)
+
+    def eased(self, lr: Tensor) -> Tensor:
+        """Step sizes, [P, 1], with which training goes on after an epoch: those that were held too often are shorter."""
+        return lr if self._limit is None else self._limit.eased()
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""

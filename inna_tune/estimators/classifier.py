@@ -29,15 +29,15 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
     ----------
     lr, alpha, beta : float or "auto", default="auto"
         INNA's step size γ, viscous friction α and Newtonian damping β. "auto" takes them from the curvature of the
-        loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``). Where
-        all three are automatic, a gradient that would by itself carry the weights farther than a tenth of their length is
-        shortened to that, so that nets do not run away; "sgd" has that, too, a ``module`` has not.
+        loss at the initial weights, so that an untuned fit is stable on any table (``inna_tune.optim.calibrate``);
+        `longest_step` holds them where that rises.
     step_ratio, friction, damping : float, optional
         The same three as pure numbers, which mean the same on every table, so that any search can tune them: with the
         curvature λ that "auto" measures, friction is α̃ = α/√λ, damping the ratio ζ = (α/√λ + β√λ)/2, and the step is the
         largest that is stable up to curvature step_ratio · λ (a lower ratio is a longer step, 1 the edge of stability). Each
-        is given in place of its natural counterpart, which stays "auto"; "auto" alone is step_ratio=2, friction=0.24,
-        damping=0.75. ``SearchSpace.inna(pure=True)`` has priors for them. ``optimizer="sgd"`` takes step_ratio, others none.
+        is given in place of its natural counterpart, which stays "auto"; "auto" alone is step_ratio=2,
+        damping=0.75 and friction=0.06, or up to 0.24 where an epoch has fewer than 32 steps. ``SearchSpace.inna(pure=True)``
+        has priors for them. ``optimizer="sgd"`` takes step_ratio, others none.
     decay : {"constant", "power", "log", "cosine"}, default="cosine"
         Law by which the step size falls; ``inna_tune.optim.decay_factor`` has the formulas.
     decay_power : float, optional
@@ -70,6 +70,11 @@ class InnaClassifier(LabellingMixin, InnaEstimator):
         block of the Hessian at the initial weights and that of the first layer: else the steepest layer holds back the
         others. A regressor's weights that read a level, or another column beside the numbers, step by 1/E[x²] of that column,
         at least 1 and at most 25 times as far. ``lr``, ``alpha`` and ``beta`` are in the coordinates that this stretches.
+    longest_step : float or None, default=0.1
+        Share of the length of a net's weights that one gradient, by itself, may carry them by, with "inna" and "sgd": one that
+        would carry them farther is shortened, so that nets do not run away, and where that is so at more than one in twenty
+        steps, all later steps are shorter. What would carry them by a thousand times their length shows a step that diverges,
+        and is let go. None: no limit. Nets of a `module` have none.
     gradient_clip : float, optional
         Longest gradient of a member.
     averaging : float or None, default=0.99

@@ -56,6 +56,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
     optimizer: Any = "inna"
     optimizer_params: Mapping[str, Any] | None = None
     scale_tensors: bool = True
+    longest_step: float | None = 0.1
     gradient_clip: float | None = None
     averaging: float | None = 0.99
     batch_size: int = 128
@@ -97,6 +98,7 @@ class Parameters(BaseEstimator):  # type: ignore[misc]
         "optimizer": "no_validation",
         "optimizer_params": [Mapping, None],
         "scale_tensors": ["boolean"],
+        "longest_step": [Interval(Real, 0, None, closed="neither"), None],
         "gradient_clip": [Interval(Real, 0, None, closed="neither"), None],
         "averaging": [Interval(Real, 0, 1, closed="left"), None],
         "batch_size": [_COUNT],

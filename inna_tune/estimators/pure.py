@@ -1,7 +1,9 @@
 """The pure numbers r, α̃ and ζ as parameters of an estimator: what goes together, and what they are where left open."""
 
+import math
 from typing import Any
 
+from inna_tune.engine.calibrating import usual_friction
 from inna_tune.optim.dynamics import DAMPING_RATIO, STABLE_STEP_RATIO
 from inna_tune.optim.optimizers import PURE, record_of
 
@@ -12,11 +14,14 @@ def pure_numbers_of(estimator: Any) -> dict[str, float | None]:
     return {name: None if value is None else float(value) for name, value in said.items()}
 
 
-def usual_numbers(estimator: Any) -> dict[str, float]:
-    """What "auto" stands for, by name: the numbers that an estimator trains by where it is set to none."""
+def usual_numbers(estimator: Any, steps: float = math.inf) -> dict[str, float]:
+    """What "auto" stands for, by name: the numbers that an estimator trains by where it is set to none.
+
+    ``steps`` are those of an epoch.
+    """
     return {
         "step_ratio": STABLE_STEP_RATIO,
-        "friction": float(estimator._loss.scaled_alpha),
+        "friction": usual_friction(estimator._loss, steps, estimator.damping),
         "damping": DAMPING_RATIO,
     }
 

@@ -25,9 +25,6 @@ _PATIENCE, _MIN_PATIENCE_STEPS = 15, 90
 # have lost 16%, Carseats' 11%.
 _PATIENCE_TOGETHER, _MIN_STEPS_TOGETHER = 8, 60
 
-# Of the weights' length, what a gradient may carry them by; docs/mathematics.md, "The longest step", has what others do.
-_LONGEST_STEP = 0.1
-
 # Linear pieces of an embedded number, and waves. Of 48 pieces in place of 16 places on a map (california) gain 3.5%, churn as
 # much, and no table loses 1%.
 _PIECES, _FREQUENCIES = 48, 16
@@ -138,7 +135,6 @@ class Recipe(Parameters):
             **numbers,
             decay=self.decay,
             decay_power=self.decay_power,
-            is_held=self._is_held(),
             weight_decay=float(self.weight_decay),
             dropout=float(self.dropout),
             label_smoothing=float(getattr(self, "label_smoothing", 0.0)),
@@ -175,17 +171,11 @@ class Recipe(Parameters):
             optimizer_params={} if self.optimizer_params is None else self.optimizer_params,
             scale_tensors=bool(self.scale_tensors),
             gradient_clip=self.gradient_clip,
-            longest_step=_LONGEST_STEP,
+            # What nets of another kind need is not known: some begin short and have far to go.
+            longest_step=self.longest_step if self.module is None else None,
             averaging=self.averaging,
             precision=self.precision,  # type: ignore[arg-type]
         )
-
-    def _is_held(self) -> bool:
-        """Whether steps are limited: those that are set by hand are to show where they diverge.
-
-        What nets of another kind need is not known: some begin short and have far to go.
-        """
-        return self.module is None and all(v == "auto" for v in (self.lr, self.alpha, self.beta))
 
     def _patience_for(self, n_rows: int, *, stops_smoothly: bool) -> int | None:
         if not self.early_stopping:

@@ -43,6 +43,7 @@ class SharingMixin(BaseEstimator):  # type: ignore[misc]
             "optimizer",
             "optimizer_params",
             "scale_tensors",
+            "longest_step",
             "gradient_clip",
             "averaging",
             "batch_size",

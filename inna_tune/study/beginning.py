@@ -149,7 +149,7 @@ def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) 
         Of the initial weights, at which "auto" is found out, on the first fold.
     """
     net, prefix, said = as_ours(estimator), prefix_of(estimator), said_by(estimator)
-    usual = usual_numbers(net)
+    usual = usual_numbers(net, _steps_of(folded, estimator))
     said |= {name: usual[name] for name in PURE if said[name] is None and said[PURE[name]] == "auto"}
     if any(said[name] == "auto" for name in _STEPS if name in space or prefix + name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
@@ -231,6 +231,13 @@ def _key(setting: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _method_of_inna(estimator: InnaEstimator) -> Method:
     """What of an estimator's method INNA's curvature depends on."""
     return Method(scale_tensors=bool(estimator.scale_tensors))
+
+
+def _steps_of(folded: FoldedTable, estimator: Any) -> int:
+    """Steps of an epoch of an estimator's training, on the first fold."""
+    net, table = as_ours(estimator), folded.encoded_for(estimator)
+    _, members = next(table.members(net, table.stacks(net)[0]))
+    return -(-len(members[0].train_rows) // int(net.batch_size))
 
 
 def _measured(folded: FoldedTable, estimator: Any, seed: int, method: Method) -> dict[str, float]:

@@ -157,7 +157,7 @@ def test_settings_that_diverge_are_an_error_that_names_them():
 def test_an_automatic_step_that_diverges_is_tried_smaller():
     """A damping far too large for the curvature makes the calibrated step unstable; a quarter or a sixteenth is not."""
     X, y = load_breast_cancer(return_X_y=True)
-    model = InnaClassifier(beta=60.0, **QUICK)
+    model = InnaClassifier(beta=40.0, longest_step=None, **QUICK)
     with pytest.warns(ConvergenceWarning, match="trying a quarter"):
         model.fit(X, y)
     assert model.score(X, y) > 0.8
@@ -187,6 +187,7 @@ def test_a_net_that_diverges_beside_others_is_in_no_mean(monkeypatch, n_members)
     model = InnaRegressor(
         **QUICK | {"n_members": n_members, "lr": 0.05, "alpha": 0.3, "beta": 0.3, "max_epochs": 20},
         linear_path=False,
+        longest_step=None,
     )
     members_for = InnaRegressor._members_for
 

@@ -69,6 +69,7 @@ BOTH = {
     ),
     "optimizer_params": ([None, {}], [3, True, {"strange": 1}, [("eps", 1)]]),
     "scale_tensors": FLAGS,
+    "longest_step": ([None, 0.5, 1, np.float32(2)], [0, -1.0, np.nan, np.inf, "1", [1.0]]),
     "gradient_clip": ([None, 0.5, 1, np.float32(2)], [0, -1.0, np.nan, np.inf, "1", [1.0]]),
     "averaging": ([None, 0, 0.0, 0.999, np.float16(0.5)], [1, 1.5, -0.1, np.nan, "0.9", [0.5]]),
     "batch_size": COUNTS,

@@ -14,8 +14,9 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, load
-from inna_tune.engine import CrossEntropy, Member, MemberResult, Method
-from inna_tune.engine.calibrating import settings_at
+from inna_tune.engine import CrossEntropy, Member, MemberResult, Method, Pinball, SquaredError
+from inna_tune.engine.calibrating import settings_at, usual_friction
+from inna_tune.estimators.pure import usual_numbers
 from inna_tune.optim.dynamics import is_stable, pure_numbers, settings_from_curvature
 from inna_tune.optim.optimizers import PURE
 from inna_tune.plots.plane import alpha_beta_plane
@@ -42,12 +43,12 @@ def steps_of(model):
     return [model.members_[0][name] for name in STEPS]
 
 
-def at(curvature, *, lr=None, alpha=None, beta=None, **numbers):
+def at(curvature, *, lr=None, alpha=None, beta=None, steps=1000, **numbers):
     """Settings of one member by the engine, in double precision."""
     member = Member(np.arange(2), np.arange(0), 0, **numbers)
     given_ = {"lr": [lr], "alpha": [alpha], "beta": [beta]}
     column = torch.tensor([[curvature]], dtype=torch.float64)
-    found = settings_at(column, [member], given_, loss=CrossEntropy(), method=Method())
+    found = settings_at(column, [member], given_, [steps], loss=CrossEntropy(), method=Method())
     return [float(found[name]) for name in STEPS]
 
 
@@ -85,16 +86,33 @@ def test_friction_goes_with_any_beta(curvature, friction, beta):
 
 @given(curvatures, naturals, naturals, naturals)
 def test_without_any_of_them_what_is_open_is_what_it_was(curvature, lr, alpha, beta):
-    usual = settings_from_curvature(curvature)
+    usual = settings_from_curvature(curvature, scaled_alpha=CrossEntropy.scaled_alpha)
     found = at(curvature, lr=lr, alpha=alpha, beta=beta)
     wanted = [u if own is None else own for own, u in zip((lr, alpha, beta), usual, strict=True)]
     assert found == pytest.approx(wanted, rel=1e-14)
 
 
+@given(st.integers(0, 10**6), st.one_of(st.none(), dampings))
+def test_friction_falls_with_the_steps_of_an_epoch_between_two_numbers_of_the_loss(steps, damping):
+    for loss, many, few in (
+        (CrossEntropy(), 0.06, 0.24),
+        (SquaredError(), 0.03, 0.06),
+        (Pinball((0.5,)), 0.06, 0.06),
+    ):
+        found = usual_friction(loss, steps, damping)
+        assert usual_friction(loss, steps + 1, damping) <= found
+        assert many <= found <= few
+        if damping is None:
+            assert found == few or found * steps >= 0.999 * 32 * many
+            assert found == many or found * steps <= 1.001 * 32 * many
+        else:
+            assert found < 2 * damping or found == many
+
+
 @both
 def test_the_usual_numbers_are_what_auto_means(net):
     plain = clone(net).fit(X, Y)
-    friction = float(net._loss.scaled_alpha)
+    friction = usual_numbers(net, steps=1)["friction"]
     for numbers in (
         {"step_ratio": 2.0},
         {"friction": friction},
@@ -135,7 +153,7 @@ def test_a_number_beside_its_natural_counterpart_is_refused(net, pure):
     [
         ({"friction": 1.5}, r"friction=1.5 must be below twice damping=0.75, its usual value"),
         ({"friction": 1.0, "damping": 0.5}, r"friction=1.0 must be below twice damping=0.5 or"),
-        ({"damping": 0.02}, r"its usual value, must be below twice damping=0.02"),
+        ({"damping": 0.01}, r"its usual value, must be below twice damping=0.01"),
         ({"damping": 0.5, "alpha": 0.1}, r"give friction in place of alpha, or beta in place of damping"),
         ({"step_ratio": 1.0, "optimizer": "adamw"}, r"step_ratio=1.0: optimizer='adamw' does not step by"),
         ({"friction": 0.1, "optimizer": "sgd"}, r"friction=0.1: optimizer='sgd' takes step_ratio alone"),
@@ -174,6 +192,8 @@ def test_a_step_that_was_asked_for_is_not_shortened(net):
 
 @both
 def test_who_goes_on_takes_the_numbers_at_the_curvature_of_the_beginning(net):
+    # Where steps are held often, they are shorter ever after.
+    net = clone(net).set_params(longest_step=None)
     model = clone(net).set_params(step_ratio=3.0, friction=0.1).partial_fit(X, Y)
     before, curvature = steps_of(model), model.members_[0]["curvature"]
     assert steps_of(model.partial_fit(X, Y)) == before
@@ -285,7 +305,7 @@ def test_a_search_leaves_what_the_estimator_fixes_and_searches_the_others(net, f
     assert {name: best[name] for name in fixed} == fixed
     if not set(fixed) & set(STEPS):
         first = search.study_.trials[0].params
-        usual = {"step_ratio": 2.0, "friction": float(net._loss.scaled_alpha), "damping": 0.75}
+        usual = usual_numbers(clone(net).set_params(**fixed), steps=1)
         space = StudyRecord(search.study_).space
         for name in searched:
             assert first[name] == min(max(usual[name], space[name].low), space[name].high)

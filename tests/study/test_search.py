@@ -419,7 +419,9 @@ def test_a_learned_prior_and_its_portfolio_serve_another_table(tmp_path):
     space, settings = prior.at(curvature)
     untuned, *others = found.study_.trials
     assert untuned.params["decay"] == "cosine"
-    assert [t.params for t in others] == [pytest.approx(s) for s in settings]
+    # The best of the first study may have been its untuned setting, which is tried once.
+    settings = [s for s in settings if s != pytest.approx(untuned.params)]
+    assert [t.params for t in others][: len(settings)] == [pytest.approx(s) for s in settings]
     resumed = search(space=prior, n_trials=5, storage=url, study_name="s", resume=True).fit(X, y)
     assert [t.state.is_finished() for t in resumed.study_.trials] == [True] * 5
     assert resumed.study_.trials[4].distributions["lr"] == space.distribution("lr")

@@ -151,7 +151,8 @@ def test_weights_go_where_they_are_asked_for(routing):
     weight = np.where(y == 2, 1.0, 1e-6)
     with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
         quick_search().fit(X, y, sample_weight=weight)
-    both = clone(CLASSIFIER).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+    slow = clone(CLASSIFIER).set_params(max_epochs=30)
+    both = slow.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
     trained = quick_search(both).fit(X, y, sample_weight=weight)
     assert (trained.predict(X) == 2).mean() > 0.9
     scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)

@@ -15,7 +15,7 @@ from sklearn.metrics import get_scorer
 from sklearn.model_selection import ShuffleSplit, StratifiedKFold, cross_val_score
 
 from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV, SearchSpace, cross_validate
-from inna_tune.estimators import TableEncoder, recipe
+from inna_tune.estimators import TableEncoder
 from inna_tune.optim.optimizers import PURE
 from inna_tune.space import Categorical
 from inna_tune.study import folding
@@ -43,6 +43,7 @@ SAMPLES = {
     "optimizer": ("inna", "sgd", "adamw"),
     "optimizer_params": (None,),
     "scale_tensors": (True, False),
+    "longest_step": (None, 0.003),
     "gradient_clip": (None, 0.1),
     "averaging": (None, 0.9),
     "batch_size": (16, 50),
@@ -343,8 +344,7 @@ def test_a_step_size_that_diverges_is_tried_again_smaller_as_in_a_fit(monkeypatc
     module = sys.modules["inna_tune.engine.calibrating"]
     original = module.settings_from_curvature
     monkeypatch.setattr(module, "settings_from_curvature", too_large)
-    monkeypatch.setattr(recipe, "_LONGEST_STEP", None)
-    net = clone(CLASSIFIER).set_params(max_epochs=8, random_state=1)
+    net = clone(CLASSIFIER).set_params(max_epochs=8, random_state=1, longest_step=None)
     folds = StratifiedKFold(2, shuffle=True, random_state=0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
