@@ -179,7 +179,11 @@ def package_default(task: str) -> tuple[float, float, float]:
     """The pure numbers behind ``lr="auto"`` for a task: settings of the grid, so that they are judged beside the others."""
     defaults = inspect.signature(settings_from_curvature).parameters
     loss = CrossEntropy() if task == "classification" else SquaredError()
-    return (loss.scaled_alpha, *(defaults[name].default for name in ("damping_ratio", "stable_step_ratio")))
+    # Of few rows, as these are.
+    return (
+        loss.most_scaled_alpha,
+        *(defaults[name].default for name in ("damping_ratio", "stable_step_ratio")),
+    )
 
 
 def area_under_curve(score: np.ndarray, positive: np.ndarray) -> float:

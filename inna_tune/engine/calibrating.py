@@ -27,7 +27,7 @@ from inna_tune.optim.optimizers import PURE, record_of
 # a layer has so many numbers are measured at once, or one alone; it changes nothing, as each is measured by itself.
 _AT_ONCE = 2**25
 
-# Steps of an epoch from which friction is a loss's own: half of them are the velocity's of classes, by friction 0.06.
+# Steps of an epoch from which friction is a loss's own.
 _STEPS_OF_MANY = 32
 
 
@@ -165,8 +165,8 @@ class Calibrator:
 def usual_friction(loss: Loss, steps: float, damping: float | None = None) -> float:
     """The friction of who names none, in units of the curvature, where an epoch has so many steps.
 
-    Velocity is a mean of the gradients of the last 1/α̃ steps, which are to be half an epoch at most: of more rows a longer mean
-    tells nothing new, and steps overshoot. So it is the loss's own (`Loss.scaled_alpha`) from about 4,000 rows on, and
+    Velocity is a mean of the gradients of the last 1/α̃ steps or so. Of more than half an epoch (classes) or one (numbers) a
+    mean tells nothing new, and steps overshoot. So it is the loss's own (`Loss.scaled_alpha`) from about 4,000 rows on, and
     rises to `Loss.most_scaled_alpha` where there are fewer. A damping ratio that is given bounds it, so that there is a beta.
     """
     most = min(loss.most_scaled_alpha, DAMPING_RATIO if damping is None else damping)

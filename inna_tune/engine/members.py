@@ -35,7 +35,8 @@ class MemberState:
     epochs : int
         Epochs trained, over all continuations; the laws of decay go on from there.
     settings : dict of str to float
-        ``lr``, ``alpha``, ``beta``, ``curvature`` in use, NaN where it is not known.
+        ``lr``, ``alpha``, ``beta``, ``curvature`` in use, NaN where it is not known; ``eased``, by which steps were shortened
+        where many had to be held, and ``spare``, what is left of those that may be (`inna_tune.engine.reach`).
     updates : list of dict
         The optimizer's state of each trained tensor, with a leading axis of one member.
     averages : list of Tensor, each [1, n]

@@ -26,7 +26,7 @@ class Method:
     gradient_clip : float, optional
         Longest gradient of a member, by the Euclidean norm over all its weights.
     longest_step : float, optional
-        How far a gradient may carry a member's weights, as a share of their length, where the curvature sets the step: see
+        How far a gradient may carry a member's weights, as a share of their length, by INNA and SGD: see
         `inna_tune.engine.reach`.
     averaging : float, optional
         Decay a step of an exponential average of the weights, in [0, 1): it is what is validated and kept. In the first

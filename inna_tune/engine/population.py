@@ -26,7 +26,8 @@ from inna_tune.engine.losses import Loss
 from inna_tune.engine.masks import Masks
 from inna_tune.engine.members import Member, MemberState
 from inna_tune.engine.method import Method, matrix_products
-from inna_tune.engine.rates import learning_rates
+from inna_tune.engine.rates import learning_rates, steps_of_epoch
+from inna_tune.engine.reach import eased_before
 from inna_tune.engine.stepping import Captured, Stepping
 from inna_tune.engine.threads import is_thin, torch_threads
 from inna_tune.nets import Net
@@ -242,25 +243,27 @@ class Population:
                 )
                 place = torch.tensor([first.index(lead[i]) for i in unknown], device=self.device)
                 filled["curvature"][torch.tensor(unknown, device=self.device)] = measured[place]
+            own_steps = self._own_steps()
             found = settings_at(
                 filled["curvature"][chosen],
                 [self.members[i] for i in open_ones],
                 {name: [given[name][i] for i in open_ones] for name in ("lr", "alpha", "beta")},
-                [self._own_steps()[i] for i in open_ones],
+                [own_steps[i] for i in open_ones],
                 loss=self.loss,
                 method=self.method,
             )
             for name, values in found.items():
                 filled[name][chosen] = values
-        return filled
+        return filled | eased_before(before, filled["lr"])
 
     def factors_of(self, position: int) -> dict[str, float]:
         """Factor of the step of each scaled tensor of the member at a position, by name."""
         return {name: float(factor[position]) for name, factor in self.factors.items()}
 
     def settings_of(self, position: int) -> dict[str, float]:
-        """Step size, friction, damping and curvature of the member at a position."""
-        return {n: float(self.settings[n][position]) for n in ("lr", "alpha", "beta", "curvature")}
+        """Step size, friction, damping and curvature of the member at a position, and what became of its step."""
+        names = ("lr", "alpha", "beta", "curvature", "eased", "spare")
+        return {name: float(self.settings[name][position]) for name in names}
 
     def _calibrator(self, which: Sequence[int], rows: Sequence[Tensor], most: int) -> Calibrator:
         """Of the members at these positions, by so many of these rows of theirs."""
@@ -325,12 +328,12 @@ class Population:
         -------
         Tensor of shape [steps, P, 1]; 0 where a member has no batch left, which leaves it exactly as it is.
         """
-        return learning_rates(self.members, self._own_steps(), epoch, self.settings["lr"], self.horizon)
+        lr = self.settings["lr"] * self.settings["eased"]
+        return learning_rates(self.members, self._own_steps(), epoch, lr, self.horizon)
 
     def _own_steps(self) -> list[int]:
         """Steps of each member in an epoch."""
-        least = self.net.minimum_rows
-        return [-(-len(r) // self.batch_size) - (0 < len(r) % self.batch_size < least) for r in self.rows]
+        return [steps_of_epoch(len(rows), self.batch_size, self.net.minimum_rows) for rows in self.rows]
 
     def train_epoch(
         self,
@@ -377,7 +380,7 @@ class Population:
         )
         with matrix_products(self.method.precision, self.device):
             trained = self._steps(batches, rates, numbers, deadline, after_step, least_steps)
-        self.settings["lr"] = self.stepping.eased(self.settings["lr"])
+        self.settings |= self.stepping.eased(self.settings)
         return trained
 
     def _steps(

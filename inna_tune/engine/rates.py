@@ -1,4 +1,4 @@
-"""Step sizes of an epoch, by the laws of decay of the members."""
+"""Steps of an epoch, and their sizes by the laws of decay of the members."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,11 @@ from torch import Tensor
 from inna_tune.engine.batches import FULL_VECTORS
 from inna_tune.engine.members import Member
 from inna_tune.optim.decay import DECAY_LAWS, decay_factor
+
+
+def steps_of_epoch(n_rows: int, batch_size: int, minimum_rows: int) -> int:
+    """Batches of so many rows; a last one of fewer than the least that a net takes is left out."""
+    return -(-n_rows // batch_size) - (0 < n_rows % batch_size < minimum_rows)
 
 
 def learning_rates(

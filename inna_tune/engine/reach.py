@@ -11,23 +11,25 @@ Where many steps have to be held, the step is longer than the curvature allows a
 epoch, until few are.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inna_tune.engine.members import MemberState
 from inna_tune.engine.method import Method
 from inna_tune.optim.optimizers import record_of
 
 # Of nets that begin as zero.
 _LEAST_LENGTH = 1.0
-# Lengths of the weights: what would go farther is not held. Of gradients that were, none went farther than two at automatic
-# steps, and fourteen at a sixteenth of their friction (made tables of studies/longest_step.py).
+# Lengths of the weights: what would go farther is not held. On the made tables of studies/longest_step.py automatic steps would
+# have gone two at most, and fourteen at a sixteenth of the friction.
 _LET_GO = 1000.0
 
 # A member may be held once in twenty steps. Each time beyond that shortens the steps of later epochs by a fiftieth, an epoch
-# by a half at most (made tables of studies/longest_step.py: with friction 0.03 their losses were up to 66% higher without).
+# by a half at most.
 _SELDOM, _EASING, _MOST_EASED = 0.05, 0.02, 0.5
 
 
@@ -49,10 +51,7 @@ class StepLimit:
         if method.longest_step is None or record.reach is None:
             raise ValueError("nothing limits a step of this method")
         self._share = method.longest_step
-        self._settings = dict(settings)
-        self._options = dict(record.options) | dict(method.optimizer_params)
-        self._reach_at = record.reach
-        self._reach = self._reach_at(self._settings, self._options)
+        self._reach = record.reach(settings, dict(record.options) | dict(method.optimizer_params))
         self._decay = None
         if record.decay is not None and bool((settings["weight_decay"] != 0).any()):
             self._decay = record.decay(settings)
@@ -95,13 +94,29 @@ class StepLimit:
         for gradient in gradients:
             gradient.mul_(factor)
 
-    def eased(self) -> Tensor:
-        """The step sizes, [P, 1], with which the members go on after an epoch."""
+    def eased(self, settings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``eased`` and ``spare``, each [P, 1], with which the members go on after an epoch.
+
+        The one is what their step sizes are multiplied by. The other is what short epochs have left of what may be held, up to
+        one step: else a single one of hundreds would shorten all that follow.
+        """
         # NOTE: products and sums alone, which are rounded alike in whatever company.
-        often = (self._held - _SELDOM * self._steps).clamp_(min=0.0)
-        self._settings["lr"] = self._settings["lr"] * (1.0 - _EASING * often).clamp_(min=_MOST_EASED)
-        self._reach = self._reach_at(self._settings, self._options)
-        return self._settings["lr"]
+        allowed = _SELDOM * self._steps
+        often = self._held - allowed - settings["spare"]
+        factor = (1.0 - _EASING * often.clamp(min=0.0)).clamp_(min=_MOST_EASED)
+        spare = torch.minimum(often.neg(), 1.0 - allowed).clamp_(min=0.0)
+        return {"eased": settings["eased"] * factor, "spare": spare}
+
+
+def eased_before(states: Sequence[MemberState | None], lr: Tensor) -> dict[str, Tensor]:
+    """``eased`` and ``spare`` of members that go on from states, by step sizes, [P, 1]; of another step nothing is known."""
+    found = {}
+    known = [{} if state is None else state.settings for state in states]
+    is_same = lr == lr.new_tensor([settings.get("lr", math.nan) for settings in known])[:, None]
+    for name, usual in (("eased", 1.0), ("spare", 0.0)):
+        before = lr.new_tensor([settings.get(name, usual) for settings in known])[:, None]
+        found[name] = torch.where(is_same, before, usual)
+    return found
 
 
 def lengths(rows: Sequence[Tensor]) -> Tensor:

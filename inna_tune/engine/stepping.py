@@ -245,9 +245,9 @@ class Stepping:
             self._limit.measure(self.rows)
             self._limit.expect(rates)
 
-    def eased(self, lr: Tensor) -> Tensor:
-        """Step sizes, [P, 1], with which training goes on after an epoch: those that were held too often are shorter."""
-        return lr if self._limit is None else self._limit.eased()
+    def eased(self, settings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of the settings has changed after an epoch: steps of members that were held too often are shorter."""
+        return {} if self._limit is None else self._limit.eased(settings)
 
     def take(self, member: int) -> tuple[list[dict[str, Any]], list[Tensor], Tensor]:
         """What is remembered of one member: the optimizer's state, averages and their count."""

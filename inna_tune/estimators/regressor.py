@@ -61,8 +61,8 @@ class InnaRegressor(PredictingMixin, InnaEstimator):
 numeric_embedding, linear_path, dropout, optimizer, optimizer_params, scale_tensors, longest_step, gradient_clip, averaging, \
 batch_size, max_epochs, max_time, early_stopping, eval_metric, patience, validation_fraction, n_members, warm_start, \
 encoder, module, precision, device, n_jobs, callbacks, random_state
-        As in :class:`InnaClassifier`, but the linear models are ridge regressions, the usual friction is 0.03 to 0.06, and 0.05 of
-        the units are dropped, which served regression better (studies/accuracy.py). The members' predictions are averaged,
+        As in :class:`InnaClassifier`, but the linear models are ridge regressions, the usual friction is 0.03 to 0.06, and 0.05
+        of the units are dropped, which served regression better (studies/accuracy.py). The members' predictions are averaged,
         with ``n_members="auto"`` too.
     quantiles : sequence of float, optional
         Train on these quantiles of the target, in ascending order, by the pinball loss, in place of its mean:

@@ -16,7 +16,7 @@ from inna_tune.visible import get_logger
 logger = get_logger(__name__)
 
 # What a study had whose version did not know the parameter.
-_BEFORE = {"linear_path": False}
+_BEFORE = {"linear_path": False, "longest_step": None}
 
 
 def as_begun(

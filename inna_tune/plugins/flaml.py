@@ -72,11 +72,12 @@ class InnaLearner(BaseEstimator):  # type: ignore[misc]
             If the task is none that INNA can do.
         """
         _check_task(task)
+        n_rows = int(data_size[0]) if data_size else _ROWS
         found = {
             name: {"domain": _domain(entry.distribution), "init_value": entry.default}
-            for name, entry in ranges(_kind(task)).items()
+            for name, entry in ranges(_kind(task), n_rows=n_rows).items()
         }
-        most = _kind(task)()._plan_for(int(data_size[0]) if data_size else _ROWS).max_epochs
+        most = _kind(task)()._plan_for(n_rows).max_epochs
         found["max_epochs"] = {
             "domain": tune.lograndint(lower=5, upper=most + 1),
             "init_value": 10,

@@ -1,11 +1,13 @@
 """What a foreign search may tune of an estimator: settings that mean the same on every table, with their bounds."""
 
+import math
 from collections.abc import Collection
 from typing import NamedTuple
 
 from optuna.distributions import FloatDistribution
 
 from inna_tune.estimators import InnaClassifier, InnaRegressor
+from inna_tune.estimators.pure import usual_numbers
 from inna_tune.optim.optimizers import PURE
 from inna_tune.space import SearchSpace
 
@@ -25,7 +27,12 @@ class Range(NamedTuple):
     default: float
 
 
-def ranges(kind: type[InnaClassifier] | type[InnaRegressor], given: Collection[str] = ()) -> dict[str, Range]:
+def ranges(
+    kind: type[InnaClassifier] | type[InnaRegressor],
+    given: Collection[str] = (),
+    *,
+    n_rows: int | None = None,
+) -> dict[str, Range]:
     """What of an estimator a search that knows no priors does well to tune.
 
     Parameters
@@ -34,6 +41,8 @@ def ranges(kind: type[InnaClassifier] | type[InnaRegressor], given: Collection[s
     given : collection of str
         Parameters that are set already. They are left out, and with a natural number (``lr``, ``alpha``, ``beta``) the pure one
         that would set it.
+    n_rows : int, optional
+        Rows to train on, on which the usual friction hangs. None: many.
 
     Returns
     -------
@@ -42,10 +51,8 @@ def ranges(kind: type[InnaClassifier] | type[InnaRegressor], given: Collection[s
         bounds of the shipped priors (`SearchSpace.inna`).
     """
     untuned = kind()
-    defaults = {
-        "step_ratio": 2.0,
-        "friction": untuned._loss.scaled_alpha,
-        "damping": 0.75,
+    steps = math.inf if n_rows is None else -(-n_rows // untuned.batch_size)
+    defaults = usual_numbers(untuned, steps) | {
         "dropout": untuned.dropout,
         # The least there is on a logarithmic scale stands for none.
         "weight_decay": 0.0,

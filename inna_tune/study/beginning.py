@@ -14,6 +14,7 @@ from sklearn.base import clone
 
 from inna_tune.engine import Method
 from inna_tune.engine.population import Population
+from inna_tune.engine.rates import steps_of_epoch
 from inna_tune.estimators.base import InnaEstimator
 from inna_tune.estimators.checks import layer_sizes
 from inna_tune.estimators.parameters import Parameters
@@ -149,7 +150,8 @@ def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) 
         Of the initial weights, at which "auto" is found out, on the first fold.
     """
     net, prefix, said = as_ours(estimator), prefix_of(estimator), said_by(estimator)
-    usual = usual_numbers(net, _steps_of(folded, estimator))
+    searches_pure = any(name in space or prefix + name in space for name in PURE)
+    usual = usual_numbers(net, _steps_of(folded, estimator) if searches_pure else math.inf)
     said |= {name: usual[name] for name in PURE if said[name] is None and said[PURE[name]] == "auto"}
     if any(said[name] == "auto" for name in _STEPS if name in space or prefix + name in space):
         # INNA's are found as the curvature was, whatever else belongs to the method: once for both.
@@ -160,7 +162,7 @@ def untuned(folded: FoldedTable, estimator: Any, space: SearchSpace, seed: int) 
         law = DECAY_LAWS.get(said["decay"])
         said["decay_power"] = None if law is None else law.power
     said["hidden_layer_sizes"] = _plainly(net.hidden_layer_sizes)
-    said |= {prefix + name: said[name] for name in (*_STEPS, "decay_power", "hidden_layer_sizes")}
+    said |= {prefix + name: said[name] for name in (*_STEPS, *PURE, "decay_power", "hidden_layer_sizes")}
     return own_numbers(space, said)
 
 
@@ -233,11 +235,12 @@ def _method_of_inna(estimator: InnaEstimator) -> Method:
     return Method(scale_tensors=bool(estimator.scale_tensors))
 
 
-def _steps_of(folded: FoldedTable, estimator: Any) -> int:
+def _steps_of(folded: FoldedTable, estimator: Any) -> float:
     """Steps of an epoch of an estimator's training, on the first fold."""
     net, table = as_ours(estimator), folded.encoded_for(estimator)
-    _, members = next(table.members(net, table.stacks(net)[0]))
-    return -(-len(members[0].train_rows) // int(net.batch_size))
+    stack = table.stacks(net)[0]
+    _, members = next(table.members(net, stack))
+    return steps_of_epoch(len(members[0].train_rows), int(net.batch_size), stack.net_for(net).minimum_rows)
 
 
 def _measured(folded: FoldedTable, estimator: Any, seed: int, method: Method) -> dict[str, float]:

@@ -186,20 +186,49 @@ def test_what_is_held_often_steps_shorter_from_the_next_epoch_on(held, steps, lr
     settings = {name: torch.full((n, 1), value, dtype=torch.float64) for name, value in settings.items()}
     weights = [torch.ones(n, 4, dtype=torch.float64)]
     limit = StepLimit(Method(longest_step=0.1), settings, weights)
+    settings |= {"eased": torch.ones(n, 1), "spare": torch.zeros(n, 1)}
     for _ in range(2):
         limit.measure(weights)
         limit.expect(torch.ones(steps, n, 1))
         for step in range(steps):
             size = torch.tensor([0.0 if step >= times else 3.0 for times in held], dtype=torch.float64)
             limit.hold([size[:, None] * (weights[0] / (lr * limit._reach))], settings["lr"])
-        found = limit.eased()
-    for own, times in zip(found, held, strict=True):
+        settings |= limit.eased(settings)
+    for own, times in zip(settings["eased"], held, strict=True):
         # Once in twenty steps is free; each time beyond costs a fiftieth, an epoch half at most.
         kept = 1.0 - 0.02 * min(max(times - 0.05 * steps, 0.0), 25.0)
-        assert own.item() == pytest.approx(lr * kept * kept)
-    # What is farthest hangs on the step, too.
-    again = StepLimit(Method(longest_step=0.1), settings | {"lr": found}, weights)
-    assert torch.equal(limit._reach, again._reach)
+        assert own.item() == pytest.approx(kept * kept)
+
+
+@given(
+    epochs=st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    steps=st.integers(3, 19),
+)
+def test_short_epochs_may_have_one_in_twenty_held_as_long_ones_may(epochs, steps):
+    settings = {name: torch.ones(1, 1, dtype=torch.float64) for name in ("lr", "alpha", "beta", "eased")}
+    settings |= {"weight_decay": torch.zeros(1, 1), "spare": torch.zeros(1, 1, dtype=torch.float64)}
+    weights = [torch.ones(1, 4, dtype=torch.float64)]
+    limit = StepLimit(Method(longest_step=0.1), settings, weights)
+    expected, spare = 1.0, 0.0
+    for held in epochs:
+        limit.expect(torch.ones(steps, 1, 1))
+        for step in range(steps):
+            limit.hold([weights[0] * (5.0 if step < held else 0.0)], settings["lr"])
+        settings |= limit.eased(settings)
+        left = steps / 20 + spare - held
+        expected *= 1.0 - 0.02 * max(-left, 0.0)
+        spare = max(min(left, 1.0 - steps / 20), 0.0)
+        assert settings["spare"].item() == pytest.approx(spare)
+        assert settings["eased"].item() == pytest.approx(expected)
+    # Once in as many steps as that asks for, after a beginning of as many, costs nothing.
+    every = -(-20 // steps)
+    rare = {"eased": torch.ones(1, 1), "spare": torch.zeros(1, 1)}
+    for epoch in range(1, 8 * every):
+        limit.expect(torch.ones(steps, 1, 1))
+        if epoch % every == 0:
+            limit.hold([weights[0] * 5.0], settings["lr"])
+        rare |= limit.eased(rare)
+    assert rare["eased"].item() == 1.0
 
 
 def test_the_steps_of_an_epoch_follow_those_that_were_held_before():
@@ -207,10 +236,12 @@ def test_the_steps_of_an_epoch_follow_those_that_were_held_before():
     before = population.settings["lr"].clone()
     for epoch in range(3):
         rates = population.learning_rates(epoch)
-        torch.testing.assert_close(rates, population.settings["lr"].expand_as(rates))
+        shorter = population.settings["lr"] * population.settings["eased"]
+        torch.testing.assert_close(rates, shorter.expand_as(rates))
         population.train_epoch(rates)
-    assert bool((population.settings["lr"] < 0.9 * before).all())
-    assert population.state(0, 3).settings["lr"] == float(population.settings["lr"][0])
+    assert torch.equal(population.settings["lr"], before)
+    assert bool((population.settings["eased"] < 0.9).all())
+    assert population.state(0, 3).settings["eased"] == float(population.settings["eased"][0])
 
 
 def test_steps_are_held_whoever_gives_them_but_for_modules():

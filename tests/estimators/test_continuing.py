@@ -30,6 +30,10 @@ METHODS = [
     {"optimizer": "muon", "lr": 0.01},
     {"optimizer": torch.optim.RMSprop, "lr": 0.01},
     {"decay": "log", "dropout": 0.2, "n_members": 2},
+    # Where steps are held often, and are shorter from then on.
+    {"longest_step": 0.003},
+    {"longest_step": 0.003, "step_ratio": 1.5},
+    {"longest_step": 0.003, "lr": 0.3, "alpha": 0.1, "beta": 0.4},
 ]
 
 
@@ -52,6 +56,8 @@ def test_partial_fit_is_an_epoch_at_a_time(method):
     for _ in range(6):
         parts.partial_fit(X, y)
     torch.testing.assert_close(parts.weights_, whole.weights_, rtol=1e-4, atol=1e-5)
+    is_shorter = parts.history_["lr"].iloc[-1] < 0.95 * parts.members_[0]["lr"] / np.sqrt(6)
+    assert not method.get("longest_step") or is_shorter
     assert parts.history_["epoch"].max() == parts.n_iter_ == 6
     assert len(parts.history_) == 6 * parts.n_members
 

@@ -87,17 +87,22 @@ def test_a_new_study_has_the_defaults_of_now(storage):
         {"estimator": None},
         {"estimator": {"class": "InnaRegressor", "parameters": {"patience": 15}}},
         {"estimator": {"class": "InnaClassifier", "parameters": ["patience"]}},
-        {"estimator": {"class": "InnaClassifier", "parameters": {"patience": -1, "linear_path": True}}},
         {
             "estimator": {
                 "class": "InnaClassifier",
-                "parameters": {"patience": {"a": 1}, "unknown": 1, "linear_path": True},
+                "parameters": {"patience": -1, "linear_path": True, "longest_step": 0.1},
             }
         },
         {
             "estimator": {
                 "class": "InnaClassifier",
-                "parameters": {"device": "cuda", "n_jobs": 7, "linear_path": True},
+                "parameters": {"patience": {"a": 1}, "unknown": 1, "linear_path": True, "longest_step": 0.1},
+            }
+        },
+        {
+            "estimator": {
+                "class": "InnaClassifier",
+                "parameters": {"device": "cuda", "n_jobs": 7, "linear_path": True, "longest_step": 0.1},
             }
         },
     ],
@@ -117,12 +122,15 @@ def described_as(**parameters):
 
 
 def test_one_value_that_is_none_any_more_leaves_the_others():
-    found = as_begun(InnaClassifier(), described_as(block="gone", patience=15, linear_path=True))
+    found = as_begun(
+        InnaClassifier(), described_as(block="gone", patience=15, linear_path=True, longest_step=0.1)
+    )
     assert (found.block, found.patience, found.linear_path) == ("plain", 15, True)
 
 
 def test_what_a_version_did_not_know_is_as_if_it_were_not_there():
     assert as_begun(InnaClassifier(), described_as(patience="auto")).linear_path is False
+    assert as_begun(InnaClassifier(), described_as(patience="auto")).longest_step is None
 
 
 @pytest.mark.parametrize("job", [None, "nonsense"])

@@ -93,7 +93,8 @@ def test_it_learns():
 
 def test_a_trial_begins_cheaply_and_from_the_untuned_setting():
     space = InnaLearner.search_space((100, 5), task_factory("multiclass"))
-    untuned = {name: entry.default for name, entry in ranges(InnaClassifier).items()}
+    untuned = {name: entry.default for name, entry in ranges(InnaClassifier, n_rows=100).items()}
+    assert untuned["friction"] == 0.24
     assert {name: entry["init_value"] for name, entry in space.items() if name != "max_epochs"} == untuned
     epochs = space["max_epochs"]
     assert epochs["low_cost_init_value"] < epochs["init_value"] < 100
