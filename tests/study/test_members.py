@@ -259,7 +259,7 @@ def test_an_ensemble_is_chosen_by_the_rows_that_the_best_trial_left_out(best_lea
 
 
 def test_quantiles_of_an_ensemble_are_scaled_by_rows_that_were_left_out():
-    X, y = wave(150)
+    X, y = wave()
     net = clone(REGRESSOR).set_params(quantiles=(0.1, 0.5, 0.9))
     model = search(net, refit="ensemble").fit(X, y).best_estimator_
     assert isinstance(model, EnsembleRegressor)
