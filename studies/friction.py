@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from accuracy import TABLES, run_missing
-from longest_step import MADE, parts
+from accuracy import run_missing
+from longest_step import names_of, parts
 from peers import NUMBERS
 
 from inna_tune import InnaClassifier, InnaRegressor
@@ -44,7 +44,9 @@ def summed_up(results):
         "| task | tables | friction | of tables | loss, mean ± standard error | at its worst | CPU seconds |"
     ]
     lines.append("|---|---|" + " ---: |" * 5)
-    results = results.assign(friction=results.method.astype(float), kind=results.table.str.split(": ").str[0])
+    results = results.assign(
+        friction=results.method.str.split().str[1].astype(float), kind=results.table.str.split(": ").str[0]
+    )
     for (task, kind), own in results.groupby(["task", "kind"], sort=False):
         usual = USUAL[task]
         logs = {
@@ -74,20 +76,16 @@ def main():
     parser.add_argument("--splits", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    names = {"ten": lambda: TABLES, "made": lambda: MADE, "new": _new_tables}
-    tables = [f"{kind}: {name}" for kind in options.kinds.split(",") for name in names[kind]()]
-    methods = {f"{friction:g}": at(friction) for friction in map(float, options.frictions.split(","))}
+    tables = [f"{kind}: {name}" for kind in options.kinds.split(",") for name in names_of(kind)]
+    # A name that is no number is read as it was written.
+    methods = {
+        f"friction {friction:g}": at(friction) for friction in map(float, options.frictions.split(","))
+    }
     results = run_missing(options.output, "split", range(options.splits), tables, methods, parts_of)
     tasks = {name: _task_of(name) for name in results.table.unique()}
     lines = summed_up(results.assign(task=results.table.map(tasks)))
     print("\n".join(lines))
     options.output.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _new_tables():
-    import new_tables
-
-    return new_tables.TABLES
 
 
 def _task_of(name):

@@ -39,6 +39,15 @@ def made(name, draw):
     return X[:n], y[:n], X[n:], y[n:], kind == "numbers"
 
 
+def names_of(kind):
+    """The tables of a kind."""
+    if kind == "new":
+        import new_tables
+
+        return new_tables.TABLES
+    return MADE if kind == "made" else TABLES
+
+
 def parts(kind, name, draw):
     """The same of any kind of table."""
     if kind == "made":
@@ -103,12 +112,8 @@ def main():
     results = pd.read_csv(options.output) if options.output.exists() else pd.DataFrame(columns=KEY)
     done = set(results[KEY].itertuples(index=False, name=None))
     for kind in options.kinds.split(","):
-        if kind == "new":
-            import new_tables
-
-        names = {"made": lambda: MADE, "ten": lambda: TABLES, "new": lambda: new_tables.TABLES}[kind]()
         for draw in range(options.splits):
-            for name in names:
+            for name in names_of(kind):
                 for share in map(float, options.shares.split(",")):
                     if (kind, name, draw, share) in done:
                         continue
