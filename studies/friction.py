@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import run_missing
-from longest_step import names_of, parts
+from longest_step import estimator_for, names_of, parts
 from peers import NUMBERS
-
-from inna_tune import InnaClassifier, InnaRegressor
 
 RESULTS = Path(__file__).parent / "results" / "friction.csv"
 USUAL = {"classes": 0.06, "numbers": 0.03}
@@ -31,9 +29,8 @@ def at(friction):
     """What makes the estimator that has a friction."""
 
     def make(task, draw, name, _):
-        kind = InnaRegressor if task == NUMBERS else InnaClassifier
-        short = {"max_epochs": 20, "hidden_layer_sizes": (64, 64)} if name.startswith("made") else {}
-        return kind(random_state=draw, friction=friction, **short)
+        kind = name.split(": ")[0]
+        return estimator_for(kind, task == NUMBERS, random_state=draw, friction=friction)
 
     return make
 

@@ -61,12 +61,16 @@ def parts(kind, name, draw):
     return X, y, X_test, y_test, task == new_tables.NUMBERS
 
 
+def estimator_for(kind, is_regression, **settings):
+    """The default with these settings; on made tables a small net, and few epochs."""
+    short = {"max_epochs": 20, "hidden_layer_sizes": (64, 64)} if kind == "made" else {}
+    return (InnaRegressor if is_regression else InnaClassifier)(**short, **settings)
+
+
 def tried(kind, name, draw, share):
     """A default fit with a share: loss, lost nets, beginnings anew."""
     X, y, X_test, y_test, is_regression = parts(kind, name, draw)
-    settings = {"max_epochs": 20, "hidden_layer_sizes": (64, 64)} if kind == "made" else {}
-    settings |= {"random_state": draw, "longest_step": share or None}
-    model = (InnaRegressor if is_regression else InnaClassifier)(**settings)
+    model = estimator_for(kind, is_regression, random_state=draw, longest_step=share or None)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         model.fit(X, y)

@@ -211,11 +211,11 @@ def settings_at(
 
     own = {name: [getattr(m, name) for m in members] for name in PURE}
     damping = column(own["damping"], DAMPING_RATIO)
-    usual = [
-        usual_friction(loss, own_steps, member.damping)
-        for own_steps, member in zip(steps, members, strict=True)
+    frictions = [
+        usual_friction(loss, own_steps, m.damping) if m.friction is None else m.friction
+        for own_steps, m in zip(steps, members, strict=True)
     ]
-    friction = torch.where(said(own["friction"]), column(own["friction"], 0.0), column(usual, 0.0))
+    friction = column(frictions, math.nan)
     ratio = column(own["step_ratio"], STABLE_STEP_RATIO)
     record = record_of(method.optimizer)
     if record.step_at is not None:
@@ -226,12 +226,12 @@ def settings_at(
     has_alpha, has_beta = said(given["alpha"]), said(given["beta"])
     # Where beta is given no damping ratio has to be reached.
     reached = torch.where(has_beta, torch.maximum(damping, friction), damping)
-    found = settings_from_curvature(
+    usual = settings_from_curvature(
         curvature, scaled_alpha=friction, damping_ratio=reached, stable_step_ratio=ratio
     )
-    alpha = torch.where(has_alpha, column(given["alpha"], 0.0), found.alpha)
+    alpha = torch.where(has_alpha, column(given["alpha"], 0.0), usual.alpha)
     root = curvature.sqrt()
-    of_both = torch.where(has_alpha & said(own["damping"]), (2 * damping - alpha / root) / root, found.beta)
+    of_both = torch.where(has_alpha & said(own["damping"]), (2 * damping - alpha / root) / root, usual.beta)
     beta = torch.where(has_beta, column(given["beta"], 0.0), of_both)
     if not bool((beta > 0).all()):
         i = int((beta <= 0).nonzero()[0, 0])
@@ -241,7 +241,7 @@ def settings_at(
         )
     in_use = torch.minimum(largest_stable_step(alpha, beta, ratio * curvature), 2 / alpha)
     is_pure = said(own["step_ratio"]) | said(own["friction"]) | said(own["damping"])
-    step = torch.where(is_pure, in_use, found.lr)
+    step = torch.where(is_pure, in_use, usual.lr)
     return {
         "lr": torch.where(said(given["lr"]), column(given["lr"], 0.0), step),
         "alpha": alpha,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from inna_tune import InnaClassifier, InnaRegressor
+from inna_tune import InnaClassifier, InnaRegressor, InnaSearchCV
 
 
 def table(n_rows, seed, n_names=60):
@@ -51,3 +51,10 @@ def test_of_names_and_units(seed, n_names, scale):
     X, numbers, _ = table(2000, seed, n_names)
     X["d"] *= scale
     InnaRegressor(hidden_layer_sizes=(24, 24), max_epochs=4, random_state=seed).fit(X, scale * numbers)
+
+
+def test_of_a_search_and_what_it_refits():
+    X, _, classes = table(1200, 3)
+    small = InnaClassifier(hidden_layer_sizes=(16, 16), max_epochs=5, random_state=0)
+    search = InnaSearchCV(small, n_trials=4, random_state=0, cv=3).fit(X, classes)
+    assert [trial.state.name for trial in search.study_.trials].count("FAIL") == 0

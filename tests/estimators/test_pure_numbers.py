@@ -192,8 +192,6 @@ def test_a_step_that_was_asked_for_is_not_shortened(net):
 
 @both
 def test_who_goes_on_takes_the_numbers_at_the_curvature_of_the_beginning(net):
-    # Where steps are held often, they are shorter ever after.
-    net = clone(net).set_params(longest_step=None)
     model = clone(net).set_params(step_ratio=3.0, friction=0.1).partial_fit(X, Y)
     before, curvature = steps_of(model), model.members_[0]["curvature"]
     assert steps_of(model.partial_fit(X, Y)) == before
