@@ -29,6 +29,7 @@ from inna_tune.estimators.instants import (
 from inna_tune.estimators.numbers import (
     NumericPlan,
     Ranked,
+    Scaling,
     check_quantiles,
     encode_indicator,
     fit_numbers,
@@ -235,7 +236,8 @@ def plan_dates(
     """
     places, dates = _distinct(instants)
     days = np.append(days_since_1970(dates), np.nan)[places]
-    (plan,) = fit_numbers([name], days[None], weight, quantile=quantile, may_spike=False)
+    scaling: Scaling = "quantile" if quantile else "scale"
+    (plan,) = fit_numbers([name], days[None], weight, scaling=scaling, may_spike=False)
     if not isinstance(plan, NumericPlan):
         return plan
     first, last = ordinary_ends(days)
@@ -243,7 +245,7 @@ def plan_dates(
     indicator = plan.indicator
     if far.any():
         (plan,) = fit_numbers(
-            [name], np.where(far, np.nan, days)[None], weight, quantile=quantile, may_spike=False
+            [name], np.where(far, np.nan, days)[None], weight, scaling=scaling, may_spike=False
         )
         # The run of ordinary days has three different values or more.
         assert isinstance(plan, NumericPlan)

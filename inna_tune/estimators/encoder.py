@@ -19,7 +19,14 @@ from inna_tune.estimators.dates import fit_instants, plan_dates, read_dates
 from inna_tune.estimators.floats import find_numbers, read_numbers
 from inna_tune.estimators.frames import Floats, Weights, as_frame, check_weights, takes_any_table
 from inna_tune.estimators.levels import count_levels, plan_levels
-from inna_tune.estimators.numbers import NumericPlan, encode_indicator, fit_numbers, squash
+from inna_tune.estimators.numbers import (
+    BlendedPlan,
+    NumericPlan,
+    Scaling,
+    encode_indicator,
+    fit_numbers,
+    squash,
+)
 from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.text import is_text, plan_text
 
@@ -70,9 +77,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    numeric : {"scale", "quantile"}, default="scale"
-        How numbers are scaled: as above, or by their place among 256 quantiles of the training rows to a standard normal
-        law within ±2.9.
+    numeric : {"blend", "scale", "quantile"}, default="blend"
+        How numbers are scaled: ``"scale"`` as above; ``"quantile"`` by their place among 256 quantiles of the training rows to
+        a standard normal law within ±2.9; ``"blend"`` by the mean of both, weighted .6 and .4. Dates are scaled in a blend.
     max_levels : int, default=64
         Levels of a categorical column that get an output of their own; a column with more, counting those that occur
         twice or more, gets codes.
@@ -103,7 +110,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Where the table had string names.
     """
 
-    numeric: str = "scale"
+    numeric: Scaling = "blend"
     max_levels: int = 64
     min_count: int = 10
     embed: bool = True
@@ -112,7 +119,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     n_components: int = 30
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
-        "numeric": [one_of("scale", "quantile")],
+        "numeric": [one_of("blend", "scale", "quantile")],
         "max_levels": [Number(Integral, 1, None, closed="left"), _NO_LIMIT],
         "min_count": [Interval(Real, 0, None, closed="both")],
         "embed": ["boolean", Options(Integral, {0, 1})],
@@ -156,7 +163,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         for places, block in _plain_blocks(frame, [i for i, name in enumerate(names) if name not in texts]):
             own = [names[i] for i in places]
             refuse_infinities(block, own)
-            fitted = fit_numbers(own, block, weight, quantile=self.numeric == "quantile")
+            fitted = fit_numbers(own, block, weight, scaling=self.numeric)
             plans |= dict(zip(places, fitted, strict=True))
         for i, name in enumerate(names):
             if i not in plans:
@@ -172,7 +179,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         column, kind = look_at(column, name)
         is_named_text = not isinstance(self.text, str) and name in self.text
         if kind in ("number", "boolean", "duration", "time") and not is_named_text:
-            return fit_numbers([name], read_numbers(column, name)[None], weight, quantile=quantile)[0]
+            return fit_numbers([name], read_numbers(column, name)[None], weight, scaling=self.numeric)[0]
         if kind == "date" and not is_named_text:
             return plan_dates(name, *fit_instants(column, name), weight, quantile=quantile)
         if kind == "text" and not is_named_text:
@@ -184,7 +191,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if not isinstance(column.dtype, pd.CategoricalDtype) and not is_named_text:
             found = find_numbers(column, name)
             if found is not None:
-                (plan,) = fit_numbers([name], found[0][None], weight, quantile=quantile)
+                (plan,) = fit_numbers([name], found[0][None], weight, scaling=self.numeric)
                 written = [found[1].decimal, found[1].thousands, found[1].unit]
                 return replace(plan, form=written) if isinstance(plan, NumericPlan) else plan
         counted = count_levels(column, name, weight)
@@ -277,14 +284,21 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         def own(section: int, i: int) -> slice:
             return slice(ends[section][i], ends[section][i + 1])
 
-        scaled = [i for i, p in enumerate(self.plan_) if isinstance(p, NumericPlan) and p.quantiles is None]
+        scaled = [
+            i
+            for i, p in enumerate(self.plan_)
+            if isinstance(p, BlendedPlan) or (isinstance(p, NumericPlan) and p.quantiles is None)
+        ]
         done = set()
         for places, block in _plain_blocks(frame, scaled):
             plans: list[Any] = [self.plan_[i] for i in places]
             refuse_infinities(block, [p.name for p in plans])
             missing = np.isnan(block)
-            block = squash(block, np.array([[p.center] for p in plans]), np.array([[p.scale] for p in plans]))
-            numbers[:, [ends[0][i] for i in places]] = block.T
+            out = squash(block, np.array([[p.center] for p in plans]), np.array([[p.scale] for p in plans]))
+            for j, plan in enumerate(plans):
+                if isinstance(plan, BlendedPlan):
+                    out[j] = plan.blend(block[j], out[j])
+            numbers[:, [ends[0][i] for i in places]] = out.T
             for i, plan, gaps in zip(places, plans, missing, strict=True):
                 encode_indicator(gaps, plan.indicator, floats[:, own(1, i)])
             done |= set(places)
@@ -346,6 +360,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         own: list[dict[str, npt.NDArray[Any]]] = [{} for _ in content["columns"]]
         for name, array in arrays.items():
             place, _, field = name.partition(".")
+            if not 0 <= int(place) < len(own):
+                raise ValueError(f"the encoder has {name}, but {len(own)} columns")
             own[int(place)][field] = array
         plans = [ColumnPlan.from_plain(column, a) for column, a in zip(content["columns"], own, strict=True)]
         encoder._take(plans)

@@ -21,7 +21,7 @@ from inna_tune.estimators.classifier import InnaClassifier
 from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.ensemble import Ensemble, EnsembleClassifier
 from inna_tune.estimators.frames import as_frame
-from inna_tune.estimators.numbers import NumericPlan, SpikedPlan
+from inna_tune.estimators.numbers import RANKS_SHARE, BlendedPlan, NumericPlan, SpikedPlan
 from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.recalibration import median_weights
 from inna_tune.estimators.regressor import quantiles_of
@@ -60,8 +60,10 @@ class _NumberEncoder(_Constants):
     def __init__(self, plans: Sequence[ColumnPlan]) -> None:
         super().__init__()
         used = [(i, p) for i, p in enumerate(plans) if isinstance(p, NumericPlan)]
-        self._scaled = [k for k, (_, p) in enumerate(used) if p.quantiles is None]
-        self._curved = [k for k, (_, p) in enumerate(used) if p.quantiles is not None]
+        blended = [k for k, (_, p) in enumerate(used) if isinstance(p, BlendedPlan)]
+        self._scaled = [k for k, (_, p) in enumerate(used) if p.quantiles is None or k in blended]
+        self._curved = [k for k, (_, p) in enumerate(used) if k not in self._scaled]
+        self._blended = [(self._scaled.index(k), k) for k in blended]
         self._order = list(np.argsort([*self._scaled, *self._curved], kind="stable"))
         self._floats = [
             (k, kind)
@@ -81,6 +83,9 @@ class _NumberEncoder(_Constants):
         )
         for j, k in enumerate(self._curved):
             self.keep(f"quantiles_{j}", used[k][1].quantiles, torch.float64)
+        for j, k in self._blended:
+            self.keep(f"blended_{j}", used[k][1].quantiles, torch.float64)
+            self.keep(f"scores_{j}", used[k][1].scores, torch.float64)  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.double()[:, self.of("places")]
@@ -90,6 +95,12 @@ class _NumberEncoder(_Constants):
             own = x[:, self._scaled]
             scaled = (own / self.of("scale") - self.of("center") / self.of("scale")).clamp(-1e30, 1e30)
             squashed = scaled / torch.sqrt(1.0 + (scaled / 3.0) ** 2)
+            if self._blended:
+                columns = list(squashed.unbind(1))
+                for j, _ in self._blended:
+                    scores = _interpolated(own[:, j], self.of(f"blended_{j}"), self.of(f"scores_{j}"))
+                    columns[j] = RANKS_SHARE * scores + (1.0 - RANKS_SHARE) * columns[j]
+                squashed = torch.stack(columns, 1)
             numbers.append(torch.where(torch.isnan(own), torch.zeros_like(own), squashed))
         for j, k in enumerate(self._curved):
             scores = _normal_scores(x[:, k], self.of(f"quantiles_{j}"))

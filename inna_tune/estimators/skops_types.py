@@ -7,7 +7,7 @@ from inna_tune.estimators.encoder import TableEncoder
 from inna_tune.estimators.ensemble import EnsembleClassifier, EnsembleRegressor
 from inna_tune.estimators.levels import CodedPlan, OneHotPlan
 from inna_tune.estimators.number_forms import NumberForm
-from inna_tune.estimators.numbers import NumericPlan, SpikedPlan
+from inna_tune.estimators.numbers import BlendedPlan, NumericPlan, SpikedPlan
 from inna_tune.estimators.plans import DroppedPlan
 from inna_tune.estimators.regressor import InnaRegressor
 from inna_tune.estimators.schema import ColumnSchema, TableSchema
@@ -21,7 +21,17 @@ SKOPS_TYPES: list[str] = [
     f"{kind.__module__}.{kind.__qualname__}"
     for kind in (
         *(InnaClassifier, InnaRegressor, EnsembleClassifier, EnsembleRegressor, MemberState),
-        *(TableEncoder, DroppedPlan, NumericPlan, SpikedPlan, OneHotPlan, CodedPlan, DatePlan, TextPlan),
+        *(
+            TableEncoder,
+            DroppedPlan,
+            NumericPlan,
+            BlendedPlan,
+            SpikedPlan,
+            OneHotPlan,
+            CodedPlan,
+            DatePlan,
+            TextPlan,
+        ),
         *(TableSchema, ColumnSchema, NumberForm),
         *(TabularNet, MemberLinear, LinearPath, CategoricalEmbedding),
         *(PiecewiseEmbedding, PeriodicEmbedding, PBLDEmbedding),

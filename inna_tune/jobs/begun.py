@@ -17,6 +17,7 @@ logger = get_logger(__name__)
 
 # What a study had whose version did not know the parameter.
 _BEFORE = {"linear_path": False, "longest_step": None}
+_OF_ENCODER = "encoder__"
 
 
 def as_begun(
@@ -60,8 +61,11 @@ def as_begun(
     if not different:
         return estimator
     # What is of another version, or nonsense, stays as it is: the study says itself that it differs.
-    different = {n: v for n, v in different.items() if _is_possible(clone(estimator).set_params(**{n: v}))}
-    found: InnaEstimator = clone(estimator).set_params(**different)
+    own = clone(estimator)
+    if any(name.startswith(_OF_ENCODER) for name in different):
+        own.set_params(encoder=estimator._new_encoder())
+    different = {n: v for n, v in different.items() if _is_possible(clone(own).set_params(**{n: v}))}
+    found: InnaEstimator = own.set_params(**different)
     if not different or not _is_possible(found):
         return estimator
     logger.warning(
@@ -75,6 +79,7 @@ def as_begun(
 def _is_possible(estimator: InnaEstimator) -> bool:
     try:
         estimator._check_parameters()
+        estimator._new_encoder()._check_parameters()
     except (ValueError, TypeError):
         return False
     return True
@@ -99,13 +104,25 @@ def _of_then(estimator: InnaEstimator, fingerprint: Any, said: Collection[str]) 
     stored = described.get("parameters")
     if not isinstance(stored, Mapping):
         return {}
-    stored = _BEFORE | dict(stored)
+    stored, own = _flat(_BEFORE | dict(stored)), _flat(now["parameters"])
+    if "encoder" in said:
+        said = {*said, *(name for name in own if name.startswith(_OF_ENCODER))}
     return {
         name: stored[name]
-        for name, value in now["parameters"].items()
+        for name, value in own.items()
         if name in stored
         and name not in UNSEEN
         and name not in said
         and stored[name] != value
         and _is_plain(stored[name])
     }
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Descriptions of settings, those of the encoder as settings of their own, named as ``set_params`` names them."""
+    encoder = parameters.get("encoder")
+    of_encoder = encoder.get("settings") if isinstance(encoder, Mapping) else None
+    if not isinstance(of_encoder, Mapping):
+        return dict(parameters)
+    rest = {name: value for name, value in parameters.items() if name != "encoder"}
+    return rest | {f"{_OF_ENCODER}{name}": value for name, value in of_encoder.items()}

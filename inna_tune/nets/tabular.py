@@ -51,6 +51,8 @@ class TabularNet:
         Frequencies of an embedded numeric column, or linear pieces ("piecewise").
     frequency_scale : float, default=0.1
         Standard deviation of the initial frequencies, in periods per unit. These three defaults are RealMLP's.
+    evenness : float, default=0.0
+        From 0 to 1, where the ends of linear pieces lie: as a normal law has numbers, or evenly.
     block : {"plain", "residual"}, default="plain"
         What the hidden layers form, see the Notes.
     activation : {"relu", "gelu", "silu", "mish", "selu"}, default="relu"
@@ -85,6 +87,7 @@ class TabularNet:
     block: str = "plain"
     activation: str = "relu"
     linear_path: bool = False
+    evenness: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -109,6 +112,8 @@ class TabularNet:
             raise ValueError(
                 f"frequency_scale must be positive and finite, got {self.frequency_scale}; try 0.1."
             )
+        if not 0 <= self.evenness <= 1:
+            raise ValueError(f"evenness must lie between 0 and 1, got {self.evenness!r}.")
         for i, n in enumerate(self.categories):
             if n > _MOST_CODES:
                 raise ValueError(
@@ -135,7 +140,7 @@ class TabularNet:
         if kind is None or self.n_numeric == 0:
             return None
         dim = self.embedding_dim - 1 if kind.keeps_numbers else self.embedding_dim
-        return kind(self.n_numeric, dim, self.n_frequencies, self.frequency_scale)
+        return kind(self.n_numeric, dim, self.n_frequencies, self.frequency_scale, self.evenness)
 
     @cached_property
     def categorical(self) -> CategoricalEmbedding | None:

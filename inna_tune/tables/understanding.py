@@ -24,6 +24,7 @@ _MOST_ROWS = 50_000
 
 _KINDS = {
     "numeric": "number",
+    "blended": "number",
     "spiked": "number",
     "categorical": "levels",
     "coded": "levels, embedded",

@@ -41,7 +41,7 @@ NETS = {
     "codes": {"categories": CATEGORIES},
     "periodic": {"categories": CATEGORIES, "numeric_embedding": "periodic"},
     "pbld": {"categories": CATEGORIES, "numeric_embedding": "pbld"},
-    "piecewise": {"categories": CATEGORIES, "numeric_embedding": "piecewise"},
+    "piecewise": {"categories": CATEGORIES, "numeric_embedding": "piecewise", "evenness": 0.4},
     "residual": {"categories": CATEGORIES, "block": "residual", "activation": "silu"},
     "gelu": {"categories": CATEGORIES, "numeric_embedding": "pbld", "activation": "gelu"},
 }

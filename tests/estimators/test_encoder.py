@@ -80,7 +80,9 @@ def test_sections_numbers_then_other_floats_then_codes(frame):
     assert set(codes) == set(range(2, 82))
 
 
-@pytest.mark.parametrize("settings", [{}, {"numeric": "quantile"}, {"embed": False}, {"text": "never"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"numeric": "scale"}, {"numeric": "quantile"}, {"embed": False}, {"text": "never"}]
+)
 def test_there_are_as_many_names_as_outputs_and_all_are_finite(settings):
     frame = everything()
     encoder = fit(frame, **settings)
@@ -115,7 +117,7 @@ def test_pandas_output(frame):
 @given(
     values=st.lists(st.floats(-1e12, 1e12) | st.just(float("nan")), min_size=3, max_size=12),
     counts=st.data(),
-    numeric=st.sampled_from(["scale", "quantile"]),
+    numeric=st.sampled_from(["blend", "scale", "quantile"]),
     embed=st.booleans(),
 )
 def test_weights_are_repetitions(values, counts, numeric, embed):
@@ -141,13 +143,15 @@ def test_weights_are_repetitions(values, counts, numeric, embed):
     np.testing.assert_allclose(one.transform(table), other.transform(table), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("numeric", ["scale", "quantile"])
+@pytest.mark.parametrize("numeric", ["blend", "scale", "quantile"])
 def test_weights_are_repetitions_in_text_dates_and_codes(numeric):
     frame = everything()
     weight = np.random.default_rng(3).integers(0, 3, len(frame))
     one = TableEncoder(numeric=numeric).fit(frame, sample_weight=weight)
     other = TableEncoder(numeric=numeric).fit(frame.loc[np.repeat(frame.index, weight)])
-    assert {p.kind for p in one.plan_} == {"numeric", "spiked", "categorical", "coded", "date", "text"}
+    own = {"blended"} if numeric == "blend" else set()
+    kinds = {"numeric", "spiked", "categorical", "coded", "date", "text"} | own
+    assert {p.kind for p in one.plan_} == {p.kind for p in other.plan_} == kinds
     np.testing.assert_allclose(one.transform(frame), other.transform(frame), rtol=1e-6, atol=1e-6)
 
 
@@ -212,7 +216,7 @@ def test_a_table_of_constant_columns_has_no_outputs():
 # ---------------------------------------------------------------------- shapes of tables
 
 
-@pytest.mark.parametrize("numeric", ["scale", "quantile"])
+@pytest.mark.parametrize("numeric", ["blend", "scale", "quantile"])
 def test_wide_tables_are_encoded_column_by_column(numeric):
     rng = np.random.default_rng(0)
     wide = rng.lognormal(size=(300, 1500))

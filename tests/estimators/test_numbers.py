@@ -18,7 +18,7 @@ def encode(values, new=None, **settings):
 
 def test_numbers_are_scaled_robustly_and_clipped_smoothly():
     values = np.random.default_rng(0).normal(5.0, 2.0, 100_000)
-    encoded = encode(values, [5.0, 7.0, 1e300, -1e300])[:, 0]
+    encoded = encode(values, [5.0, 7.0, 1e300, -1e300], numeric="scale")[:, 0]
     np.testing.assert_allclose(encoded, [0.0, 1 / np.sqrt(1 + 1 / 9), 3.0, -3.0], atol=0.02)
 
 
@@ -42,7 +42,7 @@ def test_a_column_that_is_mostly_one_value_is_scaled_by_its_standard_deviation()
 @pytest.mark.parametrize(
     "values", [[-1.7e308, 0, 1.7e308], [5e-324, 1e-323, 0], [1e300, 1e300, 1e-300], [0, 0, 1e200]]
 )
-@pytest.mark.parametrize("numeric", ["scale", "quantile"])
+@pytest.mark.parametrize("numeric", ["blend", "scale", "quantile"])
 def test_extreme_numbers_stay_finite_and_apart(values, numeric):
     encoded = encode(np.array(values, dtype=float), [*values, 1.7e308, -1.7e308], numeric=numeric)
     assert np.isfinite(encoded).all()
@@ -116,6 +116,77 @@ def test_normal_scores_never_fall(quantiles, values):
     assert (np.abs(scores) < 2.9).all()
 
 
+# ---------------------------------------------------------------------- between both
+
+laws = st.sampled_from(
+    [
+        lambda rng, n: rng.normal(size=n),
+        lambda rng, n: rng.lognormal(0, 2, n),
+        lambda rng, n: rng.standard_cauchy(n),
+        lambda rng, n: np.r_[rng.normal(0, 1, n // 2), rng.normal(1e6, 1, n - n // 2)],
+        lambda rng, n: rng.poisson(60, n).astype(float),
+    ]
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(law=laws, seed=st.integers(0, 99), n=st.integers(100, 1500), gaps=st.booleans())
+def test_a_blend_is_a_weighted_mean_of_the_scaled_number_and_its_normal_score(law, seed, n, gaps):
+    rng = np.random.default_rng(seed)
+    values = law(rng, n)
+    if gaps:
+        values[rng.random(n) < 0.1] = np.nan
+    known = values[~np.isnan(values)]
+    ends = np.unique(np.quantile(known, np.linspace(0, 1, 65), method="inverted_cdf"))
+    (plan,) = TableEncoder().fit(pd.DataFrame({"x": values})).plan_
+    assert plan.kind == ("blended" if len(ends) >= 33 else "numeric")
+    new = np.r_[values, np.median(known), known.min() - 1, known.max() + 1e9, np.nan]
+    ours = encode(values, new)[:, 0]
+    scale = encode(values, new, numeric="scale")[:, 0]
+    if plan.kind == "numeric":
+        np.testing.assert_array_equal(ours, scale)
+        return
+    curve = np.quantile(known, np.linspace(0, 1, 65), method="inverted_cdf")
+    scores = normal_scores(ends, curve)
+    middle = np.quantile(known, 0.5, method="inverted_cdf")
+    scores = np.clip(scores - scores[ends == middle], -3, 3)
+    expected = 0.6 * scale + 0.4 * np.where(np.isnan(new), 0.0, np.interp(new, ends, scores))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    assert (np.diff(encode(values, np.sort(known))[:, 0]) >= 0).all()
+    assert ours[-1] == 0.0
+    assert encode(values, [middle])[0, 0] == 0.0
+    assert np.abs(ours).max() <= 3.0
+
+
+def test_numbers_that_lie_close_together_are_further_apart_in_a_blend():
+    rng = np.random.default_rng(0)
+    values = np.r_[rng.normal(0.0, 0.1, 4000), rng.normal(5.0, 2.0, 6000)]
+    inner = np.quantile(values[:4000], [0.25, 0.75])
+    (near, near_scaled) = (np.diff(encode(values, inner, numeric=n)[:, 0]).item() for n in ("blend", "scale"))
+    assert near > 3 * near_scaled
+
+
+@pytest.mark.parametrize("change", [{"scores": None}, {"quantiles": None}, {"scores": np.arange(3.0)}])
+def test_a_blend_without_a_score_for_each_quantile_is_refused(change):
+    content, arrays = TableEncoder().fit(pd.DataFrame({"x": np.arange(100.0)})).to_plain()
+    assert content["columns"][0]["kind"] == "blended"
+    (name, value), *_ = change.items()
+    del arrays[f"0.{name}"]
+    if value is None:
+        content["columns"][0][name] = None
+    else:
+        arrays[f"0.{name}"] = value
+    with pytest.raises(ValueError, match="score for each of its quantiles"):
+        TableEncoder.from_plain(content, arrays)
+
+
+def test_scores_of_a_blend_that_fall_are_refused():
+    content, arrays = TableEncoder().fit(pd.DataFrame({"x": np.arange(100.0)})).to_plain()
+    arrays["0.scores"] = arrays["0.scores"][::-1].copy()
+    with pytest.raises(ValueError, match="ascending order"):
+        TableEncoder.from_plain(content, arrays)
+
+
 # ---------------------------------------------------------------------- a value that most rows have
 
 
@@ -148,7 +219,7 @@ def test_a_value_is_told_apart_where_the_middle_half_has_it_and_sixteen_others_o
     beside = spike + side * (1.0 + np.arange(others)) * max(1.0, abs(spike))
     n_spikes = int(np.ceil(len(beside) * share / (1 - share))) + 1
     column = data.draw(st.permutations([*beside, *[spike] * n_spikes]))
-    (plan,) = fit_numbers(["x"], np.array([column]), None, quantile=False)
+    (plan,) = fit_numbers(["x"], np.array([column]), None, scaling="scale")
     quartiles = np.quantile(column, [0.25, 0.75], method="inverted_cdf")
     assert (plan.kind == "spiked") == (others >= 16 and (quartiles == spike).all())
     if plan.kind == "spiked":

@@ -101,9 +101,9 @@ def test_categories_that_look_like_numbers_stay_levels():
 def test_whole_numbers_with_a_few_words_are_what_came_of_a_file():
     column = pd.Series([str(i) for i in range(99)] + ["unknown"])
     with pytest.warns(DisguisedNumbersWarning):
-        assert fit(column).plan_[0].kind == "numeric"
+        assert fit(column).plan_[0].kind == "blended"
     with pytest.warns(DisguisedNumbersWarning):
-        assert fit(objects([*range(99), "unknown"])).plan_[0].kind == "numeric"
+        assert fit(objects([*range(99), "unknown"])).plan_[0].kind == "blended"
 
 
 @settings(max_examples=25, deadline=None)

@@ -106,7 +106,7 @@ def test_text_dates_and_all_else_come_back(tmp_path):
     X = table().drop(columns="same")
     model = InnaClassifier(**QUICK).fit(X, X["new"].map({True: "yes", False: "no"}))
     kinds = {plan.kind for plan in model.encoder_.plan_}
-    assert kinds == {"numeric", "categorical", "coded", "date", "text"}
+    assert kinds == {"numeric", "blended", "categorical", "coded", "date", "text"}
     model.save(tmp_path / "m.inna")
     again = inna_tune.load(tmp_path / "m.inna")
     strange = X.assign(note=X["note"].where(X["new"]), town="elsewhere", seen="2031-12-24")

@@ -15,7 +15,13 @@ from inna_tune.tables.problem import make_problem
 from tests.jobs.test_joining import frame
 
 # What an earlier version had, and nobody said.
-THEN = ("hidden_layer_sizes=(4, 4)", "max_epochs=2", "patience=15", "n_members=1")
+THEN = (
+    "hidden_layer_sizes=(4, 4)",
+    "max_epochs=2",
+    "patience=15",
+    "n_members=1",
+    "encoder__numeric=scale",
+)
 
 
 @pytest.fixture
@@ -45,8 +51,12 @@ def test_an_old_study_goes_on_with_the_defaults_of_then(storage, caplog):
     assert study.user_attrs[FINGERPRINT] == before
     assert found.search.estimator.get_params()["max_epochs"] == 2
     assert found.search.estimator.patience == found.untuned.patience == 15
+    assert found.search.estimator.encoder.numeric == found.untuned.encoder.numeric == "scale"
     assert "study old goes on with what were the defaults when it was begun: " in caplog.text
-    assert "hidden_layer_sizes=[4, 4], max_epochs=2, n_members=1, patience=15" in caplog.text
+    assert (
+        "hidden_layer_sizes=[4, 4], max_epochs=2, n_members=1, patience=15, encoder__numeric=scale"
+        in caplog.text
+    )
     assert read_job(storage, "old").settings == ()
 
 
@@ -131,6 +141,34 @@ def test_one_value_that_is_none_any_more_leaves_the_others():
 def test_what_a_version_did_not_know_is_as_if_it_were_not_there():
     assert as_begun(InnaClassifier(), described_as(patience="auto")).linear_path is False
     assert as_begun(InnaClassifier(), described_as(patience="auto")).longest_step is None
+
+
+def encoder_of_then(**settings):
+    return {"object": "inna_tune.TableEncoder", "settings": settings}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said", "expected"),
+    [
+        ({"numeric": "scale", "min_count": 5}, (), ("scale", 5)),
+        ({"numeric": "scale", "min_count": 5}, ("encoder__min_count=10",), ("scale", 10)),
+        ({"numeric": "scale", "min_count": 5}, ("encoder=None",), None),
+        ({"numeric": "cube", "min_count": 5}, (), ("blend", 5)),
+        ({"numeric": "cube", "unknown": 1}, (), None),
+        ({"numeric": {"a": 1}}, (), None),
+        ("text", (), None),
+        (None, (), None),
+    ],
+)
+def test_settings_of_the_encoder_are_of_then_one_by_one(settings, said, expected):
+    own = {"linear_path": True, "longest_step": 0.1}
+    encoder = encoder_of_then(**settings) if isinstance(settings, dict) else {"settings": settings}
+    estimator = InnaClassifier()
+    found = as_begun(estimator, described_as(encoder=encoder, **own), said)
+    if expected is None:
+        assert found is estimator
+    else:
+        assert (found.encoder.numeric, found.encoder.min_count) == expected
 
 
 @pytest.mark.parametrize("job", [None, "nonsense"])

@@ -10,12 +10,22 @@ from torch.nn import functional as F
 ACTIVATIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "mish": F.mish, "selu": F.selu}
 
 
+def _knot(share, evenness):
+    """Where a mixture of a normal and an even law between −3 and 3 reaches a share, by bisection."""
+    low, high = -3.0, 3.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = (1 - evenness) * truncnorm.cdf(middle, -3, 3) + evenness * (middle + 3) / 6
+        low, high = (middle, high) if below < share else (low, middle)
+    return round((low + high) / 2, 9) if evenness else (low + high) / 2
+
+
 def embed_column(net, p, x, j):
     """Outputs [B, d] of numeric column ``j``, holding ``x`` [B]."""
     weight, bias = p["numeric.weight"][j], p["numeric.bias"][j]
     if net.numeric_embedding == "piecewise":
         n = net.n_frequencies
-        knots = truncnorm(-3, 3).ppf(np.arange(n + 1) / n)
+        knots = [_knot(i / n, net.evenness) for i in range(n + 1)]
         values = np.r_[bias[None].numpy(), weight.numpy()].cumsum(0)
         return torch.from_numpy(np.stack([np.interp(x.numpy(), knots, v) for v in values.T], 1))
     c = net.frequency_scale * p["numeric.frequency"][j]

@@ -64,13 +64,22 @@ def test_piecewise_starts_straight_and_stays_constant_outside():
     torch.testing.assert_close(outputs, slope * x.clamp(-3, 3))
 
 
-@pytest.mark.parametrize("n_pieces", [1, 2, 10, 5000])
-def test_knots_part_the_truncated_normal_law_evenly(n_pieces):
-    knots = np.array(PiecewiseEmbedding(1, 1, n_pieces, 0.1).knots)
+@pytest.mark.parametrize("evenness", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("n_pieces", [1, 2, 10, 500])
+def test_knots_part_a_mixture_of_a_normal_and_an_even_law_evenly(n_pieces, evenness):
+    knots = np.array(PiecewiseEmbedding(1, 1, n_pieces, 0.1, evenness).knots)
     assert knots[0] == -3
     assert knots[-1] == 3
     assert (np.diff(knots) > 0).all()
-    np.testing.assert_allclose(truncnorm(-3, 3).cdf(knots), np.arange(n_pieces + 1) / n_pieces, atol=1e-9)
+    np.testing.assert_allclose(knots, -knots[::-1], atol=2e-9)
+    below = (1 - evenness) * truncnorm(-3, 3).cdf(knots) + evenness * (knots + 3) / 6
+    np.testing.assert_allclose(below, np.arange(n_pieces + 1) / n_pieces, atol=2e-9)
+
+
+@pytest.mark.parametrize("evenness", [-0.1, 1.1, float("nan")])
+def test_an_evenness_that_is_no_share_is_refused(evenness):
+    with pytest.raises(ValueError, match="evenness must lie between 0 and 1"):
+        TabularNet(2, (3,), 1, n_numeric=2, numeric_embedding="piecewise", evenness=evenness)
 
 
 @pytest.mark.parametrize("kind", ["periodic", "pbld", "piecewise"])

@@ -20,6 +20,7 @@ FULL = {
     "embedding_dim": 3,
     "n_frequencies": 5,
     "frequency_scale": 0.2,
+    "evenness": 0.4,
 }
 
 
