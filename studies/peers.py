@@ -104,15 +104,8 @@ def catboost(task, seed, name, studies):
     return Levels()
 
 
-def tabm(task, seed, name, studies):
-    """TabM (Gorishniy et al., ICLR 2025) as pytabkit has it; missing numbers are medians, missing levels a level."""
-    from pytabkit import TabM_D_Classifier, TabM_D_Regressor
-
-    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
-    if task == NUMBERS:
-        model = TabM_D_Regressor(**options)
-    else:
-        model = TabM_D_Classifier(val_metric_name="cross_entropy", **options)
+def filled(model):
+    """A model of pytabkit's: missing numbers are medians, missing levels a level."""
 
     class Filled:
         def fit(self, X, y):
@@ -135,8 +128,28 @@ def tabm(task, seed, name, studies):
     return Filled()
 
 
+def realmlp(task, seed, name, studies):
+    """RealMLP-TD (Holzmüller et al., NeurIPS 2024) as pytabkit has it; for classes as it advises where log-loss counts."""
+    from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
+
+    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
+    if task == NUMBERS:
+        return filled(RealMLP_TD_Regressor(**options))
+    return filled(RealMLP_TD_Classifier(val_metric_name="cross_entropy", use_ls=False, **options))
+
+
+def tabm(task, seed, name, studies):
+    """TabM (Gorishniy et al., ICLR 2025) as pytabkit has it."""
+    from pytabkit import TabM_D_Classifier, TabM_D_Regressor
+
+    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
+    if task == NUMBERS:
+        return filled(TabM_D_Regressor(**options))
+    return filled(TabM_D_Classifier(val_metric_name="cross_entropy", **options))
+
+
 PEERS = {"boosting": boosting, "perceptron": perceptron, "linear": linear}
 if importlib.util.find_spec("catboost"):
     PEERS["catboost"] = catboost
 if importlib.util.find_spec("pytabkit"):
-    PEERS["tabm"] = tabm
+    PEERS |= {"realmlp": realmlp, "tabm": tabm}

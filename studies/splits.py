@@ -6,7 +6,7 @@ Splits, rows and scores are those of `accuracy.py`, whose split is the first; a 
 to ``studies/results/splits.csv``, a row a table, split and method. Written beside it: mean losses, and how far the default is
 behind the best of the others or before it, in the logarithm of the quotient, with its standard error over splits, which have
 rows in common, so that the truth is somewhat less sure. "tuned", which runs where it is asked for, is the ensemble of 30 trials
-as `inna-tune fit` has it; "catboost" and "tabm" (pytabkit's) run where they are installed.
+as `inna-tune fit` has it; "catboost", "realmlp" and "tabm" (pytabkit's) run where they are installed.
 """
 
 import argparse
