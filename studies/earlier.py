@@ -56,7 +56,7 @@ def measured(tree, name):
     """What `one_fit` says by the package in a tree."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tree}{os.pathsep}{STUDIES}"}
     command = [sys.executable, str(Path(__file__).resolve()), "--fit", name]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tree)
+    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=tree)
     return json.loads(said.stdout.splitlines()[-1])
 
 

@@ -60,7 +60,8 @@ def steps(n_members: int, batch_size: int) -> tuple[TabularNet, Callable[[], obj
         1,
         n_numeric=N_COLUMNS,
         numeric_embedding="piecewise",
-        n_frequencies=48,
+        n_frequencies=64,
+        evenness=0.4,
         activation="mish",
     )
     rows = np.arange(n_rows)

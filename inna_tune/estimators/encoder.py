@@ -23,9 +23,10 @@ from inna_tune.estimators.numbers import (
     BlendedPlan,
     NumericPlan,
     Scaling,
+    clipped,
     encode_indicator,
     fit_numbers,
-    squash,
+    in_scales,
 )
 from inna_tune.estimators.plans import ColumnPlan, DroppedPlan
 from inna_tune.estimators.text import is_text, plan_text
@@ -57,10 +58,10 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     First come the **numbers**: every numeric column (booleans, durations and times of day among them), scaled by median
     and interquartile range and clipped smoothly to (−3, 3) by x / √(1 + (x/3)²), as RealMLP does (Holzmüller,
-    Grinsztajn and Steinwart, 2024), or, where the middle half of the rows has one value and sixteen others occur, by the
-    quantiles of those others; text that holds numbers in one form, such as "$1,234.50" (a
-    ``DisguisedNumbersWarning`` says so); and of dates, also those written as text, the days since 1970 and the parts of the
-    calendar that ``skrub.DatetimeEncoder`` gives.
+    Grinsztajn and Steinwart, 2024), and where a column has many values moved towards their normal scores; or, where the
+    middle half of the rows has one value and sixteen others occur, by the quantiles of those others; text that holds
+    numbers in one form, such as "$1,234.50" (a ``DisguisedNumbersWarning`` says so); and of dates, also those written as
+    text, the days since 1970 and the parts of the calendar that ``skrub.DatetimeEncoder`` gives.
 
     Then come **other floats**: an indicator of the value that most rows have, where it was told apart; one where numbers,
     dates or texts are missing, or dates far from all others, such as 9999-12-31; the levels of categorical columns, one
@@ -78,8 +79,9 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     numeric : {"blend", "scale", "quantile"}, default="blend"
-        How numbers are scaled: ``"scale"`` as above; ``"quantile"`` by their place among 256 quantiles of the training rows to
-        a standard normal law within ±2.9; ``"blend"`` by the mean of both, weighted .6 and .4. Dates are scaled in a blend.
+        How numbers are scaled: ``"scale"`` by median and interquartile range; ``"quantile"`` by their place among 256
+        quantiles of the training rows to a standard normal law within ±2.9; ``"blend"`` by the mean of both, weighted .6 and
+        .4, where 33 of 65 quantiles differ, and else as ``"scale"``. Dates are scaled in a blend.
     max_levels : int, default=64
         Levels of a categorical column that get an output of their own; a column with more, counting those that occur
         twice or more, gets codes.
@@ -99,8 +101,8 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     plan_ : list of ColumnPlan
-        What is done with each column: a ``NumericPlan``, ``SpikedPlan``, ``DatePlan``, ``OneHotPlan``, ``CodedPlan``,
-        ``TextPlan`` or ``DroppedPlan``.
+        What is done with each column: a ``NumericPlan``, ``BlendedPlan``, ``SpikedPlan``, ``DatePlan``, ``OneHotPlan``,
+        ``CodedPlan``, ``TextPlan`` or ``DroppedPlan``.
     n_numeric_ : int
         Width of the section of numbers.
     categories_ : tuple of int
@@ -294,10 +296,13 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             plans: list[Any] = [self.plan_[i] for i in places]
             refuse_infinities(block, [p.name for p in plans])
             missing = np.isnan(block)
-            out = squash(block, np.array([[p.center] for p in plans]), np.array([[p.scale] for p in plans]))
+            units = in_scales(
+                block, np.array([[p.center] for p in plans]), np.array([[p.scale] for p in plans])
+            )
+            out = clipped(units)
             for j, plan in enumerate(plans):
                 if isinstance(plan, BlendedPlan):
-                    out[j] = plan.blend(block[j], out[j])
+                    out[j] = plan.blend(units[j], out[j])
             numbers[:, [ends[0][i] for i in places]] = out.T
             for i, plan, gaps in zip(places, plans, missing, strict=True):
                 encode_indicator(gaps, plan.indicator, floats[:, own(1, i)])

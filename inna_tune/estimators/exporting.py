@@ -60,10 +60,16 @@ class _NumberEncoder(_Constants):
     def __init__(self, plans: Sequence[ColumnPlan]) -> None:
         super().__init__()
         used = [(i, p) for i, p in enumerate(plans) if isinstance(p, NumericPlan)]
-        blended = [k for k, (_, p) in enumerate(used) if isinstance(p, BlendedPlan)]
-        self._scaled = [k for k, (_, p) in enumerate(used) if p.quantiles is None or k in blended]
-        self._curved = [k for k, (_, p) in enumerate(used) if k not in self._scaled]
-        self._blended = [(self._scaled.index(k), k) for k in blended]
+        self._scaled = [
+            k for k, (_, p) in enumerate(used) if p.quantiles is None or isinstance(p, BlendedPlan)
+        ]
+        self._curved = [
+            k for k, (_, p) in enumerate(used) if p.quantiles is not None and not isinstance(p, BlendedPlan)
+        ]
+        blends = [(j, p) for j, k in enumerate(self._scaled) if isinstance(p := used[k][1], BlendedPlan)]
+        self._blended = [j for j, _ in blends]
+        self._unblended = sorted({*range(len(self._scaled))} - {*self._blended})
+        self._as_scaled = list(np.argsort([*self._unblended, *self._blended], kind="stable"))
         self._order = list(np.argsort([*self._scaled, *self._curved], kind="stable"))
         self._floats = [
             (k, kind)
@@ -83,9 +89,14 @@ class _NumberEncoder(_Constants):
         )
         for j, k in enumerate(self._curved):
             self.keep(f"quantiles_{j}", used[k][1].quantiles, torch.float64)
-        for j, k in self._blended:
-            self.keep(f"blended_{j}", used[k][1].quantiles, torch.float64)
-            self.keep(f"scores_{j}", used[k][1].scores, torch.float64)  # type: ignore[attr-defined]
+        if blends:
+            # As long as the longest by their last ones, which changes nothing.
+            for name in ("quantiles", "scores"):
+                rows = [getattr(p, name) for _, p in blends]
+                longest = max(map(len, rows))
+                self.keep(
+                    f"blend_{name}", [np.pad(r, (0, longest - len(r)), "edge") for r in rows], torch.float64
+                )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.double()[:, self.of("places")]
@@ -96,11 +107,10 @@ class _NumberEncoder(_Constants):
             scaled = (own / self.of("scale") - self.of("center") / self.of("scale")).clamp(-1e30, 1e30)
             squashed = scaled / torch.sqrt(1.0 + (scaled / 3.0) ** 2)
             if self._blended:
-                columns = list(squashed.unbind(1))
-                for j, _ in self._blended:
-                    scores = _interpolated(own[:, j], self.of(f"blended_{j}"), self.of(f"scores_{j}"))
-                    columns[j] = RANKS_SHARE * scores + (1.0 - RANKS_SHARE) * columns[j]
-                squashed = torch.stack(columns, 1)
+                units = scaled[:, self._blended]
+                scores = _interpolated(units, self.of("blend_quantiles"), self.of("blend_scores"))
+                blended = RANKS_SHARE * scores + (1.0 - RANKS_SHARE) * squashed[:, self._blended]
+                squashed = torch.cat([squashed[:, self._unblended], blended], 1)[:, self._as_scaled]
             numbers.append(torch.where(torch.isnan(own), torch.zeros_like(own), squashed))
         for j, k in enumerate(self._curved):
             scores = _normal_scores(x[:, k], self.of(f"quantiles_{j}"))
@@ -116,20 +126,21 @@ class _NumberEncoder(_Constants):
 def _normal_scores(values: Tensor, quantiles: Tensor) -> Tensor:
     """As `inna_tune.estimators.numbers.normal_scores`, of values [B] that are there."""
     ranks = torch.linspace(0.0, 1.0, len(quantiles), dtype=torch.float64, device=values.device)
-    last = _interpolated(values, quantiles, ranks)
-    first = 1.0 - _interpolated(-values, -quantiles.flip(0), ranks)
+    last = _interpolated(values[:, None], quantiles[None], ranks[None])[:, 0]
+    first = 1.0 - _interpolated(-values[:, None], -quantiles.flip(0)[None], ranks[None])[:, 0]
     edge = 0.5 / len(quantiles)
     return _normal_quantile(((first + last) / 2).clamp(edge, 1.0 - edge))
 
 
 def _interpolated(values: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """As `numpy.interp`; of equal xs the last one counts."""
-    place = ((values[:, None] >= xs).sum(1) - 1).clamp(0, len(xs) - 2)
-    x0, x1, y0, y1 = xs[place], xs[place + 1], ys[place], ys[place + 1]
+    """As `numpy.interp`, of values [B, F] by xs and ys [F, K] of their columns; of equal xs the last one counts."""
+    place = ((values[:, :, None] >= xs).sum(2) - 1).clamp(0, xs.shape[1] - 2)
+    column = torch.arange(len(xs), device=values.device)
+    x0, x1, y0, y1 = xs[column, place], xs[column, place + 1], ys[column, place], ys[column, place + 1]
     width = x1 - x0
     share = torch.where(width > 0, (values - x0) / torch.where(width > 0, width, torch.ones_like(width)), 0.0)
-    inside = y0 + share.clamp(0.0, 1.0) * (y1 - y0)
-    return torch.where(values >= xs[-1], ys[-1], inside)
+    inside = y0 + share.nan_to_num(0.0).clamp(0.0, 1.0) * (y1 - y0)
+    return torch.where(values >= xs[:, -1], ys[:, -1], inside)
 
 
 def _normal_quantile(p: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ RANKS_SHARE = 0.4
 _RANKS_OF_BLENDS = np.linspace(0.0, 1.0, 65)
 # Of these so many must differ. A column of fewer values lies in fewer pieces than there are, and its distances tell more.
 _MIN_OF_BLEND = 33
+# In scales: farther out, and closer together, numbers are not told apart.
+_FARTHEST, _APART = 1e30, 1e-30
 
 # A value with the middle half of a column is a spike where so many others occur beside it; fewer are rather levels.
 _MIN_BESIDE_SPIKE = 16
@@ -47,8 +49,8 @@ class NumericPlan(ColumnPlan):
         Where values are missing: their share in the training rows.
     form : list of str or None
         Of numbers in disguise: their decimal sign, what separates thousands, and their unit.
-    quantiles : ndarray of float64 [256] or None
-        Of a column that is mapped to a normal law, from the least value to the largest.
+    quantiles : ndarray of float64 [n_quantiles] or None
+        Of a column that is mapped to a normal law, from the least value to the largest: 256.
     """
 
     kind = "numeric"
@@ -93,8 +95,10 @@ class BlendedPlan(NumericPlan):
 
     Attributes
     ----------
+    quantiles : ndarray of float64 [n_quantiles]
+        33 to 65, each once, in scales from the median.
     scores : ndarray of float64 [n_quantiles]
-        Normal scores of ``quantiles``, which hold each value once, less that of the median; between them scores lie on lines.
+        Their normal scores, less that of the median; between them scores lie on lines.
     """
 
     kind = "blended"
@@ -105,12 +109,20 @@ class BlendedPlan(NumericPlan):
         if self.quantiles is None or self.scores is None or self.scores.shape != self.quantiles.shape:
             raise ValueError(f"column {self.name!r}: a blend has a score for each of its quantiles")
         check_quantiles(self.name, self.scores)
+        # Nothing else keeps the slopes between them finite.
+        if (
+            not (np.abs(self.quantiles) <= _FARTHEST).all()
+            or not (np.diff(self.quantiles) >= _APART / 2).all()
+        ):
+            raise ValueError(f"column {self.name!r}: its quantiles lie too far out, or too close together")
+        if not (np.abs(self.scores) <= 3.0).all():
+            raise ValueError(f"column {self.name!r}: its scores are not between −3 and 3")
 
-    def blend(self, values: Floats, squashed: Floats) -> Floats:
-        """Weighted means of values that are scaled and their scores; missing values become 0."""
+    def blend(self, units: Floats, squashed: Floats) -> Floats:
+        """Weighted means of numbers in scales from the median, squashed, and of their scores; missing values become 0."""
         assert self.quantiles is not None
         assert self.scores is not None
-        found = np.interp(values, self.quantiles, self.scores)
+        found = np.interp(units, self.quantiles, self.scores)
         np.nan_to_num(found, copy=False, nan=0.0)
         found *= RANKS_SHARE
         found += (1.0 - RANKS_SHARE) * squashed
@@ -118,7 +130,8 @@ class BlendedPlan(NumericPlan):
 
     def encode(self, column: pd.Series, numbers: Matrix, floats: Matrix, codes: Matrix) -> None:
         values = read_numbers(column, self.name, self.number_form)
-        numbers[:, 0] = self.blend(values, squash(values, self.center, self.scale))
+        units = in_scales(values, self.center, self.scale)
+        numbers[:, 0] = self.blend(units, clipped(units))
         encode_indicator(np.isnan(values), self.indicator, floats)
 
 
@@ -162,7 +175,7 @@ class SpikedPlan(NumericPlan):
 def check_quantiles(name: str, quantiles: Floats | None) -> None:
     """Raise a ValueError unless they are numbers in ascending order."""
     if quantiles is not None and (
-        quantiles.ndim != 1 or len(quantiles) < 2 or not (np.diff(quantiles) >= 0).all()
+        quantiles.ndim != 1 or len(quantiles) < 2 or not (quantiles[1:] >= quantiles[:-1]).all()
     ):
         raise ValueError(f"column {name!r}: its quantiles are not in ascending order")
 
@@ -178,16 +191,25 @@ def encode_indicator(holds: npt.NDArray[np.bool_], share: float | None, out: Mat
         out[:, 0] = holds - share
 
 
-def squash(values: Floats, center: float | Floats, scale: float | Floats) -> Floats:
-    """Scale and clip smoothly to (−3, 3) by x / √(1 + (x/3)²); missing values become 0, the median."""
+def in_scales(values: Floats, center: float | Floats, scale: float | Floats) -> Floats:
+    """How many scales values lie from the center, at most 1e30; missing values stay missing."""
     with np.errstate(over="ignore"):
-        scaled = values / scale
-    scaled -= center / scale
+        units = values / scale
+    units -= center / scale
     # Far beyond the clip, and its square does not overflow.
-    np.clip(scaled, -1e30, 1e30, out=scaled)
-    scaled /= np.sqrt(1.0 + np.square(scaled / 3.0))
-    np.nan_to_num(scaled, copy=False, nan=0.0)
-    return scaled
+    return np.clip(units, -_FARTHEST, _FARTHEST, out=units)
+
+
+def clipped(units: Floats) -> Floats:
+    """Clip smoothly to (−3, 3) by x / √(1 + (x/3)²); missing values become 0, the median."""
+    found = units / np.sqrt(1.0 + np.square(units / 3.0))
+    np.nan_to_num(found, copy=False, nan=0.0)
+    return found
+
+
+def squash(values: Floats, center: float | Floats, scale: float | Floats) -> Floats:
+    """Scale and clip smoothly; missing values become 0."""
+    return clipped(in_scales(values, center, scale))
 
 
 def scaled(values: Floats, center: float, scale: float, quantiles: Floats | None) -> Floats:
@@ -201,12 +223,25 @@ def normal_scores(values: Floats, quantiles: Floats) -> Floats:
     A value that many rows share lies in the middle of its ranks.
     """
     ranks = np.linspace(0.0, 1.0, len(quantiles))
-    last = np.interp(values, quantiles, ranks)
-    first = 1.0 - np.interp(-values, -quantiles[::-1], ranks)
+    last = _on_lines(values, quantiles, ranks)
+    first = 1.0 - _on_lines(-values, -quantiles[::-1], ranks)
     edge = 0.5 / len(quantiles)
     scores: Floats = ndtri(np.clip((first + last) / 2, edge, 1.0 - edge))
     np.nan_to_num(scores, copy=False, nan=0.0)
     return scores
+
+
+def _on_lines(values: Floats, xs: Floats, ys: Floats) -> Floats:
+    """As `numpy.interp`, also where xs lie so close together or so far apart that a slope overflows or is 0."""
+    with np.errstate(all="ignore"):
+        found: Floats = np.interp(values, xs, ys)
+        odd = ~np.isfinite(found) & ~np.isnan(values)
+        if odd.any():
+            place = np.clip(np.searchsorted(xs, values[odd], side="right") - 1, 0, len(xs) - 2)
+            share = (values[odd] - xs[place]) / (xs[place + 1] - xs[place])
+            share = np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0)
+            found[odd] = ys[place] + share * (ys[place + 1] - ys[place])
+    return found
 
 
 def fit_numbers(
@@ -267,14 +302,24 @@ def fit_numbers(
 def _blended(plan: NumericPlan) -> NumericPlan:
     """A plan of quantiles as one of a blend; of a column of few values as one without quantiles."""
     assert plan.quantiles is not None
-    values = np.unique(plan.quantiles)
-    if len(values) < _MIN_OF_BLEND:
+    curve = in_scales(plan.quantiles, plan.center, plan.scale)
+    first = np.flatnonzero(np.r_[True, np.diff(curve) >= _APART])
+    if len(first) < _MIN_OF_BLEND:
         return replace(plan, quantiles=None)
-    scores = normal_scores(values, plan.quantiles)
+    n = len(curve)
+    last = np.r_[first[1:], n] - 1
+    # A value of several ranks lies in their middle, as in `normal_scores`.
+    scores = ndtri(np.clip((first + last) / 2 / (n - 1), 0.5 / n, 1.0 - 0.5 / n))
     # The median is one of the quantiles, and 0 by its scale, too.
-    scores = np.clip(scores - scores[np.searchsorted(values, plan.center)], -3.0, 3.0)
-    own = {f.name: getattr(plan, f.name) for f in fields(plan)} | {"quantiles": values}
-    return BlendedPlan(**own, scores=scores)
+    scores = np.clip(scores - scores[np.searchsorted(first, n // 2, side="right") - 1], -3.0, 3.0)
+    return BlendedPlan(
+        plan.name,
+        center=plan.center,
+        scale=plan.scale,
+        indicator=plan.indicator,
+        quantiles=curve[first],
+        scores=scores,
+    )
 
 
 @dataclass(frozen=True)

@@ -286,10 +286,10 @@ class PiecewiseEmbedding(NumericEmbedding):
     """Piecewise-linear: Linear(PLE(x)), a trained continuous piecewise-linear function on fixed knots for each output.
 
     PLE (Gorishniy et al., 2022, section 3.2) gives for each of K pieces how much of it lies below x, from 0 to 1. The
-    K + 1 knots part a law between −3 and 3 into equal shares, for numbers that are robustly scaled and smoothly clipped to
-    (−3, 3); beyond ±3 the function is constant. So the knots are the same for all members, whichever rows they train on. The
-    law is a mixture of the standard normal one, where most numbers are, and to the share ``evenness`` of an even one: of
-    counts, most of which are 0 or 1, the few large ones lie beyond 2, where a normal law has one piece in forty.
+    K + 1 knots part a law between −3 and 3 into equal shares, for numbers that the encoder has brought between these; beyond
+    ±3 the function is constant. So the knots are the same for all members, whichever rows they train on. The law is a mixture
+    of the standard normal one, where most numbers are, and to the share ``evenness`` of an even one: of counts, most of which
+    are 0 or 1, the few large ones lie beyond 2, where a normal law has one piece in forty.
 
     Every output starts as a random multiple of the number, so that the net starts like one without the embedding. (From
     independent weights, a random walk over the pieces, nets overfitted: the validation loss was higher on five of six

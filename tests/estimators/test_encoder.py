@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from inna_tune import InnaRegressor
 from inna_tune.estimators import DroppedColumnWarning, TableEncoder
 from tests.estimators.fixtures.make import table
 from tests.warm import Program
@@ -377,6 +378,7 @@ def test_arrays_that_make_no_sense_are_refused():
 def test_skrub_is_loaded_only_for_text():
     code = """
 import sys, pandas as pd
+from inna_tune import InnaRegressor
 from inna_tune.estimators import TableEncoder
 frame = pd.DataFrame({"x": [1.0, 2.0, None], "k": ["a", "b b", "a"], "d": pd.Categorical(["a", "b", "a"])})
 TableEncoder().fit_transform(frame)
@@ -396,3 +398,15 @@ print("skrub" in sys.modules)
 @parametrize_with_checks([TableEncoder(), TableEncoder(numeric="quantile")])
 def test_scikit_learn_s_checks_pass(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("numeric", "expected"), [("blend", (64, 0.4)), ("scale", (48, 0.0)), ("quantile", (48, 0.0))]
+)
+def test_how_numbers_are_scaled_says_through_which_pieces_they_go(numeric, expected):
+    table = pd.DataFrame({"x": np.arange(100.0), "y": np.arange(100) % 7})
+    settings = {"hidden_layer_sizes": (4,), "max_epochs": 1, "n_members": 1}
+    model = InnaRegressor(encoder=TableEncoder(numeric=numeric), **settings).fit(table, table["x"])
+    assert (model.net_.n_frequencies, model.net_.evenness) == expected
+    waves = InnaRegressor(numeric_embedding="pbld", **settings).fit(table, table["x"])
+    assert waves.net_.n_frequencies == 16

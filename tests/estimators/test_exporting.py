@@ -24,7 +24,7 @@ from inna_tune.estimators import (
     to_onnx,
     to_program,
 )
-from inna_tune.estimators.exporting import _interpolated, _normal_quantile
+from inna_tune.estimators.exporting import _interpolated, _normal_quantile, _NumberEncoder
 from tests.test_cli import SMALL, folder, run  # noqa: F401
 
 X, Y = load_breast_cancer(return_X_y=True)
@@ -249,8 +249,53 @@ def test_the_command_line_writes_both(folder):  # noqa: F811
 )
 def test_it_interpolates_as_numpy_does(knots, values):
     xs, ys = np.sort(np.array(knots, float)), np.linspace(0, 1, len(knots))
-    found = _interpolated(*(torch.from_numpy(a) for a in (np.array(values), xs, ys)))
-    assert found.numpy() == pytest.approx(np.interp(values, xs, ys), abs=1e-12)
+    several = np.array([values, np.array(values) / 2]).T
+    twice = [torch.from_numpy(np.stack([a, a])) for a in (xs, ys)]
+    found = _interpolated(torch.from_numpy(several), *twice)
+    assert found.numpy() == pytest.approx(np.interp(several, xs, ys), abs=1e-12)
+
+
+def odd_columns(n=600):
+    rng = np.random.default_rng(0)
+    spiked = np.where(rng.random(n) < 0.8, 0.0, rng.lognormal(3, 2, n))
+    return {
+        "tails": rng.standard_cauchy(n),
+        "few": rng.integers(0, 4, n).astype(float),
+        "spiked": spiked,
+        "places": np.r_[rng.normal(0, 1, n // 2), rng.normal(1e6, 1, n - n // 2)],
+        "counts": rng.poisson(60, n).astype(float),
+        "underflow": np.exp(-rng.gamma(4, 180, n)),
+        "subnormal": np.r_[np.arange(n - 100) * 5e-324, np.arange(100)],
+        "huge": np.r_[np.linspace(-1.7e308, -1.6e308, n // 2), np.linspace(1.6e308, 1.7e308, n - n // 2)],
+    }
+
+
+@pytest.mark.parametrize("numeric", ["blend", "scale", "quantile"])
+def test_numbers_are_encoded_as_predict_does_whatever_their_law(numeric):
+    table = pd.DataFrame(odd_columns())
+    table.iloc[::9, [0, 3]] = np.nan
+    encoder = TableEncoder(numeric=numeric).fit(table)
+    kinds = {name: plan.kind for name, plan in zip(table, encoder.plan_, strict=True)}
+    assert kinds["spiked"] == "spiked"
+    if numeric == "blend":
+        assert {n for n, kind in kinds.items() if kind == "blended"} >= {"tails", "places", "counts", "huge"}
+        assert kinds["few"] == "numeric"
+    new = pd.concat([table, table * 1.01, table - 1, table * np.nan, table * 0, table / 3])
+    new = new.mask(np.isinf(new))
+    found = _NumberEncoder(encoder.plan_)(torch.from_numpy(new.to_numpy()))
+    # Of ranks alone half of one differs where the gap between two numbers overflows.
+    np.testing.assert_allclose(
+        found.numpy(), encoder.transform(new), atol=0.01 if numeric == "quantile" else 1e-5
+    )
+
+
+def test_many_columns_are_no_more_nodes_than_few(tmp_path):
+    def n_nodes(n_columns):
+        table = np.random.default_rng(0).normal(size=(100, n_columns))
+        to_onnx(InnaRegressor(**SMALL_NET).fit(table, table[:, 0]), tmp_path / "net.onnx")
+        return len(onnx.load(tmp_path / "net.onnx").graph.node)
+
+    assert abs(n_nodes(40) - n_nodes(20)) < 5
 
 
 @given(st.floats(1e-9, 1 - 1e-9))

@@ -49,6 +49,27 @@ def test_extreme_numbers_stay_finite_and_apart(values, numeric):
     assert len(set(encoded[:3, 0])) == len(set(values))
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("numeric", ["blend", "scale", "quantile"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(500) * 5e-324,
+        np.exp(-np.random.default_rng(0).gamma(4, 180, 2000)),
+        np.exp(-np.random.default_rng(0).uniform(0, 745, 600)),
+        np.r_[np.linspace(-1.7e308, -1.6e308, 200), np.linspace(1.6e308, 1.7e308, 200)],
+        np.r_[np.linspace(-1e-300, 1e-300, 200), np.linspace(1e290, 1e300, 150)],
+        10.0 ** np.linspace(-320, 308, 700),
+    ],
+)
+def test_many_extreme_numbers_stay_finite_and_in_order(values, numeric):
+    new = np.r_[np.sort(values), 1.5e308, 1.7e308]
+    encoded = encode(values, new, numeric=numeric)[:, 0]
+    assert (np.abs(encoded) <= 3.0).all()
+    assert (np.diff(encoded[:-2]) >= 0).all()
+    assert len(np.unique(encoded)) > 2
+
+
 # ---------------------------------------------------------------------- quantiles of weighted rows
 
 numbers = st.lists(st.floats(-1e6, 1e6) | st.just(float("nan")), min_size=1, max_size=20)
@@ -151,7 +172,7 @@ def test_a_blend_is_a_weighted_mean_of_the_scaled_number_and_its_normal_score(la
     middle = np.quantile(known, 0.5, method="inverted_cdf")
     scores = np.clip(scores - scores[ends == middle], -3, 3)
     expected = 0.6 * scale + 0.4 * np.where(np.isnan(new), 0.0, np.interp(new, ends, scores))
-    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
     assert (np.diff(encode(values, np.sort(known))[:, 0]) >= 0).all()
     assert ours[-1] == 0.0
     assert encode(values, [middle])[0, 0] == 0.0
@@ -164,6 +185,23 @@ def test_numbers_that_lie_close_together_are_further_apart_in_a_blend():
     inner = np.quantile(values[:4000], [0.25, 0.75])
     (near, near_scaled) = (np.diff(encode(values, inner, numeric=n)[:, 0]).item() for n in ("blend", "scale"))
     assert near > 3 * near_scaled
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("scores", lambda a: a * 1e6, "not between −3 and 3"),
+        ("scores", lambda a: np.where(a > 0, 3.1, a), "not between −3 and 3"),
+        ("quantiles", lambda a: a * 1e-310, "too close together"),
+        ("quantiles", lambda a: np.repeat(a[::2], 2)[: len(a)], "too close together"),
+        ("quantiles", lambda a: a * 1e31, "too far out"),
+    ],
+)
+def test_a_blend_that_would_leave_the_range_is_refused(name, change, message):
+    content, arrays = TableEncoder().fit(pd.DataFrame({"x": np.arange(100.0)})).to_plain()
+    arrays[f"0.{name}"] = change(arrays[f"0.{name}"])
+    with pytest.raises(ValueError, match=message):
+        TableEncoder.from_plain(content, arrays)
 
 
 @pytest.mark.parametrize("change", [{"scores": None}, {"quantiles": None}, {"scores": np.arange(3.0)}])
