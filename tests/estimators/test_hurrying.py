@@ -32,7 +32,7 @@ def test_as_many_as_have_a_few_epochs_are_trained(n_members, seconds, left, monk
 
 
 def test_wide_tables_have_fewer_where_there_is_a_deadline(monkeypatch):
-    monkeypatch.setattr(hurrying, "_MOST_NUMBERS", 45 * 3 * 48 * 2)
+    monkeypatch.setattr(hurrying, "_MOST_NUMBERS", 45 * 3 * 64 * 2)
     net = InnaClassifier(hidden_layer_sizes=(4,), max_epochs=2, max_time=1000.0, random_state=0)
     assert len(net.fit(X, Y).members_) == 2
 

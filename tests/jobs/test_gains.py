@@ -96,7 +96,7 @@ def test_fits_by_members_are_as_lucky_as_what_their_nets_predict_together(proble
 
 
 def test_by_members_the_luck_is_known_whatever_trials_are_scored_by(problem):
-    found = run(problem, 3, cv="members", metric="roc_auc", settings=SMALL[:2], importances=False)
+    found = run(problem, 8, cv="members", metric="roc_auc", settings=SMALL[:2], importances=False)
     assert found.held_out.luck
 
 

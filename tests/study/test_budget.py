@@ -273,7 +273,7 @@ def test_of_a_long_budget_all_is_used(work):
     _, plain = timed(work, lambda: clone(NET).set_params(random_state=0).fit(X, Y))
     for fits in (8, 30):
         found, spent = timed(work, lambda n=fits: search(timeout=n * plain, n_trials=10_000).fit(X, Y))
-        assert 0.85 * fits * plain <= spent <= 1.1 * fits * plain
+        assert 0.8 * fits * plain <= spent <= 1.1 * fits * plain
         assert {m["stop_reason"] for m in found.best_estimator_.members_} == {"max_epochs"}
         # A trial on three folds costs two fits; what is over are the first fit, the last, and what is kept in doubt.
         whole = sum(t.state == TrialState.COMPLETE for t in found.study_.trials)
@@ -363,7 +363,7 @@ def test_settings_that_cannot_be_fitted_in_time_leave_the_untuned_fit(work, monk
     """As where the machine slows down."""
     monkeypatch.setattr(Budget, "has_time_to_fit", False)
     with pytest.warns(ConvergenceWarning, match="no time was left to fit the best settings"):
-        found = search(timeout=1000, n_trials=6).fit(X, Y)
+        found = search(timeout=1000, n_trials=6, random_state=2).fit(X, Y)
     assert found.best_index_ > 0
     assert found.best_estimator_.get_params()["lr"] == NET.lr
 

@@ -161,7 +161,7 @@ NOT_ITS_OWN = {
         "optimizer_params",
     ),
     "widths": (*nets({"hidden_layer_sizes": (4,)}, {"hidden_layer_sizes": (3, 3)}), "hidden_layer_sizes was [4]"),
-    "encoder": (*nets({}, {"encoder": TableEncoder(numeric="quantile")}), "encoder__numeric was 'scale'"),
+    "encoder": (*nets({}, {"encoder": TableEncoder(numeric="quantile")}), "encoder__numeric was 'blend'"),
     "module": (*nets({"module": linear}, {"module": biased}), "the estimator's module"),
     "a module's width": (
         *nets({"module": partial(wide, width=3)}, {"module": partial(wide, width=4)}),
