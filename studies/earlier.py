@@ -80,7 +80,7 @@ def as_markdown(results):
         "",
         f"Geometric means of {len(found)} tables: CPU seconds × {np.exp(np.log(ratio).mean()):.2f}, loss "
         f"{np.expm1(losses.mean()):+.1%}. Then is commit {results.commit.iloc[-1]}; one thread of "
-        f"{results.cpu.iloc[-1]}, medians of {results['round'].nunique()} rounds, one split.",
+        f"{results.cpu.iloc[-1]}, medians of {results['round'].nunique()} round(s), one split.",
     ]
     return "\n".join(lines) + "\n"
 
