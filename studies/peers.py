@@ -104,8 +104,15 @@ def catboost(task, seed, name, studies):
     return Levels()
 
 
-def filled(model):
-    """A model of pytabkit's: missing numbers are medians, missing levels a level."""
+def of_pytabkit(name, task, seed, **of_classes):
+    """A model of pytabkit's as it comes: missing numbers are medians, missing levels a level."""
+    import pytabkit
+
+    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
+    if task != NUMBERS:
+        options |= {"val_metric_name": "cross_entropy", **of_classes}
+    kind = "Regressor" if task == NUMBERS else "Classifier"
+    model = getattr(pytabkit, f"{name}_{kind}")(**options)
 
     class Filled:
         def fit(self, X, y):
@@ -129,23 +136,13 @@ def filled(model):
 
 
 def realmlp(task, seed, name, studies):
-    """RealMLP-TD (Holzmüller et al., NeurIPS 2024) as pytabkit has it; for classes as it advises where log-loss counts."""
-    from pytabkit import RealMLP_TD_Classifier, RealMLP_TD_Regressor
-
-    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
-    if task == NUMBERS:
-        return filled(RealMLP_TD_Regressor(**options))
-    return filled(RealMLP_TD_Classifier(val_metric_name="cross_entropy", use_ls=False, **options))
+    """RealMLP-TD (Holzmüller et al., NeurIPS 2024); for classes as its authors advise where log-loss counts."""
+    return of_pytabkit("RealMLP_TD", task, seed, use_ls=False)
 
 
 def tabm(task, seed, name, studies):
-    """TabM (Gorishniy et al., ICLR 2025) as pytabkit has it."""
-    from pytabkit import TabM_D_Classifier, TabM_D_Regressor
-
-    options = {"random_state": seed, "device": "cpu", "n_threads": 1, "verbosity": 0}
-    if task == NUMBERS:
-        return filled(TabM_D_Regressor(**options))
-    return filled(TabM_D_Classifier(val_metric_name="cross_entropy", **options))
+    """TabM (Gorishniy et al., ICLR 2025)."""
+    return of_pytabkit("TabM_D", task, seed)
 
 
 PEERS = {"boosting": boosting, "perceptron": perceptron, "linear": linear}

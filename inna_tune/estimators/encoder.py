@@ -286,11 +286,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         def own(section: int, i: int) -> slice:
             return slice(ends[section][i], ends[section][i + 1])
 
-        scaled = [
-            i
-            for i, p in enumerate(self.plan_)
-            if isinstance(p, BlendedPlan) or (isinstance(p, NumericPlan) and p.quantiles is None)
-        ]
+        scaled = [i for i, p in enumerate(self.plan_) if isinstance(p, NumericPlan) and p.is_scaled]
         done = set()
         for places, block in _plain_blocks(frame, scaled):
             plans: list[Any] = [self.plan_[i] for i in places]

@@ -60,16 +60,8 @@ class _NumberEncoder(_Constants):
     def __init__(self, plans: Sequence[ColumnPlan]) -> None:
         super().__init__()
         used = [(i, p) for i, p in enumerate(plans) if isinstance(p, NumericPlan)]
-        self._scaled = [
-            k for k, (_, p) in enumerate(used) if p.quantiles is None or isinstance(p, BlendedPlan)
-        ]
-        self._curved = [
-            k for k, (_, p) in enumerate(used) if p.quantiles is not None and not isinstance(p, BlendedPlan)
-        ]
-        blends = [(j, p) for j, k in enumerate(self._scaled) if isinstance(p := used[k][1], BlendedPlan)]
-        self._blended = [j for j, _ in blends]
-        self._unblended = sorted({*range(len(self._scaled))} - {*self._blended})
-        self._as_scaled = list(np.argsort([*self._unblended, *self._blended], kind="stable"))
+        self._scaled = [k for k, (_, p) in enumerate(used) if p.is_scaled]
+        self._curved = [k for k, (_, p) in enumerate(used) if not p.is_scaled]
         self._order = list(np.argsort([*self._scaled, *self._curved], kind="stable"))
         self._floats = [
             (k, kind)
@@ -89,14 +81,16 @@ class _NumberEncoder(_Constants):
         )
         for j, k in enumerate(self._curved):
             self.keep(f"quantiles_{j}", used[k][1].quantiles, torch.float64)
-        if blends:
-            # As long as the longest by their last ones, which changes nothing.
-            for name in ("quantiles", "scores"):
-                rows = [getattr(p, name) for _, p in blends]
-                longest = max(map(len, rows))
-                self.keep(
-                    f"blend_{name}", [np.pad(r, (0, longest - len(r)), "edge") for r in rows], torch.float64
-                )
+        scaled = [used[k][1] for k in self._scaled]
+        self._blends = any(isinstance(p, BlendedPlan) for p in scaled)
+        if self._blends:
+            # What is scaled alone has a share of nothing.
+            curves = [
+                (p.quantiles, p.scores) if isinstance(p, BlendedPlan) else ([0.0, 1.0],) * 2 for p in scaled
+            ]
+            self.keep("blend", [RANKS_SHARE * isinstance(p, BlendedPlan) for p in scaled], torch.float64)
+            self.keep("blend_quantiles", _as_long([xs for xs, _ in curves]), torch.float64)
+            self.keep("blend_scores", _as_long([ys for _, ys in curves]), torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.double()[:, self.of("places")]
@@ -106,11 +100,9 @@ class _NumberEncoder(_Constants):
             own = x[:, self._scaled]
             scaled = (own / self.of("scale") - self.of("center") / self.of("scale")).clamp(-1e30, 1e30)
             squashed = scaled / torch.sqrt(1.0 + (scaled / 3.0) ** 2)
-            if self._blended:
-                units = scaled[:, self._blended]
-                scores = _interpolated(units, self.of("blend_quantiles"), self.of("blend_scores"))
-                blended = RANKS_SHARE * scores + (1.0 - RANKS_SHARE) * squashed[:, self._blended]
-                squashed = torch.cat([squashed[:, self._unblended], blended], 1)[:, self._as_scaled]
+            if self._blends:
+                scores = _interpolated(scaled, self.of("blend_quantiles"), self.of("blend_scores"))
+                squashed = self.of("blend") * scores + (1.0 - self.of("blend")) * squashed
             numbers.append(torch.where(torch.isnan(own), torch.zeros_like(own), squashed))
         for j, k in enumerate(self._curved):
             scores = _normal_scores(x[:, k], self.of(f"quantiles_{j}"))
@@ -121,6 +113,12 @@ class _NumberEncoder(_Constants):
             holds = [torch.isnan(x[:, k]) if kind == "gap" else is_spike[:, k] for k, kind in self._floats]
             parts.append(torch.stack(holds, 1).double() - self.of("shares"))
         return torch.cat(parts, 1).float()
+
+
+def _as_long(rows: Sequence[Any]) -> list[Any]:
+    """Rows as long as the longest, by their last ones, which changes nothing of what lies between."""
+    longest = max(map(len, rows))
+    return [np.pad(row, (0, longest - len(row)), "edge") for row in rows]
 
 
 def _normal_scores(values: Tensor, quantiles: Tensor) -> Tensor:

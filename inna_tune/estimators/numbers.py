@@ -67,6 +67,11 @@ class NumericPlan(ColumnPlan):
         check_quantiles(self.name, self.quantiles)
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether numbers are scaled by the center and the scale, if only in part."""
+        return self.quantiles is None
+
+    @property
     def number_form(self) -> NumberForm | None:
         """How the numbers are written where they are text; None: as in programs."""
         return None if self.form is None else NumberForm(*self.form)
@@ -117,6 +122,10 @@ class BlendedPlan(NumericPlan):
             raise ValueError(f"column {self.name!r}: its quantiles lie too far out, or too close together")
         if not (np.abs(self.scores) <= 3.0).all():
             raise ValueError(f"column {self.name!r}: its scores are not between −3 and 3")
+
+    @property
+    def is_scaled(self) -> bool:
+        return True
 
     def blend(self, units: Floats, squashed: Floats) -> Floats:
         """Weighted means of numbers in scales from the median, squashed, and of their scores; missing values become 0."""
@@ -306,12 +315,9 @@ def _blended(plan: NumericPlan) -> NumericPlan:
     first = np.flatnonzero(np.r_[True, np.diff(curve) >= _APART])
     if len(first) < _MIN_OF_BLEND:
         return replace(plan, quantiles=None)
-    n = len(curve)
-    last = np.r_[first[1:], n] - 1
-    # A value of several ranks lies in their middle, as in `normal_scores`.
-    scores = ndtri(np.clip((first + last) / 2 / (n - 1), 0.5 / n, 1.0 - 0.5 / n))
+    scores = normal_scores(curve[first], curve)
     # The median is one of the quantiles, and 0 by its scale, too.
-    scores = np.clip(scores - scores[np.searchsorted(first, n // 2, side="right") - 1], -3.0, 3.0)
+    scores = np.clip(scores - np.interp(0.0, curve[first], scores), -3.0, 3.0)
     return BlendedPlan(
         plan.name,
         center=plan.center,

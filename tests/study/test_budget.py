@@ -272,8 +272,11 @@ def timed(work, run):
 def test_of_a_long_budget_all_is_used(work):
     _, plain = timed(work, lambda: clone(NET).set_params(random_state=0).fit(X, Y))
     for fits in (8, 30):
-        found, spent = timed(work, lambda n=fits: search(timeout=n * plain, n_trials=10_000).fit(X, Y))
-        assert 0.8 * fits * plain <= spent <= 1.1 * fits * plain
+        # Of a seed whose best trial is not the first, which is fitted already and would leave the time of the last fit.
+        tuned = search(timeout=fits * plain, n_trials=10_000, random_state=2)
+        found, spent = timed(work, lambda model=tuned: model.fit(X, Y))
+        assert found.best_index_ > 0
+        assert 0.85 * fits * plain <= spent <= 1.1 * fits * plain
         assert {m["stop_reason"] for m in found.best_estimator_.members_} == {"max_epochs"}
         # A trial on three folds costs two fits; what is over are the first fit, the last, and what is kept in doubt.
         whole = sum(t.state == TrialState.COMPLETE for t in found.study_.trials)
